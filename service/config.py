@@ -1,0 +1,237 @@
+"""The one table of settings: it drives the environment, the flags, --help and the docs."""
+
+import argparse
+import math
+from collections.abc import Mapping
+from dataclasses import Field, dataclass, field, fields
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from service.errors import ConfigError
+
+TRUE = frozenset({"1", "true", "yes", "on"})
+FALSE = frozenset({"0", "false", "no", "off"})
+SAMPLERS = (
+    "ddim",
+    "dpmpp_2m",
+    "dpmpp_2m_karras",
+    "euler",
+    "euler_a",
+    "heun",
+    "lcm",
+    "pndm",
+    "unipc",
+)
+
+
+def setting(
+    default: Any,
+    help_text: str,
+    *,
+    minimum: float | None = None,
+    maximum: float | None = None,
+    choices: tuple[str, ...] = (),
+) -> Any:
+    """Declare one row of the table: a default, what it means, and what it may be."""
+    limits = {"minimum": minimum, "maximum": maximum, "choices": choices}
+    return field(default=default, metadata={"help": help_text, **limits})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Settings of one service; each field is the environment variable of the same name."""
+
+    # The door.
+    api_host: str = setting("127.0.0.1", "Address to listen on.")
+    api_port: int = setting(
+        8000, "Port to listen on; 0 takes a free one.", minimum=0, maximum=65535
+    )
+    max_body_bytes: int = setting(65_536, "Largest request body.", minimum=1024)
+
+    # The model and where it runs.
+    model_id: str = setting(
+        "demo", "'demo' (bundled), a hub id, a folder in diffusers layout or a .safetensors file."
+    )
+    model_cache_dir: Path = setting(  # noqa: RUF009 - a Path is immutable
+        Path("models"), "Where models from the hub are kept."
+    )
+    cuda_visible_devices: str = setting("0", "GPU to use, by index or UUID; empty for none.")
+    device: str = setting("auto", "Where to compute.", choices=("auto", "cpu", "cuda"))
+    dtype: str = setting(
+        "auto",
+        "Number format of the weights; auto is float16 on a GPU and float32 on a CPU.",
+        choices=("auto", "float16", "bfloat16", "float32"),
+    )
+    torch_threads: int = setting(
+        0, "CPU threads of the engine; 0 takes every core it is given.", minimum=0, maximum=1024
+    )
+    attention_slicing: bool = setting(
+        False, "Compute attention in slices: slower, and with SDPA it takes more memory, not less."
+    )
+    cpu_offload: str = setting(
+        "none",
+        "Keep idle parts of the model in host memory (needs a GPU): slower, smaller.",
+        choices=("none", "model", "sequential"),
+    )
+    vae_slicing: bool = setting(True, "Decode one picture at a time.")
+    vae_tiling: bool = setting(False, "Decode in tiles: less memory at large sizes.")
+    safety_checker: bool = setting(False, "Load the model's safety checker, if it has one.")
+
+    # Work.
+    max_concurrent_requests: int = setting(
+        3, "Upper bound of one GPU batch, in pictures.", minimum=1, maximum=64
+    )
+    queue_size: int = setting(64, "Requests that may wait; more are refused with 503.", minimum=1)
+    request_timeout_seconds: float = setting(
+        300.0, "A request older than this ends with 408 and frees the GPU.", minimum=0.001
+    )
+    shutdown_timeout_seconds: float = setting(
+        60.0, "How long SIGTERM waits for accepted requests.", minimum=0.0
+    )
+    max_attempts: int = setting(
+        3, "How often a request is started before an engine crash fails it.", minimum=1, maximum=10
+    )
+
+    # Limits and defaults of one request.
+    max_prompt_chars: int = setting(500, "Longest prompt.", minimum=1, maximum=10_000)
+    default_steps: int = setting(20, "Denoising steps when none are asked for.", minimum=1)
+    max_steps: int = setting(50, "Most denoising steps.", minimum=1, maximum=1000)
+    default_size: int = setting(512, "Width and height when none are asked for.", minimum=64)
+    min_size: int = setting(256, "Smallest width or height.", minimum=64)
+    max_size: int = setting(768, "Largest width or height.", minimum=64, maximum=4096)
+    max_images: int = setting(4, "Most pictures of one request.", minimum=1, maximum=64)
+    default_sampler: str = setting("dpmpp_2m", "Sampler when none is asked for.", choices=SAMPLERS)
+    default_guidance_scale: float = setting(
+        7.5, "Guidance scale when none is asked for.", minimum=0.0, maximum=30.0
+    )
+
+    # What it says.
+    log_level: str = setting(
+        "INFO", "Least severe level logged.", choices=("DEBUG", "INFO", "WARNING", "ERROR")
+    )
+    log_format: str = setting(
+        "auto", "auto is colours on a terminal, else JSON.", choices=("auto", "console", "json")
+    )
+    log_prompts: bool = setting(False, "Write prompts into the log.")
+
+    def __post_init__(self) -> None:
+        """Refuse values outside the table, all at once."""
+        problems = [
+            f"{environment_name(row)}={getattr(self, row.name)}: {problem}"
+            for row in fields(self)
+            for problem in _problems(row, getattr(self, row.name))
+        ]
+        problems += self._contradictions()
+        if problems:
+            raise ConfigError("; ".join(problems))
+
+    def _contradictions(self) -> list[str]:
+        found = [
+            f"{name.upper()}={getattr(self, name)}: must be a multiple of 64"
+            for name in ("min_size", "default_size", "max_size")
+            if getattr(self, name) % 64
+        ]
+        if not self.min_size <= self.default_size <= self.max_size:
+            found.append("DEFAULT_SIZE: must lie between MIN_SIZE and MAX_SIZE")
+        if self.default_steps > self.max_steps:
+            found.append("DEFAULT_STEPS: must not be above MAX_STEPS")
+        if self.cpu_offload != "none" and self.device == "cpu":
+            found.append(f"CPU_OFFLOAD={self.cpu_offload}: needs a GPU; leave it at none")
+        return found
+
+
+def environment_name(row: Field[Any]) -> str:
+    """Return the environment variable of a row, for example ``API_PORT``."""
+    return row.name.upper()
+
+
+def flag_name(row: Field[Any]) -> str:
+    """Return the command line flag of a row, for example ``--api-port``."""
+    return "--" + row.name.replace("_", "-")
+
+
+def _problems(row: Field[Any], value: Any) -> list[str]:
+    low, high = row.metadata["minimum"], row.metadata["maximum"]
+    choices = row.metadata["choices"]
+    if choices and value not in choices:
+        return [f"must be one of {', '.join(choices)}"]
+    if isinstance(value, float) and not math.isfinite(value):
+        return ["must be a finite number"]
+    if low is not None and value < low:
+        return [f"must be {low} or more"]
+    if high is not None and value > high:
+        return [f"must be {high} or less"]
+    return []
+
+
+def parse(text: str, kind: type) -> Any:
+    """Read a setting's text as its type.
+
+    Raises:
+        ValueError: the text is no such value.
+
+    """
+    if kind is bool:
+        if text.lower() in TRUE | FALSE:
+            return text.lower() in TRUE
+        raise ValueError("must be true or false")
+    if kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError as error:
+            raise ValueError(
+                "must be a number" if kind is float else "must be a whole number"
+            ) from error
+    return kind(text)
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Give ``parser`` one flag per row; absent flags leave no attribute."""
+    for row in fields(Config):
+        default = f"[{environment_name(row)}, default {_shown(row.default)}]"
+        parser.add_argument(
+            flag_name(row),
+            dest=row.name,
+            default=argparse.SUPPRESS,
+            metavar=row.name.split("_")[-1].upper(),
+            help=f"{row.metadata['help']} {default}".replace("%", "%%"),
+        )
+
+
+def load(environment: Mapping[str, str], flags: Mapping[str, Any] | None = None) -> Config:
+    """Build the settings: a flag beats the environment, which beats the default.
+
+    Raises:
+        ConfigError: names every setting that cannot be used, and why.
+
+    """
+    kinds = get_type_hints(Config)
+    chosen: dict[str, Any] = {}
+    problems = []
+    for row in fields(Config):
+        text = (flags or {}).get(row.name, environment.get(environment_name(row)))
+        if text is None:
+            continue
+        try:
+            chosen[row.name] = parse(str(text), kinds[row.name])
+        except ValueError as error:
+            problems.append(f"{environment_name(row)}={text}: {error}")
+    if problems:
+        raise ConfigError("; ".join(problems))
+    return Config(**chosen)
+
+
+def table() -> str:
+    """Return the settings as a Markdown table, for the documentation."""
+    lines = ["| Setting | Default | Meaning |", "|---|---|---|"]
+    for row in fields(Config):
+        choices = row.metadata["choices"]
+        meaning = row.metadata["help"] + (f" One of {', '.join(choices)}." if choices else "")
+        lines.append(f"| `{environment_name(row)}` | `{_shown(row.default)}` | {meaning} |")
+    return "\n".join(lines)
+
+
+def _shown(default: Any) -> str:
+    if isinstance(default, bool):
+        return str(default).lower()
+    return str(default)

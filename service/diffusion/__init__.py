@@ -1,0 +1,1 @@
+"""What the work is: torch and diffusers. Knows no asyncio and no HTTP."""

@@ -1,0 +1,1 @@
+"""Where the work runs: the Engine interface, its messages, and its homes."""

@@ -1,0 +1,49 @@
+"""The Engine interface: the same for a child process, a thread and the fake."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from enum import StrEnum
+
+from service.engine.messages import Event, GenerationRequest, ModelInfo
+
+Listener = Callable[[Event], None]
+
+
+class EngineState(StrEnum):
+    """Where an engine is in its life."""
+
+    STOPPED = "stopped"
+    LOADING = "loading"
+    READY = "ready"
+    RESTARTING = "restarting"
+    FAILED = "failed"
+
+
+class Engine(ABC):
+    """A place where denoising steps run.
+
+    ``generate`` and ``cancel`` return at once; what happens comes to the listener as
+    events, always on the event loop that called ``start``.
+    """
+
+    state: EngineState = EngineState.STOPPED
+    model: ModelInfo | None = None
+    restarts: int = 0
+    failure: str = ""
+    """Why the model cannot be loaded, when the state is ``FAILED``."""
+
+    @abstractmethod
+    async def start(self, listener: Listener) -> None:
+        """Begin to load the model; ``EngineReady`` or ``EngineFailed`` follows."""
+
+    @abstractmethod
+    async def stop(self) -> None:
+        """End the engine, whatever it is doing; no event follows."""
+
+    @abstractmethod
+    def generate(self, job_id: str, request: GenerationRequest) -> None:
+        """Let a job join the running batch before the next step."""
+
+    @abstractmethod
+    def cancel(self, job_id: str) -> None:
+        """Take a job out of the batch before the next step; unknown ids are ignored."""

@@ -1,0 +1,152 @@
+"""Everything that can go wrong with a request or a start, one class per case."""
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+
+class ServiceError(Exception):
+    """Internal Error."""
+
+    code: ClassVar[str] = "internal_error"
+    status: ClassVar[int] = 500
+
+    def __init__(self, detail: str = "", *, retry_after: float | None = None) -> None:
+        self.detail = detail or self.title
+        self.retry_after = retry_after
+        super().__init__(self.detail)
+
+    @property
+    def title(self) -> str:
+        """The class's docstring, which is what a client reads first."""
+        return (type(self).__doc__ or "").strip().rstrip(".")
+
+
+class ValidationFailed(ServiceError):
+    """Validation Error."""
+
+    code = "validation_error"
+    status = 400
+
+    def __init__(self, errors: Mapping[str, list[str]], detail: str = "") -> None:
+        self.errors = dict(errors)
+        super().__init__(detail or "; ".join(f"{k}: {' '.join(v)}" for k, v in errors.items()))
+
+
+class NotFound(ServiceError):
+    """Not Found."""
+
+    code = "not_found"
+    status = 404
+
+
+class MethodNotAllowed(ServiceError):
+    """Method Not Allowed."""
+
+    code = "method_not_allowed"
+    status = 405
+
+    def __init__(self, detail: str = "", *, allow: tuple[str, ...] = ()) -> None:
+        self.allow = allow
+        super().__init__(detail)
+
+
+class NotAcceptable(ServiceError):
+    """Not Acceptable."""
+
+    code = "not_acceptable"
+    status = 406
+
+
+class RequestTimedOut(ServiceError):
+    """Timeout."""
+
+    code = "timeout"
+    status = 408
+
+
+class BodyTooLarge(ServiceError):
+    """Body Too Large."""
+
+    code = "body_too_large"
+    status = 413
+
+
+class UnsupportedMediaType(ServiceError):
+    """Unsupported Media Type."""
+
+    code = "unsupported_media_type"
+    status = 415
+
+
+class QueueFull(ServiceError):
+    """Service Unavailable: the queue is full."""
+
+    code = "queue_full"
+    status = 503
+
+
+class ShuttingDown(ServiceError):
+    """Service Unavailable: the service is shutting down."""
+
+    code = "shutting_down"
+    status = 503
+
+
+class ModelUnavailable(ServiceError):
+    """Service Unavailable: the model is not loaded."""
+
+    code = "model_unavailable"
+    status = 503
+
+
+class OutOfMemory(ServiceError):
+    """Service Unavailable: GPU memory exhausted."""
+
+    code = "out_of_memory"
+    status = 503
+
+
+class EngineCrashed(ServiceError):
+    """Internal Error: the engine process ended while it made this picture."""
+
+    code = "engine_crashed"
+    status = 500
+
+
+class GenerationFailed(ServiceError):
+    """Internal Error: the picture could not be made."""
+
+    code = "generation_failed"
+    status = 500
+
+
+class Cancelled(ServiceError):
+    """The request was cancelled."""
+
+    # 499 is nginx's code for a client that closed its connection; nobody is left to read it.
+    code = "cancelled"
+    status = 499
+
+
+class ConfigError(ServiceError):
+    """A setting is wrong."""
+
+    code = "config_error"
+
+
+class ModelError(ServiceError):
+    """The model cannot be loaded."""
+
+    code = "model_error"
+    status = 503
+
+
+def error_class(code: str) -> type[ServiceError]:
+    """Return the class whose ``code`` crossed a process boundary; unknown codes are internal."""
+    pending = [ServiceError]
+    while pending:
+        candidate = pending.pop()
+        if candidate.code == code:
+            return candidate
+        pending.extend(candidate.__subclasses__())
+    return ServiceError

@@ -1,0 +1,1 @@
+"""The edge: aiohttp and marshmallow. Never imports torch."""

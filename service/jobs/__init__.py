@@ -1,0 +1,1 @@
+"""Time and order: job, queue, consumer. Knows neither HTTP nor torch."""
