@@ -4,7 +4,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from enum import StrEnum
 
-from service.engine.messages import Event, GenerationRequest, ModelInfo
+from service.diffusion.generation import GenerationRequest, ModelInfo
+from service.engine.messages import Event
 
 Listener = Callable[[Event], None]
 

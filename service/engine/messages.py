@@ -1,76 +1,8 @@
 """What crosses the wall between the service and the engine: plain values, no torch."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-
-@dataclass(frozen=True, kw_only=True)
-class GenerationRequest:
-    """What a picture is made from; width and height in pixels."""
-
-    prompt: str
-    negative_prompt: str = ""
-    width: int = 512
-    height: int = 512
-    steps: int = 20
-    guidance_scale: float = 7.5
-    sampler: str = "dpmpp_2m"
-    seed: int = 0
-    num_images: int = 1
-
-    @property
-    def seeds(self) -> tuple[int, ...]:
-        """One seed per picture: the asked one and those that follow it, modulo 2**32."""
-        return tuple((self.seed + i) % 2**32 for i in range(self.num_images))
-
-    @property
-    def work(self) -> int:
-        """Pixels times steps times pictures: what the time on the GPU is proportional to."""
-        return self.width * self.height * self.steps * self.num_images
-
-
-@dataclass(frozen=True, kw_only=True)
-class Picture:
-    """One finished picture: 8-bit RGB rows from the top, and the seed it came from."""
-
-    width: int
-    height: int
-    pixels: bytes
-    seed: int
-    unsafe: bool = False
-    """The safety checker blacked it out."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelInfo:
-    """What is loaded, and on what."""
-
-    model_id: str
-    version: str
-    """What answers carry as ``model_version``."""
-    family: str
-    """``sd`` (1.x and 2.x) or ``sdxl``."""
-    demo: bool
-    device: str
-    """``cpu`` or the GPU's own name."""
-    gpu: bool
-    dtype: str
-    load_seconds: float
-    prompt_tokens: int = 77
-    """Longest prompt the text encoder reads, in tokens, its two marks included."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class MemoryUse:
-    """The engine's own view of its memory, in bytes; on a CPU the GPU figures are 0."""
-
-    allocated: int = 0
-    reserved: int = 0
-    peak: int = 0
-    total: int = 0
-    host_resident: int = 0
-
-
-# Commands: service to engine.
+from service.diffusion.generation import GenerationRequest, MemoryUse, ModelInfo, Outcome
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,9 +26,6 @@ class Shutdown:
 
 
 Command = Generate | Cancel | Shutdown
-
-
-# Events: engine to service.
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,73 +55,4 @@ class EngineExited:
     restarts: int
 
 
-@dataclass(frozen=True, kw_only=True)
-class StageTimes:
-    """Seconds of GPU time by stage; shared steps are divided among those who shared them."""
-
-    text_encode: float = 0.0
-    denoise: float = 0.0
-    decode: float = 0.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Stepped:
-    """One denoising step of one batch is done."""
-
-    progress: dict[str, int] = field(default_factory=dict)
-    """Steps done so far by job id, averaged down over a job's pictures."""
-    batch_size: int
-    """Pictures that moved in this step."""
-    pixels: int
-    """Width times height, summed over those pictures."""
-    seconds: float
-    memory: MemoryUse = MemoryUse()
-
-
-@dataclass(frozen=True, kw_only=True)
-class JobFinished:
-    """All pictures of a job are made."""
-
-    job_id: str
-    pictures: tuple[Picture, ...]
-    times: StageTimes = StageTimes()
-    prompt_tokens_cut: int = 0
-    """Tokens of the prompt that the text encoder could not read."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class JobFailed:
-    """A job ended with an error of the class that ``code`` names in ``service.errors``."""
-
-    job_id: str
-    code: str
-    detail: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class JobCancelled:
-    """A job left the batch because it was told to."""
-
-    job_id: str
-    steps_done: int = 0
-
-
-@dataclass(frozen=True, kw_only=True)
-class OutOfMemoryHit:
-    """Memory ran out at a stage; what followed comes as events of its own."""
-
-    stage: str
-    """``text_encode``, ``denoise`` or ``decode``."""
-    batch_size: int
-
-
-Event = (
-    EngineReady
-    | EngineFailed
-    | EngineExited
-    | Stepped
-    | JobFinished
-    | JobFailed
-    | JobCancelled
-    | OutOfMemoryHit
-)
+Event = EngineReady | EngineFailed | EngineExited | Outcome

@@ -6,7 +6,7 @@ import uuid
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from service.engine.messages import GenerationRequest, JobFinished
+from service.diffusion.generation import GenerationRequest, JobFinished
 from service.errors import ServiceError
 
 
