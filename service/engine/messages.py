@@ -1,6 +1,6 @@
 """What crosses the wall between the service and the engine: plain values, no torch."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from service.diffusion.generation import GenerationRequest, MemoryUse, ModelInfo, Outcome
 
@@ -33,7 +33,7 @@ class EngineReady:
     """The model is loaded and the first job may come."""
 
     model: ModelInfo
-    memory: MemoryUse = MemoryUse()
+    memory: MemoryUse = field(default_factory=MemoryUse)
 
 
 @dataclass(frozen=True, kw_only=True)

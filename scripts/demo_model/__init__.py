@@ -1,0 +1,1 @@
+"""Draw, train and evaluate the bundled demo model."""
