@@ -1,0 +1,92 @@
+"""The engine's own process: commands in, denoising steps, events out."""
+
+import faulthandler
+import os
+import signal
+from multiprocessing.connection import Connection
+from typing import TYPE_CHECKING
+
+import structlog
+
+from service.config import Config
+from service.engine.messages import (
+    Cancel,
+    Command,
+    EngineFailed,
+    EngineReady,
+    Event,
+    Generate,
+    Shutdown,
+)
+from service.errors import ServiceError
+from service.telemetry import logs
+
+if TYPE_CHECKING:
+    from service.diffusion.step_loop import StepLoop
+
+log = structlog.get_logger(__name__)
+
+
+def run(connection: "Connection[Event, Command]", config: Config) -> None:
+    """Load the model and work until told to stop or the service is gone."""
+    # Ctrl-C and systemd signal the whole group; the service decides when we end.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    faulthandler.enable()
+    logs.configure(config)
+    try:
+        loop, ready = load(config)
+    except ServiceError as error:
+        connection.send(EngineFailed(code=error.code, detail=error.detail))
+        return
+    connection.send(ready)
+    try:
+        work(connection, loop)
+    except (EOFError, OSError):
+        log.info("service_went_away")
+
+
+def load(config: Config) -> "tuple[StepLoop, EngineReady]":
+    """Load the model that the settings name; torch is first imported here.
+
+    Raises:
+        ServiceError: the model cannot be loaded, with the cure.
+
+    """
+    # torch reads it once, when it first looks for GPUs.
+    os.environ["CUDA_VISIBLE_DEVICES"] = config.cuda_visible_devices
+    from service.diffusion import catalog  # noqa: PLC0415 - torch must wait for the line above
+    from service.diffusion.load import load_model  # noqa: PLC0415
+    from service.diffusion.memory import memory_use  # noqa: PLC0415
+    from service.diffusion.step_loop import StepLoop  # noqa: PLC0415
+
+    model = load_model(
+        catalog.resolve(config.model_id, config.model_cache_dir),
+        cache_dir=config.model_cache_dir,
+        device=config.device,
+        dtype=config.dtype,
+        threads=config.torch_threads,
+        attention_slicing=config.attention_slicing,
+        cpu_offload=config.cpu_offload,
+        vae_slicing=config.vae_slicing,
+        vae_tiling=config.vae_tiling,
+        safety_checker=config.safety_checker,
+    )
+    loop = StepLoop(model, batch_limit=config.max_concurrent_requests)
+    return loop, EngineReady(model=model.info, memory=memory_use())
+
+
+def work(connection: "Connection[Event, Command]", loop: "StepLoop") -> None:
+    """Take commands between two steps, and step while there is something to do."""
+    while True:
+        # With nothing to do, wait for a command; else only look whether one is there.
+        while connection.poll(0 if loop.busy else None):
+            match connection.recv():
+                case Generate(job_id=job_id, request=request):
+                    loop.add(job_id, request)
+                case Cancel(job_id=job_id):
+                    loop.cancel(job_id)
+                case Shutdown():
+                    return
+        for outcome in loop.step():
+            connection.send(outcome)

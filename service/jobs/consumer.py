@@ -1,0 +1,301 @@
+"""The one task that feeds an engine, and what happens to its jobs."""
+
+import asyncio
+import time
+
+import structlog
+
+from service.config import Config
+from service.diffusion.generation import (
+    JobCancelled,
+    JobFailed,
+    JobFinished,
+    OutOfMemoryHit,
+    Stepped,
+)
+from service.engine.base import Engine, EngineState
+from service.engine.messages import EngineExited, EngineFailed, EngineReady, Event
+from service.errors import (
+    Cancelled,
+    EngineCrashed,
+    ModelUnavailable,
+    QueueFull,
+    RequestTimedOut,
+    ServiceError,
+    ShuttingDown,
+    error_class,
+)
+from service.jobs.estimate import Estimate
+from service.jobs.job import Job, JobState
+from service.jobs.queue import JobQueue
+from service.telemetry.metrics import Metrics
+
+log = structlog.get_logger(__name__)
+
+
+class Consumer:
+    """Owns the queue and the running jobs of one engine.
+
+    Jobs join the running batch as soon as it has room. Everything here runs on the
+    event loop, so no state needs a lock.
+    """
+
+    def __init__(self, engine: Engine, metrics: Metrics, config: Config) -> None:
+        self.engine = engine
+        self.draining = False
+        self._metrics = metrics
+        self._config = config
+        self._queue = JobQueue(config.queue_size)
+        self._running: dict[str, Job] = {}
+        self._estimate = Estimate()
+        self._room = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._deadline: asyncio.TimerHandle | None = None
+        metrics.queue_limit.set(config.queue_size)
+        metrics.batch_limit.set(config.max_concurrent_requests)
+
+    @property
+    def depth(self) -> int:
+        """Jobs waiting."""
+        return self._queue.qsize()
+
+    @property
+    def running(self) -> int:
+        """Jobs in the engine."""
+        return len(self._running)
+
+    async def start(self) -> None:
+        """Start the engine and the task that feeds it."""
+        self._task = asyncio.create_task(self._feed(), name="consumer")
+        await self.engine.start(self._on_event)
+
+    async def stop(self) -> None:
+        """Fail what is left, end the task and stop the engine."""
+        self.draining = True
+        self._fail_unfinished()
+        if self._deadline is not None:
+            self._deadline.cancel()
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        await self.engine.stop()
+        self._metrics.engine_ready.set(0)
+
+    def drain(self) -> None:
+        """Refuse new work, and fail what is unfinished when the shutdown time is over."""
+        if self.draining:
+            return
+        self.draining = True
+        log.info("drain_started", waiting=self.depth, running=self.running)
+        self._deadline = asyncio.get_running_loop().call_later(
+            self._config.shutdown_timeout_seconds, self._fail_unfinished
+        )
+
+    def submit(self, job: Job) -> None:
+        """Accept a job into the queue.
+
+        Raises:
+            ShuttingDown: no new work is taken any more.
+            ModelUnavailable: the model could not be loaded.
+            QueueFull: with the seconds after which there is a place.
+
+        """
+        if self.draining:
+            raise self._refused(
+                "shutting_down", ShuttingDown("Send the request to another instance.")
+            )
+        if self.engine.state is EngineState.FAILED:
+            raise self._refused("model_unavailable", ModelUnavailable(self.engine.failure))
+        if self._queue.full():
+            seconds = self._estimate.retry_after(
+                self._queue.waiting, tuple(self._running.values()), time.monotonic()
+            )
+            raise self._refused(
+                "queue_full",
+                QueueFull(
+                    f"{self._config.queue_size} requests are waiting; retry in {seconds} s.",
+                    retry_after=seconds,
+                ),
+            )
+        self._queue.put_nowait(job)
+        self._gauges()
+        log.info("job_queued", depth=self.depth, **job.log_context)
+
+    def cancel(self, job: Job, error: ServiceError) -> None:
+        """End a job that nobody waits for any more; its GPU time ends with the current step."""
+        if job.final:
+            return
+        if not self._queue.discard(job) and self._running.pop(job.id, None) is not None:
+            self.engine.cancel(job.id)
+        job.cancel(error)
+        self._ended(job)
+
+    async def _feed(self) -> None:
+        while True:
+            await self._room.wait()
+            job = await self._queue.get()
+            if not self._has_room:  # The engine went away while the queue was empty.
+                self._queue.put_back(job)
+                self._update_room()
+                continue
+            self._begin(job)
+
+    def _begin(self, job: Job) -> None:
+        first = job.attempts == 0
+        job.begin()
+        if first:
+            self._metrics.queue_wait.observe((job.started or 0) - job.created)
+        self._running[job.id] = job
+        self._update_room()
+        self._gauges()
+        log.info("job_started", attempt=job.attempts, **job.log_context)
+        self.engine.generate(job.id, job.request)
+
+    @property
+    def _has_room(self) -> bool:
+        pictures = sum(job.request.num_images for job in self._running.values())
+        return (
+            self.engine.state is EngineState.READY
+            and pictures < self._config.max_concurrent_requests
+        )
+
+    def _update_room(self) -> None:
+        if self._has_room:
+            self._room.set()
+        else:
+            self._room.clear()
+
+    def _on_event(self, event: Event) -> None:
+        match event:
+            case Stepped():
+                self._stepped(event)
+            case JobFinished():
+                self._finished(event)
+            case JobFailed():
+                self._failed(event)
+            case JobCancelled():
+                log.info("job_left_batch", job_id=event.job_id, steps_done=event.steps_done)
+            case OutOfMemoryHit():
+                self._metrics.out_of_memory.labels(event.stage).inc()
+                log.warning("memory_ran_out", stage=event.stage, batch_size=event.batch_size)
+            case EngineReady():
+                self._ready(event)
+            case EngineExited():
+                self._exited(event)
+            case EngineFailed():
+                self._load_failed(event)
+        self._update_room()
+        self._gauges()
+
+    def _stepped(self, event: Stepped) -> None:
+        for job_id, steps_done in event.progress.items():
+            if job := self._running.get(job_id):
+                job.steps_done = steps_done
+        self._estimate.observe(pixels=event.pixels, seconds=event.seconds)
+        self._metrics.step_duration.observe(event.seconds)
+        self._metrics.batch_size.observe(event.batch_size)
+        self._metrics.steps.inc(event.batch_size)
+        for kind in ("allocated", "reserved", "peak", "host_resident"):
+            self._metrics.memory.labels(kind).set(getattr(event.memory, kind))
+
+    def _finished(self, event: JobFinished) -> None:
+        job = self._running.pop(event.job_id, None)
+        if job is None:  # It was cancelled while its last step ran.
+            return
+        job.succeed(event, self.engine.model.version if self.engine.model else "")
+        for stage in ("text_encode", "denoise", "decode"):
+            self._metrics.stage_duration.labels(stage).observe(getattr(event.times, stage))
+        self._metrics.images.inc(len(event.pictures))
+        self._metrics.pixels.inc(sum(p.width * p.height for p in event.pictures))
+        self._ended(job)
+
+    def _failed(self, event: JobFailed) -> None:
+        if job := self._running.pop(event.job_id, None):
+            job.fail(error_class(event.code)(event.detail))
+            self._ended(job)
+
+    def _ready(self, event: EngineReady) -> None:
+        model = event.model
+        self._metrics.model_load.set(model.load_seconds)
+        self._metrics.model_info.clear()
+        self._metrics.model_info.labels(
+            model.model_id, model.version, model.device, model.dtype
+        ).set(1)
+        log.info(
+            "model_loaded",
+            model_id=model.model_id,
+            model_version=model.version,
+            demo=model.demo,
+            device=model.device,
+            dtype=model.dtype,
+            seconds=round(model.load_seconds, 3),
+        )
+
+    def _exited(self, event: EngineExited) -> None:
+        """Run what the dead engine had in work again, first come first."""
+        self._metrics.engine_restarts.inc()
+        lost = list(self._running.values())
+        self._running.clear()
+        log.error(
+            "engine_exited", exit_code=event.exit_code, restarts=event.restarts, jobs=len(lost)
+        )
+        for job in reversed(lost):
+            if job.attempts >= self._config.max_attempts:
+                job.fail(
+                    EngineCrashed(
+                        f"The engine ended {job.attempts} times while it ran this request."
+                    )
+                )
+                self._ended(job)
+            else:
+                job.requeue()
+                self._queue.put_back(job)
+                log.warning("job_requeued", attempts=job.attempts, **job.log_context)
+
+    def _load_failed(self, event: EngineFailed) -> None:
+        """Without a model nothing that waits can ever run."""
+        log.error("model_load_failed", code=event.code, detail=event.detail)
+        for job in [*self._running.values(), *self._queue.waiting]:
+            self._queue.discard(job)
+            job.fail(ModelUnavailable(event.detail))
+            self._ended(job)
+        self._running.clear()
+
+    def _fail_unfinished(self) -> None:
+        for job in [*self._running.values(), *self._queue.waiting]:
+            self.cancel(job, ShuttingDown("The service stopped before the picture was finished."))
+
+    def _refused(self, reason: str, error: ServiceError) -> ServiceError:
+        self._metrics.refused.labels(reason).inc()
+        return error
+
+    def _ended(self, job: Job) -> None:
+        outcome = _outcome(job)
+        seconds = (job.ended or 0) - job.created
+        self._metrics.jobs.labels(outcome).inc()
+        self._metrics.job_duration.observe(seconds)
+        self._update_room()
+        self._gauges()
+        log.info(
+            "job_ended",
+            outcome=outcome,
+            seconds=round(seconds, 3),
+            steps_done=job.steps_done,
+            error=job.error.code if job.error else None,
+            **job.log_context,
+        )
+
+    def _gauges(self) -> None:
+        self._metrics.queue_depth.set(self.depth)
+        self._metrics.jobs_running.set(self.running)
+        self._metrics.engine_ready.set(self.engine.state is EngineState.READY)
+
+
+def _outcome(job: Job) -> str:
+    if job.state is JobState.SUCCEEDED:
+        return "succeeded"
+    if isinstance(job.error, RequestTimedOut):
+        return "timed_out"
+    if isinstance(job.error, Cancelled):
+        return "client_gone"
+    return "failed" if job.state is JobState.FAILED else "cancelled"
