@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# Runs the tests that need no torch on every other Python from 3.11 to 3.13 that is installed.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+ran=0
+works() { "$1" -c 'import venv, ensurepip' 2>/dev/null; }  # A name on the PATH can be an idle shim.
+
+for version in 3.11 3.12 3.13; do
+  python=python$version
+  works "$python" || for python in "${PYENV_ROOT:-$HOME/.pyenv}"/versions/"$version".*/bin/python; do :; done
+  works "$python" || { echo "Python $version: not installed, not tested"; continue; }
+  [ "$version" = "$("${PYTHON:-python3.11}" -c 'import sys; print("%d.%d" % sys.version_info[:2])')" ] && continue
+  venv=.venvs/$version
+  stamp=$venv/.installed
+  if [ ! -e "$stamp" ] || [ pyproject.toml -nt "$stamp" ] || [ constraints.txt -nt "$stamp" ]; then
+    "$python" -m venv "$venv"
+    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check \
+      --constraint constraints.txt --editable '.[test]'
+    touch "$stamp"
+  fi
+  echo "Python $version:"
+  "$venv/bin/python" -m pytest tests/unit --ignore=tests/unit/diffusion --ignore=tests/unit/demo -q
+  ran=$((ran + 1))
+done
+echo "Tested on $ran other version(s) of Python."

@@ -1,0 +1,90 @@
+"""The table of settings."""
+
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from service import config
+from service.config import Config
+from service.errors import ConfigError
+
+
+def test_defaults_are_the_documented_contract():
+    """An empty environment gives the documented defaults."""
+    settings = config.load({})
+    assert (
+        settings.api_port,
+        settings.cuda_visible_devices,
+        settings.model_cache_dir,
+        settings.max_concurrent_requests,
+        settings.log_level,
+    ) == (8000, "0", Path("models"), 3, "INFO")
+
+
+def test_environment_beats_default():
+    """A variable of a setting's name sets it, in the setting's type."""
+    settings = config.load({"API_PORT": "9000", "LOG_PROMPTS": "yes", "MODEL_CACHE_DIR": "/m"})
+    assert (settings.api_port, settings.log_prompts, settings.model_cache_dir) == (
+        9000,
+        True,
+        Path("/m"),
+    )
+
+
+def test_flag_beats_environment():
+    """A flag wins over the variable of the same setting."""
+    assert config.load({"API_PORT": "9000"}, {"api_port": "9001"}).api_port == 9001
+
+
+def test_every_wrong_setting_is_named_at_once():
+    """One error tells all that is wrong, with value and limit."""
+    with pytest.raises(ConfigError) as caught:
+        config.load({"API_PORT": "70000", "LOG_LEVEL": "LOUD", "QUEUE_SIZE": "0"})
+    assert caught.value.detail == (
+        "API_PORT=70000: must be 65535 or less; QUEUE_SIZE=0: must be 1 or more; "
+        "LOG_LEVEL=LOUD: must be one of DEBUG, INFO, WARNING, ERROR"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "problem"),
+    [
+        ("API_PORT", "eight", "must be a whole number"),
+        ("API_PORT", "", "must be a whole number"),
+        ("REQUEST_TIMEOUT_SECONDS", "soon", "must be a number"),
+        ("REQUEST_TIMEOUT_SECONDS", "nan", "must be a finite number"),
+        ("VAE_TILING", "maybe", "must be true or false"),
+        ("MAX_SIZE", "700", "must be a multiple of 64"),
+    ],
+)
+def test_unusable_text_is_refused(name, text, problem):
+    """Text that is no value of the setting's type or range is an error that says so."""
+    with pytest.raises(ConfigError) as caught:
+        config.load({name: text})
+    assert f"{name}={text}: {problem}" in caught.value.detail
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"DEFAULT_SIZE": "1024"},
+        {"DEFAULT_STEPS": "60"},
+        {"CPU_OFFLOAD": "model", "DEVICE": "cpu"},
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused(environment):
+    """Values that are fine alone but not together are an error."""
+    with pytest.raises(ConfigError):
+        config.load(environment)
+
+
+def test_every_setting_has_a_help_text():
+    """No row of the table is without an explanation that ends in a full stop."""
+    assert [row.name for row in fields(Config) if not row.metadata["help"].endswith(".")] == []
+
+
+def test_the_table_lists_every_setting():
+    """The documentation's table has one line per setting."""
+    shown = config.table()
+    assert [row.name for row in fields(Config) if f"`{row.name.upper()}`" not in shown] == []
