@@ -1,0 +1,150 @@
+"""Which models there are, and where; reads names and small JSON files only, no torch."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from service.errors import ModelError
+
+DEMO_ID = "demo"
+DEMO_VERSION = "demo-1.0"
+DEMO_FOLDER = Path(__file__).parent.parent / "demo"
+ALIASES = {
+    # The organisation left the hub in 2024; the same weights live on under this name.
+    "runwayml/stable-diffusion-v1-5": "stable-diffusion-v1-5/stable-diffusion-v1-5",
+}
+INDEX = "model_index.json"
+SINGLE_FILE = ".safetensors"
+PICKLES = frozenset({".ckpt", ".bin", ".pt", ".pth", ".pkl"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Where a model comes from."""
+
+    id: str
+    """The name it was asked for by, aliases resolved."""
+    path: Path | None
+    """Folder or file on this machine; None when it has to come from the hub."""
+    version: str
+    """What answers carry as ``model_version``."""
+    single_file: bool = False
+    demo: bool = False
+
+
+def resolve(model_id: str, cache_dir: Path) -> Source:
+    """Find a model by ``demo``, path, name in the cache or hub id, in this order.
+
+    What is in the cache is used as it is, without asking the hub for a newer revision.
+
+    Raises:
+        ModelError: it is neither a file, nor a folder, nor a possible hub id.
+
+    """
+    name = ALIASES.get(model_id, model_id)
+    if name == DEMO_ID:
+        return Source(id=DEMO_ID, path=DEMO_FOLDER, version=DEMO_VERSION, demo=True)
+    for candidate in (Path(name).expanduser(), cache_dir / name):
+        if candidate.exists():
+            return _local(name, candidate)
+    if cached := _snapshot(cache_dir, name):
+        return Source(id=name, path=cached, version=hub_version(name, cached))
+    if _is_hub_id(name):
+        return Source(id=name, path=None, version=name)
+    raise ModelError(
+        f"There is no model {model_id!r}: no such file or folder, not in {cache_dir}, and no "
+        "hub id of the form organisation/name. 'sd-api models' lists what is there."
+    )
+
+
+def installed(cache_dir: Path) -> list[Source]:
+    """List the models that load without a network: the demo, then the cache by name."""
+    found = [resolve(DEMO_ID, cache_dir)] if (DEMO_FOLDER / INDEX).is_file() else []
+    if not cache_dir.is_dir():
+        return found
+    cached = []
+    for entry in sorted(cache_dir.iterdir()):
+        if entry.name.startswith("models--"):
+            name = entry.name.removeprefix("models--").replace("--", "/")
+            if (folder := _snapshot(cache_dir, name)) is not None:
+                cached.append(Source(id=name, path=folder, version=hub_version(name, folder)))
+        elif entry.suffix == SINGLE_FILE or (entry / INDEX).is_file():
+            cached.append(_local(entry.name, entry))
+        elif entry.is_dir():
+            cached += [
+                _local(f"{entry.name}/{inner.name}", inner)
+                for inner in sorted(entry.iterdir())
+                if (inner / INDEX).is_file()
+            ]
+    return found + sorted(cached, key=lambda source: source.id)
+
+
+def pipeline_class(folder: Path) -> str:
+    """Return the pipeline class that a folder in diffusers layout names.
+
+    Raises:
+        ModelError: the folder has no readable ``model_index.json``.
+
+    """
+    return str(index(folder)["_class_name"])
+
+
+def index(folder: Path) -> dict[str, object]:
+    """Read a folder's ``model_index.json``.
+
+    Raises:
+        ModelError: it is missing or no such file.
+
+    """
+    path = folder / INDEX
+    if not path.is_file():
+        raise ModelError(
+            f"{folder} is no model in diffusers layout: it has no {INDEX}. Give the folder "
+            f"that holds it, or a single {SINGLE_FILE} file."
+        )
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ModelError(f"{path} is damaged ({error}). Fetch the model again.") from error
+    if not isinstance(content, dict) or "_class_name" not in content:
+        raise ModelError(f"{path} names no pipeline class. Fetch the model again.")
+    return content
+
+
+def hub_version(name: str, snapshot: Path) -> str:
+    """Return ``organisation/name@abcdef0`` of a snapshot folder, which is named by its commit."""
+    return f"{name}@{snapshot.name[:7]}"
+
+
+def _local(name: str, path: Path) -> Source:
+    if path.is_dir():
+        return Source(id=name, path=path, version=path.resolve().name)
+    if path.suffix in PICKLES:
+        raise ModelError(
+            f"{path} is a pickle file, which can run code when read. Only {SINGLE_FILE} files "
+            "are loaded; most models are published in both formats."
+        )
+    if path.suffix != SINGLE_FILE:
+        raise ModelError(f"{path} is neither a folder nor a {SINGLE_FILE} file.")
+    return Source(id=name, path=path, version=path.stem, single_file=True)
+
+
+def _snapshot(cache_dir: Path, name: str) -> Path | None:
+    """Return the folder of a cached hub model, of its main branch if that is there."""
+    repository = cache_dir / ("models--" + name.replace("/", "--"))
+    branch = repository / "refs" / "main"
+    if branch.is_file():
+        folder = repository / "snapshots" / branch.read_text(encoding="utf-8").strip()
+        if (folder / INDEX).is_file():
+            return folder
+    complete = [found.parent for found in repository.glob(f"snapshots/*/{INDEX}")]
+    return max(complete, key=lambda folder: folder.stat().st_mtime, default=None)
+
+
+def _is_hub_id(name: str) -> bool:
+    organisation, _, rest = name.partition("/")
+    allowed = set("-_.")
+    return all(
+        part and all(c.isalnum() or c in allowed for c in part) and not part.startswith(".")
+        for part in (organisation, rest)
+    )

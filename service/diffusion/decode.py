@@ -1,0 +1,68 @@
+"""Latents to 8-bit pixels, converted exactly as diffusers does it."""
+
+import numpy as np
+import torch
+from PIL import Image
+
+from service.diffusion.generation import Picture
+from service.diffusion.load import Model
+from service.errors import GenerationFailed
+
+
+@torch.inference_mode()
+def decode(model: Model, latents: torch.Tensor, seed: int) -> Picture:
+    """Decode one picture's latents ``[1, channels, height, width]``.
+
+    Raises:
+        GenerationFailed: latents or picture hold values that are no numbers; without
+            this check they would become a black picture.
+
+    """
+    _demand_finite(latents, "latents")
+    vae = model.pipeline.vae
+    image = vae.decode(_unscaled(model, latents).to(vae.dtype), return_dict=False)[0]
+    _demand_finite(image, "decoded picture")
+    # VaeImageProcessor.denormalize and numpy_to_pil; done on the device, so that one byte
+    # per value crosses to the host and not four. Both round halves to even.
+    levels = (image[0] * 0.5 + 0.5).clamp(0, 1).permute(1, 2, 0).float().mul(255).round()
+    pixels = levels.to(torch.uint8).cpu().numpy()
+    height, width, _ = pixels.shape
+    unsafe = _is_unsafe(model, pixels)
+    return Picture(
+        width=width,
+        height=height,
+        pixels=bytes(pixels.size) if unsafe else pixels.tobytes(),
+        seed=seed,
+        unsafe=unsafe,
+    )
+
+
+def _demand_finite(values: torch.Tensor, name: str) -> None:
+    if not bool(torch.isfinite(values).all()):
+        raise GenerationFailed(
+            f"The {name} hold NaN or infinite values: the number format may be too narrow "
+            "for this model; DTYPE=float32 or bfloat16 is the usual cure."
+        )
+
+
+def _unscaled(model: Model, latents: torch.Tensor) -> torch.Tensor:
+    """Undo the scaling that the VAE's encoder side applies, as the pipelines do."""
+    config = model.pipeline.vae.config
+    mean, std = config.get("latents_mean"), config.get("latents_std")
+    if model.info.family == "sdxl" and mean is not None and std is not None:
+        shape = (1, -1, 1, 1)
+        means = torch.tensor(mean).view(shape).to(latents.device, latents.dtype)
+        stds = torch.tensor(std).view(shape).to(latents.device, latents.dtype)
+        return latents * stds / config.scaling_factor + means
+    unscaled: torch.Tensor = latents / config.scaling_factor
+    return unscaled
+
+
+def _is_unsafe(model: Model, pixels: np.ndarray) -> bool:
+    checker = getattr(model.pipeline, "safety_checker", None)
+    if checker is None:
+        return False
+    features = model.pipeline.feature_extractor(Image.fromarray(pixels), return_tensors="pt")
+    values = features.pixel_values.to(model.device, checker.dtype)
+    _, flagged = checker(clip_input=values, images=[pixels / 255])
+    return bool(flagged[0])

@@ -1,0 +1,113 @@
+"""A row: one picture on its way from noise to pixels, with a clock of its own."""
+
+import inspect
+from typing import Any
+
+import torch
+
+from service.diffusion.encoding import Conditioning
+from service.diffusion.generation import GenerationRequest
+from service.diffusion.load import Model
+
+GroupKey = tuple[torch.Size, torch.Size]
+"""Shapes of latents and of text embeddings: rows that agree in both can share a UNet call."""
+
+
+class Row:
+    """State of one picture: latents, scheduler and its history, position, noise generator.
+
+    Noise comes from a CPU generator and everything is done in the order in which
+    ``pipe(...)`` does it, so a seed gives the picture that diffusers gives.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        scheduler: Any,
+        request: GenerationRequest,
+        seed: int,
+        conditioning: Conditioning,
+    ) -> None:
+        self.request = request
+        self.seed = seed
+        self.conditioning = conditioning
+        self.position = 0
+        self._model = model
+        self._scheduler = scheduler
+        self._generator = torch.Generator("cpu").manual_seed(seed)
+        # Timesteps and sigmas stay on the CPU: as scalars they reach a kernel's arguments
+        # without a copy, while a timestep on the GPU costs a synchronisation per lookup.
+        scheduler.set_timesteps(request.steps)
+        if model.info.family == "sdxl":
+            # The SDXL pipeline counts positions, the SD one looks the first timestep up.
+            scheduler.set_begin_index(0)
+        self._timesteps: torch.Tensor = scheduler.timesteps
+        self._step_extras = self._extras(scheduler)
+        states = conditioning.texts[-1].states
+        noise = torch.randn(
+            self._latent_shape(), generator=self._generator, dtype=states.dtype, device="cpu"
+        )
+        self.latents = noise.to(model.device) * scheduler.init_noise_sigma
+
+    @property
+    def key(self) -> GroupKey:
+        """What rows must have in common to share a UNet call."""
+        return self.latents.shape, self.conditioning.texts[-1].states.shape
+
+    @property
+    def pixels(self) -> int:
+        """Width times height of the picture."""
+        return self.request.width * self.request.height
+
+    @property
+    def timestep(self) -> torch.Tensor:
+        """The timestep of the next step, a scalar on the CPU."""
+        return self._timesteps[self.position]
+
+    @property
+    def evaluations_left(self) -> int:
+        """UNet evaluations still to do; Heun and PNDM take more than the steps asked for."""
+        return len(self._timesteps) - self.position
+
+    @property
+    def steps_done(self) -> int:
+        """Progress in asked-for steps."""
+        return self.position * self.request.steps // len(self._timesteps)
+
+    @property
+    def guided(self) -> bool:
+        """Whether it takes a row for the negative prompt too."""
+        return len(self.conditioning.texts) > 1
+
+    def model_input(self) -> torch.Tensor:
+        """Return the latents as the UNet wants them at this timestep."""
+        scaled: torch.Tensor = self._scheduler.scale_model_input(self.latents, self.timestep)
+        return scaled
+
+    def advance(self, prediction: torch.Tensor) -> None:
+        """Take one scheduler step; ``prediction`` has the negative prompt's row first.
+
+        Classifier-free guidance: Ho and Salimans, arXiv:2207.12598, as diffusers writes it.
+        """
+        if self.guided:
+            negative, positive = prediction.chunk(2)
+            prediction = negative + self.request.guidance_scale * (positive - negative)
+        dtype = self.latents.dtype
+        self.latents = self._scheduler.step(
+            prediction, self.timestep, self.latents, **self._step_extras, return_dict=False
+        )[0].to(dtype)
+        self.position += 1
+
+    def _latent_shape(self) -> tuple[int, int, int, int]:
+        factor = self._model.pipeline.vae_scale_factor
+        return (
+            1,
+            self._model.pipeline.unet.config.in_channels,
+            self.request.height // factor,
+            self.request.width // factor,
+        )
+
+    def _extras(self, scheduler: Any) -> dict[str, Any]:
+        known = inspect.signature(scheduler.step).parameters
+        extras = {"eta": 0.0, "generator": self._generator}
+        return {name: value for name, value in extras.items() if name in known}
