@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import multiprocessing
 import threading
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 
@@ -32,6 +33,9 @@ SPAWN = multiprocessing.get_context("spawn")
 RESTART_DELAYS = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
 """Seconds before each restart in a row; one finished job starts the row anew."""
 
+Entry = Callable[["Connection[Event, Command]", Config], None]
+"""What the child runs: it must be importable by name, since it is pickled."""
+
 STOP_SECONDS = 5.0
 """How long a step may take to end before the process is killed."""
 
@@ -44,8 +48,9 @@ class ProcessEngine(Engine):
     the pipe and leaves.
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, *, entry: Entry = worker.run) -> None:
         self._config = config
+        self._entry = entry
         self._process: SpawnProcess | None = None
         self._connection: Connection[Command, Event] | None = None
         self._listener: Listener = _ignore
@@ -92,7 +97,7 @@ class ProcessEngine(Engine):
     async def _spawn(self) -> None:
         ours, theirs = SPAWN.Pipe()
         process = SPAWN.Process(
-            target=worker.run, args=(theirs, self._config), name="sd-engine", daemon=True
+            target=self._entry, args=(theirs, self._config), name="sd-engine", daemon=True
         )
         await asyncio.to_thread(process.start)
         theirs.close()  # Else the end of the child would not end the pipe.

@@ -1,0 +1,157 @@
+"""The whole service, as its users run it: a real process, the real engine, the demo model."""
+
+import asyncio
+import base64
+import io
+import os
+import signal
+
+import aiohttp
+import pytest
+from PIL import Image
+
+from tests.service_process import WAIT_SECONDS, ServiceProcess, running_service
+
+SMALL = {"prompt": "A cozy cabin in the woods", "width": 256, "height": 256, "steps": 6, "seed": 1}
+LONG = {**SMALL, "width": 512, "height": 512, "steps": 50}
+
+
+@pytest.fixture(scope="module")
+def service():
+    """One service for the tests that leave it as they found it."""
+    with running_service(MAX_CONCURRENT_REQUESTS=3, QUEUE_SIZE=2) as started:
+        yield started
+
+
+@pytest.fixture
+async def client(service):
+    """Open a client of the shared service."""
+    async with session(service) as opened:
+        yield opened
+
+
+def session(service: ServiceProcess) -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(service.url, timeout=aiohttp.ClientTimeout(total=WAIT_SECONDS))
+
+
+async def generate(client: aiohttp.ClientSession, **fields: object) -> tuple[int, dict]:
+    async with client.post("/generate", json={**SMALL, **fields}) as answer:
+        return answer.status, await answer.json(content_type=None)
+
+
+async def health(client: aiohttp.ClientSession) -> dict:
+    async with client.get("/health") as answer:
+        return await answer.json()
+
+
+def picture(body: dict) -> Image.Image:
+    return Image.open(io.BytesIO(base64.b64decode(body["image_base64"])))
+
+
+async def logged(service: ServiceProcess, event: str, *, count: int = 1) -> dict:
+    """Wait for a log line without holding up the event loop."""
+    return await asyncio.to_thread(service.logged, event, count=count)
+
+
+async def test_a_prompt_gives_a_picture_of_the_size_asked_for(client):
+    """POST /generate answers with a PNG and says what it was made from."""
+    status, body = await generate(client, width=320, height=256)
+    assert status == 200
+    assert picture(body).size == (320, 256)
+    assert {k: body["metadata"][k] for k in ("prompt", "steps", "width", "height", "seed")} == {
+        "prompt": SMALL["prompt"],
+        "steps": 6,
+        "width": 320,
+        "height": 256,
+        "seed": 1,
+    }
+
+
+async def test_the_same_request_gives_the_same_picture(client):
+    """A seed decides the picture."""
+    (_, first), (_, second) = [await generate(client) for _ in range(2)]
+    assert first["image_base64"] == second["image_base64"]
+
+
+async def test_the_answer_says_that_this_is_the_demo_model(client):
+    """Nobody takes the demo model for a full one: answers and health name it."""
+    _, body = await generate(client)
+    report = await health(client)
+    assert "demo" in body["metadata"]["model_version"]
+    assert report["model"]["demo"] is True
+
+
+async def test_a_client_that_hangs_up_stops_its_steps(service, client):
+    """The engine leaves an abandoned picture within a step."""
+    before = len([line for line in service.log if line["event"] == "job_started"])
+    request = asyncio.create_task(generate(client, **LONG))
+    started = await logged(service, "job_started", count=before + 1)
+    request.cancel()
+    await asyncio.gather(request, return_exceptions=True)
+    left = await logged(service, "job_left_batch")
+    assert left["job_id"] == started["job_id"]
+    assert left["steps_done"] < LONG["steps"]
+    assert (await logged(service, "job_ended", count=1)) is not None
+
+
+async def test_a_full_queue_answers_503_with_a_time_to_come_back(client):
+    """Requests beyond batch and queue are refused at once, with Retry-After."""
+    requests = [asyncio.create_task(generate(client, **LONG)) for _ in range(8)]
+    finished, _ = await asyncio.wait(requests, return_when=asyncio.FIRST_COMPLETED)
+    status, body = next(iter(finished)).result()
+    async with client.post("/generate", json=SMALL) as refused:
+        retry_after = int(refused.headers["Retry-After"])
+    for request in requests:
+        request.cancel()
+    await asyncio.gather(*requests, return_exceptions=True)
+    assert (status, body["code"]) == (503, "queue_full")
+    assert retry_after >= 1
+
+
+async def test_a_killed_engine_loses_nothing():
+    """The picture in work when the engine is killed still arrives, from a new engine."""
+    with running_service() as service:
+        async with session(service) as client:
+            request = asyncio.create_task(generate(client, steps=50))
+            await logged(service, "job_started")
+            os.kill(service.engine_pid, signal.SIGKILL)
+            exited = await logged(service, "engine_exited")
+            meanwhile = await health(client)
+            status, body = await request
+            after = await health(client)
+    assert (status, picture(body).size) == (200, (256, 256))
+    assert (exited["exit_code"], exited["restarts"], exited["jobs"]) == (-9, 1, 1)
+    assert (meanwhile["status"], meanwhile["model_loaded"]) == ("restarting", False)
+    assert (after["status"], after["engine_restarts"]) == ("healthy", 1)
+
+
+async def test_sigterm_finishes_what_was_accepted():
+    """A stop lets the running picture end, answers it, and exits with 0."""
+    with running_service() as service:
+        async with session(service) as client:
+            request = asyncio.create_task(generate(client, steps=30))
+            await logged(service, "job_started")
+            code = await asyncio.to_thread(service.end)
+            status, body = await request
+    assert (code, status, picture(body).size) == (0, 200, (256, 256))
+
+
+async def test_sigterm_does_not_wait_for_ever():
+    """What is unfinished when the shutdown time is over is answered with 503."""
+    with running_service(SHUTDOWN_TIMEOUT_SECONDS=0.1) as service:
+        async with session(service) as client:
+            request = asyncio.create_task(generate(client, **LONG))
+            await logged(service, "job_started")
+            code = await asyncio.to_thread(service.end)
+            status, body = await request
+    assert (code, status, body["code"]) == (0, 503, "shutting_down")
+
+
+async def test_a_deadline_ends_the_request_and_frees_the_engine():
+    """A request over its time gets 408, and its steps stop."""
+    with running_service(REQUEST_TIMEOUT_SECONDS=0.3) as service:
+        async with session(service) as client:
+            status, body = await generate(client, **LONG)
+            left = await logged(service, "job_left_batch")
+    assert (status, body["code"]) == (408, "timeout")
+    assert left["steps_done"] < LONG["steps"]

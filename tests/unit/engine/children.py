@@ -1,0 +1,57 @@
+"""Engine children without torch: each is what one broken or healthy engine would do."""
+
+import os
+import signal
+from multiprocessing.connection import Connection
+
+from service.config import Config
+from service.diffusion.generation import JobCancelled, JobFinished, ModelInfo
+from service.engine.messages import (
+    Cancel,
+    Command,
+    EngineFailed,
+    EngineReady,
+    Event,
+    Generate,
+    Shutdown,
+)
+
+MODEL = ModelInfo(
+    model_id="none",
+    version="none-1",
+    family="sd",
+    demo=False,
+    device="cpu",
+    gpu=False,
+    dtype="float32",
+    load_seconds=0.0,
+)
+
+
+def obedient(connection: "Connection[Event, Command]", _config: Config) -> None:
+    """Finish every job at once; a prompt that names a way to die is obeyed."""
+    connection.send(EngineReady(model=MODEL))
+    while True:
+        match connection.recv():
+            case Generate(job_id=job_id, request=request):
+                if request.prompt == "killed":
+                    os.kill(os.getpid(), signal.SIGKILL)
+                if request.prompt == "exits":
+                    os._exit(3)
+                if request.prompt != "never":
+                    connection.send(JobFinished(job_id=job_id, pictures=()))
+            case Cancel(job_id=job_id):
+                connection.send(JobCancelled(job_id=job_id))
+            case Shutdown():
+                return
+
+
+def stubborn(connection: "Connection[Event, Command]", _config: Config) -> None:
+    """Never read a command: only a kill ends it."""
+    connection.send(EngineReady(model=MODEL))
+    signal.pause()
+
+
+def without_model(connection: "Connection[Event, Command]", _config: Config) -> None:
+    """Report that the model cannot be loaded, and end."""
+    connection.send(EngineFailed(code="model_error", detail="no such folder"))
