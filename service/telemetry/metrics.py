@@ -4,8 +4,11 @@ from collections.abc import Iterable
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
 
 from service import __version__
+from service.telemetry.gpu import GpuSampler
 
 SECONDS: Final = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15, 20, 30, 45, 60, 120, 300)
 WAIT_SECONDS: Final = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
@@ -100,6 +103,10 @@ class Metrics:
         )
         self._gauge("sd_build_info", "1 for this build.", ["version"]).labels(__version__).set(1)
 
+    def watch_gpu(self, sampler: GpuSampler) -> None:
+        """Show what ``sampler`` last read: no series without a GPU, never a 0 in its place."""
+        self.registry.register(GpuCollector(sampler))
+
     def _counter(self, name: str, text: str, labels: Iterable[str] = ()) -> Counter:
         return Counter(name, text, labels, registry=self.registry)
 
@@ -110,3 +117,26 @@ class Metrics:
         self, name: str, text: str, buckets: tuple[float, ...], labels: Iterable[str] = ()
     ) -> Histogram:
         return Histogram(name, text, labels, buckets=buckets, registry=self.registry)
+
+
+class GpuCollector(Collector):
+    """The latest reading of the GPU; a scrape never waits for the driver."""
+
+    def __init__(self, sampler: GpuSampler) -> None:
+        self._sampler = sampler
+
+    def collect(self) -> Iterable[GaugeMetricFamily]:
+        """Return each figure that the GPU gives."""
+        used = GaugeMetricFamily(
+            "sd_gpu_memory_used_bytes",
+            "Memory in use on the GPU, by everything that runs there.",
+            labels=["gpu", "name"],
+        )
+        total = GaugeMetricFamily(
+            "sd_gpu_memory_total_bytes", "Memory of the GPU.", labels=["gpu", "name"]
+        )
+        if (reading := self._sampler.reading) is not None:
+            for family, value in ((used, reading.memory_used), (total, reading.memory_total)):
+                if value is not None:
+                    family.add_metric([reading.uuid, reading.name], value)
+        return used, total

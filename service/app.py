@@ -1,0 +1,50 @@
+"""Where the parts meet."""
+
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from aiohttp import web
+
+from service.config import Config
+from service.engine.base import Engine
+from service.http import middlewares, routes
+from service.http.keys import CONFIG, CONSUMER, GPU, METRICS, STARTED
+from service.jobs.consumer import Consumer
+from service.telemetry.gpu import GpuSampler
+from service.telemetry.metrics import Metrics
+
+
+def create_app(config: Config, engine: Engine, metrics: Metrics | None = None) -> web.Application:
+    """Build the service around an engine; nothing starts before the application does."""
+    app = web.Application(client_max_size=config.max_body_bytes)
+    app[CONFIG] = config
+    app[METRICS] = metrics = metrics or Metrics()
+    app[CONSUMER] = Consumer(engine, metrics, config)
+    app[GPU] = GpuSampler(config.cuda_visible_devices)
+    app[STARTED] = time.monotonic()
+    metrics.watch_gpu(app[GPU])
+    middlewares.add_to(app)
+    routes.add_to(app)
+    app.cleanup_ctx.extend((_gpu, _consumer))
+    app.on_shutdown.append(_drain)
+    return app
+
+
+@asynccontextmanager
+async def _gpu(app: web.Application) -> AsyncIterator[None]:
+    app[GPU].start()
+    yield
+    app[GPU].stop()
+
+
+@asynccontextmanager
+async def _consumer(app: web.Application) -> AsyncIterator[None]:
+    await app[CONSUMER].start()
+    yield
+    await app[CONSUMER].stop()
+
+
+async def _drain(app: web.Application) -> None:
+    """Refuse new work first; aiohttp then waits for the handlers, and cleans up last."""
+    app[CONSUMER].drain()

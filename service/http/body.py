@@ -1,0 +1,83 @@
+"""Reading a JSON body: everything that is wrong with it becomes one of our errors."""
+
+import codecs
+import json
+from typing import Any, NoReturn
+
+from aiohttp import web
+from marshmallow import Schema, ValidationError
+from webargs.aiohttpparser import AIOHTTPParser
+
+from service.errors import UnsupportedMediaType, ValidationFailed
+from service.http.fields import REPEATED
+
+
+class BodyParser(AIOHTTPParser):
+    """The parser behind the ``request_schema`` decorators; each application has its own."""
+
+    async def load_json(self, req: web.Request, schema: Schema) -> Any:
+        """Return the body as a JSON object.
+
+        Raises:
+            UnsupportedMediaType: it is declared to be something else, or nothing.
+            ValidationFailed: it is no UTF-8, no JSON or no object.
+
+        """
+        del schema
+        _check_content_type(req)
+        try:
+            text = (await req.read()).decode("utf-8-sig")
+            body = json.loads(text, object_pairs_hook=_object)
+        # ValueError also covers UnicodeDecodeError and integers of more than 4300 digits.
+        except (ValueError, RecursionError, web.RequestPayloadError) as error:
+            self._handle_invalid_json_error(error, req)
+        if not isinstance(body, dict):
+            raise ValidationFailed({"body": ['must be a JSON object, e.g. {"prompt": "a boat"}']})
+        return body
+
+    def handle_error(
+        self, error: ValidationError, req: web.Request, schema: Schema, **kwargs: Any
+    ) -> NoReturn:
+        """Raise our error; webargs wraps the messages in the place the data came from."""
+        del req, schema, kwargs
+        messages = error.normalized_messages()
+        raise ValidationFailed(messages.get("json", messages)) from error
+
+    def _handle_invalid_json_error(
+        self, error: Exception, req: web.Request, *args: Any, **kwargs: Any
+    ) -> NoReturn:
+        del req, args, kwargs
+        match error:
+            case json.JSONDecodeError():
+                reason = f"{error.msg} at line {error.lineno}, column {error.colno}"
+            case UnicodeDecodeError():
+                reason = f"byte {error.start} is no UTF-8"
+            case RecursionError():
+                reason = "it is nested too deeply"
+            case web.RequestPayloadError():
+                reason = "it does not decode as its Content-Encoding says"
+            case _:
+                reason = "a number has too many digits"
+        raise ValidationFailed({"body": [f"must be JSON in UTF-8: {reason}"]}) from error
+
+
+def _check_content_type(request: web.Request) -> None:
+    kind = request.content_type
+    if kind != "application/json" and not (
+        kind.startswith("application/") and kind.endswith("+json")
+    ):
+        raise UnsupportedMediaType("Send the body as Content-Type: application/json.")
+    charset = request.charset or "utf-8"
+    try:
+        known = codecs.lookup(charset).name in ("utf-8", "ascii")
+    except (LookupError, ValueError):
+        known = False
+    if not known:
+        raise ValidationFailed({"body": ["must be JSON in UTF-8; leave the charset out"]})
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        found[name] = REPEATED if name in found else value
+    return found

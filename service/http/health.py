@@ -1,0 +1,108 @@
+"""How the service is: for people, for a load balancer and for a supervisor."""
+
+import time
+from typing import Any, Final
+
+from aiohttp import web
+from aiohttp_apispec import docs, response_schema
+
+from service import __version__
+from service.engine.base import EngineState
+from service.errors import ModelUnavailable, ShuttingDown
+from service.http.answers import Health, Status
+from service.http.keys import CONFIG, CONSUMER, GPU, STARTED
+from service.jobs.consumer import Consumer
+
+STATUS: Final = {
+    EngineState.STOPPED: "loading",
+    EngineState.LOADING: "loading",
+    EngineState.READY: "healthy",
+    EngineState.RESTARTING: "restarting",
+    EngineState.FAILED: "degraded",
+}
+
+
+@docs(
+    operationId="health",
+    tags=["health"],
+    summary="Say how the service is.",
+    description="Always 200 while the service runs; `/health/ready` is the one to route by.",
+)
+@response_schema(Health(), 200, description="The state of the service.")
+async def health(request: web.Request) -> web.Response:
+    """Answer with the state of the engine, the queue and the GPU."""
+    return web.json_response(report(request.app))
+
+
+@docs(
+    operationId="live",
+    tags=["health"],
+    summary="Say that the service runs.",
+    description="For a supervisor that restarts what does not answer.",
+)
+@response_schema(Status(), 200, description="The service runs.")
+async def live(request: web.Request) -> web.Response:
+    """Answer while the event loop turns."""
+    del request
+    return web.json_response({"status": "alive"})
+
+
+@docs(
+    operationId="ready",
+    tags=["health"],
+    summary="Say whether pictures can be made now.",
+    description="For a load balancer: 503 while the model loads, failed or the service ends.",
+    errors=(ModelUnavailable, ShuttingDown),
+)
+@response_schema(Status(), 200, description="The next request will be worked on.")
+async def ready(request: web.Request) -> web.Response:
+    """Answer 200 only when the model is loaded and new work is accepted."""
+    consumer = request.app[CONSUMER]
+    if consumer.draining:
+        raise ShuttingDown("Send requests to another instance.")
+    if consumer.engine.state is not EngineState.READY:
+        raise ModelUnavailable(
+            consumer.engine.failure or f"The engine is {consumer.engine.state.value}."
+        )
+    return web.json_response({"status": "ready"})
+
+
+def status(consumer: Consumer) -> str:
+    """Return the state of the service in one word."""
+    return "shutting_down" if consumer.draining else STATUS[consumer.engine.state]
+
+
+def report(app: web.Application) -> dict[str, Any]:
+    """Collect what ``/health`` answers; nothing here asks the driver or waits."""
+    consumer, engine = app[CONSUMER], app[CONSUMER].engine
+    loaded = engine.state is EngineState.READY
+    model, gpu = engine.model, app[GPU].reading
+    return {
+        "status": status(consumer),
+        "gpu_available": gpu is not None or (loaded and model is not None and model.gpu),
+        "gpu_memory_used": gigabytes(gpu.memory_used if gpu else None),
+        "gpu_memory_total": gigabytes(gpu.memory_total if gpu else None),
+        "model_loaded": loaded,
+        "uptime_seconds": round(time.monotonic() - app[STARTED], 3),
+        "model": model
+        and {
+            "id": model.model_id,
+            "version": model.version,
+            "demo": model.demo,
+            "device": model.device,
+            "dtype": model.dtype,
+        },
+        "engine": {
+            "state": engine.state.value,
+            "restarts": engine.restarts,
+            **({"failure": engine.failure} if engine.failure else {}),
+        },
+        "queue": {"depth": consumer.depth, "limit": app[CONFIG].queue_size},
+        "running": consumer.running,
+        "version": __version__,
+    }
+
+
+def gigabytes(count: int | None) -> str:
+    """Return bytes as people read them, for example ``2.1 GB``; nothing measured is 0.0 GB."""
+    return f"{(count or 0) / 2**30:.1f} GB"

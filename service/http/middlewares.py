@@ -1,0 +1,154 @@
+"""What every request passes through, from the outside in."""
+
+import asyncio
+import re
+import time
+import uuid
+from typing import Final
+
+import structlog
+from aiohttp import hdrs, web
+from aiohttp.typedefs import Handler, Middleware
+from aiohttp_apispec import validation_middleware
+
+from service.errors import Cancelled, RequestTimedOut, ServiceError, ValidationFailed
+from service.http import problems
+from service.http.keys import CONFIG, DEADLINE, ERROR_CODE, METRICS, REQUEST_ID
+
+log = structlog.get_logger(__name__)
+
+HEADER: Final = "X-Request-ID"
+SANE_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}", re.ASCII)
+UNMATCHED: Final = "unmatched"
+POLLED: Final = frozenset({"/health", "/health/live", "/health/ready", "/metrics"})
+"""Asked every few seconds by machines; their good answers are logged at DEBUG only."""
+
+EXEMPLAR_ID: Final = 100
+"""Longest request id in an exemplar, whose names and values share 128 characters."""
+
+
+def route_template(request: web.Request) -> str:
+    """Return the route as it was declared: raw paths would make a series each."""
+    resource = request.match_info.route.resource
+    return resource.canonical if resource is not None else UNMATCHED
+
+
+@web.middleware
+async def request_ids(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Take over a sane ``X-Request-ID`` or make one; logs and answers carry it."""
+    given = request.headers.get(HEADER, "")
+    request[REQUEST_ID] = given if SANE_ID.fullmatch(given) else uuid.uuid4().hex
+    with structlog.contextvars.bound_contextvars(request_id=request[REQUEST_ID]):
+        return await handler(request)
+
+
+@web.middleware
+async def access_log(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Write one line per answer."""
+    started = time.monotonic()
+    status = Cancelled.status
+    try:
+        answer = await handler(request)
+        status = answer.status
+    finally:
+        route = route_template(request)
+        quiet = route in POLLED and status < 400  # noqa: PLR2004 - the first error status
+        (log.debug if quiet else log.info)(
+            "request_answered" if status != Cancelled.status else "request_abandoned",
+            method=request.method,
+            route=route,
+            status=status,
+            seconds=round(time.monotonic() - started, 4),
+            error=request.get(ERROR_CODE),
+        )
+    return answer
+
+
+@web.middleware
+async def measurement(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Count the answer and its time by route template."""
+    metrics = request.app[METRICS]
+    route = route_template(request)
+    method = request.method if request.method in hdrs.METH_ALL else "other"
+    status = Cancelled.status
+    started = time.monotonic()
+    metrics.http_in_flight.inc()
+    try:
+        answer = await handler(request)
+        status = answer.status
+    finally:
+        metrics.http_in_flight.dec()
+        request_id = request[REQUEST_ID]
+        exemplar = {"request_id": request_id} if len(request_id) <= EXEMPLAR_ID else None
+        metrics.http_requests.labels(route, method, str(status)).inc()
+        metrics.http_duration.labels(route, method).observe(time.monotonic() - started, exemplar)
+    return answer
+
+
+@web.middleware
+async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Turn everything that is raised into one shape of answer."""
+    try:
+        return await handler(request)
+    except ServiceError as error:
+        if isinstance(error, ValidationFailed):
+            request.app[METRICS].refused.labels("validation").inc()
+        return problems.problem(request, error)
+    except web.HTTPException as error:
+        if error.status < 400:  # noqa: PLR2004 - a redirect is an answer, not an error
+            raise
+        if isinstance(error, web.HTTPMethodNotAllowed) and request.method == hdrs.METH_OPTIONS:
+            allow = ", ".join(sorted({*error.allowed_methods, hdrs.METH_OPTIONS}))
+            return web.Response(status=204, headers={hdrs.ALLOW: allow})
+        return problems.problem(request, problems.from_aiohttp(error, request))
+    except ConnectionError:
+        raise  # The client is gone; there is nobody to answer.
+    except Exception:
+        log.exception("request_failed", method=request.method, route=route_template(request))
+        return problems.problem(request, ServiceError("The error is in the log of the service."))
+
+
+@web.middleware
+async def deadline(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """End a request that takes too long, from reading its body to writing its picture."""
+    seconds = request.app[CONFIG].request_timeout_seconds
+    try:
+        async with asyncio.timeout(seconds) as timeout:
+            request[DEADLINE] = timeout
+            return await handler(request)
+    except TimeoutError as error:
+        if not timeout.expired():
+            raise
+        raise timed_out(request) from error
+
+
+def timed_out(request: web.Request) -> RequestTimedOut:
+    """Return the error of a request that was older than it may be."""
+    seconds = request.app[CONFIG].request_timeout_seconds
+    return RequestTimedOut(
+        f"It took more than {seconds:g} s (REQUEST_TIMEOUT_SECONDS); "
+        "ask for fewer steps or a smaller picture, or try again when the queue is shorter."
+    )
+
+
+async def mark(request: web.BaseRequest, answer: web.StreamResponse) -> None:
+    """Give every answer its id, streamed ones and those of aiohttp included."""
+    answer.headers[HEADER] = request.get(REQUEST_ID) or uuid.uuid4().hex
+    answer.headers[hdrs.SERVER] = "sd-api"
+    answer.headers["X-Content-Type-Options"] = "nosniff"
+
+
+STACK: Final[tuple[Middleware, ...]] = (
+    request_ids,
+    access_log,
+    measurement,
+    errors,
+    deadline,
+    validation_middleware,
+)
+
+
+def add_to(app: web.Application) -> None:
+    """Wrap every route of ``app``."""
+    app.middlewares.extend(STACK)
+    app.on_response_prepare.append(mark)

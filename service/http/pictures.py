@@ -1,0 +1,87 @@
+"""Finished pictures as files and as answers; all of it is work for a thread."""
+
+import base64
+import io
+import json
+from collections.abc import Mapping
+from typing import Any, Final
+
+from PIL import Image, PngImagePlugin
+
+from service.diffusion.generation import GenerationRequest, Picture
+
+Z_RLE: Final = 3
+"""zlib strategy: 15 ms for 512x512 at the size that the default reaches in 44-82 ms."""
+
+INFOTEXT_SAMPLERS: Final = {
+    "ddim": "DDIM",
+    "dpmpp_2m": "DPM++ 2M",
+    "dpmpp_2m_karras": "DPM++ 2M Karras",
+    "euler": "Euler",
+    "euler_a": "Euler a",
+    "heun": "Heun",
+    "lcm": "LCM",
+    "pndm": "PLMS",
+    "unipc": "UniPC",
+}
+"""Names that tools know from AUTOMATIC1111's files."""
+
+
+def infotext(request: GenerationRequest, picture: Picture, model_version: str) -> str:
+    """Return the parameters as AUTOMATIC1111 writes them, the form that other tools read."""
+    lines = [request.prompt]
+    if request.negative_prompt:
+        lines.append(f"Negative prompt: {request.negative_prompt}")
+    parameters = {
+        "Steps": request.steps,
+        "Sampler": INFOTEXT_SAMPLERS.get(request.sampler, request.sampler),
+        "CFG scale": f"{request.guidance_scale:g}",
+        "Seed": picture.seed,
+        "Size": f"{picture.width}x{picture.height}",
+        "Model": _quoted(model_version),
+    }
+    lines.append(", ".join(f"{name}: {value}" for name, value in parameters.items()))
+    return "\n".join(lines)
+
+
+def _quoted(value: str) -> str:
+    return json.dumps(value) if set(value) & set(',:\n"') else value
+
+
+def png(
+    picture: Picture,
+    request: GenerationRequest,
+    model_version: str,
+    metadata: Mapping[str, Any] | None = None,
+) -> bytes:
+    """Return the picture as PNG with the text chunk ``parameters``, and ``metadata`` as JSON."""
+    chunks = PngImagePlugin.PngInfo()
+    # add_text writes tEXt for Latin-1 and falls back to iTXt for everything else.
+    chunks.add_text("parameters", infotext(request, picture, model_version))
+    if metadata is not None:
+        chunks.add_text("metadata", json.dumps(metadata))
+    image = Image.frombytes("RGB", (picture.width, picture.height), picture.pixels)
+    file = io.BytesIO()
+    image.save(file, "PNG", compress_type=Z_RLE, pnginfo=chunks)
+    return file.getvalue()
+
+
+def json_answer(
+    pictures: tuple[Picture, ...], request: GenerationRequest, metadata: Mapping[str, Any]
+) -> bytes:
+    """Return the JSON body of an answer; several pictures also come as a list."""
+    encoded = [
+        base64.b64encode(png(picture, request, metadata["model_version"])).decode("ascii")
+        for picture in pictures
+    ]
+    body: dict[str, Any] = {"image_base64": encoded[0], "metadata": metadata}
+    if len(encoded) > 1:
+        body["images_base64"] = encoded
+    return json.dumps(body).encode()
+
+
+def png_answer(
+    pictures: tuple[Picture, ...], request: GenerationRequest, metadata: Mapping[str, Any]
+) -> bytes:
+    """Return the PNG body of an answer with one picture."""
+    return png(pictures[0], request, metadata["model_version"], metadata)

@@ -1,0 +1,138 @@
+"""What a request may say: fields, limits and defaults, all taken from the settings."""
+
+import difflib
+import secrets
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from marshmallow import RAISE, Schema, ValidationError, post_load
+
+from service.config import SAMPLERS, Config
+from service.diffusion.generation import GenerationRequest
+from service.errors import ValidationFailed
+from service.http.fields import Choice, RealNumber, Text, WholeNumber
+
+SUGGESTIONS = 16
+"""Unknown fields that get a suggestion; each costs 0.1 ms, and a body may hold thousands."""
+
+LONGEST_NAME = 40
+"""Longer names get no suggestion: the cost grows with the square of the length."""
+
+
+class StrictSchema(Schema):
+    """A JSON object in which every field is known; a near miss gets a suggestion."""
+
+    class Meta:
+        """Refuse what is not declared."""
+
+        unknown = RAISE
+
+    error_messages: ClassVar[dict[str, str]] = {"unknown": "is not a field of this request"}
+
+    def handle_error(self, error: ValidationError, data: Any, *, many: bool, **kwargs: Any) -> None:
+        """Add to each unknown field the known one that was probably meant."""
+        del many, kwargs
+        if not isinstance(error.messages, dict) or not isinstance(data, Mapping):
+            return
+        unknown = [name for name in error.messages if name in data and name not in self.fields]
+        for name in unknown[:SUGGESTIONS]:
+            near = difflib.get_close_matches(name[: LONGEST_NAME + 1], self.fields, n=1)
+            if near and len(name) <= LONGEST_NAME:
+                error.messages[name] = [
+                    f"{self.error_messages['unknown']}; did you mean {near[0]}?"
+                ]
+
+
+class GenerationSchema(StrictSchema):
+    """An object that describes a generation."""
+
+    @post_load
+    def _generation(self, data: dict[str, Any], **_: Any) -> GenerationRequest:
+        return GenerationRequest(**data)
+
+
+def random_seed() -> int:
+    """Return a seed for a request that brought none."""
+    return secrets.randbits(32)
+
+
+def generation_schema(config: Config) -> GenerationSchema:
+    """Build the schema of ``POST /generate`` with the limits and defaults in the settings."""
+
+    def size(name: str) -> WholeNumber:
+        return WholeNumber(
+            low=config.min_size,
+            high=config.max_size,
+            multiple=64,
+            example=config.default_size,
+            load_default=config.default_size,
+            metadata={"description": f"{name} of the picture in pixels."},
+        )
+
+    declared = {
+        "prompt": Text(
+            high=config.max_prompt_chars,
+            blank=False,
+            example="a lighthouse at dusk",
+            required=True,
+            metadata={"description": "What the picture shows."},
+        ),
+        "negative_prompt": Text(
+            high=config.max_prompt_chars,
+            example="fog",
+            load_default="",
+            metadata={"description": "What the picture shall not show."},
+        ),
+        "steps": WholeNumber(
+            low=1,
+            high=config.max_steps,
+            example=config.default_steps,
+            load_default=config.default_steps,
+            metadata={"description": "Denoising steps: more take longer and add detail."},
+        ),
+        "width": size("Width"),
+        "height": size("Height"),
+        "seed": WholeNumber(
+            low=0,
+            high=2**32 - 1,
+            example=42,
+            load_default=random_seed,
+            metadata={"description": "The same seed gives the same picture; random when left out."},
+        ),
+        "guidance_scale": RealNumber(
+            low=0,
+            high=30,
+            example=config.default_guidance_scale,
+            load_default=config.default_guidance_scale,
+            metadata={"description": "How closely the picture follows the prompt."},
+        ),
+        "sampler": Choice(
+            choices=SAMPLERS,
+            load_default=config.default_sampler,
+            metadata={"description": "How noise is taken away from step to step."},
+        ),
+        "num_images": WholeNumber(
+            low=1,
+            high=config.max_images,
+            example=1,
+            load_default=1,
+            metadata={"description": "Pictures to make, with this seed and those that follow it."},
+        ),
+    }
+    schema = GenerationSchema.from_dict(dict(declared), name="GenerationRequest")
+    return schema()  # type: ignore[return-value] - from_dict makes a subclass of its class
+
+
+def read_request(fields: Mapping[str, Any], config: Config) -> GenerationRequest:
+    """Check ``fields`` like a request's body and fill in the defaults.
+
+    Raises:
+        ValidationFailed: names every wrong field.
+
+    """
+    try:
+        generation = generation_schema(config).load(dict(fields))
+    except ValidationError as error:
+        raise ValidationFailed(error.normalized_messages()) from error
+    assert isinstance(generation, GenerationRequest)  # noqa: S101 - tells mypy what post_load made
+    return generation

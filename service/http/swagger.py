@@ -1,0 +1,92 @@
+"""``GET /docs``: Swagger UI from its package, on our one description, without the network."""
+
+import importlib.resources
+import importlib.util
+from importlib.resources.abc import Traversable
+from typing import Final
+
+from aiohttp import hdrs, web
+
+from service.errors import NotFound
+
+PACKAGE: Final = "swagger_ui"
+FILES: Final = {
+    "swagger-ui.css": "text/css",
+    "swagger-ui-bundle.js": "text/javascript",
+    "favicon-32x32.png": "image/png",
+}
+POLICY: Final = (
+    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data: blob:; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+"""Swagger UI sets style attributes, draws icons from data: and answers from blob: addresses."""
+
+PAGE: Final = """\
+<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>sd-api</title>
+<link rel="icon" type="image/png" href="/docs/favicon-32x32.png">
+<link rel="stylesheet" href="/docs/swagger-ui.css">
+</head>
+<body>
+<div id="swagger-ui"></div>
+<script src="/docs/swagger-ui-bundle.js"></script>
+<script src="/docs/start.js"></script>
+</body>
+</html>
+"""
+START: Final = """\
+SwaggerUIBundle({
+  url: "/openapi.json",
+  dom_id: "#swagger-ui",
+  deepLinking: true,
+  queryConfigEnabled: false,
+  validatorUrl: null,
+  tryItOutEnabled: true,
+});
+"""
+
+
+def files() -> Traversable:
+    """Return the folder of Swagger UI, without running the package's own code.
+
+    Its ``__init__`` imports a template engine and looks for web frameworks.
+    """
+    spec = importlib.util.find_spec(PACKAGE)
+    if spec is None:  # pragma: no cover - it is a dependency
+        raise NotFound(f"The package {PACKAGE} is not installed.")
+    return importlib.resources.files(importlib.util.module_from_spec(spec)) / "static"
+
+
+async def page(request: web.Request) -> web.Response:
+    """Answer with the page."""
+    del request
+    headers = {"Content-Security-Policy": POLICY, "Referrer-Policy": "no-referrer"}
+    return web.Response(text=PAGE, content_type="text/html", headers=headers)
+
+
+async def start(request: web.Request) -> web.Response:
+    """Answer with the script that starts the page; inline it would break the policy."""
+    del request
+    return web.Response(text=START, content_type="text/javascript")
+
+
+async def asset(request: web.Request) -> web.StreamResponse:
+    """Answer with one of the files that the page needs; the package has many more."""
+    name = request.match_info["name"]
+    if name not in FILES:
+        raise NotFound(f"There is no {name} here; see /docs.")
+    with importlib.resources.as_file(files() / name) as path:
+        answer = web.FileResponse(path, headers={"Cache-Control": "public, max-age=3600"})
+    answer.content_type = FILES[name]
+    return answer
+
+
+async def root(request: web.Request) -> web.Response:
+    """Send a visitor to the page."""
+    del request
+    return web.Response(status=302, headers={hdrs.LOCATION: "/docs"})

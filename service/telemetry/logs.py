@@ -1,0 +1,74 @@
+"""Logs: one configuration for our own lines and those of every library."""
+
+import logging
+import sys
+from typing import Final
+
+import structlog
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+from service.config import Config
+
+PROMPTS: Final = ("prompt", "negative_prompt")
+
+
+def configure(config: Config) -> None:
+    """Send all log lines to stderr, as JSON or in colours; calling it again replaces it."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(formatter(config, terminal=sys.stderr.isatty()))
+    root = logging.getLogger()
+    for old in root.handlers[:]:
+        if getattr(old, "sd_api", False):
+            root.removeHandler(old)
+    handler.sd_api = True  # type: ignore[attr-defined] - marks the handler that is ours
+    root.addHandler(handler)
+    root.setLevel(config.log_level)
+    logging.captureWarnings(capture=True)
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *_common(config),
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=False,
+    )
+
+
+def formatter(config: Config, *, terminal: bool) -> logging.Formatter:
+    """Build what turns a line into text; ``auto`` is colours on a terminal, else JSON."""
+    coloured = config.log_format == "console" or (config.log_format == "auto" and terminal)
+    # The default renderers of tracebacks print local variables, and with them prompts.
+    last: list[Processor] = (
+        [
+            structlog.dev.ConsoleRenderer(
+                colors=terminal, exception_formatter=structlog.dev.plain_traceback
+            )
+        ]
+        if coloured
+        else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+    )
+    return structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=_common(config),
+        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
+    )
+
+
+def _common(config: Config) -> list[Processor]:
+    chain: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_logger_name,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.PositionalArgumentsFormatter(),
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.StackInfoRenderer(),
+    ]
+    return chain if config.log_prompts else [*chain, drop_prompts]
+
+
+def drop_prompts(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Take prompts out of a line: they are what users wrote, and may be about people."""
+    for name in PROMPTS:
+        event.pop(name, None)
+    return event
