@@ -24,12 +24,11 @@ def parser() -> argparse.ArgumentParser:
     root.add_argument("--version", action="version", version=f"sd-api {__version__}")
     commands = root.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, (run, text) in COMMANDS.items():
-        command = commands.add_parser(name, help=text, description=text)
+        command = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
         command.set_defaults(run=run)
         if name == "generate":
             cli.add_generate_arguments(command)
-        settings = command.add_argument_group("settings (also environment variables)")
-        config.add_flags(settings)
+        config.add_flags(command)
     return root
 
 

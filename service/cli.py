@@ -3,7 +3,6 @@
 import argparse
 import json
 import os
-import secrets
 import socket
 import sys
 import urllib.error
@@ -100,7 +99,7 @@ def generate(config: Config, arguments: argparse.Namespace) -> int:
     )
     if not arguments.output.absolute().parent.is_dir():
         raise ConfigError(f"--output {arguments.output}: the folder does not exist; create it.")
-    loop, _ready = worker.load(config)
+    loop, ready = worker.load(config)
     loop.add("cli", request)
     with tqdm(total=request.steps, unit="step", file=sys.stderr) as bar:
         while loop.busy:
@@ -112,8 +111,20 @@ def generate(config: Config, arguments: argparse.Namespace) -> int:
                         raise error_class(code)(detail)
                     case JobFinished():
                         bar.update(bar.total - bar.n)
-                        _write(outcome, request, arguments.output)
+                        _write(outcome, request, arguments.output, ready.model.version)
     return 0
+
+
+def _write(finished: JobFinished, request: GenerationRequest, output: Path, version: str) -> None:
+    """Write each picture whole or not at all."""
+    from service.http.pictures import png  # noqa: PLC0415
+
+    for number, picture in enumerate(finished.pictures, 1):
+        path = output if number == 1 else output.with_stem(f"{output.stem}-{number}")
+        part = path.with_name(f".{path.name}.part")
+        part.write_bytes(png(picture, request, version))
+        part.replace(path)
+        print(path)  # noqa: T201
 
 
 def health(config: Config, _arguments: argparse.Namespace) -> int:
@@ -134,7 +145,7 @@ def health(config: Config, _arguments: argparse.Namespace) -> int:
 
 
 def models(config: Config, _arguments: argparse.Namespace) -> int:
-    """Print each installed model: its id for MODEL_ID, its version, its size and its place."""
+    """Print each installed model: its id for MODEL_ID, its version and its place."""
     for model in catalog.installed(config.model_cache_dir):
-        print(f"{model.model_id}\t{model.version}\t{model.path}")  # noqa: T201
+        print(f"{model.id}\t{model.version}\t{model.path}")  # noqa: T201
     return 0

@@ -187,9 +187,10 @@ def parse(text: str, kind: type) -> Any:
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Give ``parser`` one flag per row; absent flags leave no attribute."""
+    group = parser.add_argument_group("settings (each is also an environment variable)")
     for row in fields(Config):
         default = f"[{environment_name(row)}, default {_shown(row.default)}]"
-        parser.add_argument(
+        group.add_argument(
             flag_name(row),
             dest=row.name,
             default=argparse.SUPPRESS,

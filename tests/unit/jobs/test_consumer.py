@@ -1,0 +1,309 @@
+"""The task that feeds an engine, over an engine whose events the test decides."""
+
+import asyncio
+
+import pytest
+
+from service.config import Config
+from service.diffusion.generation import (
+    GenerationRequest,
+    JobFailed,
+    JobFinished,
+    ModelInfo,
+    OutOfMemoryHit,
+    Stepped,
+)
+from service.engine.base import Engine, EngineState
+from service.engine.messages import EngineExited, EngineFailed, EngineReady
+from service.errors import (
+    Cancelled,
+    EngineCrashed,
+    ModelUnavailable,
+    OutOfMemory,
+    QueueFull,
+    RequestTimedOut,
+    ShuttingDown,
+)
+from service.jobs.consumer import Consumer
+from service.jobs.job import Job, JobState
+from service.telemetry.metrics import Metrics
+
+MODEL = ModelInfo(
+    model_id="demo",
+    version="demo-1",
+    family="sd",
+    demo=True,
+    device="cpu",
+    gpu=False,
+    dtype="float32",
+    load_seconds=1.0,
+)
+
+
+class ScriptedEngine(Engine):
+    """Write down commands; the test plays the events."""
+
+    def __init__(self) -> None:
+        self.started: list[str] = []
+        self.cancelled: list[str] = []
+
+    async def start(self, listener) -> None:
+        self.state = EngineState.LOADING
+        self.tell = listener
+
+    async def stop(self) -> None:
+        self.state = EngineState.STOPPED
+
+    def generate(self, job_id, request) -> None:
+        self.started.append(job_id)
+
+    def cancel(self, job_id) -> None:
+        self.cancelled.append(job_id)
+
+    async def ready(self) -> None:
+        self.state, self.model = EngineState.READY, MODEL
+        self.tell(EngineReady(model=MODEL))
+        await settle()
+
+    async def dies(self) -> None:
+        self.state = EngineState.RESTARTING
+        self.tell(EngineExited(exit_code=-9, restarts=1))
+        await settle()
+
+    async def finishes(self, job: Job) -> None:
+        self.tell(JobFinished(job_id=job.id, pictures=()))
+        await settle()
+
+
+async def settle() -> None:
+    """Let the consumer task run until it waits again."""
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+def job(**fields) -> Job:
+    return Job(request=GenerationRequest(prompt="a cat", **fields))
+
+
+@pytest.fixture
+def metrics() -> Metrics:
+    """Make metrics in a registry of their own."""
+    return Metrics()
+
+
+@pytest.fixture
+async def consumer(metrics):
+    """Start a consumer with a batch of two and a queue of two; its engine is not ready yet."""
+    config = Config(max_concurrent_requests=2, queue_size=2, shutdown_timeout_seconds=60)
+    started = Consumer(ScriptedEngine(), metrics, config)
+    await started.start()
+    yield started
+    await started.stop()
+
+
+@pytest.fixture
+def engine(consumer) -> ScriptedEngine:
+    """Return the consumer's engine."""
+    return consumer.engine
+
+
+def value(metrics: Metrics, name: str, **labels: str) -> float:
+    found = metrics.registry.get_sample_value(name, labels)
+    assert found is not None
+    return found
+
+
+async def submitted(consumer: Consumer, *jobs: Job) -> None:
+    for each in jobs:
+        consumer.submit(each)
+        await settle()
+
+
+async def test_jobs_wait_until_the_engine_is_ready(consumer, engine):
+    """What is accepted while the model loads starts as soon as it is loaded."""
+    waiting = job()
+    await submitted(consumer, waiting)
+    assert (engine.started, consumer.depth) == ([], 1)
+    await engine.ready()
+    assert (engine.started, consumer.depth, waiting.state) == ([waiting.id], 0, JobState.RUNNING)
+
+
+async def test_jobs_join_the_batch_while_it_has_room(consumer, engine):
+    """The third job of a batch of two waits until one leaves."""
+    await engine.ready()
+    first, second, third = jobs = [job(), job(), job()]
+    await submitted(consumer, *jobs)
+    assert engine.started == [first.id, second.id]
+    await engine.finishes(second)
+    assert engine.started == [first.id, second.id, third.id]
+
+
+async def test_room_is_counted_in_pictures(consumer, engine):
+    """A job of two pictures fills a batch of two."""
+    await engine.ready()
+    await submitted(consumer, job(num_images=2), job())
+    assert (len(engine.started), consumer.depth) == (1, 1)
+
+
+async def test_a_finished_job_hands_over_its_result_and_model(consumer, engine):
+    """The waiter gets the pictures, and the job names the model they came from."""
+    await engine.ready()
+    made = job()
+    await submitted(consumer, made)
+    await engine.finishes(made)
+    assert await made.wait() == JobFinished(job_id=made.id, pictures=())
+    assert (made.state, made.model_version) == (JobState.SUCCEEDED, "demo-1")
+
+
+async def test_a_failed_job_raises_its_error(consumer, engine, metrics):
+    """The engine's code becomes the error class of that name, for that job alone."""
+    await engine.ready()
+    failed, other = job(), job()
+    await submitted(consumer, failed, other)
+    engine.tell(OutOfMemoryHit(stage="decode", batch_size=1))
+    engine.tell(JobFailed(job_id=failed.id, code="out_of_memory", detail="ask for less"))
+    with pytest.raises(OutOfMemory, match="ask for less"):
+        await failed.wait()
+    assert other.state is JobState.RUNNING
+    assert value(metrics, "sd_oom_total", stage="decode") == 1
+
+
+async def test_a_full_queue_refuses_with_a_time(consumer):
+    """One job more than the queue holds is refused, and told when to come back."""
+    await submitted(consumer, job(), job())
+    with pytest.raises(QueueFull) as refused:
+        consumer.submit(job())
+    assert refused.value.retry_after >= 1
+
+
+async def test_a_waiting_job_that_is_cancelled_frees_its_place(consumer, engine, metrics):
+    """Nobody runs a job whose client hung up, and its place is free at once."""
+    gone, other = job(), job()
+    await submitted(consumer, gone, other)
+    consumer.cancel(gone, Cancelled())
+    assert (consumer.depth, value(metrics, "sd_queue_depth")) == (1, 1)
+    await engine.ready()
+    assert (engine.started, engine.cancelled) == ([other.id], [])
+    assert value(metrics, "sd_jobs_total", outcome="client_gone") == 1
+
+
+async def test_a_running_job_that_is_cancelled_leaves_the_batch(consumer, engine, metrics):
+    """The engine is told, and the next job takes the place."""
+    await engine.ready()
+    late, other, third = job(), job(), job()
+    await submitted(consumer, late, other, third)
+    consumer.cancel(late, RequestTimedOut())
+    await settle()
+    assert (engine.cancelled, engine.started[-1]) == ([late.id], third.id)
+    assert value(metrics, "sd_jobs_total", outcome="timed_out") == 1
+
+
+async def test_cancelling_what_has_ended_changes_nothing(consumer, engine):
+    """A cancel that comes too late does not touch the result."""
+    await engine.ready()
+    made = job()
+    await submitted(consumer, made)
+    await engine.finishes(made)
+    consumer.cancel(made, Cancelled())
+    assert (made.state, engine.cancelled) == (JobState.SUCCEEDED, [])
+
+
+async def test_a_result_that_comes_after_the_cancel_is_dropped(consumer, engine):
+    """A picture finished in the very step of its cancel goes nowhere, without an error."""
+    await engine.ready()
+    late = job()
+    await submitted(consumer, late)
+    consumer.cancel(late, Cancelled())
+    await engine.finishes(late)
+    assert late.state is JobState.CANCELLED
+
+
+async def test_jobs_of_a_dead_engine_run_again_first_and_in_order(consumer, engine, metrics):
+    """After a crash what was in work goes before what waits, even above the queue's bound."""
+    await engine.ready()
+    first, second, *_ = jobs = [job() for _ in range(4)]
+    await submitted(consumer, *jobs)
+    await engine.dies()
+    assert (consumer.depth, consumer.running, first.state) == (4, 0, JobState.QUEUED)
+    await engine.ready()
+    assert engine.started == [first.id, second.id, first.id, second.id]
+    assert value(metrics, "sd_engine_restarts_total") == 1
+
+
+async def test_a_job_waiting_on_an_idle_consumer_survives_a_crash(consumer, engine):
+    """A job taken from the queue just as the engine dies is not lost."""
+    await engine.ready()
+    await engine.dies()
+    waiting = job()
+    await submitted(consumer, waiting)
+    assert (engine.started, consumer.depth) == ([], 1)
+    await engine.ready()
+    assert engine.started == [waiting.id]
+
+
+async def test_a_job_that_kills_every_engine_is_given_up(consumer, engine):
+    """After its last attempt a job fails with the reason, and the others go on."""
+    poison = job()
+    await submitted(consumer, poison)
+    for _ in range(3):
+        await engine.ready()
+        await engine.dies()
+    with pytest.raises(EngineCrashed, match="3 times"):
+        await poison.wait()
+
+
+async def test_without_a_model_waiting_jobs_fail_and_new_ones_are_refused(consumer, engine):
+    """A model that cannot be loaded is told to everyone, at once."""
+    waiting = job()
+    await submitted(consumer, waiting)
+    engine.state, engine.failure = EngineState.FAILED, "no such folder"
+    engine.tell(EngineFailed(code="model_error", detail="no such folder"))
+    with pytest.raises(ModelUnavailable, match="no such folder"):
+        await waiting.wait()
+    with pytest.raises(ModelUnavailable, match="no such folder"):
+        consumer.submit(job())
+
+
+async def test_a_draining_consumer_finishes_but_takes_nothing_new(consumer, engine):
+    """What was accepted still runs; what comes now is refused."""
+    await engine.ready()
+    accepted = job()
+    await submitted(consumer, accepted)
+    consumer.drain()
+    with pytest.raises(ShuttingDown):
+        consumer.submit(job())
+    await engine.finishes(accepted)
+    assert accepted.state is JobState.SUCCEEDED
+
+
+async def test_draining_ends_with_the_shutdown_time(metrics):
+    """What is unfinished when the time is over fails with the reason."""
+    config = Config(shutdown_timeout_seconds=0)
+    consumer = Consumer(ScriptedEngine(), metrics, config)
+    await consumer.start()
+    waiting = job()
+    consumer.submit(waiting)
+    consumer.drain()
+    with pytest.raises(ShuttingDown):
+        await asyncio.wait_for(waiting.wait(), 10)
+    await consumer.stop()
+
+
+async def test_stopping_leaves_no_waiter_behind(consumer, engine):
+    """Running and waiting jobs all end when the consumer stops."""
+    await engine.ready()
+    jobs = [job() for _ in range(3)]
+    await submitted(consumer, *jobs)
+    await consumer.stop()
+    assert [each.state for each in jobs] == [JobState.CANCELLED] * 3
+
+
+async def test_progress_and_speed_come_from_the_steps(consumer, engine, metrics):
+    """A step moves its jobs on and is measured."""
+    await engine.ready()
+    running = job()
+    await submitted(consumer, running)
+    engine.tell(Stepped(progress={running.id: 7}, batch_size=1, pixels=512 * 512, seconds=0.5))
+    assert running.steps_done == 7
+    assert value(metrics, "sd_step_duration_seconds_sum") == 0.5
+    assert value(metrics, "sd_batch_size_count") == 1
