@@ -1,18 +1,24 @@
 """Random-weight models of the true shapes of Stable Diffusion, small enough for a CPU test."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import (
     AutoencoderKL,
+    AutoencoderTiny,
+    EulerDiscreteScheduler,
     PNDMScheduler,
     StableDiffusionPipeline,
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
 )
+from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
 from transformers import (
+    CLIPConfig,
+    CLIPImageProcessor,
     CLIPTextConfig,
     CLIPTextModel,
     CLIPTextModelWithProjection,
@@ -52,7 +58,7 @@ def text_config(vocabulary: int, **changes: Any) -> CLIPTextConfig:
     return CLIPTextConfig(**{**settings, **changes})
 
 
-def vae(**changes: Any) -> AutoencoderKL:
+def autoencoder(**changes: Any) -> AutoencoderKL:
     """Build an AutoencoderKL that shrinks by two per side and has four latent channels."""
     settings: dict[str, Any] = {
         "block_out_channels": CHANNELS,
@@ -81,18 +87,93 @@ def unet(**changes: Any) -> UNet2DConditionModel:
     return UNet2DConditionModel(**{**settings, **changes})
 
 
-def build_sd(folder: Path, **scheduler: Any) -> Path:
+def build_sd(
+    folder: Path,
+    *,
+    vae: Any = None,
+    unet_changes: Mapping[str, Any] | None = None,
+    safety_checker: Any = None,
+    feature_extractor: Any = None,
+    **schedule: Any,
+) -> Path:
     """Write a model of SD 1.5's shape; ``prediction_type='v_prediction'`` makes it SD 2's."""
     torch.manual_seed(0)
     words = tokenizer(folder / "tokenizer")
     StableDiffusionPipeline(
-        unet=unet(),
-        vae=vae(),
+        unet=unet(**(unet_changes or {})),
+        vae=vae or autoencoder(),
         text_encoder=CLIPTextModel(text_config(len(words))),
         tokenizer=words,
-        scheduler=PNDMScheduler(skip_prk_steps=True, steps_offset=1, **SCHEDULE, **scheduler),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
+        scheduler=PNDMScheduler(skip_prk_steps=True, steps_offset=1, **SCHEDULE, **schedule),
+        safety_checker=safety_checker,
+        feature_extractor=feature_extractor,
+        requires_safety_checker=safety_checker is not None,
     ).save_pretrained(folder)
     return folder
+
+
+def build_sdxl(folder: Path) -> Path:
+    """Write a model of SDXL's shape: two text encoders, pooled text and six time ids."""
+    torch.manual_seed(0)
+    words = tokenizer(folder / "tokenizer")
+    settings = text_config(len(words), hidden_act="gelu", projection_dim=32)
+    StableDiffusionXLPipeline(
+        unet=unet(
+            cross_attention_dim=64,
+            transformer_layers_per_block=(1, 2),
+            use_linear_projection=True,
+            addition_embed_type="text_time",
+            addition_time_embed_dim=8,
+            projection_class_embeddings_input_dim=6 * 8 + 32,
+        ),
+        vae=autoencoder(),
+        text_encoder=CLIPTextModel(settings),
+        text_encoder_2=CLIPTextModelWithProjection(settings),
+        tokenizer=words,
+        tokenizer_2=words,
+        scheduler=EulerDiscreteScheduler(timestep_spacing="leading", steps_offset=1, **SCHEDULE),
+        force_zeros_for_empty_prompt=True,
+        add_watermarker=False,
+    ).save_pretrained(folder)
+    return folder
+
+
+def build_lcm(folder: Path) -> Path:
+    """Write a distilled model: the guidance scale enters by ``time_cond_proj_dim``."""
+    return build_sd(folder, unet_changes={"time_cond_proj_dim": 16})
+
+
+def build_tiny_vae(folder: Path) -> Path:
+    """Write a model with an AutoencoderTiny of twelve channels that shrinks by four."""
+    torch.manual_seed(1)
+    small = AutoencoderTiny(
+        latent_channels=12,
+        encoder_block_out_channels=(16, 16, 16),
+        decoder_block_out_channels=(16, 16, 16),
+        num_encoder_blocks=(1, 1, 1),
+        num_decoder_blocks=(1, 1, 1),
+    )
+    return build_sd(folder, vae=small, unet_changes={"in_channels": 12, "out_channels": 12})
+
+
+def build_with_safety_checker(folder: Path, *, strict: bool) -> Path:
+    """Write a model with a safety checker that flags everything, or nothing."""
+    torch.manual_seed(2)
+    tower = {
+        "hidden_size": 32,
+        "intermediate_size": 37,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 4,
+    }
+    checker = StableDiffusionSafetyChecker(
+        CLIPConfig(
+            text_config=tower,
+            vision_config={**tower, "image_size": 32, "patch_size": 16},
+            projection_dim=16,
+        )
+    )
+    # A cosine is at least -1, and at most 1.
+    checker.concept_embeds_weights.data.fill_(-2.0 if strict else 2.0)
+    checker.special_care_embeds_weights.data.fill_(2.0)
+    eyes = CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
+    return build_sd(folder, safety_checker=checker, feature_extractor=eyes)

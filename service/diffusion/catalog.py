@@ -15,6 +15,7 @@ ALIASES = {
 }
 INDEX = "model_index.json"
 SINGLE_FILE = ".safetensors"
+WEIGHTED = frozenset({"unet", "vae", "text_encoder", "text_encoder_2"})
 PICKLES = frozenset({".ckpt", ".bin", ".pt", ".pth", ".pkl"})
 
 
@@ -47,7 +48,7 @@ def resolve(model_id: str, cache_dir: Path) -> Source:
     for candidate in (Path(name).expanduser(), cache_dir / name):
         if candidate.exists():
             return _local(name, candidate)
-    if cached := _snapshot(cache_dir, name):
+    if (cached := _snapshot(cache_dir, name)) is not None:
         return Source(id=name, path=cached, version=hub_version(name, cached))
     if _is_hub_id(name):
         return Source(id=name, path=None, version=name)
@@ -68,15 +69,26 @@ def installed(cache_dir: Path) -> list[Source]:
             name = entry.name.removeprefix("models--").replace("--", "/")
             if (folder := _snapshot(cache_dir, name)) is not None:
                 cached.append(Source(id=name, path=folder, version=hub_version(name, folder)))
-        elif entry.suffix == SINGLE_FILE or (entry / INDEX).is_file():
+        elif entry.suffix == SINGLE_FILE or _complete(entry):
             cached.append(_local(entry.name, entry))
         elif entry.is_dir():
             cached += [
                 _local(f"{entry.name}/{inner.name}", inner)
                 for inner in sorted(entry.iterdir())
-                if (inner / INDEX).is_file()
+                if inner.suffix == SINGLE_FILE or _complete(inner)
             ]
     return found + sorted(cached, key=lambda source: source.id)
+
+
+def configurations(cache_dir: Path, *, first: str | None = None) -> list[Path]:
+    """List the cache's folders in diffusers layout, with or without weights, one name first."""
+    found = sorted(
+        path.parent
+        for pattern in (f"*/{INDEX}", f"*/*/{INDEX}", f"models--*/snapshots/*/{INDEX}")
+        for path in cache_dir.glob(pattern)
+    )
+    wanted = {"models--" + first.replace("/", "--"), *Path(first).parts} if first else set()
+    return sorted(found, key=lambda folder: not wanted & set(folder.parts))
 
 
 def pipeline_class(folder: Path) -> str:
@@ -135,10 +147,19 @@ def _snapshot(cache_dir: Path, name: str) -> Path | None:
     branch = repository / "refs" / "main"
     if branch.is_file():
         folder = repository / "snapshots" / branch.read_text(encoding="utf-8").strip()
-        if (folder / INDEX).is_file():
+        if _complete(folder):
             return folder
-    complete = [found.parent for found in repository.glob(f"snapshots/*/{INDEX}")]
-    return max(complete, key=lambda folder: folder.stat().st_mtime, default=None)
+    folders = [found for found in repository.glob("snapshots/*") if _complete(found)]
+    return max(folders, key=lambda folder: folder.stat().st_mtime, default=None)
+
+
+def _complete(folder: Path) -> bool:
+    """Tell whether a folder holds a whole model: an interrupted download lacks weights."""
+    return (folder / INDEX).is_file() and all(
+        any(folder.glob(f"{part}/*{SINGLE_FILE}"))
+        for part, named in index(folder).items()
+        if part in WEIGHTED and isinstance(named, list) and named[-1] is not None
+    )
 
 
 def _is_hub_id(name: str) -> bool:

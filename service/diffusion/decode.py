@@ -53,7 +53,8 @@ def _unscaled(model: Model, latents: torch.Tensor) -> torch.Tensor:
         shape = (1, -1, 1, 1)
         means = torch.tensor(mean).view(shape).to(latents.device, latents.dtype)
         stds = torch.tensor(std).view(shape).to(latents.device, latents.dtype)
-        return latents * stds / config.scaling_factor + means
+        denormalised: torch.Tensor = latents * stds / config.scaling_factor + means
+        return denormalised
     unscaled: torch.Tensor = latents / config.scaling_factor
     return unscaled
 

@@ -33,6 +33,8 @@ class Conditioning:
     """SDXL's size conditioning, ``[1, 6]``."""
     timestep_cond: torch.Tensor | None = None
     """The guidance scale's embedding of distilled models, ``[1, time_cond_proj_dim]``."""
+    tokens_cut: int = 0
+    """Tokens of the prompt that the text encoder cannot read."""
 
 
 class Encoder:
@@ -60,10 +62,10 @@ class Encoder:
             texts=texts,
             time_ids=self._time_ids(request, prompt),
             timestep_cond=timestep_cond,
+            tokens_cut=self._tokens_cut(request.prompt),
         )
 
-    def tokens_cut(self, prompt: str) -> int:
-        """Return how many tokens of a prompt the text encoder cannot read."""
+    def _tokens_cut(self, prompt: str) -> int:
         pipeline = self._model.pipeline
         tokenizers = [pipeline.tokenizer, getattr(pipeline, "tokenizer_2", None)]
         return max(

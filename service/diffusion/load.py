@@ -1,36 +1,24 @@
 """Loading a Stable Diffusion model with diffusers: SD 1.x, 2.x and XL, safetensors only."""
 
+import os
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import diffusers
+import diffusers.utils.logging
 import structlog
 import torch
-import transformers
-from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import (
-    StableDiffusionPipeline,
-)
-from diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl import (
-    StableDiffusionXLPipeline,
-)
+import transformers.utils.logging
+from huggingface_hub import constants
 
-from service.diffusion import catalog
+from service.diffusion import catalog, layout, place
 from service.diffusion.catalog import Source
 from service.diffusion.generation import ModelInfo
-from service.errors import ConfigError, ModelError
+from service.diffusion.memory import is_out_of_memory
+from service.errors import ModelError, ServiceError
 
 log = structlog.get_logger(__name__)
-
-FAMILIES = {
-    "StableDiffusionPipeline": "sd",
-    "LatentConsistencyModelPipeline": "sd",
-    "StableDiffusionXLPipeline": "sdxl",
-}
-"""Family by the pipeline class that a model names; a consistency model has SD's parts."""
-PIPELINES: dict[str, Any] = {"sd": StableDiffusionPipeline, "sdxl": StableDiffusionXLPipeline}
-DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,80 +52,121 @@ def load_model(
 
     """
     started = time.perf_counter()
-    # Both libraries print the prompts they truncate, and progress bars between log lines.
-    diffusers.utils.logging.set_verbosity_error()
-    diffusers.utils.logging.disable_progress_bar()
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
+    _quieten()
     if threads:
         torch.set_num_threads(threads)
-    place = chosen_device(device)
-    number_format = chosen_dtype(dtype, place)
-    if cpu_offload != "none" and place.type == "cpu":
-        raise ConfigError(f"CPU_OFFLOAD={cpu_offload}: needs a GPU, and there is none to use.")
-    pipeline = _from_folder(source, number_format, safety_checker=safety_checker)
-    _place(pipeline, place, cpu_offload)
-    family = FAMILIES[catalog.pipeline_class(source.path)]
+    target = place.chosen_device(device, cpu_offload)
+    numbers = place.chosen_dtype(dtype, target)
+    try:
+        source = _fetched(source, cache_dir, half=numbers == torch.float16)
+        family, pipeline = _read(source, cache_dir, numbers, safety_checker=safety_checker)
+        place.arrange(
+            pipeline,
+            upcast_vae=family == "sdxl",
+            attention_slicing=attention_slicing,
+            vae_slicing=vae_slicing,
+            vae_tiling=vae_tiling,
+        )
+        place.put(pipeline, target, cpu_offload)
+    except ServiceError:
+        raise
+    except Exception as error:  # the libraries raise about ten classes, none of them documented
+        raise _model_error(source, error) from error
     info = ModelInfo(
         model_id=source.id,
         version=source.version,
         family=family,
         demo=source.demo,
-        device=device_name(place),
-        gpu=place.type == "cuda",
-        dtype=str(number_format).removeprefix("torch."),
+        device=place.device_name(target),
+        gpu=target.type == "cuda",
+        dtype=str(numbers).removeprefix("torch."),
         load_seconds=time.perf_counter() - started,
         prompt_tokens=pipeline.tokenizer.model_max_length,
     )
-    return Model(pipeline=pipeline, info=info, device=place)
+    log.info("model_loaded", version=info.version, family=family, seconds=info.load_seconds)
+    return Model(pipeline=pipeline, info=info, device=target)
 
 
-def chosen_device(device: str) -> torch.device:
-    """Return the device that a setting means; auto is the GPU if torch can use one.
-
-    Raises:
-        ConfigError: a GPU is asked for and there is none.
-
-    """
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("DEVICE=cuda: torch finds no GPU; see 'nvidia-smi', or use DEVICE=cpu.")
-    return torch.device("cuda:0" if device == "cuda" else device)
+def _quieten() -> None:
+    # Both libraries print the prompts they cut, and progress bars between log lines.
+    for logging in (diffusers.utils.logging, transformers.utils.logging):
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()
 
 
-def chosen_dtype(dtype: str, device: torch.device) -> torch.dtype:
-    """Return the number format that a setting means on a device.
-
-    Raises:
-        ConfigError: the device cannot compute in it.
-
-    """
-    if dtype == "auto":
-        return torch.float16 if device.type == "cuda" else torch.float32
-    if device.type == "cpu" and dtype == "float16":
-        raise ConfigError(
-            "DTYPE=float16: a CPU computes in float32 (or bfloat16); leave it at auto."
+def _fetched(source: Source, cache_dir: Path, *, half: bool) -> Source:
+    """Return the source with a path, after fetching the model from the hub if it has none."""
+    if source.path is not None:
+        return source
+    if constants.HF_HUB_OFFLINE or os.environ.get("HF_HUB_OFFLINE", "").lower() in {"1", "true"}:
+        raise ModelError(
+            f"{source.id} is not in {cache_dir} and HF_HUB_OFFLINE=1 forbids to fetch it. Fetch "
+            f"it where there is a network: hf download {source.id} --cache-dir {cache_dir}"
         )
-    return DTYPES[dtype]
+    from diffusers.pipelines.pipeline_utils import DiffusionPipeline  # noqa: PLC0415 - see _read
+
+    log.info("model_download_started", model_id=source.id)
+    settings = {"cache_dir": cache_dir, "use_safetensors": True}
+    try:
+        # Half-precision files are half the download; not every model has them.
+        folder = DiffusionPipeline.download(source.id, **settings, variant="fp16" if half else None)
+    except (OSError, ValueError):
+        if not half:
+            raise
+        folder = DiffusionPipeline.download(source.id, **settings)
+    path = Path(folder)
+    return Source(id=source.id, path=path, version=catalog.hub_version(source.id, path))
 
 
-def device_name(device: torch.device) -> str:
-    """Return ``cpu`` or the GPU's product name."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
-
-
-def _from_folder(source: Source, dtype: torch.dtype, *, safety_checker: bool) -> Any:
-    family = FAMILIES[catalog.pipeline_class(source.path)]
-    return PIPELINES[family].from_pretrained(
-        source.path,
-        dtype=dtype,
-        use_safetensors=True,
-        local_files_only=True,
-        safety_checker=None,
-        feature_extractor=None,
+def _read(
+    source: Source, cache_dir: Path, dtype: torch.dtype, *, safety_checker: bool
+) -> tuple[str, Any]:
+    """Return the family and the pipeline, still on the CPU."""
+    path = source.path
+    if path is None:  # pragma: no cover - _fetched gave it one
+        raise ModelError(f"{source.id} has no path.")
+    if source.single_file:
+        family, width = layout.single_file_family(path)
+        config: Path | None = layout.single_file_config(path, cache_dir, family, width)
+    else:
+        family, config = layout.folder_family(path), None
+    # Imported late: these print about optional packages unless told before (_quieten), and a
+    # model that is not there should be reported without the seconds that they take.
+    from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import (  # noqa: PLC0415
+        StableDiffusionPipeline,
+    )
+    from diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl import (  # noqa: PLC0415
+        StableDiffusionXLPipeline,
     )
 
+    settings: dict[str, Any] = {"dtype": dtype, "local_files_only": True}
+    if family == "sdxl":
+        pipeline_class: Any = StableDiffusionXLPipeline
+        settings["add_watermarker"] = False
+        if safety_checker:
+            raise _no_safety_checker(source)
+    else:
+        pipeline_class = StableDiffusionPipeline
+        settings["requires_safety_checker"] = safety_checker
+        if not safety_checker:
+            settings |= {"safety_checker": None, "feature_extractor": None}
+        elif config is not None or catalog.index(path).get("safety_checker") in (None, [None] * 2):
+            raise _no_safety_checker(source)
+    if config is not None:
+        return family, pipeline_class.from_single_file(path, config=str(config), **settings)
+    settings["variant"] = layout.variant(path, half=dtype == torch.float16)
+    return family, pipeline_class.from_pretrained(path, use_safetensors=True, **settings)
 
-def _place(pipeline: Any, device: torch.device, cpu_offload: str) -> None:
-    pipeline.to(device)
+
+def _no_safety_checker(source: Source) -> ModelError:
+    return ModelError(f"SAFETY_CHECKER=true, but {source.id} has none: use a model that has one.")
+
+
+def _model_error(source: Source, error: Exception) -> ModelError:
+    cause = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
+    if is_out_of_memory(error):
+        return ModelError(
+            f"{source.id} does not fit into memory ({cause}). Use CPU_OFFLOAD=model, a smaller "
+            "model, or end other programs that hold the GPU's memory ('nvidia-smi')."
+        )
+    return ModelError(f"{source.id} cannot be loaded: {cause} Fetch the model again.")

@@ -8,8 +8,15 @@ import torch
 from service.diffusion.generation import MemoryUse
 
 STATM = Path("/proc/self/statm")
-HOST_OUT_OF_MEMORY = ("not enough memory", "can't allocate memory", "cannot allocate memory")
-"""How torch's CPU allocator words it; it raises a plain RuntimeError."""
+OUT_OF_MEMORY = (
+    "not enough memory",
+    "can't allocate memory",
+    "cannot allocate memory",
+    "cuda error: out of memory",
+    "cublas_status_alloc_failed",
+    "cudnn_status_alloc_failed",
+)
+"""How the host's allocator and CUDA's libraries word it; they raise a plain RuntimeError."""
 
 
 def memory_use(device: torch.device) -> MemoryUse:
@@ -40,10 +47,31 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
     text = str(error).lower()
-    return isinstance(error, RuntimeError) and any(words in text for words in HOST_OUT_OF_MEMORY)
+    return isinstance(error, RuntimeError) and any(words in text for words in OUT_OF_MEMORY)
 
 
 def free_cache(device: torch.device) -> None:
     """Give blocks that no tensor uses back to the driver, against fragmentation."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
+
+
+def is_device_lost(error: BaseException) -> bool:
+    """Tell whether an error leaves the GPU's context unusable for the rest of the process.
+
+    After an illegal access or a failed assertion in a kernel every later call fails too
+    (CUDA C Programming Guide, error checking).
+    """
+    if is_out_of_memory(error):
+        return False
+    # torch 2.8 gave these a class of their own; before, the text was the only mark.
+    lost = getattr(torch, "AcceleratorError", None)
+    return (lost is not None and isinstance(error, lost)) or (
+        isinstance(error, RuntimeError) and "CUDA error" in str(error)
+    )
+
+
+def synchronise(device: torch.device) -> None:
+    """Wait until the device has done what it was given; a CPU always has."""
+    if device.type == "cuda":
+        torch.cuda.current_stream(device).synchronize()

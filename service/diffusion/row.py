@@ -9,9 +9,6 @@ from service.diffusion.encoding import Conditioning
 from service.diffusion.generation import GenerationRequest
 from service.diffusion.load import Model
 
-GroupKey = tuple[torch.Size, torch.Size]
-"""Shapes of latents and of text embeddings: rows that agree in both can share a UNet call."""
-
 
 class Row:
     """State of one picture: latents, scheduler and its history, position, noise generator.
@@ -50,11 +47,6 @@ class Row:
         self.latents = noise.to(model.device) * scheduler.init_noise_sigma
 
     @property
-    def key(self) -> GroupKey:
-        """What rows must have in common to share a UNet call."""
-        return self.latents.shape, self.conditioning.texts[-1].states.shape
-
-    @property
     def pixels(self) -> int:
         """Width times height of the picture."""
         return self.request.width * self.request.height
@@ -84,8 +76,10 @@ class Row:
         scaled: torch.Tensor = self._scheduler.scale_model_input(self.latents, self.timestep)
         return scaled
 
-    def advance(self, prediction: torch.Tensor) -> None:
-        """Take one scheduler step; ``prediction`` has the negative prompt's row first.
+    def advance(self, prediction: torch.Tensor) -> int:
+        """Take one scheduler step and return the new position.
+
+        ``prediction`` is ``[1 or 2, channels, height, width]``, the negative prompt's first.
 
         Classifier-free guidance: Ho and Salimans, arXiv:2207.12598, as diffusers writes it.
         """
@@ -97,6 +91,7 @@ class Row:
             prediction, self.timestep, self.latents, **self._step_extras, return_dict=False
         )[0].to(dtype)
         self.position += 1
+        return self.position
 
     def _latent_shape(self) -> tuple[int, int, int, int]:
         factor = self._model.pipeline.vae_scale_factor

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from typing import TypeVar
 
 import structlog
 import torch
@@ -15,87 +15,53 @@ from service.diffusion.generation import (
     JobCancelled,
     JobFailed,
     JobFinished,
-    OutOfMemoryHit,
     Outcome,
+    OutOfMemoryHit,
     Picture,
-    StageTimes,
     Stepped,
 )
 from service.diffusion.load import Model
-from service.diffusion.memory import free_cache, is_out_of_memory, memory_use
-from service.diffusion.row import GroupKey, Row
+from service.diffusion.memory import (
+    free_cache,
+    is_device_lost,
+    is_out_of_memory,
+    memory_use,
+    synchronise,
+)
+from service.diffusion.order import BatchLimits, Place, Task, next_batch
+from service.diffusion.row import Row
 from service.diffusion.samplers import Samplers
 from service.errors import GenerationFailed, OutOfMemory, ServiceError
 
 log = structlog.get_logger(__name__)
 
+T = TypeVar("T")
 Fault = Callable[[str, int], None]
-"""Called before each stage with its name and its number of rows; a test raises in it."""
-
-
-@dataclass(kw_only=True, eq=False)
-class _Place:
-    """One picture of a job: waiting (no row yet), moving, or waiting to be decoded."""
-
-    task: "_Task"
-    index: int
-    row: Row | None = None
-
-    @property
-    def left(self) -> int:
-        """Pixel steps still to do."""
-        request = self.task.request
-        evaluations = self.row.evaluations_left if self.row else request.steps
-        return request.width * request.height * evaluations
-
-
-@dataclass(kw_only=True, eq=False)
-class _Task:
-    """One job inside the loop."""
-
-    job_id: str
-    request: GenerationRequest
-    arrived: int
-    """The loop's work clock when it came."""
-    places: list[_Place] = field(default_factory=list)
-    pictures: dict[int, Picture] = field(default_factory=dict)
-    conditioning: Conditioning | None = None
-    tokens_cut: int = 0
-    text_encode: float = 0.0
-    denoise: float = 0.0
-    decode: float = 0.0
-
-    @property
-    def steps_done(self) -> int:
-        """Steps done, averaged down over the pictures."""
-        moving = {place.index: place.row.steps_done for place in self.places if place.row}
-        finished = len(self.pictures) * self.request.steps
-        return (sum(moving.values()) + finished) // self.request.num_images
+"""Called with a stage's name and its number of pictures before the stage; tests raise in it."""
 
 
 class StepLoop:
     """The pictures in the making of one model; each ``step`` moves one batch by one step.
 
-    Rows whose latents have one shape form a group, and a step moves the first
-    ``batch_limit`` rows of one group in a single UNet call: each at its own timestep,
-    with its own sampler, seed and guidance scale. Which group moves is decided anew
-    before every step (``_next_batch``). A picture whose last step is done is decoded by
-    the following call, and two decodes never follow each other while others could move.
+    Pictures of one size form a group. A step moves up to ``batch_limit`` pictures of one
+    group in a single UNet call, each at its own timestep, with its own sampler, seed and
+    guidance scale; ``order.next_batch`` says which. A picture whose last step is done is
+    decoded by the following call, and two decodes never follow each other while other
+    pictures could move.
 
-    Not safe for use from two threads at once.
+    Stages are ``text_encode``, ``denoise`` and ``decode``. Not safe for use by two threads
+    at once.
     """
 
     def __init__(self, model: Model, *, batch_limit: int, fault: Fault | None = None) -> None:
         self._model = model
-        self._batch_limit = batch_limit
-        self._fault = fault or (lambda _stage, _rows: None)
+        self._limits = BatchLimits(batch_limit)
+        self._fault: Fault = fault or (lambda _stage, _pictures: None)
         self._samplers = Samplers(model.pipeline.scheduler.config)
         self._encoder = Encoder(model)
-        self._tasks: dict[str, _Task] = {}
-        self._limits: dict[tuple[int, int], int] = {}
-        """Batch limits lowered by an out-of-memory, by width and height."""
-        self._work_done = 0
-        """Pixel steps since the start: the clock that waiting is measured with."""
+        self._tasks: dict[str, Task] = {}
+        self._clock = 0
+        """Pixel steps done so far, for anyone: what waiting is measured with."""
         self._decoded_last = False
         self._outcomes: list[Outcome] = []
 
@@ -105,112 +71,146 @@ class StepLoop:
         return bool(self._tasks or self._outcomes)
 
     def add(self, job_id: str, request: GenerationRequest) -> None:
-        """Take a job in; its pictures join the batch before the next step if there is room."""
-        task = _Task(job_id=job_id, request=request, arrived=self._work_done)
-        task.places = [_Place(task=task, index=i) for i in range(request.num_images)]
-        self._tasks[job_id] = task
+        """Take a job in; its pictures join a batch before its next step if there is room."""
+        self._tasks[job_id] = Task(job_id=job_id, request=request, arrived=self._clock)
 
     def cancel(self, job_id: str) -> None:
-        """Take a job out before the next step; unknown ids are ignored."""
+        """Take a job out before the next step, which reports it; unknown ids are ignored."""
         task = self._tasks.pop(job_id, None)
         if task is not None:
             self._outcomes.append(JobCancelled(job_id=job_id, steps_done=task.steps_done))
 
     @torch.inference_mode()
     def step(self) -> list[Outcome]:
-        """Decode one finished picture or move one batch by one step; report what happened."""
+        """Decode one finished picture or move one batch by one step; report what happened.
+
+        Raises:
+            Exception: the GPU's context is lost (``memory.is_device_lost``), and with it
+                everything on it: only a new process helps. Every other error ends as the
+                ``JobFailed`` of the job it belongs to.
+
+        """
         places = [place for task in self._tasks.values() for place in task.places]
-        finished = [p for p in places if p.row is not None and p.row.evaluations_left == 0]
-        moving = [p for p in places if p.row is None or p.row.evaluations_left > 0]
+        finished = [place for place in places if place.finished]
+        moving = [place for place in places if not place.finished]
         if finished and not (self._decoded_last and moving):
-            self._decoded_last = True
             self._decode(finished[0])
+            self._decoded_last = True
         elif moving:
+            self._denoise(next_batch(moving, self._limits, self._clock))
             self._decoded_last = False
-            self._denoise(self._next_batch(moving))
         outcomes, self._outcomes = self._outcomes, []
         return outcomes
 
-    def _next_batch(self, places: Sequence[_Place]) -> list[_Place]:
-        """Choose the group with the highest response ratio and its first rows in arrival order.
-
-        The ratio (waited + remaining) / remaining is Brinch Hansen's rule (Highest Response
-        Ratio Next, 1971), asked again at every step: a short job overtakes a long one, a
-        job that runs tends to run to its end, and a waiting job's ratio grows until it is
-        its turn, so none starves. Both are counted in pixel steps, not in seconds, so the
-        order depends on nothing but the requests.
-        """
-        groups: dict[tuple[int, int], list[_Place]] = {}
-        for place in places:
-            request = place.task.request
-            groups.setdefault((request.width, request.height), []).append(place)
-        size = max(groups, key=lambda size: max(self._response_ratio(p) for p in groups[size]))
-        return groups[size][: self._limits.get(size, self._batch_limit)]
-
-    def _response_ratio(self, place: _Place) -> tuple[float, int]:
-        waited = self._work_done - place.task.arrived
-        return (waited + place.left) / place.left, -place.left
-
-    def _denoise(self, places: list[_Place]) -> None:
-        places = [place for place in places if self._joined(place)]
-        rows = [(place, place.row) for place in places if place.row is not None]
-        if not rows:
-            return
+    def _denoise(self, batch: Sequence[Place]) -> None:
+        ready = [(place, row) for place in batch if (row := self._row(place)) is not None]
         started = time.perf_counter()
         moved = [
-            place
-            for place, prediction in self._predictions(rows)
-            if self._advance(place, prediction)
+            (place, row)
+            for place, row, prediction in self._predictions(ready)
+            if self._attempt(place.task, None, lambda: row.advance(prediction)) is not None  # noqa: B023 - called at once
         ]
-        self._synchronise()
+        moved = [(place, row) for place, row in moved if self._alive(place.task)]
+        if not moved:
+            return
+        # One wait for the GPU per step: without it steps would queue up ahead of a cancel,
+        # and the seconds would be those of the launch.
+        synchronise(self._model.device)
         seconds = time.perf_counter() - started
-        pixels = sum(place.row.pixels for place in moved if place.row)
-        self._work_done += pixels
-        for place in moved:
+        pixels = sum(row.pixels for _, row in moved)
+        self._clock += pixels
+        self._limits.moved(moved[0][0].size)
+        for place, _ in moved:
             place.task.denoise += seconds / len(moved)
-        if moved:
-            self._outcomes.append(
-                Stepped(
-                    progress={p.task.job_id: p.task.steps_done for p in moved},
-                    batch_size=len(moved),
-                    pixels=pixels,
-                    seconds=seconds,
-                    memory=memory_use(self._model.device),
-                )
+        self._outcomes.append(
+            Stepped(
+                progress={place.task.job_id: place.task.steps_done for place, _ in moved},
+                batch_size=len(moved),
+                pixels=pixels,
+                seconds=seconds,
+                memory=memory_use(self._model.device),
             )
+        )
 
-    def _predictions(self, rows):
-        predictions = predict(self._model, [row for _, row in rows])
-        return [(place, p) for (place, _), p in zip(rows, predictions, strict=True)]
-
-    def _advance(self, place, prediction) -> bool:
-        place.row.advance(prediction)
-        return True
-
-    def _joined(self, place: _Place) -> bool:
-        if place.row is not None:
-            return True
+    def _row(self, place: Place) -> Row | None:
+        """Return the place's row, which is made when its first step comes; None if it failed."""
         task = place.task
+        if place.row is None and self._alive(task):
+            conditioning = self._conditioning(task)
+            if conditioning is not None:
+                place.row = self._attempt(
+                    task,
+                    None,
+                    lambda: Row(
+                        self._model,
+                        self._samplers.new(task.request.sampler),
+                        task.request,
+                        task.request.seeds[place.index],
+                        conditioning,
+                    ),
+                )
+        return place.row if self._alive(task) else None
+
+    def _conditioning(self, task: Task) -> Conditioning | None:
         if task.conditioning is None:
             started = time.perf_counter()
-            task.tokens_cut = self._encoder.tokens_cut(task.request.prompt)
-            task.conditioning = self._encoder.conditioning(task.request)
-            self._synchronise()
-            task.text_encode = time.perf_counter() - started
-        place.row = Row(
-            self._model,
-            self._samplers.new(task.request.sampler),
-            task.request,
-            task.request.seeds[place.index],
-            task.conditioning,
-        )
-        return True
+            task.conditioning = self._attempt(
+                task, "text_encode", lambda: self._encoder.conditioning(task.request)
+            )
+            synchronise(self._model.device)
+            task.text_encode += time.perf_counter() - started
+        return task.conditioning
 
-    def _decode(self, place: _Place) -> None:
-        task = place.task
+    def _predictions(
+        self, batch: Sequence[tuple[Place, Row]]
+    ) -> list[tuple[Place, Row, torch.Tensor]]:
+        """Ask the UNet about all rows at once; if that fails, about one at a time.
+
+        So an error ends the job that causes it and no other, and memory that does not
+        suffice for all may suffice for each.
+        """
+        if not batch:
+            return []
+        try:
+            return self._predicted(batch)
+        except Exception as error:  # noqa: BLE001 - sorted in _noted
+            self._noted(error, "denoise", len(batch))
+            if is_out_of_memory(error):
+                self._limits.lower(batch[0][0].size, len(batch))
+        # Outside the handler: the error's frames keep the tensors alive that did not fit.
+        free_cache(self._model.device)
+        predictions = []
+        for place, row in batch:
+            if not self._alive(place.task):
+                continue
+            try:
+                predictions += self._predicted([(place, row)])
+            except Exception as error:  # noqa: BLE001 - sorted in _noted
+                self._noted(error, "denoise", 1)
+                self._fail(place.task, error)
+        return predictions
+
+    def _predicted(
+        self, batch: Sequence[tuple[Place, Row]]
+    ) -> list[tuple[Place, Row, torch.Tensor]]:
+        self._fault("denoise", len(batch))
+        predictions = predict(self._model, [row for _, row in batch])
+        return [
+            (place, row, prediction)
+            for (place, row), prediction in zip(batch, predictions, strict=True)
+        ]
+
+    def _decode(self, place: Place) -> None:
+        task, row = place.task, place.row
+        if row is None:  # pragma: no cover - a finished place has one
+            return
         started = time.perf_counter()
-        picture = decode(self._model, place.row.latents, place.row.seed)
+        picture: Picture | None = self._attempt(
+            task, "decode", lambda: decode(self._model, row.latents, row.seed)
+        )
         task.decode += time.perf_counter() - started
+        if picture is None:
+            return
         task.pictures[place.index] = picture
         task.places.remove(place)
         if task.places:
@@ -220,13 +220,61 @@ class StepLoop:
             JobFinished(
                 job_id=task.job_id,
                 pictures=tuple(task.pictures[i] for i in sorted(task.pictures)),
-                times=StageTimes(
-                    text_encode=task.text_encode, denoise=task.denoise, decode=task.decode
-                ),
-                prompt_tokens_cut=task.tokens_cut,
+                times=task.times,
+                prompt_tokens_cut=task.conditioning.tokens_cut if task.conditioning else 0,
             )
         )
 
-    def _synchronise(self) -> None:
-        if self._model.device.type == "cuda":
-            torch.cuda.current_stream(self._model.device).synchronize()
+    def _attempt(self, task: Task, stage: str | None, work: Callable[[], T]) -> T | None:
+        """Do one picture's work; if it fails its job fails, and None is returned.
+
+        A named stage can be repeated: after an out-of-memory it is, once, with a free cache.
+        """
+        try:
+            if stage is not None:
+                self._fault(stage, 1)
+            return work()
+        except Exception as error:  # noqa: BLE001 - sorted in _noted
+            self._noted(error, stage or "denoise", 1)
+            if stage is None or not is_out_of_memory(error):
+                self._fail(task, error)
+                return None
+        free_cache(self._model.device)
+        try:
+            self._fault(stage, 1)
+            return work()
+        except Exception as error:  # noqa: BLE001 - sorted in _noted
+            self._noted(error, stage, 1)
+            self._fail(task, error)
+        return None
+
+    def _noted(self, error: Exception, stage: str, pictures: int) -> None:
+        """Report an out-of-memory; let an error that no retry can cure go up."""
+        if is_out_of_memory(error):
+            self._outcomes.append(OutOfMemoryHit(stage=stage, batch_size=pictures))
+            log.warning("memory_exhausted", stage=stage, batch_size=pictures)
+        elif is_device_lost(error):
+            raise error
+
+    def _fail(self, task: Task, error: Exception) -> None:
+        if self._tasks.get(task.job_id) is not task:
+            return
+        del self._tasks[task.job_id]
+        reason = _reason(task.request, error)
+        self._outcomes.append(JobFailed(job_id=task.job_id, code=reason.code, detail=reason.detail))
+        log.error("generation_failed", job_id=task.job_id, code=reason.code, exc_info=error)
+
+    def _alive(self, task: Task) -> bool:
+        return self._tasks.get(task.job_id) is task
+
+
+def _reason(request: GenerationRequest, error: Exception) -> ServiceError:
+    if isinstance(error, ServiceError):
+        return error
+    if is_out_of_memory(error):
+        return OutOfMemory(
+            f"One picture of {request.width}x{request.height} does not fit into memory, even "
+            "alone. Ask for a smaller size."
+        )
+    cause = next(iter(str(error).strip().splitlines()), "")
+    return GenerationFailed(f"{type(error).__name__}: {cause}")

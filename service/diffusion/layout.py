@@ -1,0 +1,184 @@
+"""What a checkpoint says it is, read from its small files before its weights are loaded."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+from service.diffusion import catalog
+from service.errors import ModelError
+
+FAMILIES = {
+    "StableDiffusionPipeline": "sd",
+    "LatentConsistencyModelPipeline": "sd",
+    "StableDiffusionXLPipeline": "sdxl",
+}
+"""Family by the pipeline class that a folder names; a consistency model has SD's parts."""
+SUPPORTED = "Supported are Stable Diffusion 1.x, 2.x and XL text-to-image models."
+PARTS = {
+    "unet": {"UNet2DConditionModel"},
+    "vae": {"AutoencoderKL", "AutoencoderTiny"},
+    "text_encoder": {"CLIPTextModel", "CLIPTextModelWithProjection"},
+    "text_encoder_2": {"CLIPTextModelWithProjection"},
+}
+"""Classes that each part with weights may have; what a folder names is not imported."""
+FOREIGN_NOISE = ("EDM", "FlowMatch")
+"""Schedulers of these prefixes describe a noise schedule that our samplers do not follow."""
+UNET_PREFIX = "model.diffusion_model."
+REFERENCE_MODELS = {
+    ("sd", 768): "stable-diffusion-v1-5/stable-diffusion-v1-5",
+    ("sd", 1024): "stabilityai/stable-diffusion-2-1",
+    ("sdxl", 2048): "stabilityai/stable-diffusion-xl-base-1.0",
+}
+"""Whose configuration a single file has, by family and width of its text embeddings."""
+
+
+def folder_family(folder: Path) -> str:
+    """Return ``sd`` or ``sdxl`` of a folder in diffusers layout, after checking its parts.
+
+    Raises:
+        ModelError: it is another kind of model, or a part is missing or damaged.
+
+    """
+    index = catalog.index(folder)
+    kind = str(index["_class_name"])
+    if kind not in FAMILIES:
+        raise ModelError(f"{folder} is a {kind}. {SUPPORTED}")
+    for part, classes in PARTS.items():
+        if part == "text_encoder_2" and FAMILIES[kind] == "sd":
+            continue
+        _demand_part(folder, part, index.get(part), classes)
+    channels = read_config(folder / "unet" / "config.json").get("in_channels", 4)
+    vae_channels = read_config(folder / "vae" / "config.json").get("latent_channels", 4)
+    if channels != vae_channels:
+        raise ModelError(
+            f"{folder}: the UNet takes {channels} channels and the VAE gives {vae_channels}; it "
+            f"is an inpainting or editing model, or its parts do not belong together. {SUPPORTED}"
+        )
+    noise = str(read_config(folder / "scheduler" / "scheduler_config.json").get("_class_name", ""))
+    if noise.startswith(FOREIGN_NOISE):
+        raise ModelError(f"{folder} needs {noise}, which is not supported. {SUPPORTED}")
+    return FAMILIES[kind]
+
+
+def variant(folder: Path, *, half: bool) -> str | None:
+    """Return ``fp16`` if such weights are wanted and there, or are the only ones; else None."""
+    names = [path.name for path in (folder / "unet").glob("*.safetensors")]
+    halves = [name for name in names if ".fp16." in name]
+    return "fp16" if halves and (half or len(halves) == len(names)) else None
+
+
+def single_file_family(path: Path) -> tuple[str, int]:
+    """Return the family and the width of the text embeddings of a single-file checkpoint.
+
+    Raises:
+        ModelError: it is damaged, another kind of model, or only a part of one.
+
+    """
+    shapes = _shapes(path)
+    widths = [
+        shape[-1]
+        for key, shape in shapes.items()
+        if key.startswith(UNET_PREFIX) and key.endswith(".attn2.to_k.weight")
+    ]
+    first = shapes.get(UNET_PREFIX + "input_blocks.0.0.weight")
+    prefixes = {key.split(".", 1)[0] for key in shapes}
+    if not widths or first is None or "first_stage_model" not in prefixes:
+        raise ModelError(
+            f"{path} is no complete Stable Diffusion checkpoint: it lacks a UNet with "
+            f"cross-attention or a VAE (a LoRA, a VAE or another model?). {SUPPORTED}"
+        )
+    if first[1] != shapes.get("first_stage_model.post_quant_conv.weight", first)[1]:
+        raise ModelError(f"{path} is an inpainting or editing model. {SUPPORTED}")
+    if any(key.startswith("conditioner.embedders.1.") for key in shapes):
+        return "sdxl", widths[0]
+    if "cond_stage_model" in prefixes:
+        return "sd", widths[0]
+    raise ModelError(f"{path} has no text encoder of Stable Diffusion 1.x, 2.x or XL. {SUPPORTED}")
+
+
+def single_file_config(path: Path, cache_dir: Path, family: str, width: int) -> Path:
+    """Return a folder with the configuration and tokenizer that a single file lacks.
+
+    It may lie beside the file, under the file's name without its ending, or belong to any
+    model of the same kind in the cache; its weights are not needed.
+
+    Raises:
+        ModelError: there is none.
+
+    """
+    reference = REFERENCE_MODELS.get((family, width))
+    candidates = [path.with_suffix(""), *catalog.configurations(cache_dir, first=reference)]
+    for folder in candidates:
+        if (folder / catalog.INDEX).is_file() and _fits(folder, family, width):
+            return folder
+    fetch = (
+        f"hf download {reference} --include '*.json' '*.txt' --cache-dir {cache_dir}"
+        if reference
+        else f"put the model's *.json and tokenizer files into {path.with_suffix('')}"
+    )
+    raise ModelError(f"{path} holds weights only; its configuration is not here. Cure: {fetch}")
+
+
+def check_weights(path: Path) -> None:
+    """Read a safetensors header, which also compares the file's length with what it promises.
+
+    Raises:
+        ModelError: the file is cut short or is no safetensors file.
+
+    """
+    _shapes(path)
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """Read a part's JSON configuration.
+
+    Raises:
+        ModelError: it is missing or damaged.
+
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read ({error.strerror}). Fetch it again.") from error
+    except ValueError as error:
+        raise ModelError(f"{path} is damaged ({error}). Fetch the model again.") from error
+    if not isinstance(content, dict):
+        raise ModelError(f"{path} is no configuration. Fetch the model again.")
+    return content
+
+
+def _demand_part(folder: Path, part: str, named: object, classes: set[str]) -> None:
+    name = named[1] if isinstance(named, list) and len(named) > 1 else None
+    if name not in classes:
+        raise ModelError(
+            f"{folder}: its {part} is {name or 'missing'}, not {' or '.join(sorted(classes))}. "
+            f"{SUPPORTED}"
+        )
+    weights = sorted((folder / part).glob("*.safetensors"))
+    if not weights:
+        pickled = any(path.suffix in catalog.PICKLES for path in (folder / part).glob("*"))
+        cause = "only pickled weights, which can run code when read" if pickled else "no weights"
+        raise ModelError(f"{folder / part} has {cause}. Fetch the model's .safetensors files.")
+    for path in weights:
+        check_weights(path)
+
+
+def _shapes(path: Path) -> Mapping[str, tuple[int, ...]]:
+    try:
+        with safe_open(path, framework="np") as weights:
+            return {key: tuple(weights.get_slice(key).get_shape()) for key in weights.keys()}  # noqa: SIM118 - safe_open is no mapping
+    except (OSError, SafetensorError) as error:
+        raise ModelError(
+            f"{path} is cut short or damaged ({error}). Fetch the model again."
+        ) from error
+
+
+def _fits(folder: Path, family: str, width: int) -> bool:
+    kind = catalog.pipeline_class(folder)
+    config = folder / "unet" / "config.json"
+    if FAMILIES.get(kind) != family or not config.is_file():
+        return False
+    return bool(read_config(config).get("cross_attention_dim") == width)

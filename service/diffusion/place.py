@@ -1,0 +1,107 @@
+"""Where a model computes: device, number format, and what saves memory."""
+
+from typing import Any
+
+import structlog
+import torch
+
+from service.errors import ConfigError
+
+log = structlog.get_logger(__name__)
+
+DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
+
+
+def chosen_device(device: str, cpu_offload: str = "none") -> torch.device:
+    """Return the device that a setting means; auto is the GPU if torch can use one.
+
+    Raises:
+        ConfigError: a GPU is asked for, or needed to offload from, and there is none
+            that this torch has kernels for.
+
+    """
+    found = torch.cuda.is_available()
+    if device == "cuda" and not found:
+        raise ConfigError("DEVICE=cuda: torch finds no GPU; see 'nvidia-smi', or set DEVICE=cpu.")
+    chosen = torch.device("cuda:0" if found and device != "cpu" else "cpu")
+    if chosen.type == "cpu" and cpu_offload != "none":
+        raise ConfigError(f"CPU_OFFLOAD={cpu_offload}: needs a GPU, and the model is on a CPU.")
+    if chosen.type == "cuda":
+        _demand_kernels(chosen)
+    return chosen
+
+
+def chosen_dtype(dtype: str, device: torch.device) -> torch.dtype:
+    """Return the number format that a setting means on a device.
+
+    Raises:
+        ConfigError: the device cannot compute in it.
+
+    """
+    if dtype == "auto":
+        return torch.float16 if device.type == "cuda" else torch.float32
+    if device.type == "cpu" and dtype == "float16":
+        raise ConfigError("DTYPE=float16: needs a GPU; a CPU computes in float32 or bfloat16.")
+    if (
+        device.type == "cuda"
+        and dtype == "bfloat16"
+        and not torch.cuda.is_bf16_supported(including_emulation=False)
+    ):
+        raise ConfigError(f"DTYPE=bfloat16: {device_name(device)} has none; use float16.")
+    return DTYPES[dtype]
+
+
+def device_name(device: torch.device) -> str:
+    """Return ``cpu`` or the GPU's product name."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+
+
+def arrange(
+    pipeline: Any,
+    *,
+    upcast_vae: bool,
+    attention_slicing: bool,
+    vae_slicing: bool,
+    vae_tiling: bool,
+) -> None:
+    """Apply the settings that trade speed for memory, where the model's parts have them."""
+    pipeline.set_progress_bar_config(disable=True)
+    vae = pipeline.vae
+    if upcast_vae and vae.dtype == torch.float16 and vae.config.get("force_upcast", False):
+        # SDXL's VAE overflows in float16. The pipeline casts it for every picture; its
+        # 0.3 GB in float32 are cheaper than that.
+        vae.to(torch.float32)
+    if attention_slicing:
+        # With SDPA it is slower and takes more memory; kept for cards that run out otherwise.
+        log.warning("attention_slicing_enabled")
+        pipeline.enable_attention_slicing()
+    if vae_slicing and hasattr(vae, "use_slicing"):
+        vae.enable_slicing()
+    if vae_tiling:
+        if hasattr(vae, "use_tiling"):
+            vae.enable_tiling()
+        else:
+            log.warning("vae_tiling_unsupported", vae=type(vae).__name__)
+
+
+def put(pipeline: Any, device: torch.device, cpu_offload: str) -> None:
+    """Move the model to where it computes, or let it come there part by part."""
+    if cpu_offload == "model":
+        pipeline.enable_model_cpu_offload(device=device)
+    elif cpu_offload == "sequential":
+        pipeline.enable_sequential_cpu_offload(device=device)
+    else:
+        pipeline.to(device)
+
+
+def _demand_kernels(device: torch.device) -> None:
+    """Run one kernel: the list of architectures in a torch build does not tell (sm_60 runs 6.1)."""
+    try:
+        torch.ones(1, device=device).sum().item()
+    except RuntimeError as error:
+        major, minor = torch.cuda.get_device_capability(device)
+        raise ConfigError(
+            f"torch {torch.__version__} cannot compute on {device_name(device)} (compute "
+            f"capability {major}.{minor}): {str(error).splitlines()[0]}. Pascal and Volta cards "
+            "need the cu126 build of torch, below 2.15."
+        ) from error
