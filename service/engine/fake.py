@@ -15,7 +15,7 @@ from service.diffusion.generation import (
     Stepped,
 )
 from service.engine.base import Engine, EngineState, Listener
-from service.engine.messages import EngineExited, EngineFailed, EngineReady
+from service.engine.messages import EngineExited, EngineFailed, EngineReady, Event
 from service.errors import ModelError, OutOfMemory
 
 FAKE_MODEL = ModelInfo(
@@ -182,9 +182,9 @@ class FakeEngine(Engine):
         self.batch.clear()
         self._done.clear()
 
-    def _tell(self, event: object) -> None:
+    def _tell(self, event: Event) -> None:
         if self._listener is not None:
-            self._listener(event)  # type: ignore[arg-type] - callers pass events only
+            self._listener(event)
 
     def _notify(self) -> None:
         async def notify() -> None:

@@ -40,8 +40,7 @@ class BodyParser(AIOHTTPParser):
     ) -> NoReturn:
         """Raise our error; webargs wraps the messages in the place the data came from."""
         del req, schema, kwargs
-        messages = error.normalized_messages()
-        raise ValidationFailed(messages.get("json", messages)) from error
+        raise ValidationFailed(error.messages_dict["json"]) from error
 
     def _handle_invalid_json_error(
         self, error: Exception, req: web.Request, *args: Any, **kwargs: Any

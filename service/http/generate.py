@@ -7,7 +7,6 @@ from typing import Any, Final
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
-from aiohttp_apispec import docs, request_schema, response_schema
 
 from service.config import Config
 from service.diffusion.generation import JobFinished
@@ -28,6 +27,7 @@ from service.errors import (
 )
 from service.http.accept import preferred
 from service.http.answers import Generated
+from service.http.decorators import docs, request_schema, response_schema
 from service.http.keys import CONSUMER, DEADLINE, GENERATION, METRICS, REQUEST_ID
 from service.http.middlewares import timed_out
 from service.http.pictures import json_answer, png_answer

@@ -4,12 +4,12 @@ import time
 from typing import Any, Final
 
 from aiohttp import web
-from aiohttp_apispec import docs, response_schema
 
 from service import __version__
 from service.engine.base import EngineState
 from service.errors import ModelUnavailable, ShuttingDown
 from service.http.answers import Health, Status
+from service.http.decorators import docs, response_schema
 from service.http.keys import CONFIG, CONSUMER, GPU, STARTED
 from service.jobs.consumer import Consumer
 

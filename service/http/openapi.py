@@ -5,13 +5,13 @@ from http import HTTPStatus
 from typing import Any, Final
 
 from aiohttp import hdrs, web
-from aiohttp_apispec import docs
 from apispec import APISpec
 from apispec.ext.marshmallow import MarshmallowPlugin
 
 from service import __version__, errors
 from service.errors import RequestTimedOut, ServiceError, ValidationFailed
 from service.http.answers import Problem
+from service.http.decorators import docs
 from service.http.keys import OPENAPI
 from service.http.problems import MEDIA_TYPE, problem_body
 
@@ -57,7 +57,7 @@ def describe(app: web.Application) -> bytes:
 
 def _operation(said: dict[str, Any]) -> dict[str, Any]:
     """Turn what the decorators noted (in Swagger 2.0's terms) into an operation of 3.1."""
-    operation = {
+    operation: dict[str, Any] = {
         name: said[name]
         for name in ("operationId", "tags", "summary", "description")
         if name in said
@@ -68,7 +68,7 @@ def _operation(said: dict[str, Any]) -> dict[str, Any]:
             "required": body["options"]["required"],
             "content": {"application/json": {"schema": body["schema"], "example": example}},
         }
-    responses = {
+    responses: dict[str, Any] = {
         code: _success(response, said.get("produces", []))
         for code, response in said["responses"].items()
     } or {"200": {"description": "The content.", "headers": _headers()}}

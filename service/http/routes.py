@@ -3,11 +3,11 @@
 import warnings
 
 from aiohttp import web
-from aiohttp_apispec import docs
 from prometheus_client.aiohttp import make_aiohttp_handler
 
 from service.http import health, openapi, swagger
 from service.http.body import BodyParser
+from service.http.decorators import docs
 from service.http.generate import generate_handler
 from service.http.keys import CONFIG, METRICS, OPENAPI
 

@@ -3,7 +3,7 @@
 import difflib
 import secrets
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 from marshmallow import RAISE, Schema, ValidationError, post_load
 
@@ -11,6 +11,8 @@ from service.config import SAMPLERS, Config
 from service.diffusion.generation import GenerationRequest
 from service.errors import ValidationFailed
 from service.http.fields import Choice, RealNumber, Text, WholeNumber
+
+UNKNOWN = "is not a field of this request"
 
 SUGGESTIONS = 16
 """Unknown fields that get a suggestion; each costs 0.1 ms, and a body may hold thousands."""
@@ -27,7 +29,7 @@ class StrictSchema(Schema):
 
         unknown = RAISE
 
-    error_messages: ClassVar[dict[str, str]] = {"unknown": "is not a field of this request"}
+    error_messages: dict[str, str] = {"unknown": UNKNOWN}  # noqa: RUF012 - declared so above
 
     def handle_error(self, error: ValidationError, data: Any, *, many: bool, **kwargs: Any) -> None:
         """Add to each unknown field the known one that was probably meant."""
@@ -38,9 +40,7 @@ class StrictSchema(Schema):
         for name in unknown[:SUGGESTIONS]:
             near = difflib.get_close_matches(name[: LONGEST_NAME + 1], self.fields, n=1)
             if near and len(name) <= LONGEST_NAME:
-                error.messages[name] = [
-                    f"{self.error_messages['unknown']}; did you mean {near[0]}?"
-                ]
+                error.messages[name] = [f"{UNKNOWN}; did you mean {near[0]}?"]
 
 
 class GenerationSchema(StrictSchema):
@@ -56,7 +56,7 @@ def random_seed() -> int:
     return secrets.randbits(32)
 
 
-def generation_schema(config: Config) -> GenerationSchema:
+def generation_schema(config: Config) -> Schema:
     """Build the schema of ``POST /generate`` with the limits and defaults in the settings."""
 
     def size(name: str) -> WholeNumber:
@@ -119,8 +119,7 @@ def generation_schema(config: Config) -> GenerationSchema:
             metadata={"description": "Pictures to make, with this seed and those that follow it."},
         ),
     }
-    schema = GenerationSchema.from_dict(dict(declared), name="GenerationRequest")
-    return schema()  # type: ignore[return-value] - from_dict makes a subclass of its class
+    return GenerationSchema.from_dict(dict(declared), name="GenerationRequest")()
 
 
 def read_request(fields: Mapping[str, Any], config: Config) -> GenerationRequest:
@@ -133,6 +132,6 @@ def read_request(fields: Mapping[str, Any], config: Config) -> GenerationRequest
     try:
         generation = generation_schema(config).load(dict(fields))
     except ValidationError as error:
-        raise ValidationFailed(error.normalized_messages()) from error
+        raise ValidationFailed(error.messages_dict) from error
     assert isinstance(generation, GenerationRequest)  # noqa: S101 - tells mypy what post_load made
     return generation

@@ -103,7 +103,7 @@ def read(visible_devices: str) -> GpuReading | None:
 
 def _handle(visible_devices: str) -> Any:
     """Find the device; NVML itself ignores ``CUDA_VISIBLE_DEVICES``."""
-    name = visible_devices.split(",")[0].strip()
+    name = visible_devices.split(",", maxsplit=1)[0].strip()
     count = pynvml.nvmlDeviceGetCount()
     if name.isdecimal():
         return pynvml.nvmlDeviceGetHandleByIndex(int(name)) if int(name) < count else None

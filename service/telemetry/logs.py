@@ -2,7 +2,7 @@
 
 import logging
 import sys
-from typing import Final
+from typing import Final, TextIO
 
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
@@ -12,15 +12,18 @@ from service.config import Config
 PROMPTS: Final = ("prompt", "negative_prompt")
 
 
+class OwnHandler(logging.StreamHandler[TextIO]):
+    """The one handler that this module adds, so that it finds it again."""
+
+
 def configure(config: Config) -> None:
     """Send all log lines to stderr, as JSON or in colours; calling it again replaces it."""
-    handler = logging.StreamHandler(sys.stderr)
+    handler = OwnHandler(sys.stderr)
     handler.setFormatter(formatter(config, terminal=sys.stderr.isatty()))
     root = logging.getLogger()
     for old in root.handlers[:]:
-        if getattr(old, "sd_api", False):
+        if isinstance(old, OwnHandler):
             root.removeHandler(old)
-    handler.sd_api = True  # type: ignore[attr-defined] - marks the handler that is ours
     root.addHandler(handler)
     root.setLevel(config.log_level)
     logging.captureWarnings(capture=True)
