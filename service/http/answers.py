@@ -5,52 +5,66 @@ from typing import Any
 from marshmallow import Schema, fields
 
 
-def _say(description: str, **more: Any) -> dict[str, Any]:
-    return {"description": description, **more}
+def _say(description: str, example: Any = None, **more: Any) -> dict[str, Any]:
+    shown = {} if example is None else {"examples": [example]}
+    return {"description": description, **shown, **more}
 
 
 class Metadata(Schema):
     """How the pictures were made."""
 
-    prompt = fields.String(required=True)
-    negative_prompt = fields.String(required=True)
-    steps = fields.Integer(required=True)
-    width = fields.Integer(required=True, metadata=_say("Pixels."))
-    height = fields.Integer(required=True, metadata=_say("Pixels."))
-    seed = fields.Integer(required=True, metadata=_say("Seed of the first picture."))
+    prompt = fields.String(
+        required=True, metadata=_say("What was asked for.", "a lighthouse at dusk")
+    )
+    negative_prompt = fields.String(
+        required=True, metadata=_say("What was not to be shown.", "fog")
+    )
+    steps = fields.Integer(required=True, metadata=_say("Denoising steps.", 20))
+    width = fields.Integer(required=True, metadata=_say("Pixels.", 512))
+    height = fields.Integer(required=True, metadata=_say("Pixels.", 512))
+    seed = fields.Integer(required=True, metadata=_say("Seed of the first picture.", 42))
     seeds = fields.List(
-        fields.Integer(), required=True, metadata=_say("Seed of each picture, in order.")
+        fields.Integer(), required=True, metadata=_say("Seed of each picture, in order.", [42])
     )
-    guidance_scale = fields.Float(required=True)
-    sampler = fields.String(required=True)
-    num_images = fields.Integer(required=True)
-    model_version = fields.String(required=True)
+    guidance_scale = fields.Float(
+        required=True, metadata=_say("How closely to follow the prompt.", 7.5)
+    )
+    sampler = fields.String(required=True, metadata=_say("How noise was taken away.", "dpmpp_2m"))
+    num_images = fields.Integer(required=True, metadata=_say("Pictures made.", 1))
+    model_version = fields.String(
+        required=True, metadata=_say("Which weights made them.", "demo-1.0")
+    )
     generation_time_seconds = fields.Float(
-        required=True, metadata=_say("From joining a batch to finished pixels.")
+        required=True, metadata=_say("From joining a batch to finished pixels.", 1.84)
     )
-    queue_seconds = fields.Float(required=True, metadata=_say("From acceptance to the batch."))
+    queue_seconds = fields.Float(
+        required=True, metadata=_say("From acceptance to the batch.", 0.012)
+    )
     attempts = fields.Integer(
-        required=True, metadata=_say("More than 1 when the engine was restarted meanwhile.")
+        required=True, metadata=_say("More than 1 when the engine was restarted meanwhile.", 1)
     )
     prompt_truncated = fields.Boolean(
-        required=True, metadata=_say("Whether the model could not read the whole prompt.")
+        required=True, metadata=_say("Whether the model could not read the whole prompt.", False)
     )
     prompt_tokens_cut = fields.Integer(
-        required=True, metadata=_say("Tokens of the prompt that the model did not read.")
+        required=True, metadata=_say("Tokens of the prompt that the model did not read.", 0)
     )
     unsafe = fields.List(
         fields.Boolean(),
         required=True,
-        metadata=_say("Whether the safety checker blacked out each picture."),
+        metadata=_say("Whether the safety checker blacked out each picture.", [False]),
     )
-    request_id = fields.String(required=True)
+    request_id = fields.String(
+        required=True, metadata=_say("Finds the request in the log.", "7f1c9a52")
+    )
 
 
 class Generated(Schema):
     """Finished pictures."""
 
     image_base64 = fields.String(
-        required=True, metadata=_say("The first picture as PNG.", contentEncoding="base64")
+        required=True,
+        metadata=_say("The first picture as PNG.", "iVBORw0KGgo…", contentEncoding="base64"),
     )
     images_base64 = fields.List(
         fields.String(), metadata=_say("All pictures in order, when more than one was asked for.")
@@ -61,11 +75,13 @@ class Generated(Schema):
 class Model(Schema):
     """The model in use."""
 
-    id = fields.String(required=True)
-    version = fields.String(required=True)
-    demo = fields.Boolean(required=True, metadata=_say("Whether it is the small bundled model."))
-    device = fields.String(required=True, metadata=_say("`cpu` or the name of the GPU."))
-    dtype = fields.String(required=True)
+    id = fields.String(required=True, metadata=_say("What MODEL_ID names.", "demo"))
+    version = fields.String(required=True, metadata=_say("Which weights.", "demo-1.0"))
+    demo = fields.Boolean(
+        required=True, metadata=_say("Whether it is the small bundled model.", True)
+    )
+    device = fields.String(required=True, metadata=_say("`cpu` or the name of the GPU.", "cpu"))
+    dtype = fields.String(required=True, metadata=_say("Number format of the weights.", "float32"))
 
 
 class EngineStatus(Schema):
@@ -73,17 +89,23 @@ class EngineStatus(Schema):
 
     state = fields.String(
         required=True,
-        metadata=_say("Where it is in its life.", examples=["ready"]),
+        metadata=_say(
+            "Where it is in its life.",
+            "ready",
+            enum=["stopped", "loading", "ready", "restarting", "failed"],
+        ),
     )
-    restarts = fields.Integer(required=True, metadata=_say("Times it ended by itself."))
-    failure = fields.String(metadata=_say("Why the model cannot be loaded."))
+    restarts = fields.Integer(required=True, metadata=_say("Times it ended by itself.", 0))
+    failure = fields.String(
+        metadata=_say("Why the model cannot be loaded; only then.", "The folder has no UNet.")
+    )
 
 
 class QueueStatus(Schema):
     """The queue in front of the engine."""
 
-    depth = fields.Integer(required=True, metadata=_say("Requests waiting."))
-    limit = fields.Integer(required=True, metadata=_say("Requests that may wait."))
+    depth = fields.Integer(required=True, metadata=_say("Requests waiting.", 2))
+    limit = fields.Integer(required=True, metadata=_say("Requests that may wait.", 64))
 
 
 class Health(Schema):
@@ -95,27 +117,36 @@ class Health(Schema):
             "`healthy`: pictures can be made · `loading`: the model is being loaded · "
             "`restarting`: the engine ended and comes back · `degraded`: the model cannot be "
             "loaded · `shutting_down`: accepted requests are finished, new ones are refused.",
+            "healthy",
             enum=["healthy", "loading", "restarting", "degraded", "shutting_down"],
         ),
     )
-    gpu_available = fields.Boolean(required=True)
-    gpu_memory_used = fields.String(
-        required=True, metadata=_say("By everything on the GPU; 1 GB is 2**30 bytes.")
+    gpu_available = fields.Boolean(
+        required=True, metadata=_say("Whether there is a GPU to use.", True)
     )
-    gpu_memory_total = fields.String(required=True)
-    model_loaded = fields.Boolean(required=True)
-    uptime_seconds = fields.Float(required=True)
-    model = fields.Nested(Model, required=True, allow_none=True)
+    gpu_memory_used = fields.String(
+        required=True, metadata=_say("By everything on the GPU; 1 GB is 2**30 bytes.", "2.1 GB")
+    )
+    gpu_memory_total = fields.String(
+        required=True, metadata=_say("Of the GPU in use; 0.0 GB without one.", "6.0 GB")
+    )
+    model_loaded = fields.Boolean(
+        required=True, metadata=_say("Whether pictures can be made now.", True)
+    )
+    uptime_seconds = fields.Float(required=True, metadata=_say("Since the start.", 3600.5))
+    model = fields.Nested(
+        Model, required=True, allow_none=True, metadata=_say("null until it was loaded once.")
+    )
     engine = fields.Nested(EngineStatus, required=True)
     queue = fields.Nested(QueueStatus, required=True)
-    running = fields.Integer(required=True, metadata=_say("Requests in the running batch."))
-    version = fields.String(required=True, metadata=_say("Of this service."))
+    running = fields.Integer(required=True, metadata=_say("Requests in the running batch.", 3))
+    version = fields.String(required=True, metadata=_say("Of this service.", "0.1.0"))
 
 
 class Status(Schema):
     """One word."""
 
-    status = fields.String(required=True)
+    status = fields.String(required=True, metadata=_say("It is well.", "ready"))
 
 
 class Problem(Schema):

@@ -84,6 +84,8 @@ class Text(Once, fields.String):
         low = 0 if blank else 1
         cure = f'must be text of {low} to {high} characters, e.g. "{example}"'
         kwargs.setdefault("metadata", {}).update(minLength=low, maxLength=high, examples=[example])
+        if not blank:
+            kwargs["metadata"]["pattern"] = r"\S"
         super().__init__(
             error_messages={
                 **dict.fromkeys(("invalid", "null", "invalid_utf8", "blank"), cure),

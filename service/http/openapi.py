@@ -13,6 +13,7 @@ from service.errors import RequestTimedOut, ServiceError, ValidationFailed
 from service.http.answers import Problem
 from service.http.decorators import docs
 from service.http.keys import OPENAPI
+from service.http.middlewares import SANE_ID
 from service.http.problems import MEDIA_TYPE, problem_body
 
 DESCRIPTION: Final = (
@@ -20,9 +21,21 @@ DESCRIPTION: Final = (
     "`application/problem+json` (RFC 9457). Every answer carries `X-Request-ID`: "
     "the one of the request if it has 1-128 characters of `A-Za-z0-9._-`, else a new one."
 )
+TAGS: Final = {
+    "pictures": "Make them.",
+    "health": "See how the service is.",
+    "description": "Read about it, and measure it.",
+}
 EVERYWHERE: Final = (RequestTimedOut, ServiceError)
 """Errors that any route may answer."""
 
+REQUEST_ID_PARAMETER: Final = {
+    "in": "header",
+    "name": "X-Request-ID",
+    "required": False,
+    "description": "Your own id for this request; the answer and the log carry it.",
+    "schema": {"type": "string", "pattern": f"^{SANE_ID.pattern}$"},
+}
 BINARY: Final = {"image/png": {"schema": {"type": "string", "format": "binary"}}}
 
 
@@ -40,8 +53,9 @@ def describe(app: web.Application) -> bytes:
         openapi_version="3.1.0",
         info={"description": DESCRIPTION, "license": {"name": "MIT", "identifier": "MIT"}},
         plugins=[MarshmallowPlugin(schema_name_resolver=lambda schema: type(schema).__name__)],
-        servers=[{"url": "/"}],
     )
+    for name, text in TAGS.items():
+        spec.tag({"name": name, "description": text})
     spec.components.schema("Problem", schema=Problem())
     for kind in _kinds(ServiceError):
         spec.components.response(kind.code, _response((kind,)))
@@ -62,6 +76,7 @@ def _operation(said: dict[str, Any]) -> dict[str, Any]:
         for name in ("operationId", "tags", "summary", "description")
         if name in said
     }
+    operation["parameters"] = [*said["parameters"], REQUEST_ID_PARAMETER]
     for body in said["schemas"]:
         example = {name: value for name, value in body["example"].items() if name != "add_to_refs"}
         operation["requestBody"] = {
@@ -71,7 +86,7 @@ def _operation(said: dict[str, Any]) -> dict[str, Any]:
     responses: dict[str, Any] = {
         code: _success(response, said.get("produces", []))
         for code, response in said["responses"].items()
-    } or {"200": {"description": "The content.", "headers": _headers()}}
+    } or {"200": _plain(said)}
     by_status: dict[int, list[type[ServiceError]]] = {}
     for kind in dict.fromkeys((*said.get("errors", ()), *EVERYWHERE)):
         by_status.setdefault(kind.status, []).append(kind)
@@ -80,7 +95,14 @@ def _operation(said: dict[str, Any]) -> dict[str, Any]:
     return {**operation, "responses": responses}
 
 
+def _plain(said: dict[str, Any]) -> dict[str, Any]:
+    content: dict[str, Any] = {media_type: {"schema": {}} for media_type in said["produces"]}
+    return {"description": said["summary"], "headers": _headers(), "content": content}
+
+
 def _success(response: dict[str, Any], produces: list[str]) -> dict[str, Any]:
+    if "schema" not in response:
+        return {**response, "headers": _headers()}
     content: dict[str, Any] = {"application/json": {"schema": response["schema"]}}
     headers = _headers()
     if "image/png" in produces:

@@ -8,6 +8,7 @@ from typing import Final
 from aiohttp import hdrs, web
 
 from service.errors import NotFound
+from service.http.decorators import docs
 
 PACKAGE: Final = "swagger_ui"
 FILES: Final = {
@@ -16,11 +17,11 @@ FILES: Final = {
     "favicon-32x32.png": "image/png",
 }
 POLICY: Final = (
-    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; "
+    "default-src 'none'; script-src 'self'; style-src 'self'; "
     "img-src 'self' data: blob:; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-"""Swagger UI sets style attributes, draws icons from data: and answers from blob: addresses."""
+"""Swagger UI draws icons from data: and shows picture answers from blob: addresses."""
 
 PAGE: Final = """\
 <!doctype html>
@@ -62,6 +63,12 @@ def files() -> Traversable:
     return importlib.resources.files(importlib.util.module_from_spec(spec)) / "static"
 
 
+@docs(
+    operationId="docs",
+    tags=["description"],
+    summary="Show this description as a page.",
+    produces=["text/html"],
+)
 async def page(request: web.Request) -> web.Response:
     """Answer with the page."""
     del request
@@ -86,6 +93,12 @@ async def asset(request: web.Request) -> web.StreamResponse:
     return answer
 
 
+@docs(
+    operationId="root",
+    tags=["description"],
+    summary="Send a visitor to the page.",
+    responses={"302": {"description": "It is at `/docs`."}},
+)
 async def root(request: web.Request) -> web.Response:
     """Send a visitor to the page."""
     del request
