@@ -96,10 +96,10 @@ def build_sd(
     feature_extractor: Any = None,
     **schedule: Any,
 ) -> Path:
-    """Write a model of SD 1.5's shape; ``prediction_type='v_prediction'`` makes it SD 2's."""
+    """Write a model of SD 1.5's shape; ``schedule`` changes its noise schedule."""
     torch.manual_seed(0)
     words = tokenizer(folder / "tokenizer")
-    StableDiffusionPipeline(
+    pipeline: Any = StableDiffusionPipeline(
         unet=unet(**(unet_changes or {})),
         vae=vae or autoencoder(),
         text_encoder=CLIPTextModel(text_config(len(words))),
@@ -108,7 +108,8 @@ def build_sd(
         safety_checker=safety_checker,
         feature_extractor=feature_extractor,
         requires_safety_checker=safety_checker is not None,
-    ).save_pretrained(folder)
+    )
+    pipeline.save_pretrained(folder)
     return folder
 
 
@@ -117,7 +118,7 @@ def build_sdxl(folder: Path) -> Path:
     torch.manual_seed(0)
     words = tokenizer(folder / "tokenizer")
     settings = text_config(len(words), hidden_act="gelu", projection_dim=32)
-    StableDiffusionXLPipeline(
+    pipeline: Any = StableDiffusionXLPipeline(
         unet=unet(
             cross_attention_dim=64,
             transformer_layers_per_block=(1, 2),
@@ -134,8 +135,14 @@ def build_sdxl(folder: Path) -> Path:
         scheduler=EulerDiscreteScheduler(timestep_spacing="leading", steps_offset=1, **SCHEDULE),
         force_zeros_for_empty_prompt=True,
         add_watermarker=False,
-    ).save_pretrained(folder)
+    )
+    pipeline.save_pretrained(folder)
     return folder
+
+
+def build_v_prediction(folder: Path) -> Path:
+    """Write a model that predicts velocity, as SD 2.x at 768 does."""
+    return build_sd(folder, prediction_type="v_prediction")
 
 
 def build_lcm(folder: Path) -> Path:

@@ -35,7 +35,7 @@ class Row:
         # Timesteps and sigmas stay on the CPU: as scalars they reach a kernel's arguments
         # without a copy, while a timestep on the GPU costs a synchronisation per lookup.
         scheduler.set_timesteps(request.steps)
-        if model.info.family == "sdxl":
+        if model.info.family == "sdxl" and hasattr(scheduler, "set_begin_index"):
             # The SDXL pipeline counts positions, the SD one looks the first timestep up.
             scheduler.set_begin_index(0)
         self._timesteps: torch.Tensor = scheduler.timesteps

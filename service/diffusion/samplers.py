@@ -43,7 +43,8 @@ def build(sampler: str, model_config: Mapping[str, Any]) -> Any:
 
     """
     scheduler_class, changes = SAMPLERS[sampler]
-    return scheduler_class.from_config({**model_config, **changes})
+    # DDIM clips to [-1, 1] unless told otherwise. That is for pixels: latents reach further.
+    return scheduler_class.from_config({"clip_sample": False, **model_config, **changes})
 
 
 class Samplers:

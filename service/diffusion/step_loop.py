@@ -1,6 +1,7 @@
 """The step loop: requests join and leave a running batch between two denoising steps."""
 
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
@@ -262,7 +263,15 @@ class StepLoop:
         del self._tasks[task.job_id]
         reason = _reason(task.request, error)
         self._outcomes.append(JobFailed(job_id=task.job_id, code=reason.code, detail=reason.detail))
-        log.error("generation_failed", job_id=task.job_id, code=reason.code, exc_info=error)
+        # Frames as plain text: renderers that show local variables would show the prompt.
+        frames = "".join(traceback.format_tb(error.__traceback__))
+        log.error(
+            "generation_failed",
+            job_id=task.job_id,
+            code=reason.code,
+            detail=reason.detail,
+            frames=frames,
+        )
 
     def _alive(self, task: Task) -> bool:
         return self._tasks.get(task.job_id) is task

@@ -1,0 +1,166 @@
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from service.diffusion import catalog
+from service.diffusion.catalog import Source, installed, resolve
+from service.errors import ModelError
+
+NAME = "stable-diffusion-v1-5/stable-diffusion-v1-5"
+COMMIT = "451f4fe16113bff5a5d2269ed5ad43b0592e9a14"
+
+
+@pytest.fixture(autouse=True)
+def demo_folder(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Stand in for the bundled demo, so that these tests need no weights."""
+    folder = model(tmp_path_factory.mktemp("service") / "demo")
+    monkeypatch.setattr(catalog, "DEMO_FOLDER", folder)
+    return folder
+
+
+def model(folder: Path, *parts: str) -> Path:
+    """Write the skeleton of a folder in diffusers layout; ``parts`` get weights."""
+    folder.mkdir(parents=True)
+    names = {part: ["diffusers", "Part"] for part in ("unet", "vae")}
+    index = {"_class_name": "StableDiffusionPipeline", **names}
+    (folder / "model_index.json").write_text(json.dumps(index))
+    for part in parts or ("unet", "vae"):
+        (folder / part).mkdir()
+        (folder / part / "weights.safetensors").write_bytes(b"")
+    return folder
+
+
+def snapshot(cache: Path, name: str = NAME, commit: str = COMMIT) -> Path:
+    """Write a model where the hub's client would put it."""
+    repository = cache / ("models--" + name.replace("/", "--"))
+    (repository / "refs").mkdir(parents=True, exist_ok=True)
+    (repository / "refs" / "main").write_text(commit)
+    return repository / "snapshots" / commit
+
+
+def test_demo(tmp_path: Path, demo_folder: Path) -> None:
+    """'demo' is the bundled model, under its own version."""
+    expected = Source(id="demo", path=demo_folder, version="demo-1.0", demo=True)
+
+    assert expected == resolve("demo", tmp_path)
+
+
+def test_alias_of_the_model_that_left_the_hub(tmp_path: Path) -> None:
+    """The name that most guides still give means the model's present name."""
+    assert resolve("runwayml/stable-diffusion-v1-5", tmp_path) == resolve(NAME, tmp_path)
+
+
+def test_hub_id_that_is_not_here(tmp_path: Path) -> None:
+    """A hub id without a cached copy has no path: loading fetches it."""
+    assert Source(id=NAME, path=None, version=NAME) == resolve(NAME, tmp_path)
+
+
+def test_hub_id_in_the_cache(tmp_path: Path) -> None:
+    """A cached model is used as it is and named by its commit."""
+    folder = model(snapshot(tmp_path))
+
+    expected = Source(id=NAME, path=folder, version=f"{NAME}@451f4fe")
+
+    assert expected == resolve(NAME, tmp_path)
+
+
+def test_main_branch_wins(tmp_path: Path) -> None:
+    """Of several cached revisions the one that the main branch names is used."""
+    model(snapshot(tmp_path, commit="a" * 40))
+    folder = model(snapshot(tmp_path, commit="b" * 40))
+
+    assert folder == resolve(NAME, tmp_path).path
+
+
+def test_interrupted_download(tmp_path: Path) -> None:
+    """A cached model that lacks weights counts as not here, so it is fetched again."""
+    model(snapshot(tmp_path), "unet")
+
+    assert resolve(NAME, tmp_path).path is None
+    assert [source.id for source in installed(tmp_path)] == ["demo"]
+
+
+def test_local_folder(tmp_path: Path) -> None:
+    """A path is taken before a hub id, and the folder's name is the version."""
+    folder = model(tmp_path / "mine" / "night-sky")
+
+    expected = Source(id=str(folder), path=folder, version="night-sky")
+
+    assert expected == resolve(str(folder), tmp_path)
+
+
+def test_folder_in_the_cache(tmp_path: Path) -> None:
+    """A plain folder in the cache goes by its name there."""
+    folder = model(tmp_path / "org" / "night-sky")
+
+    assert folder == resolve("org/night-sky", tmp_path).path
+
+
+def test_single_file(tmp_path: Path) -> None:
+    """A .safetensors file is a model; its stem is the version."""
+    path = tmp_path / "night-sky.safetensors"
+    path.write_bytes(b"")
+
+    expected = Source(id=str(path), path=path, version="night-sky", single_file=True)
+
+    assert expected == resolve(str(path), tmp_path)
+
+
+def test_installed(tmp_path: Path) -> None:
+    """The list holds the demo first, then what the cache has, by name."""
+    model(snapshot(tmp_path))
+    model(tmp_path / "org" / "night-sky")
+    model(tmp_path / "dawn")
+    (tmp_path / "file.safetensors").write_bytes(b"")
+    (tmp_path / "notes.txt").write_text("no model")
+
+    expected = ["demo", "dawn", "file.safetensors", "org/night-sky", NAME]
+
+    assert expected == [source.id for source in installed(tmp_path)]
+
+
+def test_empty_cache(tmp_path: Path) -> None:
+    """Without a cache folder the demo is all there is."""
+    assert [source.id for source in installed(tmp_path / "nothing")] == ["demo"]
+
+
+@pytest.mark.parametrize("name", ["nothing-here", "a/b/c", "../etc/passwd", "org/na me", "/no/x"])
+def test_no_model(tmp_path: Path, name: str) -> None:
+    """What is neither here nor a possible hub id is refused with the command that helps."""
+    with pytest.raises(ModelError, match=f"There is no model '{re.escape(name)}'.*sd-api models"):
+        resolve(name, tmp_path)
+
+
+def test_pickle(tmp_path: Path) -> None:
+    """A pickle file is refused, because reading it can run code."""
+    path = tmp_path / "model.ckpt"
+    path.write_bytes(b"")
+
+    with pytest.raises(ModelError, match="pickle file, which can run code"):
+        resolve(str(path), tmp_path)
+
+
+def test_other_file(tmp_path: Path) -> None:
+    """A file of another kind is refused by its ending."""
+    path = tmp_path / "model.txt"
+    path.write_text("")
+
+    with pytest.raises(ModelError, match=r"neither a folder nor a \.safetensors file"):
+        resolve(str(path), tmp_path)
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "{}"])
+def test_damaged_index(tmp_path: Path, content: str) -> None:
+    """A model_index.json that cannot be read is named."""
+    (tmp_path / "model_index.json").write_text(content)
+
+    with pytest.raises(ModelError, match=r"model_index\.json"):
+        catalog.pipeline_class(tmp_path)
+
+
+def test_folder_without_index(tmp_path: Path) -> None:
+    """A folder that is no model says what it lacks."""
+    with pytest.raises(ModelError, match=r"has no model_index\.json"):
+        catalog.pipeline_class(tmp_path)
