@@ -110,7 +110,7 @@ def generate(config: Config, arguments: argparse.Namespace) -> int:
                     case JobFailed(code=code, detail=detail):
                         raise error_class(code)(detail)
                     case JobFinished():
-                        bar.update(bar.total - bar.n)
+                        bar.update(request.steps - bar.n)
                         _write(outcome, request, arguments.output, ready.model.version)
     return 0
 

@@ -73,7 +73,7 @@ def load(config: Config) -> "tuple[StepLoop, EngineReady]":
         safety_checker=config.safety_checker,
     )
     loop = StepLoop(model, batch_limit=config.max_concurrent_requests)
-    return loop, EngineReady(model=model.info, memory=memory_use())
+    return loop, EngineReady(model=model.info, memory=memory_use(model.device))
 
 
 def work(connection: "Connection[Event, Command]", loop: "StepLoop") -> None:

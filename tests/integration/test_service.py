@@ -122,7 +122,7 @@ async def test_a_killed_engine_loses_nothing():
     assert (status, picture(body).size) == (200, (256, 256))
     assert (exited["exit_code"], exited["restarts"], exited["jobs"]) == (-9, 1, 1)
     assert (meanwhile["status"], meanwhile["model_loaded"]) == ("restarting", False)
-    assert (after["status"], after["engine_restarts"]) == ("healthy", 1)
+    assert (after["status"], after["engine"]["restarts"]) == ("healthy", 1)
 
 
 async def test_sigterm_finishes_what_was_accepted():

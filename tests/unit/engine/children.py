@@ -1,5 +1,6 @@
 """Engine children without torch: each is what one broken or healthy engine would do."""
 
+import contextlib
 import os
 import signal
 from multiprocessing.connection import Connection
@@ -31,19 +32,19 @@ MODEL = ModelInfo(
 def obedient(connection: "Connection[Event, Command]", _config: Config) -> None:
     """Finish every job at once; a prompt that names a way to die is obeyed."""
     connection.send(EngineReady(model=MODEL))
-    while True:
-        match connection.recv():
-            case Generate(job_id=job_id, request=request):
-                if request.prompt == "killed":
-                    os.kill(os.getpid(), signal.SIGKILL)
-                if request.prompt == "exits":
-                    os._exit(3)
-                if request.prompt != "never":
+    with contextlib.suppress(EOFError, OSError):  # The service is gone.
+        while True:
+            match connection.recv():
+                case Generate(job_id=job_id, request=request):
+                    if request.prompt == "killed":
+                        os.kill(os.getpid(), signal.SIGKILL)
+                    if request.prompt == "exits":
+                        os._exit(3)
                     connection.send(JobFinished(job_id=job_id, pictures=()))
-            case Cancel(job_id=job_id):
-                connection.send(JobCancelled(job_id=job_id))
-            case Shutdown():
-                return
+                case Cancel(job_id=job_id):
+                    connection.send(JobCancelled(job_id=job_id))
+                case Shutdown():
+                    return
 
 
 def stubborn(connection: "Connection[Event, Command]", _config: Config) -> None:

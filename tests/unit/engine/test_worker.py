@@ -1,0 +1,101 @@
+"""The engine's side of the pipe, over a step loop of paper."""
+
+import multiprocessing
+
+import pytest
+
+from service.diffusion.generation import GenerationRequest, JobCancelled, JobFinished, Stepped
+from service.engine import worker
+from service.engine.messages import Cancel, Generate, Shutdown
+
+REQUEST = GenerationRequest(prompt="a cat", steps=2)
+
+
+class PaperLoop:
+    """A step loop that counts: a job is finished after as many calls as it has steps."""
+
+    def __init__(self, between_steps=lambda: None) -> None:
+        self.left: dict[str, int] = {}
+        self.cancelled: list[str] = []
+        self._between_steps = between_steps
+
+    @property
+    def busy(self) -> bool:
+        return bool(self.left or self.cancelled)
+
+    def add(self, job_id, request) -> None:
+        self.left[job_id] = request.steps
+
+    def cancel(self, job_id) -> None:
+        if self.left.pop(job_id, None):
+            self.cancelled.append(job_id)
+
+    def step(self) -> list:
+        self._between_steps()
+        outcomes: list = [JobCancelled(job_id=job_id) for job_id in self.cancelled]
+        self.cancelled.clear()
+        for job_id in list(self.left):
+            self.left[job_id] -= 1
+            outcomes.append(Stepped(batch_size=1, pixels=1, seconds=0))
+            if not self.left[job_id]:
+                del self.left[job_id]
+                outcomes.append(JobFinished(job_id=job_id, pictures=()))
+        return outcomes
+
+
+@pytest.fixture
+def pipe():
+    """Open a pipe: the service's end and the engine's end."""
+    ours, theirs = multiprocessing.Pipe()
+    yield ours, theirs
+    ours.close()
+    theirs.close()
+
+
+def received(connection) -> list:
+    events = []
+    while connection.poll(0):
+        events.append(connection.recv())
+    return events
+
+
+def test_a_job_is_stepped_until_it_is_finished(pipe):
+    """Every step is reported, and the end is."""
+    ours, theirs = pipe
+    loop = PaperLoop(between_steps=lambda: ours.send(Shutdown()) if loop.left == {"a": 1} else None)
+    ours.send(Generate(job_id="a", request=REQUEST))
+    worker.work(theirs, loop)
+    assert [type(event).__name__ for event in received(ours)] == [
+        "Stepped",
+        "Stepped",
+        "JobFinished",
+    ]
+
+
+def test_a_cancel_is_seen_before_the_next_step(pipe):
+    """A job cancelled during its first step makes no second one."""
+    ours, theirs = pipe
+    commands = iter([Cancel(job_id="a"), Shutdown()])
+    loop = PaperLoop(between_steps=lambda: ours.send(next(commands)))
+    ours.send(Generate(job_id="a", request=REQUEST))
+    worker.work(theirs, loop)
+    assert [type(event).__name__ for event in received(ours)] == ["Stepped", "JobCancelled"]
+
+
+def test_a_job_joins_between_two_steps_of_another(pipe):
+    """A job that arrives while another runs is stepped beside it, not after it."""
+    ours, theirs = pipe
+    commands = iter([Generate(job_id="b", request=REQUEST), Shutdown()])
+    loop = PaperLoop(between_steps=lambda: ours.send(next(commands)))
+    ours.send(Generate(job_id="a", request=REQUEST))
+    worker.work(theirs, loop)
+    assert loop.left == {"b": 1}
+    assert JobFinished(job_id="a", pictures=()) in received(ours)
+
+
+def test_the_engine_leaves_when_the_service_is_gone(pipe):
+    """The end of the pipe ends the work, also without a word."""
+    ours, theirs = pipe
+    ours.close()
+    with pytest.raises((EOFError, OSError)):
+        worker.work(theirs, PaperLoop())
