@@ -8,6 +8,7 @@ import torch
 from service.diffusion.encoding import Conditioning
 from service.diffusion.generation import GenerationRequest
 from service.diffusion.load import Model
+from service.errors import GenerationFailed
 
 
 class Row:
@@ -34,6 +35,7 @@ class Row:
         self._generator = torch.Generator("cpu").manual_seed(seed)
         # Timesteps and sigmas stay on the CPU: as scalars they reach a kernel's arguments
         # without a copy, while a timestep on the GPU costs a synchronisation per lookup.
+        _demand_steps(scheduler, request)
         scheduler.set_timesteps(request.steps)
         if model.info.family == "sdxl" and hasattr(scheduler, "set_begin_index"):
             # The SDXL pipeline counts positions, the SD one looks the first timestep up.
@@ -106,3 +108,10 @@ class Row:
         known = inspect.signature(scheduler.step).parameters
         extras = {"eta": 0.0, "generator": self._generator}
         return {name: value for name, value in extras.items() if name in known}
+
+
+def _demand_steps(scheduler: Any, request: GenerationRequest) -> None:
+    # LCM picks its steps out of those that it was distilled with.
+    most = scheduler.config.get("original_inference_steps")
+    if most is not None and request.steps > most:
+        raise GenerationFailed(f"Sampler {request.sampler} takes at most {most} steps.")

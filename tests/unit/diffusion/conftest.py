@@ -1,0 +1,61 @@
+"""Random-weight models, built once; one thread, for a training may run beside the tests."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from service.diffusion.catalog import resolve
+from service.diffusion.load import Model, load_model
+from tests import tiny_models
+
+# numpy 2 asks torch's tensors for a keyword that they do not have yet, when a diffusers
+# scheduler turns its sigmas into an array. Nothing of ours is in that call.
+ARRAY_COPY = "ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Filter the one warning that both libraries share the blame for."""
+    for item in items:
+        item.add_marker(pytest.mark.filterwarnings(ARRAY_COPY))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """Leave the other core alone."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Return the folder of a kind of tiny model, written when it is first asked for."""
+    root = tmp_path_factory.mktemp("models")
+
+    def get(kind: str) -> Path:
+        path = root / kind
+        if not path.exists():
+            getattr(tiny_models, f"build_{kind}")(path)
+        return path
+
+    return get
+
+
+@pytest.fixture(scope="session")
+def model(folder: Callable[[str], Path]) -> Callable[[str], Model]:
+    """Return a loaded tiny model of a kind, shared by all tests."""
+    loaded: dict[str, Model] = {}
+
+    def get(kind: str = "sd") -> Model:
+        if kind not in loaded:
+            path = folder(kind)
+            loaded[kind] = load_model(resolve(str(path), path.parent), cache_dir=path.parent)
+        return loaded[kind]
+
+    return get
+
+
+@pytest.fixture
+def sd(model: Callable[[str], Model]) -> Model:
+    """Return the tiny model of SD 1.5's shape."""
+    return model("sd")

@@ -1,0 +1,157 @@
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from service.diffusion import place
+from service.diffusion.load import Model
+from service.errors import ConfigError
+
+CPU, GPU = torch.device("cpu"), torch.device("cuda:0")
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pretend that there is an old GPU."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: False)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "GTX 1060")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (6, 1))
+    monkeypatch.setattr(torch, "ones", lambda _size, **_: torch.zeros(1))
+
+
+@pytest.mark.usefixtures("gpu")
+def test_auto_takes_the_gpu() -> None:
+    """With a GPU, auto means the GPU in half precision."""
+    assert place.chosen_device("auto") == GPU
+    assert place.chosen_dtype("auto", GPU) == torch.float16
+    assert place.device_name(GPU) == "GTX 1060"
+
+
+@pytest.mark.usefixtures("gpu")
+def test_cpu_beside_a_gpu() -> None:
+    """DEVICE=cpu leaves a GPU alone."""
+    assert place.chosen_device("cpu") == CPU
+
+
+def test_auto_without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a GPU, auto means the CPU in single precision."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+
+    assert place.chosen_device("auto") == CPU
+    assert place.chosen_dtype("auto", CPU) == torch.float32
+    assert place.device_name(CPU) == "cpu"
+
+
+def test_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPU that is asked for and not there is an error with a cure."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+
+    with pytest.raises(ConfigError, match=r"DEVICE=cuda: torch finds no GPU.*DEVICE=cpu"):
+        place.chosen_device("cuda")
+    with pytest.raises(ConfigError, match="CPU_OFFLOAD=model: needs a GPU"):
+        place.chosen_device("auto", "model")
+
+
+@pytest.mark.usefixtures("gpu")
+def test_gpu_without_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A card that this torch was not built for is found before the weights are read."""
+
+    def fail(_size: int, **_: object) -> None:
+        raise RuntimeError("CUDA error: no kernel image is available\nmore lines")
+
+    monkeypatch.setattr(torch, "ones", fail)
+
+    with pytest.raises(ConfigError, match=r"GTX 1060.*6\.1.*no kernel image.*cu126"):
+        place.chosen_device("auto")
+
+
+def test_half_precision_on_a_cpu() -> None:
+    """Half precision needs a GPU."""
+    with pytest.raises(ConfigError, match="DTYPE=float16: needs a GPU"):
+        place.chosen_dtype("float16", CPU)
+
+
+@pytest.mark.usefixtures("gpu")
+def test_bfloat16_on_an_old_card() -> None:
+    """A card without bfloat16 is not left to emulate it."""
+    with pytest.raises(ConfigError, match="GTX 1060 has none; use float16"):
+        place.chosen_dtype("bfloat16", GPU)
+
+
+@pytest.mark.parametrize("kind", ["sd", "tiny_vae"])
+@pytest.mark.parametrize("wanted", [False, True])
+def test_vae_slicing_and_tiling(model: Callable[[str], Model], kind: str, *, wanted: bool) -> None:
+    """Both kinds of VAE have both switches."""
+    pipeline = model(kind).pipeline
+    pipeline.vae.disable_slicing()
+    pipeline.vae.disable_tiling()
+
+    place.arrange(
+        pipeline, upcast_vae=False, attention_slicing=False, vae_slicing=wanted, vae_tiling=wanted
+    )
+
+    assert (pipeline.vae.use_slicing, pipeline.vae.use_tiling) == (wanted, wanted)
+    pipeline.vae.disable_tiling()
+
+
+class Recorder:
+    """Stands in for a pipeline and its VAE; keeps what is called on it."""
+
+    def __init__(self, dtype: torch.dtype = torch.float16, **config: object) -> None:
+        self.vae = self
+        self.dtype = dtype
+        self.config = config
+        self.calls: list[tuple[object, ...]] = []
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        if name in {"use_slicing", "use_tiling"}:
+            raise AttributeError(name)
+        return lambda *values, **named: self.calls.append((name, *values, *named.values()))
+
+
+def arranged(recorder: Recorder, **settings: bool) -> list[tuple[object, ...]]:
+    """Arrange a pipeline and return what was called, but for the progress bar."""
+    off = dict.fromkeys(("upcast_vae", "attention_slicing", "vae_slicing", "vae_tiling"), False)
+    place.arrange(recorder, **{**off, **settings})
+    return recorder.calls[1:]
+
+
+def test_vae_without_slicing_and_tiling() -> None:
+    """A VAE that has neither is left as it is."""
+    assert arranged(Recorder(), vae_slicing=True, vae_tiling=True) == []
+
+
+def test_attention_slicing() -> None:
+    """Attention slicing is the pipeline's own."""
+    assert arranged(Recorder(), attention_slicing=True) == [("enable_attention_slicing",)]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "upcast", "calls"),
+    [
+        (torch.float16, True, [("to", torch.float32)]),
+        (torch.float16, False, []),
+        (torch.bfloat16, True, []),
+    ],
+)
+def test_vae_that_overflows(dtype: torch.dtype, calls: list[object], *, upcast: bool) -> None:
+    """A VAE that says that it overflows in float16 computes in float32."""
+    assert calls == arranged(Recorder(dtype, force_upcast=upcast), upcast_vae=True)
+
+
+@pytest.mark.parametrize(
+    ("offload", "call"),
+    [
+        ("none", ("to", GPU)),
+        ("model", ("enable_model_cpu_offload", GPU)),
+        ("sequential", ("enable_sequential_cpu_offload", GPU)),
+    ],
+)
+def test_where_the_parts_go(offload: str, call: tuple[object, ...]) -> None:
+    """Offloading is the pipeline's own, and without it everything moves to the device."""
+    recorder = Recorder()
+
+    place.put(recorder, GPU, offload)
+
+    assert recorder.calls == [call]
