@@ -1,0 +1,210 @@
+"""What every request passes through."""
+
+import asyncio
+import re
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from service.engine.fake import FakeEngine
+from service.http import middlewares
+from service.http.keys import CONSUMER, METRICS
+
+BODY = {"prompt": "a boat", "width": 256, "height": 256, "steps": 2}
+
+
+def value(client, name: str, **labels: str) -> Any:
+    return client.app[METRICS].registry.get_sample_value(name, labels)
+
+
+def answered(logs: Any, event: str = "request_answered") -> Any:
+    (line,) = [line for line in logs if line["event"] == event]
+    return line
+
+
+def test_the_stack_is_in_one_place_and_in_this_order():
+    """The id comes first, so that every line has it; checking the body comes last."""
+    names = [getattr(middleware, "__name__", "") for middleware in middlewares.STACK]
+    expected = [
+        "request_ids",
+        "access_log",
+        "measurement",
+        "errors",
+        "deadline",
+        "validation_middleware",
+    ]
+    assert expected == names
+
+
+@pytest.mark.parametrize("given", ["a", "7f1c-9a52_x.1", "A" * 128])
+async def test_a_sane_request_id_is_taken_over(client, given):
+    """A client, or a proxy in front, can name its requests."""
+    async with client.get("/health", headers={"X-Request-ID": given}) as answer:
+        assert given == answer.headers["X-Request-ID"]
+
+
+@pytest.mark.parametrize("given", ["", " ", "A" * 129, "a b", "a;b", "ä", "${jndi}", "a/b"])
+async def test_any_other_request_id_is_replaced(client, given):
+    """What could break a log line or a query is not taken over."""
+    async with client.get("/health", headers={"X-Request-ID": given}) as answer:
+        assert re.fullmatch("[0-9a-f]{32}", answer.headers["X-Request-ID"])
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("GET", "/nothing"), ("PUT", "/generate"), ("GET", "/docs"), ("GET", "/metrics")],
+)
+async def test_every_answer_has_an_id_and_hides_what_serves_it(client, method, path):
+    """Errors and pages are no exceptions."""
+    async with client.request(method, path) as answer:
+        assert (
+            answer.headers["Server"],
+            answer.headers["X-Content-Type-Options"],
+        ) == ("sd-api", "nosniff")
+        assert answer.headers["X-Request-ID"]
+
+
+async def test_two_requests_get_two_ids(client):
+    """An id finds one request."""
+    ids = set()
+    for _ in range(2):
+        async with client.get("/health") as answer:
+            ids.add(answer.headers["X-Request-ID"])
+    assert len(ids) == 2
+
+
+async def test_each_answer_is_one_line_in_the_log(client):
+    """Method, route, status, time, and the error's code where there is one."""
+    with capture_logs() as logs:
+        async with client.post("/generate", json={}):
+            pass
+    line = answered(logs)
+    assert line.pop("seconds") >= 0
+    expected = {
+        "event": "request_answered",
+        "log_level": "info",
+        "method": "POST",
+        "route": "/generate",
+        "status": 400,
+        "error": "validation_error",
+    }
+    assert expected == line
+
+
+async def test_the_prompt_is_not_in_the_log(client):
+    """What users write stays out of every line."""
+    with capture_logs() as logs:
+        async with client.post("/generate", json={**BODY, "prompt": "my secret"}) as answer:
+            assert answer.status == 200
+    assert "my secret" not in repr(logs)
+
+
+async def test_what_machines_ask_all_the_time_is_logged_at_debug(client):
+    """A probe every few seconds would bury the rest."""
+    with capture_logs() as logs:
+        for path in ("/health", "/health/live", "/health/ready", "/metrics"):
+            async with client.get(path):
+                pass
+    assert [line["log_level"] for line in logs] == ["debug"] * 4
+
+
+async def test_a_failed_probe_is_logged_like_any_other_error(serve):
+    """A service that is not ready is worth a line."""
+    client = await serve(FakeEngine(loads=False))
+    with capture_logs() as logs:
+        async with client.get("/health/ready"):
+            pass
+    assert (answered(logs)["log_level"], answered(logs)["status"]) == ("info", 503)
+
+
+async def test_an_error_of_ours_is_logged_with_its_traceback(client, monkeypatch):
+    """What the client is not told is in the log, under the same id."""
+
+    def submit(_job):
+        raise RuntimeError("secret")
+
+    monkeypatch.setattr(client.app[CONSUMER], "submit", submit)
+    with capture_logs() as logs:
+        async with client.post("/generate", json=BODY):
+            pass
+    line = answered(logs, "request_failed")
+    assert (line["exc_info"], line["log_level"]) == (True, "error")
+
+
+async def test_answers_are_counted_by_route_template(client):
+    """Raw paths and made-up methods would each make a series."""
+    async with client.get("/docs/swagger-ui.css"):
+        pass
+    async with client.get("/a/path/that/only/one/client/knows"):
+        pass
+    async with client.request("PROPFIND", "/health"):
+        pass
+    name = "sd_http_requests_total"
+    assert value(client, name, route="/docs/{name}", method="GET", status="200") == 1
+    assert value(client, name, route="unmatched", method="GET", status="404") == 1
+    assert value(client, name, route="unmatched", method="other", status="405") == 1
+
+
+async def test_the_time_to_answer_is_measured_and_nothing_stays_in_flight(client):
+    """One observation per answer; the gauge comes back to 0."""
+    async with client.post("/generate", json=BODY):
+        pass
+    count = "sd_http_request_duration_seconds_count"
+    assert value(client, count, route="/generate", method="POST") == 1
+    assert value(client, "sd_http_requests_in_flight") == 0
+
+
+async def test_an_exemplar_leads_from_a_bucket_to_a_request(client):
+    """OpenMetrics carries the request id; an id too long for it is left out."""
+    for request_id in ("find-me", "B" * 128):
+        async with client.post("/generate", json=BODY, headers={"X-Request-ID": request_id}):
+            pass
+    accept = {"Accept": "application/openmetrics-text; version=1.0.0"}
+    async with client.get("/metrics", headers=accept) as answer:
+        text = await answer.text()
+    assert 'request_id="find-me"' in text
+    assert "B" * 128 not in text
+
+
+async def test_a_refused_request_is_counted_by_its_reason(client):
+    """A validation error is work refused at the door."""
+    async with client.post("/generate", json={}):
+        pass
+    assert value(client, "sd_requests_refused_total", reason="validation") == 1
+
+
+async def test_a_client_that_hangs_up_is_counted_and_logged_as_499(serve):
+    """Nobody reads the answer, so there is none; the line says that it was abandoned."""
+    engine = FakeEngine(step_seconds=None)
+    client = await serve(engine)
+    with capture_logs() as logs:
+        asked = asyncio.create_task(client.post("/generate", json=BODY))
+        await engine.jobs(1)
+        asked.cancel()
+        await engine.jobs(0)
+    assert answered(logs, "request_abandoned")["status"] == 499
+    name = "sd_http_requests_total"
+    assert value(client, name, route="/generate", method="POST", status="499") == 1
+    assert value(client, "sd_http_requests_in_flight") == 0
+
+
+async def test_options_says_what_a_route_allows(client):
+    """204 with Allow, for those who ask first."""
+    async with client.options("/generate") as answer:
+        assert (answer.status, answer.headers["Allow"]) == (204, "OPTIONS, POST")
+
+
+async def test_a_body_that_comes_too_slowly_ends_like_any_late_request(serve):
+    """The deadline counts from the first line, not from the last byte."""
+    client = await serve(request_timeout_seconds=0.01)
+    never = asyncio.Event()
+
+    async def body():
+        yield b"{"
+        await never.wait()
+
+    async with client.post(
+        "/generate", data=body(), headers={"Content-Type": "application/json"}
+    ) as answer:
+        assert answer.status == 408

@@ -1,0 +1,57 @@
+"""The table of routes, and GET /metrics."""
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from service.http.keys import METRICS
+
+
+async def test_the_routes_are_these(client):
+    """A new one appears here, in the documentation and in the dashboards."""
+    routes = {
+        f"{route.method} {route.resource.canonical}"
+        for route in client.app.router.routes()
+        if route.method != "HEAD"
+    }
+    expected = {
+        "GET /",
+        "GET /docs",
+        "GET /docs/start.js",
+        "GET /docs/{name}",
+        "GET /health",
+        "GET /health/live",
+        "GET /health/ready",
+        "GET /metrics",
+        "GET /openapi.json",
+        "POST /generate",
+    }
+    assert expected == routes
+
+
+@pytest.mark.parametrize("path", ["/health", "/metrics", "/docs", "/openapi.json"])
+async def test_what_can_be_read_can_be_asked_about(client, path):
+    """HEAD answers like GET, without the body."""
+    async with client.head(path) as answer:
+        assert (answer.status, await answer.read()) == (200, b"")
+
+
+async def test_metrics_are_in_the_format_of_prometheus(client):
+    """A scrape reads them, and sees this application's registry only."""
+    async with client.get("/metrics") as answer:
+        assert (answer.status, answer.content_type) == (200, "text/plain")
+        families = {f.name for f in text_string_to_metric_families(await answer.text())}
+    assert "sd_http_requests" in families
+    assert "python_gc_objects_collected" not in families
+
+
+async def test_two_applications_in_one_process_count_for_themselves(serve):
+    """Each has its own registry."""
+    first, second = await serve(), await serve()
+    async with first.get("/health/live"):
+        pass
+    labels = {"route": "/health/live", "method": "GET", "status": "200"}
+    counts = [
+        c.app[METRICS].registry.get_sample_value("sd_http_requests_total", labels)
+        for c in (first, second)
+    ]
+    assert counts == [1, None]
