@@ -61,12 +61,18 @@ class GpuSampler:
     def _run(self) -> None:
         try:
             with driver():
+                failure = ""
                 while not self._stop.is_set():
-                    self.reading = read(self._visible_devices)
+                    try:
+                        self.reading, failure = read(self._visible_devices), ""
+                    except pynvml.NVMLError as error:  # For example: the GPU fell off the bus.
+                        self.reading = None
+                        if str(error) != failure:
+                            log.warning("gpu_reading_failed", reason=str(error))
+                        failure = str(error)
                     self._read.set()
                     self._stop.wait(self._interval)
         except pynvml.NVMLError as error:
-            self.reading = None
             log.info("gpu_not_found", reason=str(error))
         finally:
             self._read.set()
