@@ -101,9 +101,9 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
             allow = ", ".join(sorted({*error.allowed_methods, hdrs.METH_OPTIONS}))
             return web.Response(status=204, headers={hdrs.ALLOW: allow})
         return problems.problem(request, problems.from_aiohttp(error, request))
-    except ConnectionError:
-        raise  # The client is gone; there is nobody to answer.
-    except Exception:
+    except Exception as error:
+        if isinstance(error, ConnectionError) and request.transport is None:
+            raise  # The client is gone; there is nobody to answer.
         log.exception("request_failed", method=request.method, route=route_template(request))
         return problems.problem(request, ServiceError("The error is in the log of the service."))
 

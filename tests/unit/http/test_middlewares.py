@@ -1,10 +1,13 @@
 """What every request passes through."""
 
 import asyncio
+import contextlib
 import re
 from typing import Any
 
+import aiohttp
 import pytest
+from aiohttp import web
 from structlog.testing import capture_logs
 
 from service.engine.fake import FakeEngine
@@ -187,6 +190,26 @@ async def test_a_client_that_hangs_up_is_counted_and_logged_as_499(serve):
     name = "sd_http_requests_total"
     assert value(client, name, route="/generate", method="POST", status="499") == 1
     assert value(client, "sd_http_requests_in_flight") == 0
+
+
+@pytest.mark.parametrize(("connected", "status"), [(True, "500"), (False, "499")])
+async def test_a_broken_connection_is_the_clients_only_if_the_client_is_gone(
+    client, monkeypatch, connected, status
+):
+    """A pipe of our own that breaks is an error of ours."""
+
+    def submit(_job):
+        if not connected:
+            monkeypatch.setattr(web.BaseRequest, "transport", None)
+        raise ConnectionResetError
+
+    monkeypatch.setattr(client.app[CONSUMER], "submit", submit)
+    with contextlib.suppress(aiohttp.ServerDisconnectedError):
+        async with client.post("/generate", json=BODY):
+            pass
+    monkeypatch.undo()
+    name = "sd_http_requests_total"
+    assert value(client, name, route="/generate", method="POST", status=status) == 1
 
 
 async def test_options_says_what_a_route_allows(client):

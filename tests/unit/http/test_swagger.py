@@ -21,7 +21,6 @@ async def test_the_page_needs_nothing_from_elsewhere(client):
     page = await text(client, "/docs")
     for address in re.findall(r'(?:src|href)="([^"]+)"', page):
         assert address.startswith("/docs/")
-        assert await client.get(address) is not None
         async with client.get(address) as answer:
             assert answer.status == 200
 
