@@ -1,7 +1,8 @@
 """What a checkpoint says it is, read from its small files before its weights are loaded."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,17 @@ REFERENCE_MODELS = {
 """Whose configuration a single file has, by family and width of its text embeddings."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class SingleFile:
+    """What the header of a single-file checkpoint tells."""
+
+    family: str
+    text_width: int
+    """Width of the text embeddings that the UNet takes."""
+    unet_width: int
+    """Channels of the UNet's first block."""
+
+
 def folder_family(folder: Path) -> str:
     """Return ``sd`` or ``sdxl`` of a folder in diffusers layout, after checking its parts.
 
@@ -50,6 +62,9 @@ def folder_family(folder: Path) -> str:
         if part == "text_encoder_2" and FAMILIES[kind] == "sd":
             continue
         _demand_part(folder, part, index.get(part), classes)
+        tokenizer = part.replace("text_encoder", "tokenizer")
+        if tokenizer != part and not _has_tokenizer(folder / tokenizer):
+            raise ModelError(f"{folder / tokenizer} has no vocabulary. Fetch the model again.")
     channels = read_config(folder / "unet" / "config.json").get("in_channels", 4)
     vae_channels = read_config(folder / "vae" / "config.json").get("latent_channels", 4)
     if channels != vae_channels:
@@ -70,8 +85,8 @@ def variant(folder: Path, *, half: bool) -> str | None:
     return "fp16" if halves and (half or len(halves) == len(names)) else None
 
 
-def single_file_family(path: Path) -> tuple[str, int]:
-    """Return the family and the width of the text embeddings of a single-file checkpoint.
+def single_file(path: Path) -> SingleFile:
+    """Tell what kind of model a single-file checkpoint holds.
 
     Raises:
         ModelError: it is damaged, another kind of model, or only a part of one.
@@ -93,13 +108,17 @@ def single_file_family(path: Path) -> tuple[str, int]:
     if first[1] != shapes.get("first_stage_model.post_quant_conv.weight", first)[1]:
         raise ModelError(f"{path} is an inpainting or editing model. {SUPPORTED}")
     if any(key.startswith("conditioner.embedders.1.") for key in shapes):
-        return "sdxl", widths[0]
-    if "cond_stage_model" in prefixes:
-        return "sd", widths[0]
-    raise ModelError(f"{path} has no text encoder of Stable Diffusion 1.x, 2.x or XL. {SUPPORTED}")
+        family = "sdxl"
+    elif "cond_stage_model" in prefixes:
+        family = "sd"
+    else:
+        raise ModelError(
+            f"{path} has no text encoder of Stable Diffusion 1.x, 2.x or XL. {SUPPORTED}"
+        )
+    return SingleFile(family=family, text_width=widths[0], unet_width=first[0])
 
 
-def single_file_config(path: Path, cache_dir: Path, family: str, width: int) -> Path:
+def single_file_config(path: Path, cache_dir: Path, kind: SingleFile) -> Path:
     """Return a folder with the configuration and tokenizer that a single file lacks.
 
     It may lie beside the file, under the file's name without its ending, or belong to any
@@ -109,10 +128,10 @@ def single_file_config(path: Path, cache_dir: Path, family: str, width: int) -> 
         ModelError: there is none.
 
     """
-    reference = REFERENCE_MODELS.get((family, width))
+    reference = REFERENCE_MODELS.get((kind.family, kind.text_width))
     candidates = [path.with_suffix(""), *catalog.configurations(cache_dir, first=reference)]
     for folder in candidates:
-        if (folder / catalog.INDEX).is_file() and _fits(folder, family, width):
+        if (folder / catalog.INDEX).is_file() and _fits(folder, kind):
             return folder
     fetch = (
         f"hf download {reference} --include '*.json' '*.txt' --cache-dir {cache_dir}"
@@ -130,6 +149,29 @@ def check_weights(path: Path) -> None:
 
     """
     _shapes(path)
+
+
+def demand_weights(folder: Path, wanted: Iterable[str]) -> None:
+    """Compare a text encoder's weights with what its files hold.
+
+    transformers fills what is missing with random numbers and says so in its log only.
+
+    Raises:
+        ModelError: a weight is missing.
+
+    """
+    # Newer transformers dropped this prefix from the names in memory, not from the files.
+    held = {
+        key.removeprefix("text_model.")
+        for path in folder.glob("*.safetensors")
+        for key in _shapes(path)
+    }
+    missing = [key for key in wanted if key.removeprefix("text_model.") not in held]
+    if missing:
+        raise ModelError(
+            f"{folder} lacks {len(missing)} weights, {missing[0]} among them. "
+            "Fetch the model again."
+        )
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -166,6 +208,11 @@ def _demand_part(folder: Path, part: str, named: object, classes: set[str]) -> N
         check_weights(path)
 
 
+def _has_tokenizer(folder: Path) -> bool:
+    # Without its files transformers makes a tokenizer that knows no word, and says nothing.
+    return any((folder / name).is_file() for name in ("tokenizer.json", "vocab.json"))
+
+
 def _shapes(path: Path) -> Mapping[str, tuple[int, ...]]:
     try:
         with safe_open(path, framework="np") as weights:
@@ -176,9 +223,16 @@ def _shapes(path: Path) -> Mapping[str, tuple[int, ...]]:
         ) from error
 
 
-def _fits(folder: Path, family: str, width: int) -> bool:
-    kind = catalog.pipeline_class(folder)
-    config = folder / "unet" / "config.json"
-    if FAMILIES.get(kind) != family or not config.is_file():
+def _fits(folder: Path, kind: SingleFile) -> bool:
+    index = catalog.index(folder)
+    path = folder / "unet" / "config.json"
+    if FAMILIES.get(str(index["_class_name"])) != kind.family or not path.is_file():
         return False
-    return bool(read_config(config).get("cross_attention_dim") == width)
+    unet = read_config(path)
+    return (
+        unet.get("cross_attention_dim") == kind.text_width
+        and unet.get("block_out_channels", [None])[0] == kind.unet_width
+        and unet.get("time_cond_proj_dim") is None
+        and _has_tokenizer(folder / "tokenizer")
+        and index.get("vae") == ["diffusers", "AutoencoderKL"]
+    )

@@ -60,6 +60,7 @@ def load_model(
     try:
         source = _fetched(source, cache_dir, half=numbers == torch.float16)
         family, pipeline = _read(source, cache_dir, numbers, safety_checker=safety_checker)
+        _limit_tokens(pipeline)
         place.arrange(
             pipeline,
             upcast_vae=family == "sdxl",
@@ -83,7 +84,7 @@ def load_model(
         load_seconds=time.perf_counter() - started,
         prompt_tokens=pipeline.tokenizer.model_max_length,
     )
-    log.info("model_loaded", version=info.version, family=family, seconds=info.load_seconds)
+    log.info("model_loaded", version=info.version, family=family, seconds=round(info.load_seconds, 3))
     return Model(pipeline=pipeline, info=info, device=target)
 
 
@@ -126,8 +127,9 @@ def _read(
     if path is None:  # pragma: no cover - _fetched gave it one
         raise ModelError(f"{source.id} has no path.")
     if source.single_file:
-        family, width = layout.single_file_family(path)
-        config: Path | None = layout.single_file_config(path, cache_dir, family, width)
+        kind = layout.single_file(path)
+        family = kind.family
+        config: Path | None = layout.single_file_config(path, cache_dir, kind)
     else:
         family, config = layout.folder_family(path), None
     # Imported late: these print about optional packages unless told before (_quieten), and a
@@ -155,7 +157,21 @@ def _read(
     if config is not None:
         return family, pipeline_class.from_single_file(path, config=str(config), **settings)
     settings["variant"] = layout.variant(path, half=dtype == torch.float16)
-    return family, pipeline_class.from_pretrained(path, use_safetensors=True, **settings)
+    pipeline = pipeline_class.from_pretrained(path, use_safetensors=True, **settings)
+    for part in ("text_encoder", "text_encoder_2"):
+        if (encoder := getattr(pipeline, part, None)) is not None:
+            layout.demand_weights(path / part, encoder.state_dict())
+    return family, pipeline
+
+
+def _limit_tokens(pipeline: Any) -> None:
+    """Let no tokenizer promise more than its encoder reads; without a setting it promises 1e30."""
+    for end in ("", "_2"):
+        encoder = getattr(pipeline, f"text_encoder{end}", None)
+        if encoder is not None:
+            tokenizer = getattr(pipeline, f"tokenizer{end}")
+            most = encoder.config.max_position_embeddings
+            tokenizer.model_max_length = min(tokenizer.model_max_length, most)
 
 
 def _no_safety_checker(source: Source) -> ModelError:
@@ -169,4 +185,6 @@ def _model_error(source: Source, error: Exception) -> ModelError:
             f"{source.id} does not fit into memory ({cause}). Use CPU_OFFLOAD=model, a smaller "
             "model, or end other programs that hold the GPU's memory ('nvidia-smi')."
         )
+    if "meta tensor" in cause:
+        cause = "it lacks weights that its configuration asks for."
     return ModelError(f"{source.id} cannot be loaded: {cause} Fetch the model again.")

@@ -1,6 +1,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,13 @@ import pytest
 from safetensors.numpy import save_file
 
 from service.diffusion import layout
-from service.diffusion.layout import folder_family, single_file_config, single_file_family, variant
+from service.diffusion.layout import (
+    SingleFile,
+    folder_family,
+    single_file,
+    single_file_config,
+    variant,
+)
 from service.errors import ModelError
 
 
@@ -98,6 +105,14 @@ def test_pickled_weights(copy: Path) -> None:
         folder_family(copy)
 
 
+def test_no_tokenizer(copy: Path) -> None:
+    """A tokenizer without its files is not taken for one that knows no word."""
+    shutil.rmtree(copy / "tokenizer")
+
+    with pytest.raises(ModelError, match="tokenizer has no vocabulary"):
+        folder_family(copy)
+
+
 @pytest.mark.parametrize("kept", [0, 4, 100, 2000])
 def test_truncated_weights(copy: Path, kept: int) -> None:
     """A file that is cut short, even behind its header, is found before it is loaded."""
@@ -153,6 +168,7 @@ def test_variant(tmp_path: Path, names: list[str], expected: str | None, *, half
     assert expected == variant(tmp_path, half=half)
 
 
+TINY = SingleFile(family="sd", text_width=32, unet_width=32)
 CROSS = layout.UNET_PREFIX + "input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"
 FIRST = layout.UNET_PREFIX + "input_blocks.0.0.weight"
 VAE = "first_stage_model.post_quant_conv.weight"
@@ -179,7 +195,7 @@ def test_single_file(tmp_path: Path, text: str, width: int, family: str) -> None
     """A single file's kind is read from the names and shapes in its header."""
     path = checkpoint(tmp_path / "model.safetensors", text=text, width=width)
 
-    assert (family, width) == single_file_family(path)
+    assert single_file(path) == SingleFile(family=family, text_width=width, unet_width=8)
 
 
 def test_single_file_for_inpainting(tmp_path: Path) -> None:
@@ -187,7 +203,7 @@ def test_single_file_for_inpainting(tmp_path: Path) -> None:
     path = checkpoint(tmp_path / "model.safetensors", channels=9, text="cond_stage_model.x")
 
     with pytest.raises(ModelError, match="inpainting"):
-        single_file_family(path)
+        single_file(path)
 
 
 def test_refiner(tmp_path: Path) -> None:
@@ -195,7 +211,7 @@ def test_refiner(tmp_path: Path) -> None:
     path = checkpoint(tmp_path / "model.safetensors", text="conditioner.embedders.0.model.x")
 
     with pytest.raises(ModelError, match="no text encoder of Stable Diffusion"):
-        single_file_family(path)
+        single_file(path)
 
 
 def test_lora(tmp_path: Path) -> None:
@@ -204,7 +220,7 @@ def test_lora(tmp_path: Path) -> None:
     save_file({"lora_unet_down_blocks_0": np.zeros((1,), np.float16)}, path)
 
     with pytest.raises(ModelError, match="no complete Stable Diffusion checkpoint"):
-        single_file_family(path)
+        single_file(path)
 
 
 def test_damaged_single_file(tmp_path: Path) -> None:
@@ -213,14 +229,14 @@ def test_damaged_single_file(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-1])
 
     with pytest.raises(ModelError, match="cut short or damaged"):
-        single_file_family(path)
+        single_file(path)
 
 
 def test_configuration_beside_a_single_file(folder: Callable[[str], Path], tmp_path: Path) -> None:
     """A single file's configuration may lie in a folder of the file's name."""
     beside = shutil.copytree(folder("sd"), tmp_path / "night-sky")
 
-    found = single_file_config(tmp_path / "night-sky.safetensors", tmp_path / "none", "sd", 32)
+    found = single_file_config(tmp_path / "night-sky.safetensors", tmp_path / "none", TINY)
 
     assert beside == found
 
@@ -229,10 +245,11 @@ def test_configuration_of_a_model_of_the_same_kind(
     folder: Callable[[str], Path], tmp_path: Path
 ) -> None:
     """A cached model of the same family and width lends its configuration."""
-    shutil.copytree(folder("sdxl"), tmp_path / "cache" / "a-sdxl")
+    for other in ("sdxl", "lcm", "tiny_vae"):
+        shutil.copytree(folder(other), tmp_path / "cache" / f"a-{other}")
     fitting = shutil.copytree(folder("sd"), tmp_path / "cache" / "org" / "b-sd")
 
-    assert fitting == single_file_config(tmp_path / "x", tmp_path / "cache", "sd", 32)
+    assert fitting == single_file_config(tmp_path / "x", tmp_path / "cache", TINY)
 
 
 def test_reference_configuration_first(
@@ -243,7 +260,7 @@ def test_reference_configuration_first(
     shutil.copytree(folder("sd"), tmp_path / "a")
     first = shutil.copytree(folder("sd"), tmp_path / "models--z--first" / "snapshots" / "abc")
 
-    assert first == single_file_config(tmp_path / "x", tmp_path, "sd", 32)
+    assert first == single_file_config(tmp_path / "x", tmp_path, TINY)
 
 
 @pytest.mark.parametrize(
@@ -252,4 +269,4 @@ def test_reference_configuration_first(
 def test_no_configuration(tmp_path: Path, width: int, cure: str) -> None:
     """Without a configuration the message gives the command that fetches it."""
     with pytest.raises(ModelError, match=f"its configuration is not here. Cure: {cure}"):
-        single_file_config(tmp_path / "x.safetensors", tmp_path, "sd", width)
+        single_file_config(tmp_path / "x.safetensors", tmp_path, replace(TINY, text_width=width))

@@ -1,0 +1,345 @@
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+from huggingface_hub import constants
+from safetensors.torch import load_file, save_file
+
+from service.diffusion import load, place
+from service.diffusion.catalog import Source, resolve
+from service.diffusion.generation import GenerationRequest, JobFinished, Picture
+from service.diffusion.load import Model, load_model
+from service.diffusion.step_loop import StepLoop
+from service.errors import ConfigError, ModelError
+from tests import tiny_models
+from tests.single_file import write_single_file
+
+REQUEST = GenerationRequest(prompt="a cat", width=16, height=16, steps=2, seed=5)
+HUB = Source(id="org/name", path=None, version="org/name")
+
+
+@pytest.fixture
+def copy(folder: Callable[[str], Path], tmp_path: Path) -> Path:
+    """Return a copy of the tiny SD model that a test may damage."""
+    return shutil.copytree(folder("sd"), tmp_path / "copy")
+
+
+def loaded(path: Path, **settings: Any) -> Model:
+    """Load a folder or a file as the service does."""
+    return load_model(resolve(str(path), path.parent), cache_dir=path.parent, **settings)
+
+
+def picture(model: Model) -> Picture:
+    """Make one picture."""
+    loop = StepLoop(model, batch_limit=1)
+    loop.add("a", REQUEST)
+    while loop.busy:
+        for outcome in loop.step():
+            if isinstance(outcome, JobFinished):
+                return outcome.pictures[0]
+    raise AssertionError("No picture was made.")
+
+
+def values(found: Picture) -> np.ndarray:
+    """Return a picture's values, wide enough to subtract."""
+    return np.frombuffer(found.pixels, np.uint8).astype(int)
+
+
+def test_what_is_loaded(copy: Path) -> None:
+    """A loaded model says what it is and where it computes."""
+    info = loaded(copy).info
+
+    assert (info.model_id, info.version, info.family) == (str(copy), "copy", "sd")
+    assert (info.device, info.gpu, info.dtype, info.demo) == ("cpu", False, "float32", False)
+    assert info.prompt_tokens == 77
+    assert info.load_seconds > 0
+
+
+def test_sdxl(folder: Callable[[str], Path]) -> None:
+    """An SDXL model is told by its own index."""
+    assert loaded(folder("sdxl")).info.family == "sdxl"
+
+
+def test_bfloat16(copy: Path) -> None:
+    """Another number format than the files' is converted to."""
+    model = loaded(copy, dtype="bfloat16")
+
+    assert model.info.dtype == "bfloat16"
+    assert model.pipeline.unet.dtype == torch.bfloat16
+    assert len(picture(model).pixels) == 16 * 16 * 3
+
+
+def test_half_precision_files_on_a_cpu(copy: Path) -> None:
+    """A model that is only there in half precision computes in single on a CPU."""
+    expected = picture(loaded(copy))
+    for path in list(copy.glob("*/*.safetensors")):
+        halved = {key: value.half() for key, value in load_file(path).items()}
+        save_file(halved, path.with_suffix(".fp16.safetensors"), metadata={"format": "pt"})
+        path.unlink()
+
+    model = loaded(copy)
+
+    assert model.pipeline.unet.dtype == torch.float32
+    assert abs(values(picture(model)) - values(expected)).mean() < 2
+
+
+def test_names_of_older_files(copy: Path) -> None:
+    """Files with the tensor names of the published SD 1.5 load like those of today."""
+    expected = picture(loaded(copy))
+    text = copy / "text_encoder" / "model.safetensors"
+    renamed = {
+        "text_model." + key.removeprefix("text_model."): value
+        for key, value in load_file(text).items()
+    }
+    renamed["text_model.embeddings.position_ids"] = torch.arange(77)[None]
+    save_file(renamed, text, metadata={"format": "pt"})
+    vae = copy / "vae" / "diffusion_pytorch_model.safetensors"
+    older = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+    tensors = load_file(vae)
+    for new, old in older.items():
+        tensors = {
+            key.replace(f"attentions.0.{new}.", f"attentions.0.{old}."): value
+            for key, value in tensors.items()
+        }
+    save_file(tensors, vae, metadata={"format": "pt"})
+
+    assert picture(loaded(copy)).pixels == expected.pixels
+
+
+def test_single_file(folder: Callable[[str], Path], tmp_path: Path) -> None:
+    """One file in the layout of CompVis makes the picture that the folder makes."""
+    shutil.copytree(folder("sd"), tmp_path / "cache" / "reference")
+    path = write_single_file(folder("sd"), tmp_path / "night-sky.safetensors")
+    source = resolve(str(path), tmp_path / "cache")
+
+    model = load_model(source, cache_dir=tmp_path / "cache")
+
+    assert (model.info.version, model.info.family) == ("night-sky", "sd")
+    assert picture(model).pixels == picture(loaded(folder("sd"))).pixels
+
+
+def test_single_file_that_lacks_weights(folder: Callable[[str], Path], tmp_path: Path) -> None:
+    """A single file without one of its tensors is not filled up with random numbers."""
+    shutil.copytree(folder("sd"), tmp_path / "night-sky")
+    path = write_single_file(folder("sd"), tmp_path / "night-sky.safetensors")
+    tensors = load_file(path)
+    del tensors["model.diffusion_model.out.2.weight"]
+    save_file(tensors, path)
+
+    with pytest.raises(ModelError, match="lacks weights"):
+        loaded(path)
+
+
+@pytest.mark.parametrize("part", ["unet", "vae", "text_encoder"])
+def test_missing_weight(copy: Path, part: str) -> None:
+    """A part without one of its tensors is not filled up with random numbers."""
+    (path,) = (copy / part).glob("*.safetensors")
+    tensors = load_file(path)
+    del tensors[min(tensors)]
+    save_file(tensors, path, metadata={"format": "pt"})
+
+    with pytest.raises(ModelError, match=r"lacks .*Fetch the model again"):
+        loaded(copy)
+
+
+def test_wrong_shape(copy: Path) -> None:
+    """Weights of another size than the configuration says are one line, not a traceback."""
+    path = copy / "unet" / "diffusion_pytorch_model.safetensors"
+    tensors = load_file(path)
+    tensors["conv_in.weight"] = tensors["conv_in.weight"][:3].clone()
+    save_file(tensors, path, metadata={"format": "pt"})
+
+    with pytest.raises(ModelError, match=r"conv_in\.weight expected shape") as caught:
+        loaded(copy)
+    assert "\n" not in caught.value.detail
+
+
+def test_tokenizer_without_a_limit(copy: Path) -> None:
+    """A tokenizer that states no longest prompt takes that of its text encoder."""
+    path = copy / "tokenizer" / "tokenizer_config.json"
+    settings = json.loads(path.read_text())
+    del settings["model_max_length"]
+    path.write_text(json.dumps(settings))
+
+    assert loaded(copy).info.prompt_tokens == 77
+
+
+def test_model_that_does_not_fit(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory that runs out while loading is told from a damaged model."""
+
+    def put(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nmore")
+
+    monkeypatch.setattr(place, "put", put)
+
+    with pytest.raises(ModelError, match=r"does not fit into memory \(CUDA out.*CPU_OFFLOAD"):
+        loaded(copy)
+
+
+def test_wrong_format_for_the_device(copy: Path) -> None:
+    """Settings that this machine cannot follow are reported before any weight is read."""
+    with pytest.raises(ConfigError, match="DTYPE=float16"):
+        loaded(copy, device="cpu", dtype="float16")
+    with pytest.raises(ConfigError, match="CPU_OFFLOAD=sequential"):
+        loaded(copy, device="cpu", cpu_offload="sequential")
+
+
+def test_threads(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The engine takes the CPU threads that it is given, and all of them if not told."""
+    asked: list[int] = []
+    monkeypatch.setattr(torch, "set_num_threads", asked.append)
+
+    loaded(copy, threads=0)
+    loaded(copy, threads=3)
+
+    assert asked == [3]
+
+
+def test_slices(copy: Path) -> None:
+    """What saves memory reaches the parts, and the picture stays the same up to rounding."""
+    expected = picture(loaded(copy))
+
+    model = loaded(copy, attention_slicing=True, vae_slicing=True, vae_tiling=True)
+
+    assert (model.pipeline.vae.use_slicing, model.pipeline.vae.use_tiling) == (True, True)
+    assert (abs(values(picture(model)) - values(expected)) <= 1).mean() >= 0.999
+
+
+def test_safety_checker_blacks_out(tmp_path: Path) -> None:
+    """A flagged picture is black and marked; without the checker it is the picture."""
+    path = tiny_models.build_with_safety_checker(tmp_path / "strict", strict=True)
+
+    flagged, plain = picture(loaded(path, safety_checker=True)), picture(loaded(path))
+
+    assert (flagged.unsafe, plain.unsafe) == (True, False)
+    assert not any(flagged.pixels)
+    assert len(flagged.pixels) == len(plain.pixels)
+    assert any(plain.pixels)
+
+
+def test_safety_checker_passes(tmp_path: Path) -> None:
+    """A picture that is not flagged is left as it is."""
+    path = tiny_models.build_with_safety_checker(tmp_path / "lenient", strict=False)
+
+    checked, plain = picture(loaded(path, safety_checker=True)), picture(loaded(path))
+
+    assert checked == plain
+
+
+@pytest.mark.parametrize("kind", ["sd", "sdxl"])
+def test_no_safety_checker(folder: Callable[[str], Path], kind: str) -> None:
+    """A safety checker that the model does not have is not silently left out."""
+    with pytest.raises(ModelError, match=r"SAFETY_CHECKER=true, but .* has none"):
+        loaded(folder(kind), safety_checker=True)
+
+
+def test_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """HF_HUB_OFFLINE forbids the download, and the message says how to bring the model here."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+    with pytest.raises(ModelError, match=r"HF_HUB_OFFLINE=1 .*hf download org/name --cache-dir"):
+        load_model(HUB, cache_dir=tmp_path)
+
+
+@pytest.fixture
+def downloads(copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """Stand in for the hub: the tiny model, which has no half-precision files."""
+    snapshot = copy.rename(tmp_path / "451f4fe16113bff5")
+    asked: list[dict[str, Any]] = []
+
+    def download(_name: str, **settings: Any) -> str:
+        asked.append(settings)
+        if settings.get("variant"):
+            raise ValueError("no such modeling files are available")
+        return str(snapshot)
+
+    monkeypatch.setattr(DiffusionPipeline, "download", download)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    return asked
+
+
+def test_download(downloads: list[dict[str, Any]], tmp_path: Path) -> None:
+    """A hub model that is not here is fetched, safetensors only, and named by its commit."""
+    model = load_model(HUB, cache_dir=tmp_path)
+
+    assert model.info.version == "org/name@451f4fe"
+    assert downloads == [{"cache_dir": tmp_path, "use_safetensors": True, "variant": None}]
+
+
+def test_download_for_a_gpu(
+    downloads: list[dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For half precision the half-sized files are asked for first, if the hub has them."""
+    monkeypatch.setattr(place, "chosen_dtype", lambda *_: torch.float16)
+
+    model = load_model(HUB, cache_dir=tmp_path)
+
+    assert model.info.dtype == "float16"
+    assert [settings.get("variant") for settings in downloads] == ["fp16", None]
+
+
+@pytest.mark.usefixtures("downloads")
+def test_failed_download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hub that does not answer is one line."""
+
+    def fail(_name: str, **_: Any) -> str:
+        raise OSError("We couldn't connect to the hub.\nmore")
+
+    monkeypatch.setattr(DiffusionPipeline, "download", fail)
+
+    with pytest.raises(ModelError, match="org/name cannot be loaded: We couldn't connect") as it:
+        load_model(HUB, cache_dir=tmp_path)
+    assert "\n" not in it.value.detail
+
+
+@pytest.mark.usefixtures("downloads")
+def test_local_models_never_ask_the_network(
+    folder: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A local path is loaded without a single connection."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("A connection was opened.")
+
+    monkeypatch.setattr("socket.socket.connect", refuse)
+    monkeypatch.setattr("socket.getaddrinfo", refuse)
+
+    assert loaded(folder("sd")).info.family == "sd"
+
+
+def test_torch_stays_out_of_the_catalog() -> None:
+    """The side without torch can list models and read requests."""
+    code = (
+        "import sys; import service.diffusion.catalog, service.diffusion.generation; "
+        "print(sorted({'torch', 'diffusers', 'transformers', 'numpy'} & set(sys.modules)))"
+    )
+    root = str(Path(load.__file__).parents[2])
+
+    found = subprocess.run(
+        [sys.executable, "-c", code],
+        check=True,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": root},
+    )
+
+    assert found.stdout.strip() == "[]"
+
+
+def test_the_same_model_twice(folder: Callable[[str], Path]) -> None:
+    """Loading again gives the same pictures: nothing is left to chance."""
+    first, second = loaded(folder("sd")), loaded(folder("sd"))
+
+    assert picture(first) == picture(second)
+    assert replace(first.info, load_seconds=0) == replace(second.info, load_seconds=0)
