@@ -5,6 +5,7 @@ import base64
 import io
 import json
 import threading
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from PIL import Image
 
 from service.diffusion.generation import GenerationRequest
 from service.engine.fake import FakeEngine, gradient
-from service.http import generate, pictures
+from service.http import generate, middlewares, pictures
 from service.http.keys import METRICS
 
 BODY: dict[str, Any] = {"prompt": "a boat", "width": 320, "height": 256, "steps": 3, "seed": 42}
@@ -188,13 +189,22 @@ async def test_a_client_that_hangs_up_in_the_queue_never_reaches_the_gpu(serve, 
     assert outcomes(client) == {"succeeded": 2, "client_gone": 1}
 
 
-async def test_a_late_request_frees_the_gpu(serve):
+async def test_a_late_request_frees_the_gpu(serve, monkeypatch):
     """408, and the job leaves the batch as timed out."""
+    deadlines = []
+
+    def timeout(seconds: float) -> asyncio.Timeout:
+        deadlines.append(asyncio.timeout(seconds))
+        return deadlines[-1]
+
+    monkeypatch.setattr(middlewares, "asyncio", SimpleNamespace(timeout=timeout))
     engine = FakeEngine(step_seconds=None)
-    client = await serve(engine, request_timeout_seconds=0.01)
-    async with client.post("/generate", json=BODY) as answer:
-        assert answer.status == 408
-    await engine.jobs(0)
+    client = await serve(engine)
+    asked = asyncio.create_task(client.post("/generate", json=BODY))
+    (job_id,) = await engine.jobs(1)
+    deadlines[0].reschedule(asyncio.get_running_loop().time())
+    assert (await asked).status == 408
+    assert ([job_id], 0) == (engine.cancelled, len(engine.batch))
     assert outcomes(client) == {"timed_out": 1}
 
 
