@@ -10,6 +10,7 @@ import asyncio
 import sys
 import time
 from statistics import quantiles
+from typing import Any
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -19,7 +20,7 @@ PROBE_INTERVAL_SECONDS = 0.005
 LIMIT_SECONDS = 300.0
 
 
-async def probe(session: aiohttp.ClientSession, until: "asyncio.Future[object]") -> list[float]:
+async def probe(session: aiohttp.ClientSession, until: "asyncio.Future[Any]") -> list[float]:
     """Ask for /health again and again until ``until`` is done; return seconds per answer."""
     taken = []
     while not until.done():

@@ -53,9 +53,11 @@ def load(config: Config) -> "tuple[StepLoop, EngineReady]":
         ServiceError: the model cannot be loaded, with the cure.
 
     """
-    # torch reads it once, when it first looks for GPUs.
+    # torch reads both once, when it first looks for GPUs. The order is NVML's, which the
+    # service reads the GPU by; CUDA's own puts the fastest card first.
+    os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
     os.environ["CUDA_VISIBLE_DEVICES"] = config.cuda_visible_devices
-    from service.diffusion import catalog  # noqa: PLC0415 - torch must wait for the line above
+    from service.diffusion import catalog  # noqa: PLC0415 - torch must wait for the lines above
     from service.diffusion.load import load_model  # noqa: PLC0415
     from service.diffusion.memory import memory_use  # noqa: PLC0415
     from service.diffusion.step_loop import StepLoop  # noqa: PLC0415

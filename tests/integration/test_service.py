@@ -5,12 +5,15 @@ import base64
 import io
 import os
 import signal
+from typing import Any
 
 import aiohttp
 import pytest
 from PIL import Image
 
 from tests.service_process import WAIT_SECONDS, ServiceProcess, running_service
+
+Report = dict[str, Any]
 
 SMALL = {"prompt": "A cozy cabin in the woods", "width": 256, "height": 256, "steps": 6, "seed": 1}
 LONG = {**SMALL, "width": 512, "height": 512, "steps": 50}
@@ -34,21 +37,21 @@ def session(service: ServiceProcess) -> aiohttp.ClientSession:
     return aiohttp.ClientSession(service.url, timeout=aiohttp.ClientTimeout(total=WAIT_SECONDS))
 
 
-async def generate(client: aiohttp.ClientSession, **fields: object) -> tuple[int, dict]:
+async def generate(client: aiohttp.ClientSession, **fields: object) -> tuple[int, Report]:
     async with client.post("/generate", json={**SMALL, **fields}) as answer:
         return answer.status, await answer.json(content_type=None)
 
 
-async def health(client: aiohttp.ClientSession) -> dict:
+async def health(client: aiohttp.ClientSession) -> Report:
     async with client.get("/health") as answer:
-        return await answer.json()
+        return dict(await answer.json())
 
 
-def picture(body: dict) -> Image.Image:
+def picture(body: Report) -> Image.Image:
     return Image.open(io.BytesIO(base64.b64decode(body["image_base64"])))
 
 
-async def logged(service: ServiceProcess, event: str, *, count: int = 1) -> dict:
+async def logged(service: ServiceProcess, event: str, *, count: int = 1) -> Report:
     """Wait for a log line without holding up the event loop."""
     return await asyncio.to_thread(service.logged, event, count=count)
 

@@ -8,7 +8,7 @@ from service.config import Config
 from service.diffusion.generation import GenerationRequest, JobCancelled, JobFinished
 from service.engine import process
 from service.engine.base import EngineState
-from service.engine.messages import EngineExited, EngineFailed, EngineReady
+from service.engine.messages import EngineExited, EngineFailed, EngineReady, Event
 from service.engine.process import ProcessEngine
 from tests.unit.engine import children
 
@@ -20,7 +20,7 @@ class Heard:
     """What the engine told, one event after the other."""
 
     def __init__(self) -> None:
-        self.events: asyncio.Queue = asyncio.Queue()
+        self.events: asyncio.Queue[Event] = asyncio.Queue()
 
     async def next(self):
         return await asyncio.wait_for(self.events.get(), WAIT_SECONDS)
@@ -43,6 +43,11 @@ async def engine(heard):
     assert isinstance(await heard.next(), EngineReady)
     yield started
     await started.stop()
+
+
+def exit_code(engine: ProcessEngine) -> int | None:
+    assert engine._process is not None
+    return engine._process.exitcode
 
 
 def request(prompt: str) -> GenerationRequest:
@@ -95,7 +100,7 @@ async def test_a_model_that_cannot_be_loaded_is_not_tried_again(heard):
 async def test_stopping_ends_the_child(engine):
     """After a stop the child is gone."""
     await engine.stop()
-    assert engine._process.exitcode == 0
+    assert exit_code(engine) == 0
 
 
 async def test_a_child_that_does_not_listen_is_killed(heard, monkeypatch):
@@ -105,7 +110,7 @@ async def test_a_child_that_does_not_listen_is_killed(heard, monkeypatch):
     await engine.start(heard)
     await heard.next()
     await engine.stop()
-    assert engine._process.exitcode == -9
+    assert exit_code(engine) == -9
 
 
 async def test_a_stop_before_the_model_is_loaded_ends_the_child(heard, monkeypatch):
@@ -114,7 +119,7 @@ async def test_a_stop_before_the_model_is_loaded_ends_the_child(heard, monkeypat
     engine = ProcessEngine(CONFIG, entry=children.stubborn)
     await engine.start(heard)
     await engine.stop()
-    assert engine._process.exitcode == -9
+    assert exit_code(engine) == -9
 
 
 def test_repeated_crashes_wait_longer_each_time():

@@ -1,6 +1,7 @@
 """The engine's side of the pipe, over a step loop of paper."""
 
 import multiprocessing
+from typing import Any, cast
 
 import pytest
 
@@ -30,9 +31,9 @@ class PaperLoop:
         if self.left.pop(job_id, None):
             self.cancelled.append(job_id)
 
-    def step(self) -> list:
+    def step(self) -> list[Any]:
         self._between_steps()
-        outcomes: list = [JobCancelled(job_id=job_id) for job_id in self.cancelled]
+        outcomes: list[Any] = [JobCancelled(job_id=job_id) for job_id in self.cancelled]
         self.cancelled.clear()
         for job_id in list(self.left):
             self.left[job_id] -= 1
@@ -52,7 +53,7 @@ def pipe():
     theirs.close()
 
 
-def received(connection) -> list:
+def received(connection) -> list[Any]:
     events = []
     while connection.poll(0):
         events.append(connection.recv())
@@ -62,9 +63,11 @@ def received(connection) -> list:
 def test_a_job_is_stepped_until_it_is_finished(pipe):
     """Every step is reported, and the end is."""
     ours, theirs = pipe
-    loop = PaperLoop(between_steps=lambda: ours.send(Shutdown()) if loop.left == {"a": 1} else None)
+    loop: PaperLoop = PaperLoop(
+        between_steps=lambda: ours.send(Shutdown()) if loop.left == {"a": 1} else None
+    )
     ours.send(Generate(job_id="a", request=REQUEST))
-    worker.work(theirs, loop)
+    worker.work(theirs, cast("Any", loop))
     assert [type(event).__name__ for event in received(ours)] == [
         "Stepped",
         "Stepped",
@@ -78,7 +81,7 @@ def test_a_cancel_is_seen_before_the_next_step(pipe):
     commands = iter([Cancel(job_id="a"), Shutdown()])
     loop = PaperLoop(between_steps=lambda: ours.send(next(commands)))
     ours.send(Generate(job_id="a", request=REQUEST))
-    worker.work(theirs, loop)
+    worker.work(theirs, cast("Any", loop))
     assert [type(event).__name__ for event in received(ours)] == ["Stepped", "JobCancelled"]
 
 
@@ -88,7 +91,7 @@ def test_a_job_joins_between_two_steps_of_another(pipe):
     commands = iter([Generate(job_id="b", request=REQUEST), Shutdown()])
     loop = PaperLoop(between_steps=lambda: ours.send(next(commands)))
     ours.send(Generate(job_id="a", request=REQUEST))
-    worker.work(theirs, loop)
+    worker.work(theirs, cast("Any", loop))
     assert loop.left == {"b": 1}
     assert JobFinished(job_id="a", pictures=()) in received(ours)
 
@@ -98,4 +101,4 @@ def test_the_engine_leaves_when_the_service_is_gone(pipe):
     ours, theirs = pipe
     ours.close()
     with pytest.raises((EOFError, OSError)):
-        worker.work(theirs, PaperLoop())
+        worker.work(theirs, cast("Any", PaperLoop()))
