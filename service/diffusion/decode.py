@@ -9,7 +9,6 @@ from service.diffusion.load import Model
 from service.errors import GenerationFailed
 
 
-@torch.inference_mode()
 def decode(model: Model, latents: torch.Tensor, seed: int) -> Picture:
     """Decode one picture's latents ``[1, channels, height, width]``.
 

@@ -81,7 +81,6 @@ class StepLoop:
         if task is not None:
             self._outcomes.append(JobCancelled(job_id=job_id, steps_done=task.steps_done))
 
-    @torch.inference_mode()
     def step(self) -> list[Outcome]:
         """Decode one finished picture or move one batch by one step; report what happened.
 
@@ -94,12 +93,13 @@ class StepLoop:
         places = [place for task in self._tasks.values() for place in task.places]
         finished = [place for place in places if place.finished]
         moving = [place for place in places if not place.finished]
-        if finished and not (self._decoded_last and moving):
-            self._decode(finished[0])
-            self._decoded_last = True
-        elif moving:
-            self._denoise(next_batch(moving, self._limits, self._clock))
-            self._decoded_last = False
+        with self._model.without_gradients():
+            if finished and not (self._decoded_last and moving):
+                self._decode(finished[0])
+                self._decoded_last = True
+            elif moving:
+                self._denoise(next_batch(moving, self._limits, self._clock))
+                self._decoded_last = False
         outcomes, self._outcomes = self._outcomes, []
         return outcomes
 

@@ -1,4 +1,4 @@
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
@@ -7,6 +7,13 @@ import torch
 from service.diffusion.decode import decode
 from service.diffusion.load import Model
 from service.errors import GenerationFailed
+
+
+@pytest.fixture(autouse=True)
+def no_gradients() -> Iterator[None]:
+    """Decode as the step loop does."""
+    with torch.inference_mode():
+        yield
 
 
 def latents(channels: int = 4) -> torch.Tensor:
@@ -22,10 +29,9 @@ def test_pixels_are_those_of_diffusers(
 ) -> None:
     """Both kinds of VAE give, byte by byte, what diffusers' image processor gives."""
     pipeline = model(kind).pipeline
-    with torch.inference_mode():
-        scaled = latents(channels) / pipeline.vae.config.scaling_factor
-        image = pipeline.vae.decode(scaled, return_dict=False)[0]
-        (expected,) = pipeline.image_processor.postprocess(image, output_type="pil")
+    scaled = latents(channels) / pipeline.vae.config.scaling_factor
+    image = pipeline.vae.decode(scaled, return_dict=False)[0]
+    (expected,) = pipeline.image_processor.postprocess(image, output_type="pil")
 
     picture = decode(model(kind), latents(channels), seed=7)
 

@@ -1,4 +1,4 @@
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import pytest
@@ -13,7 +13,7 @@ REQUEST = GenerationRequest(prompt="a cat", negative_prompt="a dog", width=32, h
 
 
 @pytest.fixture(autouse=True)
-def no_gradients():
+def no_gradients() -> Iterator[None]:
     """Encode as the step loop does."""
     with torch.inference_mode():
         yield
