@@ -92,6 +92,10 @@ def put(pipeline: Any, device: torch.device, cpu_offload: str) -> None:
         pipeline.enable_sequential_cpu_offload(device=device)
     else:
         pipeline.to(device)
+    if device.type == "cpu":
+        # Channels last: on a CPU AutoencoderTiny decodes in half the time, AutoencoderKL 7 %
+        # faster; the UNet gains nothing. On a GPU it is unmeasured, and left alone.
+        pipeline.vae.to(memory_format=torch.channels_last)
 
 
 def _demand_kernels(device: torch.device) -> None:

@@ -155,3 +155,12 @@ def test_where_the_parts_go(offload: str, call: tuple[object, ...]) -> None:
     place.put(recorder, GPU, offload)
 
     assert recorder.calls == [call]
+
+
+def test_cpu_decodes_channels_last() -> None:
+    """On a CPU the VAE is laid out in the way in which it decodes faster."""
+    recorder = Recorder()
+
+    place.put(recorder, CPU, "none")
+
+    assert recorder.calls == [("to", CPU), ("to", torch.channels_last)]
