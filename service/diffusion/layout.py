@@ -54,12 +54,10 @@ def folder_family(folder: Path) -> str:
         ModelError: it is another kind of model, or a part is missing or damaged.
 
     """
+    family = index_family(folder)
     index = catalog.index(folder)
-    kind = str(index["_class_name"])
-    if kind not in FAMILIES:
-        raise ModelError(f"{folder} is a {kind}. {SUPPORTED}")
     for part, classes in PARTS.items():
-        if part == "text_encoder_2" and FAMILIES[kind] == "sd":
+        if part == "text_encoder_2" and family == "sd":
             continue
         _demand_part(folder, part, index.get(part), classes)
         tokenizer = part.replace("text_encoder", "tokenizer")
@@ -75,6 +73,19 @@ def folder_family(folder: Path) -> str:
     noise = str(read_config(folder / "scheduler" / "scheduler_config.json").get("_class_name", ""))
     if noise.startswith(FOREIGN_NOISE):
         raise ModelError(f"{folder} needs {noise}, which is not supported. {SUPPORTED}")
+    return family
+
+
+def index_family(folder: Path) -> str:
+    """Return ``sd`` or ``sdxl`` by ``model_index.json`` alone.
+
+    Raises:
+        ModelError: it is another kind of model.
+
+    """
+    kind = catalog.pipeline_class(folder)
+    if kind not in FAMILIES:
+        raise ModelError(f"{folder} is a {kind}. {SUPPORTED}")
     return FAMILIES[kind]
 
 

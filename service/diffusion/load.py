@@ -11,7 +11,7 @@ import diffusers.utils.logging
 import structlog
 import torch
 import transformers.utils.logging
-from huggingface_hub import constants
+from huggingface_hub import constants, hf_hub_download
 
 from service.diffusion import catalog, layout, place
 from service.diffusion.catalog import Source
@@ -117,6 +117,9 @@ def _fetched(source: Source, cache_dir: Path, *, half: bool) -> Source:
         )
     from diffusers.pipelines.pipeline_utils import DiffusionPipeline  # noqa: PLC0415 - see _read
 
+    # Some kilobytes that tell whether the gigabytes are worth fetching.
+    index = hf_hub_download(source.id, catalog.INDEX, cache_dir=cache_dir)
+    layout.index_family(Path(index).parent)
     log.info("model_download_started", model_id=source.id)
     settings = {"cache_dir": cache_dir, "use_safetensors": True}
     try:

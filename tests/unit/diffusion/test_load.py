@@ -279,6 +279,7 @@ def downloads(copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> li
         return str(snapshot)
 
     monkeypatch.setattr(DiffusionPipeline, "download", download)
+    monkeypatch.setattr(load, "hf_hub_download", lambda _name, file, **_: str(snapshot / file))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     return asked
@@ -302,6 +303,19 @@ def test_download_for_a_gpu(
 
     assert model.info.dtype == "float16"
     assert [settings.get("variant") for settings in downloads] == ["fp16", None]
+
+
+def test_other_kinds_are_not_downloaded(
+    downloads: list[dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A hub model of another kind is refused before its gigabytes are fetched."""
+    index = tmp_path / "model_index.json"
+    index.write_text('{"_class_name": "FluxPipeline"}')
+    monkeypatch.setattr(load, "hf_hub_download", lambda *_, **__: str(index))
+
+    with pytest.raises(ModelError, match="is a FluxPipeline"):
+        load_model(HUB, cache_dir=tmp_path)
+    assert downloads == []
 
 
 @pytest.mark.usefixtures("downloads")
