@@ -145,7 +145,7 @@ def single_file_config(path: Path, cache_dir: Path, kind: SingleFile) -> Path:
         if (folder / catalog.INDEX).is_file() and _fits(folder, kind):
             return folder
     fetch = (
-        f"hf download {reference} --include '*.json' '*.txt' --cache-dir {cache_dir}"
+        f"hf download {reference} --include '*.json' --include '*.txt' --cache-dir {cache_dir}"
         if reference
         else f"put the model's *.json and tokenizer files into {path.with_suffix('')}"
     )

@@ -112,8 +112,8 @@ def _fetched(source: Source, cache_dir: Path, *, half: bool) -> Source:
         return source
     if constants.HF_HUB_OFFLINE or os.environ.get("HF_HUB_OFFLINE", "").lower() in {"1", "true"}:
         raise ModelError(
-            f"{source.id} is not in {cache_dir} and HF_HUB_OFFLINE=1 forbids to fetch it. Fetch "
-            f"it where there is a network: hf download {source.id} --cache-dir {cache_dir}"
+            f"{source.id} is not in {cache_dir} and HF_HUB_OFFLINE=1 forbids to fetch it. Start "
+            "once with a network, or copy that folder from a machine that did."
         )
     from diffusers.pipelines.pipeline_utils import DiffusionPipeline  # noqa: PLC0415 - see _read
 
