@@ -53,6 +53,7 @@ class ProcessEngine(Engine):
         self._entry = entry
         self._process: SpawnProcess | None = None
         self._connection: Connection[Command, Event] | None = None
+        self._reader: threading.Thread | None = None
         self._listener: Listener = _ignore
         self._crashes_in_a_row = 0
         self._stopping = False
@@ -77,8 +78,11 @@ class ProcessEngine(Engine):
             self._restart.cancel()
             await asyncio.gather(self._restart, return_exceptions=True)
         self._send(Shutdown())
-        if self._process is not None:
-            await asyncio.to_thread(_end, self._process)
+        if self._process is not None and self._reader is not None:
+            await asyncio.to_thread(self._reader.join, STOP_SECONDS)
+            if self._reader.is_alive():
+                self._process.kill()
+                await asyncio.to_thread(self._reader.join)
 
     def generate(self, job_id: str, request: GenerationRequest) -> None:
         """Let a job join the running batch before the next step."""
@@ -102,12 +106,13 @@ class ProcessEngine(Engine):
         await asyncio.to_thread(process.start)
         theirs.close()  # Else the end of the child would not end the pipe.
         self._process, self._connection = process, ours
-        threading.Thread(
+        self._reader = threading.Thread(
             target=self._read,
             args=(ours, process, asyncio.get_running_loop()),
             name="engine-reader",
             daemon=True,
-        ).start()
+        )
+        self._reader.start()
         log.info("engine_started", pid=process.pid)
 
     def _read(
@@ -116,13 +121,17 @@ class ProcessEngine(Engine):
         process: SpawnProcess,
         loop: asyncio.AbstractEventLoop,
     ) -> None:
-        """Carry events to the event loop until the child ends; runs on a thread."""
+        """Carry events to the event loop until the child ends; runs on a thread.
+
+        Nobody else waits for the process: of two who do, one may find it gone without
+        its exit code.
+        """
+        with contextlib.suppress(EOFError, OSError, RuntimeError):
+            while True:
+                loop.call_soon_threadsafe(self._deliver, connection.recv())
+        process.join()
+        connection.close()
         with contextlib.suppress(RuntimeError):  # The loop is closed: nobody listens.
-            with contextlib.suppress(EOFError, OSError):
-                while True:
-                    loop.call_soon_threadsafe(self._deliver, connection.recv())
-            process.join()
-            connection.close()
             loop.call_soon_threadsafe(self._ended, process)
 
     def _deliver(self, event: Event) -> None:
@@ -155,10 +164,3 @@ class ProcessEngine(Engine):
 
 def _ignore(event: Event) -> None:
     """Hear an event before anyone listens."""
-
-
-def _end(process: SpawnProcess) -> None:
-    process.join(STOP_SECONDS)
-    if process.is_alive():
-        process.kill()
-        process.join()
