@@ -16,7 +16,7 @@ import torch
 
 from service.config import SAMPLERS
 from service.diffusion import catalog
-from service.diffusion.generation import GenerationRequest, JobFailed, JobFinished
+from service.diffusion.generation import GenerationRequest, JobFailed, JobFinished, Stepped
 from service.diffusion.load import Model, load_model
 from service.diffusion.samplers import build
 from service.diffusion.step_loop import StepLoop
@@ -70,18 +70,28 @@ def from_diffusers(model: Model, request: GenerationRequest) -> list[np.ndarray]
     return [np.asarray(picture) for picture in pictures]
 
 
-def finish(loop: StepLoop, job_id: str) -> list[np.ndarray]:
-    """Run the loop until it is empty; return one job's pictures."""
+def finish(loop: StepLoop, job_id: str, *, shared: int = 0) -> list[np.ndarray]:
+    """Run the loop until it is empty; return one job's pictures.
+
+    Raises:
+        RuntimeError: a job failed, or fewer than ``shared`` of the job's steps had company.
+
+    """
     found: list[np.ndarray] = []
+    in_company = 0
     while loop.busy:
         for outcome in loop.step():
             if isinstance(outcome, JobFailed):
                 raise RuntimeError(outcome.detail)  # noqa: TRY004 - no wrong type of argument
+            if isinstance(outcome, Stepped) and job_id in outcome.progress:
+                in_company += len(outcome.progress) > 1
             if isinstance(outcome, JobFinished) and outcome.job_id == job_id:
                 found = [
                     np.frombuffer(picture.pixels, np.uint8).reshape(picture.height, -1, 3)
                     for picture in outcome.pictures
                 ]
+    if in_company < shared:
+        raise RuntimeError(f"Only {in_company} steps were shared.")
     return found
 
 
@@ -113,7 +123,7 @@ def in_company(model: Model, request: GenerationRequest) -> list[np.ndarray]:
     loop.add("unguided", others["unguided"])
     loop.step()
     loop.cancel("leaver")
-    return finish(loop, "request")
+    return finish(loop, "request", shared=1)
 
 
 def rows(model: Model, request: GenerationRequest) -> list[str]:
