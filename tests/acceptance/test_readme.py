@@ -1,0 +1,110 @@
+"""What the README says is so: its commands run, its tables are current."""
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from prometheus_client import generate_latest
+
+from service.config import Config, table
+from service.telemetry.metrics import Metrics
+from tests.service_process import running_service
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+ADDRESS = "http://127.0.0.1:8000"
+
+
+def blocks(language: str) -> list[str]:
+    """Return the code blocks of a language."""
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+def block(language: str, containing: str) -> str:
+    """Return the one code block that contains a text."""
+    (found,) = [each for each in blocks(language) if containing in each]
+    return found
+
+
+@pytest.fixture(scope="module")
+def service():
+    """Start a service with the demo model."""
+    with running_service() as started:
+        yield started
+
+
+def run(command: list[str], folder: Path) -> None:
+    """Run a program and show what it said if it fails."""
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def demand(program: str) -> str:
+    """Return a program's path, or skip."""
+    if (path := shutil.which(program)) is None:
+        pytest.skip(f"{program} is not installed; the README shows it to those who have it")
+    return path
+
+
+def test_the_curl_line_writes_a_picture(service, tmp_path):
+    """The README's first request gives a PNG of 512x512."""
+    demand("curl")
+    command = block("sh", "curl").replace(ADDRESS, service.url)
+    run(["bash", "-ec", command], tmp_path)
+    assert Image.open(tmp_path / "cabin.png").size == (512, 512)
+
+
+def test_the_python_client_writes_a_picture(service, tmp_path):
+    """The Python lines run as they stand."""
+    code = block("python", "requests").replace(ADDRESS, service.url)
+    run([sys.executable, "-c", code], tmp_path)
+    assert Image.open(tmp_path / "robot.png").size == (512, 512)
+
+
+def test_the_javascript_client_writes_a_picture(service, tmp_path):
+    """The JavaScript lines run in Node as they stand."""
+    node = demand("node")
+    code = block("js", "fetch").replace(ADDRESS, service.url)
+    run([node, "-e", f"(async () => {{{code}}})()"], tmp_path)
+    assert Image.open(tmp_path / "lake.png").size == (768, 512)
+
+
+def test_the_command_line_writes_a_picture(tmp_path):
+    """The line that needs no server writes its picture."""
+    command = block("sh", "sd-api generate").replace(
+        ".venv/bin/sd-api", f"{sys.executable} -m service"
+    )
+    run(["bash", "-ec", command], tmp_path)
+    assert Image.open(tmp_path / "sunset.png").size == (512, 512)
+
+
+def test_the_table_of_settings_is_current():
+    """`scripts/settings_table.py` has been run since the settings last changed."""
+    assert table() in README
+
+
+def test_the_defaults_of_a_request_are_those_of_the_settings():
+    """The table of fields shows what the settings say."""
+    config = Config()
+    assert f"| `steps` | {config.default_steps} | 1-{config.max_steps} |" in README
+    assert f"| `guidance_scale` | {config.default_guidance_scale} |" in README
+    assert f"| {config.default_size} | {config.min_size}-{config.max_size}, multiples" in README
+    assert f"| `num_images` | 1 | 1-{config.max_images}" in README
+    assert f"1-{config.max_prompt_chars} characters" in README
+
+
+def test_every_metric_that_is_named_exists():
+    """No series in the README is misspelt; the GPU's own are there only with a GPU."""
+    known = generate_latest(Metrics().registry).decode() + "sd_gpu_memory_used_bytes"
+    named = set(re.findall(r"`(sd_[a-z_]+)", README))
+    assert sorted(name for name in named if name not in known) == []
+
+
+def test_every_link_to_a_file_leads_somewhere():
+    """Files and folders that the README links to are there."""
+    links = re.findall(r"\]\((?!http)([^)#]+)\)", README)
+    assert [link for link in links if not (ROOT / link).exists()] == []
