@@ -1,6 +1,9 @@
 """A supersampled drawing surface with local coordinates."""
 
+# ruff: noqa: PLR0917 - a shape has that many measures
+
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -37,7 +40,9 @@ class Canvas:
         if y1 <= y0:
             return
         at = np.linspace(0, len(stops) - 1, y1 - y0)
-        rows = np.stack([np.interp(at, range(len(stops)), [s[c] for s in stops]) for c in range(3)], 1)
+        rows = np.stack(
+            [np.interp(at, range(len(stops)), [s[c] for s in stops]) for c in range(3)], 1
+        )
         strip = Image.fromarray(rows.round().astype(np.uint8)[:, None, :])
         self.image.paste(strip.resize((int(self.w), y1 - y0), Image.Resampling.NEAREST), (0, y0))
 
@@ -49,7 +54,9 @@ class Canvas:
         """Fill an ellipse around x, y."""
         self.pen.ellipse((x - rx, y - ry, x + rx, y + ry), fill=colour)
 
-    def rectangle(self, x0: float, y0: float, x1: float, y1: float, colour: Colour, r: float = 0) -> None:
+    def rectangle(
+        self, x0: float, y0: float, x1: float, y1: float, colour: Colour, r: float = 0
+    ) -> None:
         """Fill a rectangle with corners rounded by r."""
         box = (min(x0, x1), min(y0, y1), max(x0, x1), max(y0, y1))
         self.pen.rounded_rectangle(box, radius=r, fill=colour)
@@ -61,7 +68,9 @@ class Canvas:
     def glow(self, x: float, y: float, radius: float, colour: Colour, strength: float) -> None:
         """Lay a soft light around x, y."""
         size = max(2, round(2 * radius))
-        mask = _halo(1.6).resize((size, size), Image.Resampling.BILINEAR).point(lambda v: v * strength)
+        mask = (
+            _halo(1.6).resize((size, size), Image.Resampling.BILINEAR).point(lambda v: v * strength)
+        )
         self.image.paste(colour, (round(x - radius), round(y - radius)), mask)
 
     def finish(self) -> Image.Image:
@@ -69,12 +78,18 @@ class Canvas:
         return self.image.reduce(SCALE)
 
 
+@dataclass(frozen=True)
 class Local:
-    """Local coordinates on a canvas: origin at the foot of a subject, y up."""
+    """Local coordinates on a canvas: origin at the foot of a subject, y up, in units of size."""
 
-    def __init__(self, canvas: Canvas, x: float, y: float, size: float, flip: float = 1.0) -> None:
-        """Place the origin at x, y; one unit is size canvas pixels."""
-        self.canvas, self.x, self.y, self.size, self.flip = canvas, x, y, size, flip
+    canvas: Canvas
+    x: float
+    y: float
+    size: float
+    flip: float
+    """1, or -1 for a mirrored subject."""
+    dark: bool
+    """Whether windows are lit and mushrooms glow brightly."""
 
     def at(self, x: float, y: float) -> Point:
         """Canvas position of a local point."""

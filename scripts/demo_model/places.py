@@ -1,4 +1,6 @@
-"""Skies and the nine places, drawn in layers from far to near."""
+"""The nine places, drawn in layers from far to near."""
+
+# ruff: noqa: PLR0917, PLR2004 - drawing is made of proportions
 
 from collections.abc import Callable
 
@@ -6,84 +8,19 @@ import numpy as np
 
 from .canvas import Canvas
 from .palette import Colour, Light, darker, lighter, lit, mix
+from .plants import blossom, cactus, pine, pines
 
 Rng = np.random.Generator
 
 
-def sky(c: Canvas, light: Light, time: str, horizon: float, rng: Rng) -> None:
-    """Draw the sky with its sun, moon, stars, clouds or lightning."""
-    u = c.unit
-    c.gradient(0, horizon + 2, light.sky)
-    side = float(rng.choice([-1.0, 1.0]))
-    x = c.w / 2 + side * rng.uniform(0.18, 0.32) * c.w
-    if time == "sunset":
-        x = c.w / 2 + side * rng.uniform(0.0, 0.25) * c.w
-        y = horizon - rng.uniform(0.10, 0.16) * u
-        c.glow(x, y, 0.55 * u, (255, 214, 130), 0.75)
-        c.ellipse(x, y, 0.125 * u, 0.125 * u, light.disc)
-        clouds(c, horizon, mix(light.sky[1], light.sky[0], 0.45), rng, 3, flat=True)
-    elif time == "night":
-        for _ in range(int(26 * c.w * horizon / u**2) + 8):
-            r = u * float(rng.choice([0.004, 0.006, 0.009]))
-            c.ellipse(rng.uniform(0, c.w), rng.uniform(0, horizon), r, r, (236, 238, 255))
-        y = rng.uniform(0.14, 0.24) * c.h
-        c.glow(x, y, 0.3 * u, (190, 200, 255), 0.6)
-        c.ellipse(x, y, 0.078 * u, 0.078 * u, light.disc)
-        c.ellipse(x + 0.036 * u, y - 0.018 * u, 0.064 * u, 0.064 * u, mix(light.sky[0], light.sky[1], 0.5))
-    elif time == "day":
-        y = rng.uniform(0.13, 0.2) * c.h
-        c.glow(x, y, 0.34 * u, (255, 250, 214), 0.8)
-        c.ellipse(x, y, 0.075 * u, 0.075 * u, light.disc)
-        clouds(c, horizon, (255, 255, 255), rng, 3, flat=False)
-    elif time == "dawn":
-        y = horizon - rng.uniform(0.03, 0.07) * u
-        c.glow(x, y, 0.5 * u, (255, 244, 226), 0.8)
-        c.ellipse(x, y, 0.09 * u, 0.09 * u, light.disc)
-        clouds(c, horizon, mix(light.sky[1], (255, 240, 246), 0.55), rng, 3, flat=True)
-    else:
-        clouds(c, horizon * 0.8, (58, 68, 72), rng, 5, flat=False, low=0.0)
-        clouds(c, horizon * 0.5, (36, 44, 50), rng, 4, flat=False, low=-0.1)
-        bolt(c, x, horizon, light, rng)
-
-
-def clouds(
-    c: Canvas, horizon: float, colour: Colour, rng: Rng, count: int, *, flat: bool, low: float = 0.12
-) -> None:
-    """Draw clouds: heaps of discs, or flat streaks."""
-    u = c.unit
-    for i in range(max(count, round(count * c.w / u))):
-        x = (i + rng.uniform(0.1, 0.9)) / max(count, round(count * c.w / u)) * c.w
-        y = rng.uniform(low, 0.62) * horizon
-        s = rng.uniform(0.09, 0.15) * u
-        if flat:
-            c.rectangle(x - 1.9 * s, y, x + 1.5 * s, y + 0.22 * s, colour, 0.11 * s)
-            c.rectangle(x - 1.0 * s, y + 0.26 * s, x + 2.2 * s, y + 0.46 * s, colour, 0.1 * s)
-        else:
-            c.rectangle(x - 1.5 * s, y - 0.1 * s, x + 1.5 * s, y + 0.36 * s, colour, 0.23 * s)
-            c.ellipse(x - 0.5 * s, y, 0.6 * s, 0.5 * s, colour)
-            c.ellipse(x + 0.45 * s, y - 0.04 * s, 0.68 * s, 0.62 * s, colour)
-
-
-def bolt(c: Canvas, x: float, horizon: float, light: Light, rng: Rng) -> None:
-    """Draw a fork of lightning that reaches down to the horizon."""
-    u = c.unit
-    top, s = 0.3 * horizon, 0.7 * horizon
-    c.glow(x, top + 0.5 * s, 0.34 * u, (214, 230, 210), 0.55)
-    lean = float(rng.choice([-1.0, 1.0]))
-    shape = [(0.0, 0.0), (-0.06, 0.45), (0.005, 0.42), (-0.07, 1.0), (0.09, 0.33), (0.025, 0.36), (0.07, 0.0)]
-    c.polygon([(x + lean * px * u * 1.1, top + py * s) for px, py in shape], light.disc)
-
-
-def rain(c: Canvas, rng: Rng) -> None:
-    """Draw slanted rain over the whole picture."""
-    u = c.unit
-    for _ in range(int(26 * c.w * c.h / u**2)):
-        x, y = rng.uniform(0, c.w * 1.1), rng.uniform(0, c.h)
-        c.line([(x, y), (x - 0.03 * u, y + 0.085 * u)], (176, 192, 190), 0.007 * u)
-
-
 def ridge(
-    c: Canvas, base: float, height: float, colour: Colour, rng: Rng, step: float, snow: Colour | None = None
+    c: Canvas,
+    base: float,
+    height: float,
+    colour: Colour,
+    rng: Rng,
+    step: float,
+    snow: Colour | None = None,
 ) -> None:
     """Draw a row of peaks, each with a shaded right face and perhaps a snow cap."""
     u = c.unit
@@ -102,42 +39,35 @@ def ridge(
             edge = [(-k, k), (-0.18, 0.27), (-0.05, 0.4), (0.1, 0.28), (0.2, 0.38), (k, k)]
             c.polygon([(px, top), *[(px + ex * pw, top + ey * ph) for ex, ey in edge]], snow)
             c.polygon(
-                [(px, top), (px + 0.1 * pw, top + 0.28 * ph), (px + 0.2 * pw, top + 0.38 * ph), (px + k * pw, top + k * ph)],
+                [
+                    (px, top),
+                    (px + 0.1 * pw, top + 0.28 * ph),
+                    (px + 0.2 * pw, top + 0.38 * ph),
+                    (px + k * pw, top + k * ph),
+                ],
                 darker(snow, 0.14),
             )
     c.pen.rectangle((0, base - 1, c.w, c.h), fill=colour)
 
 
-def rolling(c: Canvas, base: float, swell: float, colour: Colour, rng: Rng, waves: float = 1.0) -> None:
+def rolling(
+    c: Canvas, base: float, swell: float, colour: Colour, rng: Rng, waves: float = 1.0
+) -> None:
     """Fill everything below a smooth wavy line."""
     u = c.unit
     phase, phase2 = rng.uniform(0, 2 * np.pi, 2)
     xs = np.linspace(0, c.w, 48)
-    ys = base - swell * u * (np.sin(xs / u * 3.6 * waves + phase) + 0.5 * np.sin(xs / u * 6.1 * waves + phase2)) / 1.5
+    ys = (
+        base
+        - swell
+        * u
+        * (np.sin(xs / u * 3.6 * waves + phase) + 0.5 * np.sin(xs / u * 6.1 * waves + phase2))
+        / 1.5
+    )
     c.polygon([*zip(xs.tolist(), ys.tolist(), strict=True), (c.w, c.h), (0, c.h)], colour)
 
 
-def pine(c: Canvas, x: float, y: float, s: float, colour: Colour, trunk: Colour, snow: Colour | None = None) -> None:
-    """Draw a three-tiered pine of height s standing at x, y."""
-    c.rectangle(x - 0.045 * s, y - 0.2 * s, x + 0.045 * s, y, trunk)
-    for low, high, half in ((0.12, 0.55, 0.27), (0.36, 0.78, 0.21), (0.6, 1.0, 0.15)):
-        c.polygon([(x - half * s, y - low * s), (x, y - high * s), (x + half * s, y - low * s)], colour)
-        shade = darker(colour, 0.18)
-        c.polygon([(x, y - low * s), (x, y - high * s), (x + half * s, y - low * s)], shade)
-        if snow is not None:
-            t = high - 0.45 * (high - low)
-            c.polygon([(x - half * 0.45 * s, y - t * s), (x, y - high * s), (x + half * 0.45 * s, y - t * s)], snow)
-
-
-def pines(c: Canvas, y: float, s: float, step: float, colour: Colour, trunk: Colour, rng: Rng, snow: Colour | None = None) -> None:
-    """Draw a row of pines across the picture."""
-    x = rng.uniform(-0.5, 0.5) * step
-    while x < c.w + step:
-        pine(c, x, y, s * rng.uniform(0.75, 1.1), colour, trunk, snow)
-        x += step * rng.uniform(0.75, 1.2)
-
-
-def mountains(c: Canvas, light: Light, time: str, y: float, rng: Rng) -> None:
+def mountains(c: Canvas, light: Light, y: float, rng: Rng) -> None:
     """Draw snow-capped peaks over a meadow."""
     cap = lit((250, 250, 255), light, 0.12)
     ridge(c, y + 0.05 * c.h, 0.36, lit((116, 124, 168), light, 0.42), rng, 0.36, cap)
@@ -146,12 +76,16 @@ def mountains(c: Canvas, light: Light, time: str, y: float, rng: Rng) -> None:
     rolling(c, y + 0.24 * c.h, 0.025, lit((72, 128, 66), light), rng)
 
 
-def hills(c: Canvas, light: Light, time: str, y: float, rng: Rng) -> None:
+def hills(c: Canvas, light: Light, y: float, rng: Rng) -> None:
     """Draw rolling green hills with round trees."""
     rolling(c, y - 0.03 * c.h, 0.06, lit((150, 196, 112), light, 0.45), rng, 1.2)
     rolling(c, y + 0.04 * c.h, 0.06, lit((142, 198, 86), light, 0.2), rng, 1.2)
     for _ in range(round(3 * c.w / c.unit)):
-        x, b, r = rng.uniform(0, c.w), y + rng.uniform(0.08, 0.12) * c.h, rng.uniform(0.028, 0.045) * c.unit
+        x, b, r = (
+            rng.uniform(0, c.w),
+            y + rng.uniform(0.08, 0.12) * c.h,
+            rng.uniform(0.028, 0.045) * c.unit,
+        )
         c.rectangle(x - 0.2 * r, b - r, x + 0.2 * r, b + r, lit((96, 66, 46), light))
         c.ellipse(x, b - 1.6 * r, r, 1.25 * r, lit((70, 140, 70), light, 0.08))
     rolling(c, y + 0.13 * c.h, 0.04, lit((116, 182, 70), light, 0.06), rng, 1.1)
@@ -170,30 +104,48 @@ def water(c: Canvas, light: Light, y: float, rng: Rng, bands: int) -> None:
         c.rectangle(x - half, row, x + half, row + 0.011 * u, tone, 0.005 * u)
 
 
-def lake(c: Canvas, light: Light, time: str, y: float, rng: Rng) -> None:
+def lake(c: Canvas, light: Light, y: float, rng: Rng) -> None:
     """Draw a calm lake below mountains, their reflection in it, and a reedy shore."""
     shore = y + 0.05 * c.h
-    state = rng.bit_generator.state
-    ridge(c, shore, 0.3, lit((112, 122, 166), light, 0.4), rng, 0.4, lit((250, 250, 255), light, 0.12))
+    ridge(
+        c, shore, 0.3, lit((112, 122, 166), light, 0.4), rng, 0.4, lit((250, 250, 255), light, 0.12)
+    )
     sky_and_peaks = c.image.crop((0, int(2 * shore - c.h), int(c.w), int(shore)))
-    after = rng.bit_generator.state
     c.gradient(shore, c.h, light.water)
     mirror = sky_and_peaks.transpose(1).resize((int(c.w), int(c.h - shore)))
     c.image.paste(mirror, (0, int(shore)), mirror.convert("L").point(lambda _: 110))
-    rng.bit_generator.state = after if state else state
-    pines(c, shore + 0.012 * c.unit, 0.085 * c.unit, 0.06 * c.unit, lit((44, 96, 78), light, 0.12), lit((70, 50, 40), light), rng)
+    pines(
+        c,
+        shore + 0.012 * c.unit,
+        0.085 * c.unit,
+        0.06 * c.unit,
+        lit((44, 96, 78), light, 0.12),
+        lit((70, 50, 40), light),
+        rng,
+    )
     c.rectangle(0, shore, c.w, shore + 0.014 * c.unit, lit((60, 104, 74), light, 0.05))
     for i in range(round(7 * c.w / c.unit)):
         t = (i + 0.5) / round(7 * c.w / c.unit)
         x, half = rng.uniform(0, c.w), (0.06 + 0.12 * t) * c.unit
         row = shore + (0.06 + 0.9 * t) * (c.h - shore)
-        c.rectangle(x - half, row, x + half, row + 0.01 * c.unit, mix(light.water[0], (255, 255, 255), 0.35), 0.005 * c.unit)
+        c.rectangle(
+            x - half,
+            row,
+            x + half,
+            row + 0.01 * c.unit,
+            mix(light.water[0], (255, 255, 255), 0.35),
+            0.005 * c.unit,
+        )
 
 
-def sea(c: Canvas, light: Light, time: str, y: float, rng: Rng) -> None:
+def sea(c: Canvas, light: Light, y: float, rng: Rng) -> None:
     """Draw an open sea with rows of waves and a sandy beach."""
     u = c.unit
-    c.gradient(y, c.h, [mix(light.water[0], lit((40, 170, 200), light), 0.5), lit((16, 84, 150), light, 0.05)])
+    c.gradient(
+        y,
+        c.h,
+        [mix(light.water[0], lit((40, 170, 200), light), 0.5), lit((16, 84, 150), light, 0.05)],
+    )
     rows = 5
     for i in range(rows):
         t = (i + 0.6) / rows
@@ -203,39 +155,58 @@ def sea(c: Canvas, light: Light, time: str, y: float, rng: Rng) -> None:
         while x < c.w + arc:
             c.pen.chord((x - arc, row - 0.6 * arc, x + arc, row + 0.6 * arc), 200, 340, fill=crest)
             x += 2 * arc
-    beach = [(0, c.h * 0.93), (c.w * 0.3, c.h * 0.945), (c.w * 0.65, c.h * 0.965), (c.w, c.h * 0.935), (c.w, c.h), (0, c.h)]
+    beach = [
+        (0, c.h * 0.93),
+        (c.w * 0.3, c.h * 0.945),
+        (c.w * 0.65, c.h * 0.965),
+        (c.w, c.h * 0.935),
+        (c.w, c.h),
+        (0, c.h),
+    ]
     c.polygon([(px, py - 0.018 * c.h) for px, py in beach], lit((248, 252, 255), light, 0.1))
     c.polygon(beach, lit((240, 212, 150), light))
 
 
-def desert(c: Canvas, light: Light, time: str, y: float, rng: Rng) -> None:
+def desert(c: Canvas, light: Light, y: float, rng: Rng) -> None:
     """Draw sand dunes, flat-topped rocks and cactuses."""
     u = c.unit
     for _ in range(max(2, round(2 * c.w / u))):
         x, half, up = rng.uniform(0, c.w), rng.uniform(0.08, 0.15) * u, rng.uniform(0.08, 0.16) * u
         rock = lit((202, 104, 66), light, 0.25)
         b = y + 0.08 * c.h
-        c.polygon([(x - half * 1.3, b), (x - half, b - up - 0.08 * c.h), (x + half, b - up - 0.08 * c.h), (x + half * 1.3, b)], rock)
-        c.polygon([(x + half * 0.3, b), (x + half * 0.3, b - up - 0.08 * c.h), (x + half, b - up - 0.08 * c.h), (x + half * 1.3, b)], darker(rock, 0.2))
+        c.polygon(
+            [
+                (x - half * 1.3, b),
+                (x - half, b - up - 0.08 * c.h),
+                (x + half, b - up - 0.08 * c.h),
+                (x + half * 1.3, b),
+            ],
+            rock,
+        )
+        c.polygon(
+            [
+                (x + half * 0.3, b),
+                (x + half * 0.3, b - up - 0.08 * c.h),
+                (x + half, b - up - 0.08 * c.h),
+                (x + half * 1.3, b),
+            ],
+            darker(rock, 0.2),
+        )
     rolling(c, y + 0.04 * c.h, 0.03, lit((240, 200, 124), light, 0.15), rng)
     rolling(c, y + 0.13 * c.h, 0.04, lit((232, 178, 92), light, 0.05), rng, 0.8)
     for side in (-1, 1):
         x = c.w / 2 + side * rng.uniform(0.3, 0.42) * c.w
-        cactus(c, x, y + rng.uniform(0.16, 0.24) * c.h, rng.uniform(0.17, 0.24) * u, lit((60, 140, 84), light))
+        cactus(
+            c,
+            x,
+            y + rng.uniform(0.16, 0.24) * c.h,
+            rng.uniform(0.17, 0.24) * u,
+            lit((60, 140, 84), light),
+        )
     rolling(c, y + 0.26 * c.h, 0.03, lit((220, 158, 74), light), rng, 0.7)
 
 
-def cactus(c: Canvas, x: float, y: float, s: float, colour: Colour) -> None:
-    """Draw a cactus with two arms, s high."""
-    r = 0.09 * s
-    c.rectangle(x - r, y - s, x + r, y + 0.1 * s, colour, r)
-    for side, low, high in ((-1, 0.4, 0.78), (1, 0.3, 0.66)):
-        out = x + side * 0.32 * s
-        c.rectangle(x, y - low * s - r, out, y - low * s + r * 0.8, colour, r)
-        c.rectangle(out - r * 0.9, y - high * s, out + r * 0.9, y - low * s + r * 0.8, colour, r)
-
-
-def forest(c: Canvas, light: Light, time: str, y: float, rng: Rng) -> None:
+def forest(c: Canvas, light: Light, y: float, rng: Rng) -> None:
     """Draw deep rows of pines that close in at both sides."""
     u = c.unit
     trunk = lit((92, 62, 44), light)
@@ -247,13 +218,19 @@ def forest(c: Canvas, light: Light, time: str, y: float, rng: Rng) -> None:
     for side in (-1, 1):
         for out, down, s in ((0.30, 0.17, 0.52), (0.45, 0.27, 0.72)):
             x = c.w / 2 + side * (out + rng.uniform(-0.03, 0.03)) * c.w
-            pine(c, x, y + down * c.h, s * u * rng.uniform(0.9, 1.1), lit((28, 92, 66), light), trunk)
+            pine(
+                c, x, y + down * c.h, s * u * rng.uniform(0.9, 1.1), lit((28, 92, 66), light), trunk
+            )
 
 
-def city(c: Canvas, light: Light, time: str, y: float, rng: Rng) -> None:
+def city(c: Canvas, light: Light, y: float, rng: Rng) -> None:
     """Draw two rows of towers with big windows behind a street."""
     u = c.unit
-    window = (255, 222, 120) if time in {"night", "storm", "sunset"} else mix((190, 224, 244), light.haze, 0.2)
+    window = (
+        (255, 222, 120)
+        if light.time in {"night", "storm", "sunset"}
+        else mix((190, 224, 244), light.haze, 0.2)
+    )
     for depth, low, high, wide in ((0.5, 0.24, 0.44, 0.14), (0.12, 0.12, 0.32, 0.17)):
         x = -rng.uniform(0, 0.1) * u
         base = y + 0.12 * c.h
@@ -279,7 +256,7 @@ def city(c: Canvas, light: Light, time: str, y: float, rng: Rng) -> None:
         x += 2 * dash
 
 
-def garden(c: Canvas, light: Light, time: str, y: float, rng: Rng) -> None:
+def garden(c: Canvas, light: Light, y: float, rng: Rng) -> None:
     """Draw a lawn with a round hedge, a white fence and beds of bright flowers."""
     u = c.unit
     x = -0.05 * u
@@ -293,29 +270,38 @@ def garden(c: Canvas, light: Light, time: str, y: float, rng: Rng) -> None:
     c.rectangle(0, y + 0.055 * c.h, c.w, y + 0.055 * c.h + 0.018 * u, fence)
     while x < c.w:
         b = y + 0.11 * c.h
-        c.polygon([(x, b), (x, b - 0.11 * u), (x + 0.018 * u, b - 0.135 * u), (x + 0.036 * u, b - 0.11 * u), (x + 0.036 * u, b)], fence)
+        c.polygon(
+            [
+                (x, b),
+                (x, b - 0.11 * u),
+                (x + 0.018 * u, b - 0.135 * u),
+                (x + 0.036 * u, b - 0.11 * u),
+                (x + 0.036 * u, b),
+            ],
+            fence,
+        )
         x += 0.075 * u
     c.rectangle(0, y + 0.105 * c.h, c.w, c.h, lit((132, 204, 92), light))
     rolling(c, y + 0.25 * c.h, 0.015, lit((112, 188, 78), light), rng)
-    petals: tuple[Colour, ...] = ((255, 106, 136), (255, 206, 70), (255, 255, 255), (190, 110, 230), (255, 140, 70))
+    petals: tuple[Colour, ...] = (
+        (255, 106, 136),
+        (255, 206, 70),
+        (255, 255, 255),
+        (190, 110, 230),
+        (255, 140, 70),
+    )
     for row, size in ((0.145, 0.022), (0.36, 0.036)):
         step = 3.2 * size * u
         x = rng.uniform(0, 1) * step
         while x < c.w:
             fx, fy = x + rng.uniform(-0.2, 0.2) * step, y + (row + rng.uniform(-0.008, 0.012)) * c.h
-            blossom(c, fx, fy, size * u, lighter(lit(petals[int(rng.integers(5))], light), 0.08), light)
+            blossom(
+                c, fx, fy, size * u, lighter(lit(petals[int(rng.integers(5))], light), 0.08), light
+            )
             x += step
 
 
-def blossom(c: Canvas, x: float, y: float, r: float, colour: Colour, light: Light) -> None:
-    """Draw one small round flower of radius r on its stem."""
-    c.line([(x, y), (x, y + 1.9 * r)], lit((50, 130, 60), light), 0.36 * r)
-    for dx, dy in ((-0.5, 0.0), (0.5, 0.0), (0.0, -0.5), (0.0, 0.5)):
-        c.ellipse(x + dx * r, y + dy * r, 0.58 * r, 0.58 * r, colour)
-    c.ellipse(x, y, 0.36 * r, 0.36 * r, lit((255, 236, 140), light))
-
-
-def snow(c: Canvas, light: Light, time: str, y: float, rng: Rng) -> None:
+def snow(c: Canvas, light: Light, y: float, rng: Rng) -> None:
     """Draw snowy slopes, snow-laden pines and big flakes."""
     u = c.unit
     white = lit((248, 252, 255), light, 0.04)
@@ -325,15 +311,25 @@ def snow(c: Canvas, light: Light, time: str, y: float, rng: Rng) -> None:
     rolling(c, y + 0.08 * c.h, 0.03, lit((226, 236, 250), light, 0.06), rng)
     for side in (-1, 1):
         x = c.w / 2 + side * rng.uniform(0.33, 0.43) * c.w
-        pine(c, x, y + 0.23 * c.h, rng.uniform(0.34, 0.42) * u, lit((44, 108, 96), light), trunk, white)
+        pine(
+            c,
+            x,
+            y + 0.23 * c.h,
+            rng.uniform(0.34, 0.42) * u,
+            lit((44, 108, 96), light),
+            trunk,
+            white,
+        )
     rolling(c, y + 0.22 * c.h, 0.025, white, rng)
-    if time != "storm":
+    if light.time != "storm":
         for _ in range(int(22 * c.w * c.h / u**2)):
             r = u * float(rng.choice([0.006, 0.009]))
-            c.ellipse(rng.uniform(0, c.w), rng.uniform(0, c.h), r, r, mix(white, (255, 255, 255), 0.6))
+            c.ellipse(
+                rng.uniform(0, c.w), rng.uniform(0, c.h), r, r, mix(white, (255, 255, 255), 0.6)
+            )
 
 
-PLACES: dict[str, Callable[[Canvas, Light, str, float, Rng], None]] = {
+PLACES: dict[str, Callable[[Canvas, Light, float, Rng], None]] = {
     "mountains": mountains,
     "hills": hills,
     "lake": lake,

@@ -8,7 +8,8 @@ from PIL import Image
 
 from .canvas import Canvas, Local
 from .palette import COLOURS, LIGHTS, Light, body, lit, mix
-from .places import PLACES, rain, sky
+from .places import PLACES
+from .sky import rain, sky
 from .subjects import FLYING, SUBJECTS
 
 TIMES = tuple(LIGHTS)
@@ -16,6 +17,7 @@ PLACE_NAMES = tuple(PLACES)
 SUBJECT_NAMES = (*SUBJECTS, "none")
 COLOUR_NAMES = tuple(COLOURS)
 HELD_OUT_SHARE = 0.08
+EMPTY_SHARE = 0.14
 
 
 @dataclass(frozen=True)
@@ -45,18 +47,34 @@ def all_scenes() -> list[Scene]:
     ]
 
 
+def training_scene(rng: np.random.Generator) -> Scene:
+    """Pick a scene that may be trained on; one in seven is without a subject."""
+    while True:
+        subject = SUBJECT_NAMES[int(rng.integers(len(SUBJECT_NAMES) - 1))]
+        if rng.random() < EMPTY_SHARE:
+            subject = "none"
+        scene = Scene(
+            TIMES[int(rng.integers(len(TIMES)))],
+            PLACE_NAMES[int(rng.integers(len(PLACE_NAMES)))],
+            subject,
+            "none" if subject == "none" else COLOUR_NAMES[int(rng.integers(len(COLOUR_NAMES)))],
+        )
+        if not scene.held_out:
+            return scene
+
+
 def draw(scene: Scene, width: int, height: int, seed: int) -> Image.Image:
     """Draw a scene at width x height pixels; the seed varies the details."""
     rng = np.random.default_rng(seed)
     c = Canvas(width, height)
     light = LIGHTS[scene.time]
     horizon = c.h * rng.uniform(0.56, 0.61)
-    sky(c, light, scene.time, horizon, rng)
-    PLACES[scene.place](c, light, scene.time, horizon, rng)
-    if scene.subject != "none":
-        place_subject(c, scene, light, rng)
+    sky(c, light, horizon, rng)
+    PLACES[scene.place](c, light, horizon, rng)
     if scene.time == "storm":
         rain(c, rng)
+    if scene.subject != "none":
+        place_subject(c, scene, light, rng)
     return c.finish()
 
 
@@ -82,7 +100,6 @@ def place_subject(c: Canvas, scene: Scene, light: Light, rng: np.random.Generato
         c.ellipse(x, y, 0.5 * size, 0.06 * size, lit((40, 60, 50), light))
     halo = mix(light.sky[2], (255, 255, 255), 0.3)
     c.glow(x, y - 0.5 * size, 0.8 * size, halo, 0.35)
-    if scene.subject == "boat":
-        y -= 0.0
     flip = float(rng.choice([-1.0, 1.0]))
-    SUBJECTS[scene.subject](Local(c, x, y, size, flip), colour, dark=scene.time in {"night", "storm", "dawn"})
+    dark = scene.time in {"night", "storm", "dawn"}
+    SUBJECTS[scene.subject](Local(c, x, y, size, flip, dark), colour)

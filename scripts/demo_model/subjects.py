@@ -1,5 +1,7 @@
 """The eleven subjects, each in local coordinates one unit high."""
 
+# ruff: noqa: PLR2004 - drawing is made of proportions
+
 from collections.abc import Callable
 
 from .canvas import Local
@@ -11,7 +13,7 @@ CREAM: Colour = (250, 236, 208)
 WOOD: Colour = (112, 72, 46)
 
 
-def cabin(p: Local, colour: Colour, *, dark: bool) -> None:
+def cabin(p: Local, colour: Colour) -> None:
     """Draw a log cabin with lit windows and smoke."""
     for x, y, r in ((0.34, 0.98, 0.06), (0.42, 1.1, 0.075), (0.38, 1.24, 0.09)):
         p.oval(x, y, r, r * 0.8, (226, 226, 232))
@@ -24,12 +26,12 @@ def cabin(p: Local, colour: Colour, *, dark: bool) -> None:
     p.poly([(-0.58, 0.42), (0, 0.92), (0.58, 0.42), (0.46, 0.4), (0, 0.78), (-0.46, 0.4)], roof)
     p.box(-0.1, 0, 0.1, 0.33, darker(colour, 0.62))
     for x in (-0.27, 0.27):
-        p.glow(x, 0.24, 0.26, WARM, 0.8 if dark else 0.3)
+        p.glow(x, 0.24, 0.26, WARM, 0.8 if p.dark else 0.3)
         p.box(x - 0.095, 0.14, x + 0.095, 0.34, darker(colour, 0.6))
         p.box(x - 0.072, 0.163, x + 0.072, 0.317, WARM)
 
 
-def robot(p: Local, colour: Colour, *, dark: bool) -> None:
+def robot(p: Local, colour: Colour) -> None:
     """Draw a friendly robot with a big head."""
     shade, steel = darker(colour, 0.35), (176, 186, 204)
     for s in (-1, 1):
@@ -51,14 +53,30 @@ def robot(p: Local, colour: Colour, *, dark: bool) -> None:
     p.box(-0.08, 0.64, 0.08, 0.665, (120, 244, 255), 0.01)
 
 
-def mushrooms(p: Local, colour: Colour, *, dark: bool) -> None:
+def mushrooms(p: Local, colour: Colour) -> None:
     """Draw three spotted mushrooms that glow."""
     glow = lighter(colour, 0.35)
-    p.glow(0, 0.5, 0.95, glow, 0.75 if dark else 0.4)
+    p.glow(0, 0.5, 0.95, glow, 0.75 if p.dark else 0.4)
     for x, s in ((-0.36, 0.55), (0.38, 0.62), (0.0, 1.0)):
         stem = mix(CREAM, glow, 0.2)
-        p.poly([(x - 0.1 * s, 0), (x - 0.075 * s, 0.55 * s), (x + 0.075 * s, 0.55 * s), (x + 0.1 * s, 0)], stem)
-        p.poly([(x + 0.02 * s, 0), (x + 0.02 * s, 0.55 * s), (x + 0.075 * s, 0.55 * s), (x + 0.1 * s, 0)], darker(stem, 0.15))
+        p.poly(
+            [
+                (x - 0.1 * s, 0),
+                (x - 0.075 * s, 0.55 * s),
+                (x + 0.075 * s, 0.55 * s),
+                (x + 0.1 * s, 0),
+            ],
+            stem,
+        )
+        p.poly(
+            [
+                (x + 0.02 * s, 0),
+                (x + 0.02 * s, 0.55 * s),
+                (x + 0.075 * s, 0.55 * s),
+                (x + 0.1 * s, 0),
+            ],
+            darker(stem, 0.15),
+        )
         p.oval(x, 0.5 * s, 0.36 * s, 0.07 * s, darker(colour, 0.35))
         p.dome(x, 0.49 * s, 0.37 * s, 0.46 * s, colour)
         spot = lighter(colour, 0.8) if sum(colour) < 640 else (238, 150, 170)
@@ -66,7 +84,7 @@ def mushrooms(p: Local, colour: Colour, *, dark: bool) -> None:
             p.oval(x + dx * s, dy * s, r * s, r * 0.85 * s, spot)
 
 
-def boat(p: Local, colour: Colour, *, dark: bool) -> None:
+def boat(p: Local, colour: Colour) -> None:
     """Draw a sailing boat with sails and hull in its colour."""
     p.box(-0.015, 0.2, 0.015, 1.02, darker(WOOD, 0.2))
     p.poly([(0.03, 0.3), (0.03, 1.0), (0.46, 0.3)], colour)
@@ -75,7 +93,7 @@ def boat(p: Local, colour: Colour, *, dark: bool) -> None:
     p.poly([(-0.48, 0.26), (0.54, 0.26), (0.51, 0.2), (-0.45, 0.2)], CREAM)
 
 
-def balloon(p: Local, colour: Colour, *, dark: bool) -> None:
+def balloon(p: Local, colour: Colour) -> None:
     """Draw a hot-air balloon with light stripes."""
     for x in (-0.1, 0.1):
         p.line([(x * 2.2, 0.4), (x, 0.15)], darker(WOOD, 0.2), 0.016)
@@ -88,7 +106,7 @@ def balloon(p: Local, colour: Colour, *, dark: bool) -> None:
     p.oval(0, 0.65, 0.055, 0.4, colour)
 
 
-def castle(p: Local, colour: Colour, *, dark: bool) -> None:
+def castle(p: Local, colour: Colour) -> None:
     """Draw a castle of three towers with pointed roofs."""
     shade, roof = darker(colour, 0.25), darker(colour, 0.5)
     p.box(-0.12, 0.3, 0.12, 0.72, shade)
@@ -100,13 +118,13 @@ def castle(p: Local, colour: Colour, *, dark: bool) -> None:
         p.box(s * 0.4 - 0.12, 0, s * 0.4 + 0.12, 0.6, colour)
         p.box(s * 0.4 + 0.04, 0, s * 0.4 + 0.12, 0.6, shade)
         p.poly([(s * 0.4 - 0.16, 0.6), (s * 0.4, 0.92), (s * 0.4 + 0.16, 0.6)], roof)
-        p.box(s * 0.4 - 0.035, 0.38, s * 0.4 + 0.035, 0.5, WARM if dark else INK, 0.03)
-    p.box(-0.035, 0.54, 0.035, 0.65, WARM if dark else INK, 0.03)
+        p.box(s * 0.4 - 0.035, 0.38, s * 0.4 + 0.035, 0.5, WARM if p.dark else INK, 0.03)
+    p.box(-0.035, 0.54, 0.035, 0.65, WARM if p.dark else INK, 0.03)
     p.box(-0.11, 0, 0.11, 0.14, INK)
     p.dome(0, 0.14, 0.11, 0.12, INK)
 
 
-def tree(p: Local, colour: Colour, *, dark: bool) -> None:
+def tree(p: Local, colour: Colour) -> None:
     """Draw a broad tree with a round crown."""
     p.poly([(-0.11, 0), (-0.06, 0.45), (0.06, 0.45), (0.11, 0)], WOOD)
     shade = darker(colour, 0.25)
@@ -116,7 +134,7 @@ def tree(p: Local, colour: Colour, *, dark: bool) -> None:
     p.oval(-0.1, 0.84, 0.11, 0.09, lighter(colour, 0.35))
 
 
-def flower(p: Local, colour: Colour, *, dark: bool) -> None:
+def flower(p: Local, colour: Colour) -> None:
     """Draw one tall flower with six petals and two leaves."""
     leaf = (62, 150, 66)
     p.line([(0, 0), (0, 0.6)], leaf, 0.055)
@@ -127,10 +145,18 @@ def flower(p: Local, colour: Colour, *, dark: bool) -> None:
         p.oval(dx, 0.72 + dy, 0.155, 0.155, colour)
     for dx, dy in around:
         p.oval(dx * 0.7, 0.72 + dy * 0.7, 0.1, 0.1, darker(colour, 0.12))
-    p.oval(0, 0.72, 0.13, 0.13, (104, 62, 30) if colour[0] > 210 and colour[1] > 120 and colour[2] < 120 else (255, 208, 64))
+    p.oval(
+        0,
+        0.72,
+        0.13,
+        0.13,
+        (104, 62, 30)
+        if colour[0] > 210 and colour[1] > 120 and colour[2] < 120
+        else (255, 208, 64),
+    )
 
 
-def cat(p: Local, colour: Colour, *, dark: bool) -> None:
+def cat(p: Local, colour: Colour) -> None:
     """Draw a sitting cat that looks at you."""
     shade = darker(colour, 0.22)
     p.line([(0.2, 0.08), (0.42, 0.1), (0.5, 0.26), (0.46, 0.44)], shade, 0.1)
@@ -148,12 +174,22 @@ def cat(p: Local, colour: Colour, *, dark: bool) -> None:
     p.poly([(-0.05, 0.57), (0.05, 0.57), (0, 0.51)], (255, 140, 160))
 
 
-def dragon(p: Local, colour: Colour, *, dark: bool) -> None:
+def dragon(p: Local, colour: Colour) -> None:
     """Draw a sitting dragon with spread wings."""
     wing, belly = darker(colour, 0.35), lighter(colour, 0.5)
     for s in (-1, 1):
         p.poly(
-            [(s * 0.1, 0.42), (s * 0.3, 0.9), (s * 0.68, 0.98), (s * 0.62, 0.72), (s * 0.7, 0.5), (s * 0.52, 0.5), (s * 0.46, 0.32), (s * 0.32, 0.38), (s * 0.16, 0.22)],
+            [
+                (s * 0.1, 0.42),
+                (s * 0.3, 0.9),
+                (s * 0.68, 0.98),
+                (s * 0.62, 0.72),
+                (s * 0.7, 0.5),
+                (s * 0.52, 0.5),
+                (s * 0.46, 0.32),
+                (s * 0.32, 0.38),
+                (s * 0.16, 0.22),
+            ],
             wing,
         )
     p.line([(0.1, 0.08), (0.4, 0.06), (0.56, 0.16)], colour, 0.11)
@@ -172,7 +208,7 @@ def dragon(p: Local, colour: Colour, *, dark: bool) -> None:
         p.oval(s * 0.06, 0.68, 0.02, 0.02, INK)
 
 
-def rocket(p: Local, colour: Colour, *, dark: bool) -> None:
+def rocket(p: Local, colour: Colour) -> None:
     """Draw a rocket that climbs on its flame."""
     shade = darker(colour, 0.35)
     p.glow(0, 0.08, 0.42, (255, 190, 90), 0.85)
@@ -180,14 +216,27 @@ def rocket(p: Local, colour: Colour, *, dark: bool) -> None:
     p.poly([(-0.06, 0.24), (0, 0.02), (0.06, 0.24)], (255, 238, 130))
     for s in (-1, 1):
         p.poly([(s * 0.16, 0.5), (s * 0.38, 0.26), (s * 0.36, 0.14), (s * 0.14, 0.24)], shade)
-    p.poly([(-0.13, 0.22), (-0.21, 0.45), (-0.2, 0.72), (-0.12, 0.92), (0, 1.08), (0.12, 0.92), (0.2, 0.72), (0.21, 0.45), (0.13, 0.22)], colour)
+    p.poly(
+        [
+            (-0.13, 0.22),
+            (-0.21, 0.45),
+            (-0.2, 0.72),
+            (-0.12, 0.92),
+            (0, 1.08),
+            (0.12, 0.92),
+            (0.2, 0.72),
+            (0.21, 0.45),
+            (0.13, 0.22),
+        ],
+        colour,
+    )
     p.poly([(-0.145, 0.87), (0, 1.08), (0.145, 0.87)], shade)
     p.box(-0.19, 0.33, 0.19, 0.38, shade)
     p.oval(0, 0.64, 0.125, 0.125, lighter(shade, 0.75))
     p.oval(0, 0.64, 0.09, 0.09, (110, 210, 245))
 
 
-Draw = Callable[..., None]
+Draw = Callable[[Local, Colour], None]
 SUBJECTS: dict[str, Draw] = {
     "cabin": cabin,
     "robot": robot,

@@ -1,0 +1,74 @@
+"""The bundled model, as a user of diffusers meets it."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+from transformers import CLIPTokenizer
+
+FOLDER = Path(__file__).parents[3] / "service" / "demo"
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+
+
+@pytest.fixture(scope="module")
+def pipe():
+    loaded = StableDiffusionPipeline.from_pretrained(FOLDER).to("cpu", torch.float32)
+    loaded.set_progress_bar_config(disable=True)
+    return loaded
+
+
+def test_folder_is_small_and_safe():
+    """All files together stay within 24 MB, and weights are safetensors only."""
+    files = [file for file in FOLDER.rglob("*") if file.is_file()]
+    assert sum(file.stat().st_size for file in files) <= 24_000_000
+    assert {file.suffix for file in files} <= {".json", ".txt", ".md", ".safetensors"}
+
+
+@pytest.mark.parametrize("size", [(256, 256), (256, 320)])
+def test_makes_a_picture(pipe, size):
+    """The pipeline loads without custom code, and pictures are neither empty nor broken."""
+    generator = torch.Generator().manual_seed(1)
+    width, height = size
+    out = pipe(
+        "A beautiful sunset over mountains",
+        width=width,
+        height=height,
+        num_inference_steps=6,
+        generator=generator,
+        output_type="np",
+    )
+    picture = out.images[0]
+    assert picture.shape == (height, width, 3)
+    assert np.isfinite(picture).all()
+    assert picture.std() > 0.05
+
+
+def test_prompt_decides_the_light(pipe):
+    """A day is brighter than a night."""
+    means = []
+    for text in ("hills on a sunny day", "hills at night"):
+        generator = torch.Generator().manual_seed(3)
+        out = pipe(
+            text,
+            width=256,
+            height=256,
+            num_inference_steps=6,
+            generator=generator,
+            output_type="np",
+        )
+        means.append(out.images[0].mean())
+    assert means[0] > means[1] + 0.15
+
+
+@pytest.mark.parametrize("text", ["", "Zxqwvut 日本 🚀 café", "word " * 200])
+def test_tokenizer_takes_any_text(text):
+    """Unknown words, other scripts and long texts come out as 77 known tokens."""
+    tokenizer = CLIPTokenizer.from_pretrained(FOLDER / "tokenizer")
+    ids = tokenizer(text, padding="max_length", truncation=True, max_length=77).input_ids
+    assert len(ids) == 77
+    assert max(ids) < len(tokenizer)
+    assert ids[0] == tokenizer.bos_token_id
+    assert tokenizer.eos_token_id in ids
