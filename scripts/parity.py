@@ -5,6 +5,7 @@ python -m scripts.parity FOLDER     a model of your own (folder, file or hub id)
 """
 
 import argparse
+import logging
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -12,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import structlog
 import torch
 
 from service.config import SAMPLERS
@@ -171,6 +173,7 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=7)
     parser.add_argument("--threads", type=int, default=1)
     chosen = parser.parse_args()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     lines: list[str] = []
     with tempfile.TemporaryDirectory() as folder:
         for title, source, side in models(Path(folder), chosen.model):
