@@ -1,0 +1,33 @@
+import pickle
+
+from service.diffusion.generation import GenerationRequest, JobFinished, Picture, Stepped
+
+REQUEST = GenerationRequest(prompt="a cat", width=512, height=256, steps=20, num_images=3)
+
+
+def test_seeds_follow_each_other() -> None:
+    """Each picture has the seed after the one before it."""
+    assert REQUEST.seeds == (0, 1, 2)
+
+
+def test_seeds_start_again_at_0() -> None:
+    """After the largest seed comes 0, so every seed can be asked for on its own."""
+    last = 2**32 - 1
+
+    assert GenerationRequest(prompt="a cat", seed=last, num_images=2).seeds == (last, 0)
+
+
+def test_work() -> None:
+    """Work is what the time on the GPU is proportional to."""
+    assert REQUEST.work == 512 * 256 * 20 * 3
+
+
+def test_values_cross_a_process_boundary() -> None:
+    """What goes in and what comes out can be sent to another process."""
+    picture = Picture(width=1, height=1, pixels=b"\x00\x01\x02", seed=3)
+    for value in (
+        REQUEST,
+        Stepped(progress={"a": 1}, batch_size=1, pixels=1, seconds=0.5),
+        JobFinished(job_id="a", pictures=(picture,)),
+    ):
+        assert pickle.loads(pickle.dumps(value)) == value  # noqa: S301 - written a moment ago
