@@ -125,7 +125,8 @@ ADJECTIVES = (
 STYLES = (
     "a poster of {}", "an illustration of {}", "{}, flat design", "{}, vector art",
     "a picture of {}", "a painting of {}", "{}, highly detailed", "{}, digital art",
-    "{} in flat colours", "a drawing of {}", "{}, 4k", "{}, trending", "an image of {}", "{}, masterpiece, best quality",
+    "{} in flat colours", "a drawing of {}", "{}, 4k", "{}, trending", "an image of {}",
+    "{}, masterpiece, best quality",
 )  # fmt: skip
 BACKDROPS = ("mountains", "hills", "snowy peaks", "trees", "a pine forest", "clouds")
 SYLLABLES = (

@@ -53,6 +53,9 @@ def export(pipe: StableDiffusionPipeline, folder: Path) -> int:
     shutil.rmtree(fresh, ignore_errors=True)
     pipe.to(torch.float16).save_pretrained(fresh, safe_serialization=True)
     _without_paths(fresh)
+    _with_vocabulary(fresh / "tokenizer")
+    for file in fresh.rglob("*"):
+        file.chmod(0o755 if file.is_dir() else 0o644)
     if (folder / "README.md").exists():
         shutil.copy2(folder / "README.md", fresh)
     size = sum(file.stat().st_size for file in fresh.rglob("*") if file.is_file())
@@ -78,3 +81,11 @@ def _without_paths(folder: Path) -> None:
             dropped.append(content.pop("block_out_channels", None))
         if any(dropped):
             file.write_text(json.dumps(content, indent=2) + "\n")
+
+
+def _with_vocabulary(folder: Path) -> None:
+    """Add the tokenizer's older two files, for programs that do not read tokenizer.json."""
+    model = json.loads((folder / "tokenizer.json").read_text())["model"]
+    (folder / "vocab.json").write_text(json.dumps(model["vocab"], ensure_ascii=False) + "\n")
+    lines = ["#version: 0.2", *(" ".join(pair) for pair in model["merges"])]
+    (folder / "merges.txt").write_text("\n".join(lines) + "\n")

@@ -13,7 +13,7 @@ import torch
 from .autoencoder import train_autoencoder
 from .export import export, pipeline
 from .text_encoder import train_text_encoder
-from .unet import Training, averaged_unet
+from .unet import averaged_unet, train_unet
 
 TEXT_STEPS = 500
 
@@ -37,7 +37,7 @@ def main() -> None:
             train_text_encoder(work / "text", steps=TEXT_STEPS)
         if not (work / "autoencoder").exists():
             train_autoencoder(work / "autoencoder", minutes=options.autoencoder_minutes)
-        Training(work).run(options.minutes)
+        train_unet(work, minutes=options.minutes, workers=options.threads)
     unet, counters = averaged_unet(work)
     pipe = pipeline(work / "text", work / "autoencoder", unet, counters["scaling"])
     print(counters, "bytes:", export(pipe, options.out))

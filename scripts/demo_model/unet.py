@@ -4,13 +4,15 @@ import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import torch
 from diffusers import AutoencoderTiny, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
-from torch import Tensor, nn
+from torch import Tensor, distributed, multiprocessing, nn
+from torch.nn.parallel import DistributedDataParallel
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from .captions import caption
@@ -41,7 +43,7 @@ SAVE_EVERY = 120.0
 
 @dataclass(frozen=True)
 class Share:
-    """Pictures of one size: how many are drawn, how often and in what batch they come."""
+    """Pictures of one size: how many are drawn, how often they come, how many per worker."""
 
     size: Size
     pictures: int
@@ -57,26 +59,26 @@ class Phase:
     shares: tuple[Share, ...]
 
 
-SMALL = Share((128, 128), 5000, 1, 32)
+SMALL = Share((128, 128), 5000, 1, 24)
 PHASES = (
     Phase(0.1, (SMALL,)),
     Phase(
         0.48,
         (
-            Share((256, 256), 6000, 0.86, 16),
-            Share((384, 256), 500, 0.07, 10),
-            Share((256, 384), 500, 0.07, 10),
+            Share((256, 256), 6000, 0.86, 12),
+            Share((384, 256), 500, 0.07, 8),
+            Share((256, 384), 500, 0.07, 8),
         ),
     ),
     Phase(
         1,
         (
-            Share((256, 256), 6000, 0.29, 16),
-            Share((512, 512), 1600, 0.48, 6),
-            Share((384, 384), 500, 0.07, 10),
-            Share((768, 512), 200, 0.06, 4),
-            Share((512, 768), 150, 0.04, 4),
-            Share((256, 768), 200, 0.06, 8),
+            Share((256, 256), 6000, 0.29, 12),
+            Share((512, 512), 1600, 0.48, 4),
+            Share((384, 384), 500, 0.07, 6),
+            Share((768, 512), 200, 0.06, 3),
+            Share((512, 768), 150, 0.04, 3),
+            Share((256, 768), 200, 0.06, 6),
         ),
     ),
 )
@@ -104,11 +106,15 @@ def build_unet() -> UNet2DConditionModel:
 
 
 class Training:
-    """A resumable training run: weights, their average, optimiser and counters."""
+    """A resumable training run: weights, their average, optimiser and counters.
+
+    Runs in each worker of a process group; the workers share gradients and stay in step.
+    The folder has autoencoder/, text/tokenizer and text/text_encoder.
+    """
 
     def __init__(self, folder: Path) -> None:
-        """Open the run in a folder that has autoencoder/, text/tokenizer and text/text_encoder."""
         self.folder = folder
+        self.rank, self.workers = distributed.get_rank(), distributed.get_world_size()
         self.vae = AutoencoderTiny.from_pretrained(folder / "autoencoder").eval()
         self.vae.to(memory_format=torch.channels_last)
         self.tokenizer = CLIPTokenizer.from_pretrained(folder / "text" / "tokenizer")
@@ -120,6 +126,7 @@ class Training:
         self.optimizer = torch.optim.AdamW(
             self.unet.parameters(), lr=RATE, betas=(0.9, 0.99), weight_decay=0.01, fused=True
         )
+        self.shared = DistributedDataParallel(self.unet, gradient_as_bucket_view=True)
         self.step, self.seen, self.spent = 0, 0, 0.0
         self.cached: dict[Size, Latents] = {}
         if (folder / "unet.pt").exists():
@@ -130,15 +137,16 @@ class Training:
         snr = self.signal / (1 - self.signal)
         weights = snr.clamp(max=MIN_SNR) / (snr + 1)
         self.weights = weights / weights.mean()
-        self.rng = np.random.default_rng([7, self.step])
+        self.rng = np.random.default_rng([7, self.step, self.rank])
+        torch.manual_seed(1000 * self.step + self.rank)
 
     def run(self, minutes: float) -> None:
         """Train until the run has lasted some minutes, earlier sessions counted in."""
         total, last = 60 * minutes, time.monotonic()
         losses: list[float] = []
-        while (share := (self.spent + time.monotonic() - last) / total) < 1:
+        while (share := self._agreed((self.spent + time.monotonic() - last) / total)) < 1:
             losses.append(self._step(share))
-            if self.step % 100 == 0:
+            if self.step % 100 == 0 and self.rank == 0:
                 mean = np.mean(losses[-100:])
                 print(f"unet {share:.1%} step {self.step} loss {mean:.4f}", flush=True)
             if time.monotonic() - last > SAVE_EVERY:
@@ -146,6 +154,13 @@ class Training:
                 self._save()
         self.spent += time.monotonic() - last
         self._save()
+
+    @staticmethod
+    def _agreed(share: float) -> float:
+        """Return the first worker's share of the time, which decides for all."""
+        told = torch.tensor([share], dtype=torch.float64)
+        distributed.broadcast(told, 0)
+        return told.item()
 
     def _step(self, share: float) -> float:
         clean, texts = self._batch(next(phase for phase in PHASES if share < phase.until))
@@ -157,7 +172,7 @@ class Training:
         noisy = signal.sqrt() * clean + (1 - signal).sqrt() * noise
         wanted = signal.sqrt() * noise - (1 - signal).sqrt() * clean
         with torch.autocast("cpu", torch.bfloat16):
-            given = self.unet(noisy, times, texts).sample
+            given = self.shared(noisy, times, texts).sample
         errors = (given.float() - wanted).square().mean(dim=(1, 2, 3))
         loss = (self.weights[times] * errors).mean()
         for group in self.optimizer.param_groups:
@@ -167,7 +182,7 @@ class Training:
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self.unet.parameters(), 1.0)
         self.optimizer.step()
-        self.step, self.seen = self.step + 1, self.seen + count
+        self.step, self.seen = self.step + 1, self.seen + count * self.workers
         keep = min(AVERAGE, (1 + self.step) / (20 + self.step))
         with torch.no_grad():
             for name, value in self.unet.state_dict().items():
@@ -177,7 +192,9 @@ class Training:
     def _batch(self, phase: Phase) -> tuple[Tensor, Tensor]:
         """Return scaled latents and the text encoder's states of fresh captions for them."""
         odds = np.array([share.weight for share in phase.shares])
-        share = phase.shares[int(self.rng.choice(len(odds), p=odds / odds.sum()))]
+        # All workers take the same size in a step, so that none waits for another.
+        common = np.random.default_rng([8, self.step])
+        share = phase.shares[int(common.choice(len(odds), p=odds / odds.sum()))]
         known = self._of(share)
         chosen = self.rng.integers(len(known.scenes), size=share.batch)
         clean = known.values[chosen].float() * self.scaling
@@ -195,7 +212,11 @@ class Training:
 
     def _of(self, share: Share) -> Latents:
         if share.size not in self.cached:
+            if self.rank > 0:
+                distributed.barrier()  # The first worker draws and encodes; the others load.
             self.cached[share.size] = latents(self.folder, self.vae, share.size, share.pictures)
+            if self.rank == 0:
+                distributed.barrier()
         return self.cached[share.size]
 
     def _resume(self, state: dict[str, Any]) -> None:
@@ -205,6 +226,8 @@ class Training:
         self.step, self.seen, self.spent = state["step"], state["seen"], state["spent"]
 
     def _save(self) -> None:
+        if self.rank > 0:
+            return
         state = {
             "unet": self.unet.state_dict(),
             "average": self.average,
@@ -217,6 +240,22 @@ class Training:
         fresh = self.folder / "unet.pt.fresh"
         torch.save(state, fresh)
         fresh.replace(self.folder / "unet.pt")
+
+
+def train_unet(folder: Path, *, minutes: float, workers: int) -> None:
+    """Train with some single-threaded workers: on few cores that beats one with many threads."""
+    with TemporaryDirectory() as meeting:
+        arguments = (folder, minutes, workers, str(Path(meeting) / "store"))
+        multiprocessing.spawn(_work, arguments, nprocs=workers)  # type: ignore[no-untyped-call]
+
+
+def _work(rank: int, folder: Path, minutes: float, workers: int, store: str) -> None:
+    torch.set_num_threads(1)
+    distributed.init_process_group(
+        "gloo", init_method=f"file://{store}", rank=rank, world_size=workers
+    )
+    Training(folder).run(minutes)
+    distributed.destroy_process_group()
 
 
 def averaged_unet(folder: Path) -> tuple[UNet2DConditionModel, dict[str, Any]]:
