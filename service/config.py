@@ -92,6 +92,12 @@ class Config:
         3, "How often a request is started before an engine crash fails it.", minimum=1, maximum=10
     )
 
+    engine_stall_seconds: float = setting(
+        120.0,
+        "An engine with work that says nothing for this long is killed and started again.",
+        minimum=0.01,
+    )
+
     # Limits and defaults of one request.
     max_prompt_chars: int = setting(500, "Longest prompt.", minimum=1, maximum=10_000)
     default_steps: int = setting(20, "Denoising steps when none are asked for.", minimum=1)

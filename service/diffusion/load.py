@@ -93,9 +93,6 @@ def load_model(
         load_seconds=time.perf_counter() - started,
         prompt_tokens=pipeline.tokenizer.model_max_length,
     )
-    log.info(
-        "model_loaded", version=info.version, family=family, seconds=round(info.load_seconds, 3)
-    )
     return Model(pipeline=pipeline, info=info, device=target, offloaded=cpu_offload != "none")
 
 

@@ -253,7 +253,6 @@ class StepLoop:
         """Report an out-of-memory; let an error that no retry can cure go up."""
         if is_out_of_memory(error):
             self._outcomes.append(OutOfMemoryHit(stage=stage, batch_size=pictures))
-            log.warning("memory_exhausted", stage=stage, batch_size=pictures)
         elif is_device_lost(error):
             raise error
 

@@ -1,22 +1,16 @@
-"""An engine in a process of its own, started again when it ends by itself."""
+"""An engine in a process of its own, started again when it ends by itself or hangs."""
 
 import asyncio
-import contextlib
-import multiprocessing
-import threading
-from collections.abc import Callable
-from multiprocessing.connection import Connection
-from multiprocessing.context import SpawnProcess
 
 import structlog
 
 from service.config import Config
-from service.diffusion.generation import GenerationRequest, JobFinished
+from service.diffusion.generation import GenerationRequest, JobCancelled, JobFailed, JobFinished
 from service.engine import worker
 from service.engine.base import Engine, EngineState, Listener
+from service.engine.child import Child, Entry
 from service.engine.messages import (
     Cancel,
-    Command,
     EngineExited,
     EngineFailed,
     EngineReady,
@@ -27,42 +21,32 @@ from service.engine.messages import (
 
 log = structlog.get_logger(__name__)
 
-# fork would copy a running event loop and, on a GPU, a CUDA context that no child may use.
-SPAWN = multiprocessing.get_context("spawn")
-
 RESTART_DELAYS = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
 """Seconds before each restart in a row; one finished job starts the row anew."""
 
-Entry = Callable[["Connection[Event, Command]", Config], None]
-"""What the child runs: it must be importable by name, since it is pickled."""
-
 STOP_SECONDS = 5.0
-"""How long a step may take to end before the process is killed."""
+"""How long the step in work may take to end before the process is killed."""
 
 
 class ProcessEngine(Engine):
-    """The step loop in a spawned child, which alone imports torch.
-
-    Commands and events are pickled over one pipe. A thread reads it, so that a large
-    picture never holds up the event loop. A child whose parent is gone reads the end of
-    the pipe and leaves.
-    """
+    """The step loop in a spawned child, which alone imports torch."""
 
     def __init__(self, config: Config, *, entry: Entry = worker.run) -> None:
         self._config = config
         self._entry = entry
-        self._process: SpawnProcess | None = None
-        self._connection: Connection[Command, Event] | None = None
-        self._reader: threading.Thread | None = None
+        self._child: Child | None = None
         self._listener: Listener = _ignore
+        self._in_work: set[str] = set()
+        """Jobs handed over whose end the child has not reported."""
         self._crashes_in_a_row = 0
         self._stopping = False
         self._restart: asyncio.Task[None] | None = None
+        self._watchdog: asyncio.TimerHandle | None = None
 
     @property
     def pid(self) -> int | None:
         """The child's process id, or None when there is none."""
-        return self._process.pid if self._process else None
+        return self._child.pid if self._child else None
 
     async def start(self, listener: Listener) -> None:
         """Start the child; its events come to ``listener`` on this event loop."""
@@ -71,90 +55,93 @@ class ProcessEngine(Engine):
         await self._spawn()
 
     async def stop(self) -> None:
-        """Ask the child to end after its step; kill it when it does not."""
+        """Let the child end its step; kill it when that takes too long or it still loads."""
         self._stopping = True
-        self.state = EngineState.STOPPED
+        was, self.state = self.state, EngineState.STOPPED
+        if self._watchdog is not None:
+            self._watchdog.cancel()
         if self._restart is not None:
             self._restart.cancel()
             await asyncio.gather(self._restart, return_exceptions=True)
-        self._send(Shutdown())
-        if self._process is not None and self._reader is not None:
-            await asyncio.to_thread(self._reader.join, STOP_SECONDS)
-            if self._reader.is_alive():
-                self._process.kill()
-                await asyncio.to_thread(self._reader.join)
+        if self._child is None:
+            return
+        self._child.send(Shutdown())
+        if was is not EngineState.READY or not await self._child.wait(STOP_SECONDS):
+            self._child.kill()
+            await self._child.wait()
 
     def generate(self, job_id: str, request: GenerationRequest) -> None:
         """Let a job join the running batch before the next step."""
-        self._send(Generate(job_id=job_id, request=request))
+        if self._child is not None:
+            self._in_work.add(job_id)
+            self._child.send(Generate(job_id=job_id, request=request))
+            self._watch()
 
     def cancel(self, job_id: str) -> None:
         """Take a job out of the batch before the next step; unknown ids are ignored."""
-        self._send(Cancel(job_id=job_id))
-
-    def _send(self, command: Command) -> None:
-        # A child that just died has no reader; its exit is reported by the reading thread.
-        if self._connection is not None:
-            with contextlib.suppress(OSError):
-                self._connection.send(command)
+        if self._child is not None:
+            self._child.send(Cancel(job_id=job_id))
 
     async def _spawn(self) -> None:
-        ours, theirs = SPAWN.Pipe()
-        process = SPAWN.Process(
-            target=self._entry, args=(theirs, self._config), name="sd-engine", daemon=True
-        )
-        await asyncio.to_thread(process.start)
-        theirs.close()  # Else the end of the child would not end the pipe.
-        self._process, self._connection = process, ours
-        self._reader = threading.Thread(
-            target=self._read,
-            args=(ours, process, asyncio.get_running_loop()),
-            name="engine-reader",
-            daemon=True,
-        )
-        self._reader.start()
-        log.info("engine_started", pid=process.pid)
-
-    def _read(
-        self,
-        connection: "Connection[Command, Event]",
-        process: SpawnProcess,
-        loop: asyncio.AbstractEventLoop,
-    ) -> None:
-        """Carry events to the event loop until the child ends; runs on a thread.
-
-        Nobody else waits for the process: of two who do, one may find it gone without
-        its exit code.
-        """
-        with contextlib.suppress(EOFError, OSError, RuntimeError):
-            while True:
-                loop.call_soon_threadsafe(self._deliver, connection.recv())
-        process.join()
-        connection.close()
-        with contextlib.suppress(RuntimeError):  # The loop is closed: nobody listens.
-            loop.call_soon_threadsafe(self._ended, process)
+        child = Child(self._entry, self._config)
+        try:
+            await child.start(self._deliver, lambda: self._ended(child))
+        except OSError as error:  # No process or no memory for one: later there may be.
+            log.warning("engine_start_failed", error=str(error))
+            self._start_again(None)
+            return
+        self._child = child
+        log.info("engine_started", pid=child.pid)
 
     def _deliver(self, event: Event) -> None:
         if self._stopping:
             return
         match event:
             case EngineReady():
-                self.state, self.model = EngineState.READY, event.model
+                self.state, self.model, self.failure = EngineState.READY, event.model, ""
+            case EngineFailed() if self.model is not None:
+                # It did load before: a device that is short of memory for a while, say.
+                self.failure = event.detail
+                log.warning("model_reload_failed", code=event.code, detail=event.detail)
+                return
             case EngineFailed():
                 self.state, self.failure = EngineState.FAILED, event.detail
             case JobFinished():
                 self._crashes_in_a_row = 0
+                self._in_work.discard(event.job_id)
+            case JobFailed() | JobCancelled():
+                self._in_work.discard(event.job_id)
+        self._watch()
         self._listener(event)
 
-    def _ended(self, process: SpawnProcess) -> None:
-        self._connection = None
-        if self._stopping or self.state is EngineState.FAILED:
-            return
+    def _watch(self) -> None:
+        """Start the watchdog anew: an engine with work must say something now and then."""
+        if self._watchdog is not None:
+            self._watchdog.cancel()
+        self._watchdog = None
+        if self._in_work:
+            self._watchdog = asyncio.get_running_loop().call_later(
+                self._config.engine_stall_seconds, self._stalled
+            )
+
+    def _stalled(self) -> None:
+        if self._child is not None:
+            log.error("engine_stalled", seconds=self._config.engine_stall_seconds, pid=self.pid)
+            self._child.kill()
+
+    def _ended(self, child: Child) -> None:
+        self._child = None
+        self._in_work.clear()
+        self._watch()
+        if not self._stopping and self.state is not EngineState.FAILED:
+            self._start_again(child.exit_code)
+
+    def _start_again(self, exit_code: int | None) -> None:
         self.state = EngineState.RESTARTING
         self.restarts += 1
         delay = RESTART_DELAYS[min(self._crashes_in_a_row, len(RESTART_DELAYS) - 1)]
         self._crashes_in_a_row += 1
-        self._listener(EngineExited(exit_code=process.exitcode, restarts=self.restarts))
+        self._listener(EngineExited(exit_code=exit_code, restarts=self.restarts))
         self._restart = asyncio.create_task(self._spawn_after(delay))
 
     async def _spawn_after(self, delay: float) -> None:

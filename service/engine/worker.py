@@ -3,6 +3,7 @@
 import faulthandler
 import os
 import signal
+import sys
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,7 @@ from service.engine.messages import (
     Generate,
     Shutdown,
 )
-from service.errors import ServiceError
+from service.errors import ModelError, ServiceError
 from service.telemetry import logs
 
 if TYPE_CHECKING:
@@ -35,15 +36,26 @@ def run(connection: "Connection[Event, Command]", config: Config) -> None:
     faulthandler.enable()
     logs.configure(config)
     try:
+        _load_and_work(connection, config)
+    except (EOFError, OSError):
+        log.info("service_went_away")
+    except Exception:
+        log.exception("engine_failed")
+        sys.exit(1)
+
+
+def _load_and_work(connection: "Connection[Event, Command]", config: Config) -> None:
+    try:
         loop, ready = load(config)
     except ServiceError as error:
         connection.send(EngineFailed(code=error.code, detail=error.detail))
         return
+    except ImportError as error:
+        detail = f"{error}. Install what the engine needs: pip install 'sd-api[engine]'"
+        connection.send(EngineFailed(code=ModelError.code, detail=detail))
+        return
     connection.send(ready)
-    try:
-        work(connection, loop)
-    except (EOFError, OSError):
-        log.info("service_went_away")
+    work(connection, loop)
 
 
 def load(config: Config) -> "tuple[StepLoop, EngineReady]":

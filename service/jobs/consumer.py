@@ -72,7 +72,7 @@ class Consumer:
     async def stop(self) -> None:
         """Fail what is left, end the task and stop the engine."""
         self.draining = True
-        self._fail_unfinished()
+        self.give_up()
         if self._deadline is not None:
             self._deadline.cancel()
         if self._task is not None:
@@ -88,7 +88,7 @@ class Consumer:
         self.draining = True
         log.info("drain_started", waiting=self.depth, running=self.running)
         self._deadline = asyncio.get_running_loop().call_later(
-            self._config.shutdown_timeout_seconds, self._fail_unfinished
+            self._config.shutdown_timeout_seconds, self.give_up
         )
 
     def submit(self, job: Job) -> None:
@@ -106,6 +106,8 @@ class Consumer:
             )
         if self.engine.state is EngineState.FAILED:
             raise self._refused("model_unavailable", ModelUnavailable(self.engine.failure))
+        if self._queue.full():
+            self._start_waiting()  # The consumer task may not have had its turn yet.
         if self._queue.full():
             seconds = self._estimate.retry_after(
                 self._queue.waiting, tuple(self._running.values()), time.monotonic()
@@ -133,12 +135,27 @@ class Consumer:
     async def _feed(self) -> None:
         while True:
             await self._room.wait()
-            job = await self._queue.get()
-            if not self._has_room:  # The engine went away while the queue was empty.
+            self._queue.put_back(await self._queue.get())
+            self._start_waiting()
+
+    def _start_waiting(self) -> None:
+        """Start what waits, as far as the batch has room for it."""
+        while self._has_room and not self._queue.empty():
+            job = self._queue.get_nowait()
+            if self._running and self._last_chance(job):
                 self._queue.put_back(job)
-                self._update_room()
-                continue
+                self._room.clear()  # Until something leaves the batch.
+                return
             self._begin(job)
+        self._update_room()
+
+    def _last_chance(self, job: Job) -> bool:
+        """Whether a job that lost engines before may be started once more only.
+
+        It then runs alone: whichever job of a batch it is that kills the engine, the
+        others are not failed with it.
+        """
+        return 0 < job.attempts >= self._config.max_attempts - 1
 
     def _begin(self, job: Job) -> None:
         first = job.attempts == 0
@@ -153,10 +170,12 @@ class Consumer:
 
     @property
     def _has_room(self) -> bool:
-        pictures = sum(job.request.num_images for job in self._running.values())
+        running = self._running.values()
         return (
             self.engine.state is EngineState.READY
-            and pictures < self._config.max_concurrent_requests
+            and sum(job.request.num_images for job in running)
+            < self._config.max_concurrent_requests
+            and not any(1 < job.attempts >= self._config.max_attempts for job in running)
         )
 
     def _update_room(self) -> None:
@@ -261,7 +280,8 @@ class Consumer:
             self._ended(job)
         self._running.clear()
 
-    def _fail_unfinished(self) -> None:
+    def give_up(self) -> None:
+        """Fail everything that is unfinished, now."""
         for job in [*self._running.values(), *self._queue.waiting]:
             self.cancel(job, ShuttingDown("The service stopped before the picture was finished."))
 

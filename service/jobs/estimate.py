@@ -37,13 +37,18 @@ class Estimate:
 
         The first refused client gets the next place: when the batch has worked off one
         job. Each further one gets the place after that of the one refused before it, so
-        that they do not all come back at once.
+        that they do not all come back at once. Nobody is sent further than the end of
+        the present work, by when every place is free.
         """
         jobs = running + waiting
-        per_job = self.seconds(jobs) / max(len(jobs), 1)
-        first = min((self.seconds([job]) for job in running), default=per_job) * len(running or [0])
+        end = self.seconds(jobs)
+        per_job = end / max(len(jobs), 1)
+        first = min((self.seconds([job]) for job in running), default=per_job) * max(
+            len(running), 1
+        )
         while self._promises and self._promises[0] <= now:
             self._promises.popleft()
         promised = max(now + first, self._promises[-1] + per_job if self._promises else now)
-        self._promises.append(promised)
-        return max(1, math.ceil(promised - now))
+        if promised < now + end:
+            self._promises.append(promised)
+        return max(1, math.ceil(min(promised - now, end)))

@@ -112,7 +112,7 @@ class Job:
 
     @property
     def log_context(self) -> dict[str, object]:
-        """What every log line about this job carries."""
+        """What every log line about this job carries; prompts are dropped unless asked for."""
         request = self.request
         return {
             "job_id": self.id,
@@ -122,4 +122,6 @@ class Job:
             "steps": request.steps,
             "sampler": request.sampler,
             "num_images": request.num_images,
+            "prompt": request.prompt,
+            "negative_prompt": request.negative_prompt,
         }

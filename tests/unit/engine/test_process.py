@@ -45,9 +45,11 @@ async def engine(heard):
     await started.stop()
 
 
-def exit_code(engine: ProcessEngine) -> int | None:
-    assert engine._process is not None
-    return engine._process.exitcode
+async def exit_code_after_stop(engine: ProcessEngine) -> int | None:
+    child = engine._child
+    assert child is not None
+    await engine.stop()
+    return child.exit_code
 
 
 def request(prompt: str) -> GenerationRequest:
@@ -99,8 +101,7 @@ async def test_a_model_that_cannot_be_loaded_is_not_tried_again(heard):
 
 async def test_stopping_ends_the_child(engine):
     """After a stop the child is gone."""
-    await engine.stop()
-    assert exit_code(engine) == 0
+    assert await exit_code_after_stop(engine) == 0
 
 
 async def test_a_child_that_does_not_listen_is_killed(heard, monkeypatch):
@@ -109,8 +110,7 @@ async def test_a_child_that_does_not_listen_is_killed(heard, monkeypatch):
     engine = ProcessEngine(CONFIG, entry=children.stubborn)
     await engine.start(heard)
     await heard.next()
-    await engine.stop()
-    assert exit_code(engine) == -9
+    assert await exit_code_after_stop(engine) == -9
 
 
 async def test_a_stop_before_the_model_is_loaded_ends_the_child(heard, monkeypatch):
@@ -118,8 +118,65 @@ async def test_a_stop_before_the_model_is_loaded_ends_the_child(heard, monkeypat
     monkeypatch.setattr(process, "STOP_SECONDS", 0.1)
     engine = ProcessEngine(CONFIG, entry=children.stubborn)
     await engine.start(heard)
+    assert await exit_code_after_stop(engine) == -9
+
+
+async def test_an_engine_that_loads_is_not_waited_for(heard):
+    """A stop before the model is loaded ends the child at once: it has nothing to finish."""
+    engine = ProcessEngine(CONFIG, entry=children.stubborn)
+    await engine.start(heard)
+    engine.state = EngineState.LOADING
+    assert await exit_code_after_stop(engine) == -9
+
+
+async def test_a_child_that_reads_nothing_does_not_hold_up_the_service(heard, monkeypatch):
+    """Commands beyond what a pipe holds are handed over without waiting for a reader."""
+    monkeypatch.setattr(process, "STOP_SECONDS", 0.1)
+    engine = ProcessEngine(CONFIG, entry=children.stubborn)
+    await engine.start(heard)
+    await heard.next()
+    for number in range(500):
+        engine.generate(str(number), request("long" * 500))
+        engine.cancel(str(number))
     await engine.stop()
-    assert exit_code(engine) == -9
+
+
+async def test_a_child_that_hangs_with_work_is_killed_and_replaced(heard, monkeypatch):
+    """An engine with a job that says nothing for the stall time is taken for dead."""
+    monkeypatch.setattr(process, "STOP_SECONDS", 0.1)
+    engine = ProcessEngine(Config(engine_stall_seconds=0.2), entry=children.stubborn)
+    await engine.start(heard)
+    await heard.next()
+    engine.generate("one", request("a cat"))
+    assert await heard.next() == EngineExited(exit_code=-9, restarts=1)
+    assert isinstance(await heard.next(), EngineReady)
+    await engine.stop()
+
+
+async def test_an_idle_child_may_be_silent(heard):
+    """Without work the stall time does not run."""
+    engine = ProcessEngine(Config(engine_stall_seconds=0.01), entry=children.obedient)
+    await engine.start(heard)
+    await heard.next()
+    engine.generate("one", request("a cat"))
+    await heard.next()
+    assert engine._watchdog is None
+    await engine.stop()
+
+
+async def test_a_reload_that_fails_is_tried_again(heard, tmp_path, monkeypatch):
+    """After a crash a model that loaded before gets more than one chance to load."""
+    monkeypatch.setenv("CHILD_LIVES", str(tmp_path / "lives"))
+    engine = ProcessEngine(CONFIG, entry=children.short_of_memory_once)
+    await engine.start(heard)
+    assert isinstance(await heard.next(), EngineReady)
+    engine.generate("one", request("killed"))
+    assert await heard.next() == EngineExited(exit_code=-9, restarts=1)
+    assert await heard.next() == EngineExited(exit_code=0, restarts=2)
+    assert engine.failure == "no memory left"
+    assert isinstance(await heard.next(), EngineReady)
+    assert (engine.failure, engine.restarts) == ("", 2)
+    await engine.stop()
 
 
 def test_repeated_crashes_wait_longer_each_time():

@@ -253,6 +253,39 @@ async def test_a_job_that_kills_every_engine_is_given_up(consumer, engine):
         await poison.wait()
 
 
+async def test_the_last_attempt_is_made_alone(consumer, engine):
+    """A job that kills every engine does not take those that ran beside it with it."""
+    innocent, poison, other = jobs = [job(), job(), job()]
+    await submitted(consumer, innocent, poison)
+    for _ in range(2):
+        await engine.ready()
+        await engine.dies()
+    await engine.ready()
+    await submitted(consumer, other)
+    assert (engine.started[4:], consumer.running) == ([innocent.id], 1)
+    await engine.finishes(innocent)
+    assert (engine.started[5:], consumer.running) == ([poison.id], 1)
+    await engine.dies()
+    await engine.ready()
+    await engine.finishes(other)
+    assert [each.state for each in jobs] == [
+        JobState.SUCCEEDED,
+        JobState.FAILED,
+        JobState.SUCCEEDED,
+    ]
+
+
+async def test_a_burst_fills_the_batch_and_the_queue(consumer, engine):
+    """Requests of one moment are accepted as far as batch and queue reach together."""
+    await engine.ready()
+    for each in [job() for _ in range(4)]:
+        consumer.submit(each)
+    with pytest.raises(QueueFull):
+        consumer.submit(job())
+    await settle()
+    assert (consumer.running, consumer.depth) == (2, 2)
+
+
 async def test_without_a_model_waiting_jobs_fail_and_new_ones_are_refused(consumer, engine):
     """A model that cannot be loaded is told to everyone, at once."""
     waiting = job()

@@ -54,8 +54,18 @@ async def test_a_place_is_free_when_the_running_job_is_done(estimate):
 
 async def test_each_further_refused_client_is_sent_later(estimate):
     """Two refused clients are not told to take the same place."""
-    waiting, running = (job(20),), (job(20),)
+    waiting, running = (job(20), job(20)), (job(20),)
     assert [estimate.retry_after(waiting, running, now=0) for _ in range(3)] == [10, 20, 30]
+
+
+async def test_nobody_is_sent_further_than_the_present_work(estimate):
+    """A client that asks again and again sends neither itself nor others into next week."""
+    waiting, running = (job(20), job(20)), (job(20),)
+    for _ in range(300):
+        last = estimate.retry_after(waiting, running, now=0)
+    assert last == 30
+    assert estimate.retry_after(waiting, running, now=25) <= 30
+    assert len(estimate._promises) <= 3
 
 
 async def test_a_promise_that_is_over_delays_nobody(estimate):

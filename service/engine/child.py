@@ -1,0 +1,110 @@
+"""A spawned process and the pipe to it, neither of which can hold up the event loop."""
+
+import asyncio
+import atexit
+import contextlib
+import multiprocessing
+import queue
+import threading
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnProcess
+
+from service.config import Config
+from service.engine.messages import Command, Event
+
+# fork would copy a running event loop and, on a GPU, a CUDA context that no child may use.
+SPAWN = multiprocessing.get_context("spawn")
+
+Entry = Callable[["Connection[Event, Command]", Config], None]
+"""What the child runs: it must be importable by name, since it is pickled."""
+
+
+class Child:
+    """One engine process, from its start to its end.
+
+    Commands and events are pickled over one pipe. One thread reads it, so that a large
+    picture never holds up the event loop, and one writes it, since a child that hangs
+    reads nothing and a full pipe blocks whoever writes. A child whose parent is gone
+    finds the pipe closed and leaves.
+    """
+
+    def __init__(self, entry: Entry, config: Config) -> None:
+        self._ours, self._theirs = SPAWN.Pipe()
+        self._process: SpawnProcess = SPAWN.Process(
+            target=entry, args=(self._theirs, config), name="sd-engine", daemon=True
+        )
+        self._commands: queue.SimpleQueue[Command | None] = queue.SimpleQueue()
+        self._reader: threading.Thread | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """The process id."""
+        return self._process.pid
+
+    @property
+    def exit_code(self) -> int | None:
+        """As in ``subprocess``: negative for a signal, None while it runs."""
+        return self._process.exitcode
+
+    async def start(self, deliver: Callable[[Event], None], ended: Callable[[], None]) -> None:
+        """Start the process; both callables are called on this event loop."""
+        loop = asyncio.get_running_loop()
+        starting = asyncio.ensure_future(asyncio.to_thread(self._process.start))
+        try:
+            await asyncio.shield(starting)
+        except asyncio.CancelledError:
+            await starting  # A thread cannot be cancelled: what it starts must not stay.
+            self._process.kill()
+            raise
+        # multiprocessing ends its daemons with SIGTERM, which an engine ignores, and then
+        # waits for them: without this an exit by an exception would never come to its end.
+        atexit.register(self._process.kill)
+        self._theirs.close()  # Else the end of the child would not end the pipe.
+        self._reader = threading.Thread(
+            target=self._read, args=(loop, deliver, ended), name="engine-reader", daemon=True
+        )
+        self._reader.start()
+        threading.Thread(target=self._write, name="engine-writer", daemon=True).start()
+
+    def send(self, command: Command) -> None:
+        """Hand over a command; what a dead child cannot read any more is dropped."""
+        self._commands.put(command)
+
+    def kill(self) -> None:
+        """End the process at once; ``ended`` is called as for any other end."""
+        self._process.kill()
+
+    async def wait(self, seconds: float | None = None) -> bool:
+        """Wait for the end, for some seconds at most; return whether it came."""
+        if self._reader is None:
+            return True
+        await asyncio.to_thread(self._reader.join, seconds)
+        return not self._reader.is_alive()
+
+    def _read(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        deliver: Callable[[Event], None],
+        ended: Callable[[], None],
+    ) -> None:
+        """Carry events to the event loop until the child ends; runs on a thread.
+
+        Nobody else waits for the process: of two who do, one may find it gone without
+        its exit code.
+        """
+        with contextlib.suppress(EOFError, OSError, RuntimeError):
+            while True:
+                loop.call_soon_threadsafe(deliver, self._ours.recv())
+        self._process.join()
+        atexit.unregister(self._process.kill)
+        self._commands.put(None)
+        with contextlib.suppress(RuntimeError):  # The loop is closed: nobody listens.
+            loop.call_soon_threadsafe(ended)
+
+    def _write(self) -> None:
+        """Carry commands to the child until it ends; runs on a thread."""
+        with contextlib.suppress(OSError):
+            while (command := self._commands.get()) is not None:
+                self._ours.send(command)
+        self._ours.close()
