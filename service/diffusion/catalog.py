@@ -1,6 +1,7 @@
 """Which models there are, and where; reads names and small JSON files only, no torch."""
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,7 +49,7 @@ def resolve(model_id: str, cache_dir: Path) -> Source:
     for candidate in (Path(name).expanduser(), cache_dir / name):
         if candidate.exists():
             return _local(name, candidate)
-    if (cached := _snapshot(cache_dir, name)) is not None:
+    if (cached := _snapshot(cache_dir, name, usable=_complete)) is not None:
         return Source(id=name, path=cached, version=hub_version(name, cached))
     if _is_hub_id(name):
         return Source(id=name, path=None, version=name)
@@ -59,23 +60,37 @@ def resolve(model_id: str, cache_dir: Path) -> Source:
 
 
 def installed(cache_dir: Path) -> list[Source]:
-    """List the models that load without a network: the demo, then the cache by name."""
+    """List the models that load without a network: the demo, then the cache by name.
+
+    A damaged model is left out, like one whose download was interrupted: whoever asks for it
+    by name is told what is wrong with it.
+
+    Raises:
+        ModelError: the cache's folder cannot be read.
+
+    """
     found = [resolve(DEMO_ID, cache_dir)] if (DEMO_FOLDER / INDEX).is_file() else []
     if not cache_dir.is_dir():
         return found
+    try:
+        entries = sorted(cache_dir.iterdir())
+    except OSError as error:
+        raise ModelError(
+            f"MODEL_CACHE_DIR={cache_dir} cannot be read ({error.strerror})."
+        ) from error
     cached = []
-    for entry in sorted(cache_dir.iterdir()):
+    for entry in entries:
         if entry.name.startswith("models--"):
             name = entry.name.removeprefix("models--").replace("--", "/")
-            if (folder := _snapshot(cache_dir, name)) is not None:
+            if (folder := _snapshot(cache_dir, name, usable=_usable)) is not None:
                 cached.append(Source(id=name, path=folder, version=hub_version(name, folder)))
-        elif entry.suffix == SINGLE_FILE or _complete(entry):
+        elif entry.suffix == SINGLE_FILE or _usable(entry):
             cached.append(_local(entry.name, entry))
-        elif entry.is_dir():
+        else:
             cached += [
                 _local(f"{entry.name}/{inner.name}", inner)
-                for inner in sorted(entry.iterdir())
-                if inner.suffix == SINGLE_FILE or _complete(inner)
+                for inner in _inside(entry)
+                if inner.suffix == SINGLE_FILE or _usable(inner)
             ]
     return found + sorted(cached, key=lambda source: source.id)
 
@@ -116,6 +131,8 @@ def index(folder: Path) -> dict[str, object]:
         )
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read ({error.strerror}).") from error
     except ValueError as error:
         raise ModelError(f"{path} is damaged ({error}). Fetch the model again.") from error
     if not isinstance(content, dict) or "_class_name" not in content:
@@ -141,25 +158,45 @@ def _local(name: str, path: Path) -> Source:
     return Source(id=name, path=path, version=path.stem, single_file=True)
 
 
-def _snapshot(cache_dir: Path, name: str) -> Path | None:
+def _snapshot(cache_dir: Path, name: str, *, usable: Callable[[Path], bool]) -> Path | None:
     """Return the folder of a cached hub model, of its main branch if that is there."""
     repository = cache_dir / ("models--" + name.replace("/", "--"))
     branch = repository / "refs" / "main"
     if branch.is_file():
-        folder = repository / "snapshots" / branch.read_text(encoding="utf-8").strip()
-        if _complete(folder):
+        commit = branch.read_text(encoding="utf-8", errors="replace").strip()
+        if usable(folder := repository / "snapshots" / commit):
             return folder
-    folders = [found for found in repository.glob("snapshots/*") if _complete(found)]
+    folders = [found for found in repository.glob("snapshots/*") if usable(found)]
     return max(folders, key=lambda folder: folder.stat().st_mtime, default=None)
 
 
 def _complete(folder: Path) -> bool:
-    """Tell whether a folder holds a whole model: an interrupted download lacks weights."""
+    """Tell whether a folder holds a whole model: an interrupted download lacks weights.
+
+    Raises:
+        ModelError: its ``model_index.json`` cannot be read.
+
+    """
     return (folder / INDEX).is_file() and all(
         any(folder.glob(f"{part}/*{SINGLE_FILE}"))
         for part, named in index(folder).items()
-        if part in WEIGHTED and isinstance(named, list) and named[-1] is not None
+        if part in WEIGHTED and isinstance(named, list) and named[-1:] != [None]
     )
+
+
+def _usable(folder: Path) -> bool:
+    """Tell the same of a model that nobody asked for, whose damage is nobody's trouble."""
+    try:
+        return _complete(folder)
+    except (ModelError, OSError):
+        return False
+
+
+def _inside(folder: Path) -> list[Path]:
+    try:
+        return sorted(folder.iterdir())
+    except OSError:  # A file, or a folder that is not ours to read.
+        return []
 
 
 def _is_hub_id(name: str) -> bool:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -136,18 +137,21 @@ def single_file_config(path: Path, cache_dir: Path, kind: SingleFile) -> Path:
     model of the same kind in the cache; its weights are not needed.
 
     Raises:
-        ModelError: there is none.
+        ModelError: there is none, or the one beside the file is damaged.
 
     """
     reference = REFERENCE_MODELS.get((kind.family, kind.text_width))
-    candidates = [path.with_suffix(""), *catalog.configurations(cache_dir, first=reference)]
-    for folder in candidates:
-        if (folder / catalog.INDEX).is_file() and _fits(folder, kind):
-            return folder
+    beside = path.with_suffix("")
+    if (beside / catalog.INDEX).is_file() and _fits(beside, kind):
+        return beside
+    for folder in catalog.configurations(cache_dir, first=reference):
+        with suppress(ModelError):  # Another model's damage is no trouble of this one.
+            if _fits(folder, kind):
+                return folder
     fetch = (
         f"hf download {reference} --include '*.json' --include '*.txt' --cache-dir {cache_dir}"
         if reference
-        else f"put the model's *.json and tokenizer files into {path.with_suffix('')}"
+        else f"put the model's *.json and tokenizer files into {beside}"
     )
     raise ModelError(f"{path} holds weights only; its configuration is not here. Cure: {fetch}")
 
@@ -242,8 +246,12 @@ def _fits(folder: Path, kind: SingleFile) -> bool:
     unet = read_config(path)
     return (
         unet.get("cross_attention_dim") == kind.text_width
-        and unet.get("block_out_channels", [None])[0] == kind.unet_width
+        and _first(unet.get("block_out_channels")) == kind.unet_width
         and unet.get("time_cond_proj_dim") is None
         and _has_tokenizer(folder / "tokenizer")
         and index.get("vae") == ["diffusers", "AutoencoderKL"]
     )
+
+
+def _first(values: object) -> object:
+    return values[0] if isinstance(values, list) and values else None

@@ -121,6 +121,42 @@ def test_installed(tmp_path: Path) -> None:
     assert expected == [source.id for source in installed(tmp_path)]
 
 
+@pytest.mark.parametrize("content", [b"{", b"[]", b"{}", b"\xff", b"null"])
+def test_damaged_neighbours(tmp_path: Path, content: bytes) -> None:
+    """A damaged model is left out, and hides none of those beside it."""
+    for folder in (tmp_path / "broken", tmp_path / "org" / "broken", snapshot(tmp_path)):
+        (model(folder) / "model_index.json").write_bytes(content)
+    model(tmp_path / "dawn")
+    model(tmp_path / "org" / "night-sky")
+
+    assert [source.id for source in installed(tmp_path)] == ["demo", "dawn", "org/night-sky"]
+
+
+def test_damaged_branch(tmp_path: Path) -> None:
+    """A cached model whose branch cannot be read is found by its commit."""
+    folder = model(snapshot(tmp_path))
+    (folder.parents[1] / "refs" / "main").write_bytes(b"\xff\x00")
+
+    assert [source.id for source in installed(tmp_path)] == ["demo", NAME]
+
+
+def test_damaged_model_that_was_asked_for(tmp_path: Path) -> None:
+    """Whoever asks for a damaged model is told which file is at fault."""
+    folder = model(snapshot(tmp_path))
+    (folder / "model_index.json").write_text("{")
+
+    with pytest.raises(ModelError, match=rf"{COMMIT}/model_index\.json is damaged"):
+        resolve(NAME, tmp_path)
+
+
+def test_part_without_a_class(tmp_path: Path) -> None:
+    """A part that an index names by an empty list has to have weights, like any other."""
+    index = model(tmp_path / "dawn", "unet") / "model_index.json"
+    index.write_text(json.dumps({"_class_name": "StableDiffusionPipeline", "vae": []}))
+
+    assert [source.id for source in installed(tmp_path)] == ["demo"]
+
+
 def test_empty_cache(tmp_path: Path) -> None:
     """Without a cache folder the demo is all there is."""
     assert [source.id for source in installed(tmp_path / "nothing")] == ["demo"]

@@ -264,6 +264,36 @@ def test_reference_configuration_first(
 
 
 @pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("model_index.json", "{"),
+        ("unet/config.json", "["),
+        ("unet/config.json", '{"cross_attention_dim": 32, "block_out_channels": null}'),
+    ],
+)
+def test_damaged_configuration_of_another_model(
+    folder: Callable[[str], Path], tmp_path: Path, file: str, content: str
+) -> None:
+    """A damaged model in the cache is passed over in the search for a configuration."""
+    damaged = shutil.copytree(folder("sd"), tmp_path / "cache" / "a-damaged")
+    (damaged / file).write_text(content)
+    fitting = shutil.copytree(folder("sd"), tmp_path / "cache" / "b-sd")
+
+    assert fitting == single_file_config(tmp_path / "x", tmp_path / "cache", TINY)
+
+
+def test_damaged_configuration_beside_a_single_file(
+    folder: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """A configuration that was put beside the file is the one that was asked for."""
+    beside = shutil.copytree(folder("sd"), tmp_path / "night-sky")
+    (beside / "model_index.json").write_text("{")
+
+    with pytest.raises(ModelError, match=r"night-sky/model_index\.json is damaged"):
+        single_file_config(tmp_path / "night-sky.safetensors", tmp_path / "none", TINY)
+
+
+@pytest.mark.parametrize(
     ("width", "cure"), [(768, "hf download stable-diffusion-v1-5/"), (32, "put the model's")]
 )
 def test_no_configuration(tmp_path: Path, width: int, cure: str) -> None:
