@@ -8,7 +8,7 @@ from aiohttp import web
 
 from service.config import Config
 from service.engine.base import Engine
-from service.http import middlewares, routes
+from service.http import middlewares, routes, server
 from service.http.keys import CONFIG, CONSUMER, GPU, METRICS, STARTED
 from service.jobs.consumer import Consumer
 from service.telemetry.gpu import GpuSampler
@@ -17,7 +17,7 @@ from service.telemetry.metrics import Metrics
 
 def create_app(config: Config, engine: Engine, metrics: Metrics | None = None) -> web.Application:
     """Build the service around an engine; nothing starts before the application does."""
-    app = web.Application(client_max_size=config.max_body_bytes)
+    app = server.application(config)
     app[CONFIG] = config
     app[METRICS] = metrics = metrics or Metrics()
     app[CONSUMER] = Consumer(engine, metrics, config)

@@ -32,6 +32,13 @@ class ValidationFailed(ServiceError):
         super().__init__(detail or "; ".join(f"{k}: {' '.join(v)}" for k, v in errors.items()))
 
 
+class MalformedRequest(ServiceError):
+    """Bad Request."""
+
+    code = "malformed_request"
+    status = 400
+
+
 class NotFound(ServiceError):
     """Not Found."""
 
@@ -76,6 +83,28 @@ class UnsupportedMediaType(ServiceError):
 
     code = "unsupported_media_type"
     status = 415
+
+
+class UnsupportedEncoding(ServiceError):
+    """Unsupported Content Encoding."""
+
+    code = "unsupported_encoding"
+    status = 415
+
+    known: ClassVar = ("gzip", "deflate", "identity")
+
+    def __init__(self, detail: str = "", *, retry_after: float | None = None) -> None:
+        super().__init__(
+            detail or f"Send the body as Content-Encoding: {' or '.join(self.known)}.",
+            retry_after=retry_after,
+        )
+
+
+class ExpectationFailed(ServiceError):
+    """Expectation Failed."""
+
+    code = "expectation_failed"
+    status = 417
 
 
 class QueueFull(ServiceError):

@@ -22,6 +22,7 @@ from service.errors import (
     RequestTimedOut,
     ServiceError,
     ShuttingDown,
+    UnsupportedEncoding,
     UnsupportedMediaType,
     ValidationFailed,
 )
@@ -57,6 +58,7 @@ def generate_handler(config: Config) -> Handler:
             RequestTimedOut,
             BodyTooLarge,
             UnsupportedMediaType,
+            UnsupportedEncoding,
             QueueFull,
             ShuttingDown,
             ModelUnavailable,

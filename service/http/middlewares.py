@@ -33,11 +33,16 @@ def route_template(request: web.Request) -> str:
     return resource.canonical if resource is not None else UNMATCHED
 
 
+def request_id(request: web.BaseRequest) -> str:
+    """Return the request's own ``X-Request-ID`` if it is sane, else a new one."""
+    given = request.headers.get(HEADER, "")
+    return given if SANE_ID.fullmatch(given) else uuid.uuid4().hex
+
+
 @web.middleware
 async def request_ids(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Take over a sane ``X-Request-ID`` or make one; logs and answers carry it."""
-    given = request.headers.get(HEADER, "")
-    request[REQUEST_ID] = given if SANE_ID.fullmatch(given) else uuid.uuid4().hex
+    request[REQUEST_ID] = request_id(request)
     with structlog.contextvars.bound_contextvars(request_id=request[REQUEST_ID]):
         return await handler(request)
 
@@ -78,8 +83,8 @@ async def measurement(request: web.Request, handler: Handler) -> web.StreamRespo
         status = answer.status
     finally:
         metrics.http_in_flight.dec()
-        request_id = request[REQUEST_ID]
-        exemplar = {"request_id": request_id} if len(request_id) <= EXEMPLAR_ID else None
+        name = request[REQUEST_ID]
+        exemplar = {"request_id": name} if len(name) <= EXEMPLAR_ID else None
         metrics.http_requests.labels(route, method, str(status)).inc()
         metrics.http_duration.labels(route, method).observe(time.monotonic() - started, exemplar)
     return answer
@@ -132,7 +137,12 @@ def timed_out(request: web.Request) -> RequestTimedOut:
 
 
 async def mark(request: web.BaseRequest, answer: web.StreamResponse) -> None:
-    """Give every answer its id, streamed ones and those of aiohttp included."""
+    """Sign every answer that leaves a route, streamed ones included."""
+    sign(request, answer)
+
+
+def sign(request: web.BaseRequest, answer: web.StreamResponse) -> None:
+    """Give an answer the headers that all have."""
     answer.headers[HEADER] = request.get(REQUEST_ID) or uuid.uuid4().hex
     answer.headers[hdrs.SERVER] = "sd-api"
     answer.headers["X-Content-Type-Options"] = "nosniff"

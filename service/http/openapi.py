@@ -9,7 +9,13 @@ from apispec import APISpec
 from apispec.ext.marshmallow import MarshmallowPlugin
 
 from service import __version__, errors
-from service.errors import RequestTimedOut, ServiceError, ValidationFailed
+from service.errors import (
+    ExpectationFailed,
+    MalformedRequest,
+    RequestTimedOut,
+    ServiceError,
+    ValidationFailed,
+)
 from service.http.answers import Problem
 from service.http.decorators import docs
 from service.http.keys import OPENAPI
@@ -26,7 +32,7 @@ TAGS: Final = {
     "health": "See how the service is.",
     "description": "Read about it, and measure it.",
 }
-EVERYWHERE: Final = (RequestTimedOut, ServiceError)
+EVERYWHERE: Final = (MalformedRequest, RequestTimedOut, ExpectationFailed, ServiceError)
 """Errors that any route may answer."""
 
 REQUEST_ID_PARAMETER: Final = {

@@ -8,9 +8,11 @@ from aiohttp import hdrs, web
 
 from service.errors import (
     BodyTooLarge,
+    ExpectationFailed,
     MethodNotAllowed,
     NotFound,
     ServiceError,
+    UnsupportedEncoding,
     ValidationFailed,
 )
 from service.http.keys import ERROR_CODE, REQUEST_ID
@@ -42,7 +44,7 @@ def problem_body(error: ServiceError, *, instance: str, request_id: str) -> dict
 def problem(request: web.BaseRequest, error: ServiceError) -> web.Response:
     """Answer ``request`` with ``error``."""
     request[ERROR_CODE] = error.code
-    body = problem_body(error, instance=request.rel_url.raw_path, request_id=request[REQUEST_ID])
+    body = problem_body(error, instance=path(request), request_id=request[REQUEST_ID])
     # ASCII escapes keep half a surrogate pair in an unknown field's name from failing here.
     answer = web.Response(
         status=error.status, body=json.dumps(body).encode(), content_type=MEDIA_TYPE
@@ -51,14 +53,25 @@ def problem(request: web.BaseRequest, error: ServiceError) -> web.Response:
         answer.headers[hdrs.RETRY_AFTER] = str(max(1, math.ceil(error.retry_after)))
     if isinstance(error, MethodNotAllowed):
         answer.headers[hdrs.ALLOW] = ", ".join(error.allow)
+    if isinstance(error, UnsupportedEncoding):
+        answer.headers[hdrs.ACCEPT_ENCODING] = ", ".join(error.known)
     return answer
 
 
-def from_aiohttp(error: web.HTTPException, request: web.Request) -> ServiceError:
+def path(request: web.BaseRequest) -> str:
+    """Return the path that was asked for; the target of CONNECT has none."""
+    return request.rel_url.raw_path or "/"
+
+
+def from_aiohttp(error: web.HTTPException, request: web.BaseRequest) -> ServiceError:
     """Translate what aiohttp itself raises: no route, wrong method, body too large."""
     match error:
+        case web.HTTPNotFound() if request.method == hdrs.METH_CONNECT:
+            return NotFound("This is no proxy; see /docs for what it does.")
         case web.HTTPNotFound():
-            return NotFound(f"There is nothing at {request.rel_url.raw_path}; see /docs.")
+            return NotFound(f"There is nothing at {path(request)}; see /docs.")
+        case web.HTTPExpectationFailed():
+            return ExpectationFailed("Leave the header Expect out, or send 100-continue.")
         case web.HTTPMethodNotAllowed():
             allow = tuple(sorted(error.allowed_methods))
             return MethodNotAllowed(f"Use {' or '.join(allow)} here.", allow=allow)

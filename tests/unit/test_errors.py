@@ -46,7 +46,7 @@ def test_the_detail_of_a_validation_error_names_every_field():
 @pytest.mark.parametrize(
     ("status", "titles"),
     [
-        (400, {"Validation Error"}),
+        (400, {"Validation Error", "Bad Request"}),
         (408, {"Timeout"}),
         (503, {"Service Unavailable", "The model cannot be loaded"}),
         (500, {"Internal Error", "A setting is wrong"}),
