@@ -101,7 +101,7 @@ def train_autoencoder(folder: Path, *, minutes: float, rate: float = RATE, seed:
         # The decoder squeezes latents beyond 3, so their spread is kept near 1.
         loss = error + 1e-3 * (latents.square().mean() - 1).abs()
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         errors.append(error.item())

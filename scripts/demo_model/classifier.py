@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from .scene import COLOUR_NAMES, PLACE_NAMES, SUBJECT_NAMES, TIMES, Scene, draw, training_scene
 
-SIDE = 128
+SIDE = 96
 """Pixels a side of what the judge sees."""
 
 CHOICES = {
@@ -26,30 +26,30 @@ NO_COLOUR = -100
 
 
 class Judge(nn.Module):
-    """Five halving convolutions and one answer per attribute."""
+    """Four halving convolutions and one answer per attribute."""
 
     def __init__(self) -> None:
         super().__init__()
         layers: list[nn.Module] = []
-        for before, after in ((3, 32), (32, 48), (48, 64), (64, 96), (96, 128)):
+        for before, after in ((3, 32), (32, 64), (64, 96), (96, 128)):
             layers += [
                 nn.Conv2d(before, after, 3, stride=2, padding=1),
                 nn.GroupNorm(8, after),
                 nn.SiLU(),
-                nn.Conv2d(after, after, 3, padding=1, groups=8),
-                nn.SiLU(),
             ]
-        self.body = nn.Sequential(*layers, nn.Flatten(), nn.Linear(128 * 16, 256), nn.SiLU())
-        self.heads = nn.ModuleList(nn.Linear(256, len(choices)) for choices in CHOICES.values())
+        self.body = nn.Sequential(
+            *layers, nn.Flatten(), nn.Dropout(0.2), nn.Linear(128 * 36, 192), nn.SiLU()
+        )
+        self.heads = nn.ModuleList(nn.Linear(192, len(choices)) for choices in CHOICES.values())
 
     def forward(self, pictures: Tensor) -> list[Tensor]:
-        """Return logits per attribute for pictures of shape (n, 3, 128, 128)."""
+        """Return logits per attribute for pictures of shape (n, 3, 96, 96)."""
         seen = self.body(pictures)
         return [head(seen) for head in self.heads]
 
 
 def seen(picture: Image.Image) -> np.ndarray:
-    """Return what the judge sees of a picture: 128 pixels a side, squeezed if need be."""
+    """Return what the judge sees of a picture: 96 pixels a side, squeezed if need be."""
     return np.array(picture.convert("RGB").resize((SIDE, SIDE), Image.Resampling.BOX))
 
 
@@ -69,7 +69,7 @@ def judge(model: Judge, pictures: list[Image.Image]) -> Tensor:
     return torch.stack([each.argmax(1) for each in logits], 1)
 
 
-def train_judge(file: Path, *, steps: int = 1500, batch: int = 32, pool: int = 6000) -> Judge:
+def train_judge(file: Path, *, steps: int = 1200, batch: int = 32, pool: int = 5000) -> Judge:
     """Train on drawn pictures only, softened at random; held-out scenes stay out."""
     torch.manual_seed(3)
     rng = np.random.default_rng(3)
@@ -100,8 +100,8 @@ def train_judge(file: Path, *, steps: int = 1500, batch: int = 32, pool: int = 6
 
 def _softened(scene: Scene, rng: np.random.Generator) -> np.ndarray:
     """Draw a scene and blur it a little: the judge must not live on hard edges."""
-    side = int(rng.choice([160, 256]))
+    side = int(rng.choice([128, 192]))
     picture = draw(scene, side, side, int(rng.integers(1 << 31)))
     if rng.random() < BLURRED:
-        picture = picture.filter(ImageFilter.GaussianBlur(side / 256 * rng.uniform(0.5, 3)))
+        picture = picture.filter(ImageFilter.GaussianBlur(side / 256 * rng.uniform(0.5, 4)))
     return seen(picture)

@@ -5,6 +5,7 @@
 from collections.abc import Callable
 
 import numpy as np
+from PIL import Image
 
 from .canvas import Canvas
 from .palette import Colour, Light, darker, lighter, lit, mix
@@ -112,7 +113,9 @@ def lake(c: Canvas, light: Light, y: float, rng: Rng) -> None:
     )
     sky_and_peaks = c.image.crop((0, int(2 * shore - c.h), int(c.w), int(shore)))
     c.gradient(shore, c.h, light.water)
-    mirror = sky_and_peaks.transpose(1).resize((int(c.w), int(c.h - shore)))
+    mirror = sky_and_peaks.transpose(Image.Transpose.FLIP_TOP_BOTTOM).resize(
+        (int(c.w), int(c.h - shore))
+    )
     c.image.paste(mirror, (0, int(shore)), mirror.convert("L").point(lambda _: 110))
     pines(
         c,

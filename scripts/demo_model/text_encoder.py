@@ -63,7 +63,8 @@ def build_tokenizer(folder: Path, seed: int = 0) -> CLIPTokenizer:
 
 def build_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
     """Build an untrained encoder of the size that the demo model affords."""
-    end = tokenizer.convert_tokens_to_ids(END)
+    vocabulary = tokenizer.get_vocab()
+    end = vocabulary[END]
     return CLIPTextModel(
         CLIPTextConfig(
             vocab_size=len(tokenizer),
@@ -73,7 +74,7 @@ def build_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
             num_attention_heads=4,
             max_position_embeddings=LENGTH,
             hidden_act="gelu",
-            bos_token_id=tokenizer.convert_tokens_to_ids(START),
+            bos_token_id=vocabulary[START],
             eos_token_id=end,
             pad_token_id=end,
         )
@@ -82,9 +83,10 @@ def build_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
 
 def tokens_of(tokenizer: CLIPTokenizer, texts: list[str]) -> Tensor:
     """Return token ids of shape (texts, 77), padded and cut as the pipeline does."""
-    return tokenizer(
+    ids: Tensor = tokenizer(
         texts, padding="max_length", truncation=True, max_length=LENGTH, return_tensors="pt"
     ).input_ids
+    return ids
 
 
 def answers_of(said: Scene) -> list[int]:
@@ -124,14 +126,14 @@ def train_text_encoder(folder: Path, *, steps: int, batch: int = 96) -> None:
         optimizer, 1e-3, total_steps=steps, pct_start=0.05
     )
     rng = np.random.default_rng(1)
-    end = encoder.config.eos_token_id
+    end = tokenizer.get_vocab()[END]
     for step in range(steps):
         captions = [caption(training_scene(rng), rng) for _ in range(batch)]
         tokens = tokens_of(tokenizer, [each.text for each in captions])
         # Captions are short: the padding beyond is all alike, so a part of it is enough.
         tokens = tokens[:, :40]
         hidden = encoder(tokens).last_hidden_state
-        logits = questions(hidden, (tokens == end).cumsum(1) > 0)
+        logits = questions(hidden, tokens.eq(end).cumsum(1) > 0)
         targets = torch.tensor([answers_of(each.said) for each in captions])
         losses = [nn.functional.cross_entropy(x, y) for x, y in zip(logits, targets.T, strict=True)]
         loss = torch.stack(losses).sum()
