@@ -34,6 +34,8 @@ class ServiceProcess:
             text=True,
         )
         self.log: list[dict[str, Any]] = []
+        self.strays: list[str] = []
+        """Lines that are no JSON: a log that a collector cannot read."""
         self.output: list[str] = []
         self._more = threading.Condition()
         self._reader = threading.Thread(target=self._read, daemon=True)
@@ -44,8 +46,10 @@ class ServiceProcess:
         for line in self.process.stdout:
             with self._more:
                 self.output.append(line)
-                if line.startswith("{"):
+                try:
                     self.log.append(json.loads(line))
+                except ValueError:
+                    self.strays.append(line)
                 self._more.notify_all()
         with self._more:
             self._more.notify_all()

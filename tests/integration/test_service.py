@@ -128,6 +128,35 @@ async def test_a_killed_engine_loses_nothing():
     assert (after["status"], after["engine"]["restarts"]) == ("healthy", 1)
 
 
+async def test_every_line_of_the_log_is_json(service):
+    """A log collector can read whatever the service and its engine write."""
+    assert service.strays == []
+
+
+async def test_a_second_signal_does_not_wait():
+    """Who asks twice wants it now: the running request gets 503, and the service ends with 0."""
+    with running_service() as service:
+        async with session(service) as client:
+            request = asyncio.create_task(generate(client, **LONG))
+            await logged(service, "job_started")
+            service.process.send_signal(signal.SIGTERM)
+            await logged(service, "drain_started")
+            code = await asyncio.to_thread(service.end)
+            status, body = await request
+    assert (code, status, body["code"]) == (0, 503, "shutting_down")
+
+
+async def test_an_engine_does_not_outlive_a_killed_service():
+    """After kill -9 of the service its engine leaves by itself."""
+    with running_service() as service:
+        engine = service.engine_pid
+        service.process.kill()
+        await asyncio.to_thread(service.process.wait)
+        # The pipe of their common output ends when the last of both has left.
+        await asyncio.to_thread(service._reader.join, WAIT_SECONDS)
+        assert not service._reader.is_alive(), f"engine {engine} is still there"
+
+
 async def test_sigterm_finishes_what_was_accepted():
     """A stop lets the running picture end, answers it, and exits with 0."""
     with running_service() as service:
