@@ -5,35 +5,46 @@ import os
 import sys
 from collections.abc import Sequence
 
-from service import __version__, cli, config
-from service.errors import ServiceError
+from service import __version__, cli, cli_generate, config
+from service.errors import ConfigError, ModelError, ServiceError, ValidationFailed
+from service.terminal import complain
 
 COMMANDS = {
     "serve": (cli.serve, "Answer requests (the default command)."),
-    "generate": (cli.generate, "Make pictures without a server."),
+    "generate": (cli_generate.generate, "Make pictures without a server."),
     "health": (cli.health, "Ask a running service; exit 0 when it is ready, else 1."),
     "models": (cli.models, "List the models that are installed, and where."),
 }
+
+EXIT_CODES = (
+    "Exit codes: 0 done (health: ready), 1 failed (health: not ready), "
+    "2 a wrong setting or argument."
+)
+WRONG_SETTING = (ConfigError, ModelError, ValidationFailed)
 
 
 def parser() -> argparse.ArgumentParser:
     """Build the command line from the table of settings and the commands."""
     root = argparse.ArgumentParser(
-        prog="sd-api", description="A self-hosted Stable Diffusion REST service."
+        prog="sd-api",
+        description="A self-hosted Stable Diffusion REST service.",
+        epilog=EXIT_CODES,
     )
     root.add_argument("--version", action="version", version=f"sd-api {__version__}")
     commands = root.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, (run, text) in COMMANDS.items():
-        command = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
+        command = commands.add_parser(
+            name, help=text, description=text, epilog=EXIT_CODES, allow_abbrev=False
+        )
         command.set_defaults(run=run)
         if name == "generate":
-            cli.add_generate_arguments(command)
+            cli_generate.add_generate_arguments(command)
         config.add_flags(command)
     return root
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code: 2 for a wrong setting or argument."""
+    """Run one command and return its exit code, one of those that ``--help`` explains."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not words or (words[0].startswith("-") and words[0] not in ("-h", "--help", "--version")):
         words.insert(0, "serve")
@@ -42,8 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         settings = config.load(os.environ, vars(chosen))
         return int(chosen.run(settings, chosen))
     except ServiceError as error:
-        print(f"sd-api: {error.title}: {error.detail}", file=sys.stderr)  # noqa: T201
-        return 2
+        failure = complain(f"{error.title}: {error.detail}")
+        return 2 if isinstance(error, WRONG_SETTING) else failure
 
 
 if __name__ == "__main__":

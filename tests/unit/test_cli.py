@@ -10,18 +10,26 @@ import threading
 import pytest
 
 from service.__main__ import COMMANDS, main
+from service.diffusion import catalog
+from service.errors import ConfigError, ModelError, OutOfMemory, ServiceError, ValidationFailed
 
-READY = {"status": "healthy", "model_loaded": True}
+READY: dict[str, object] = {"status": "healthy", "model_loaded": True}
 
 
 @pytest.fixture
 def answering(monkeypatch):
-    """Serve one health report on a free port and point API_PORT at it."""
+    """Serve one health report on a free port and point API_PORT at it.
+
+    ``{"body": …}`` is served as that text, ``{"line": …}`` as no HTTP at all.
+    """
     report = dict(READY)
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            body = json.dumps(report).encode()
+            if "line" in report:
+                self.wfile.write(str(report["line"]).encode())
+                return
+            body = str(report.get("body", json.dumps(report))).encode()
             self.send_response(200)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
@@ -59,6 +67,42 @@ def test_health_without_a_service_is_exit_code_1(monkeypatch, capsys):
     assert capsys.readouterr().err.startswith("sd-api: no answer from http://127.0.0.1:1/health")
 
 
+@pytest.mark.usefixtures("answering")
+def test_health_asks_no_proxy(monkeypatch):
+    """A container that reaches the world through a proxy still reaches itself directly."""
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    assert main(["health"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        ({"body": "{}"}, "is another service; see API_PORT"),
+        ({"body": "[]"}, "is another service; see API_PORT"),
+        ({"body": '"status model_loaded"'}, "is another service; see API_PORT"),
+        ({"body": "<html>"}, "Expecting value"),
+        ({"body": ""}, "Expecting value"),
+        ({"line": "SSH-2.0-OpenSSH_9.2\r\n"}, "SSH-2.0-OpenSSH_9.2"),
+        ({"line": ""}, "Remote end closed connection"),
+    ],
+)
+def test_health_of_something_else_is_one_line_and_exit_code_1(answering, capsys, answer, words):
+    """Another service on the port, or no web server, is said without a traceback."""
+    answering.clear()
+    answering.update(answer)
+    assert main(["health"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert words in line
+
+
+@pytest.mark.parametrize("loaded", ["yes", 1, None])
+def test_health_trusts_no_other_word_for_true(answering, loaded):
+    """Only a report that says so is a ready service."""
+    answering.update(model_loaded=loaded)
+    assert main(["health"]) == 1
+
+
 def test_a_wrong_setting_is_one_line_and_exit_code_2(capsys):
     """A typing error in a setting names it, its value and its limit."""
     assert main(["health", "--api-port", "70000"]) == 2
@@ -86,19 +130,43 @@ def test_models_lists_the_demo(capsys, tmp_path):
     assert capsys.readouterr().out.split("\t")[0] == "demo"
 
 
+def test_models_lists_what_is_whole_beside_what_is_damaged(capsys, tmp_path):
+    """One damaged folder hides no other model."""
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "model_index.json").write_text("{")
+    (tmp_path / "whole.safetensors").touch()
+    assert main(["models", "--model-cache-dir", str(tmp_path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("\t")[0] for line in lines] == ["demo", "whole.safetensors"]
+
+
+def test_models_says_when_there_is_none_and_where_it_looked(capsys, tmp_path, monkeypatch):
+    """An empty answer would leave open whether anything was found out."""
+    monkeypatch.setattr(catalog, "DEMO_FOLDER", tmp_path / "demo")
+    assert main(["models", "--model-cache-dir", str(tmp_path)]) == 0
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert f"MODEL_CACHE_DIR={tmp_path}" in said.err
+
+
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("error", "code"),
     [
-        (["a cat", "--steps", "0"], "steps"),
-        (["a cat", "--width", "300"], "width"),
-        ([""], "prompt"),
-        (["a cat", "-o", "/no/such/folder/out.png"], "--output"),
+        (ConfigError("x"), 2),
+        (ModelError("x"), 2),
+        (ValidationFailed({"x": ["y"]}), 2),
+        (OutOfMemory("x"), 1),
+        (ServiceError("x"), 1),
     ],
 )
-def test_generate_checks_its_arguments_like_a_request(arguments, words, capsys):
-    """What the service would refuse, the command refuses, before torch is imported."""
-    assert main(["generate", *arguments]) == 2
-    assert words in capsys.readouterr().err
+def test_exit_codes(monkeypatch, error, code):
+    """2 is a wrong setting or argument; everything else that fails is 1."""
+
+    def fail(*_: object) -> int:
+        raise error
+
+    monkeypatch.setitem(COMMANDS, "models", (fail, "Fail."))
+    assert main(["models"]) == code
 
 
 def test_every_command_has_a_help_page():
@@ -112,3 +180,4 @@ def test_every_command_has_a_help_page():
             env={**os.environ, "COLUMNS": "200"},
         ).stdout
         assert "--max-concurrent-requests" in page
+        assert "Exit codes: 0 done" in page

@@ -1,0 +1,177 @@
+"""The command ``generate``, with a stand-in for the model."""
+
+import os
+import stat
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from PIL import Image
+
+from service.__main__ import main
+from service.diffusion.generation import JobFailed, JobFinished, Picture, Stepped
+from service.engine import worker
+
+
+class OneJob:
+    """A step loop whose job takes one step and ends as it is told to."""
+
+    def __init__(self, failure: str = "") -> None:
+        self.failure = failure
+        self.busy = False
+
+    def add(self, job_id, request) -> None:
+        self.busy, self.job_id, self.request = True, job_id, request
+
+    def step(self):
+        self.busy = False
+        if self.failure:
+            return [JobFailed(job_id=self.job_id, code=self.failure, detail="The reason.")]
+        pictures = tuple(
+            Picture(pixels=bytes(3), width=1, height=1, seed=number)
+            for number in range(self.request.num_images)
+        )
+        return [
+            Stepped(progress={self.job_id: 1}, batch_size=1, pixels=1, seconds=0.1),
+            JobFinished(job_id=self.job_id, pictures=pictures),
+        ]
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch) -> Path:
+    """Work in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def loaded(monkeypatch) -> OneJob:
+    """Stand in for the model."""
+    loop = OneJob()
+    ready = SimpleNamespace(model=SimpleNamespace(version="test"))
+    monkeypatch.setattr(worker, "load", lambda _config: (loop, ready))
+    return loop
+
+
+@pytest.fixture
+def unloadable(monkeypatch) -> None:
+    """Fail the test when a model is loaded."""
+    monkeypatch.setattr(worker, "load", lambda _config: pytest.fail("a model was loaded"))
+
+
+def is_png(path: Path) -> bool:
+    with Image.open(path) as picture:
+        return picture.format == "PNG"
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.rglob("*"))
+
+
+@pytest.mark.usefixtures("loaded")
+def test_pictures_are_written_and_named(here, capsys):
+    """One PNG per picture, their names on standard output, and nothing else is left."""
+    assert main(["generate", "a cat", "--num-images", "3", "-o", "cat.png"]) == 0
+    assert capsys.readouterr().out.split() == ["cat.png", "cat-2.png", "cat-3.png"]
+    assert names(here) == ["cat-2.png", "cat-3.png", "cat.png"]
+    assert all(is_png(here / name) for name in names(here))
+
+
+@pytest.mark.usefixtures("loaded")
+def test_an_existing_picture_is_replaced(here):
+    """The same command may be given twice; the file gets the rights of any new file."""
+    (here / "cat.png").write_bytes(b"old")
+    assert main(["generate", "a cat", "-o", "cat.png"]) == 0
+    (here / "new").touch()
+    assert is_png(here / "cat.png")
+    assert (here / "cat.png").stat().st_mode == (here / "new").stat().st_mode
+
+
+@pytest.mark.parametrize(
+    ("output", "words"),
+    [
+        ("folder.png", "is a folder; name a file in it: folder.png/out.png"),
+        ("folder", "is a folder; name a file in it: folder/out.png"),
+        ("pipe.png", "is a device, a link or the like"),
+        ("link.png", "is a device, a link or the like"),
+        ("dangling.png", "is a device, a link or the like"),
+        ("cat.jpg", "written as PNG; call it cat.png"),
+        ("cat", "written as PNG; call it cat.png"),
+        ("nowhere/cat.png", "the folder does not exist; create it"),
+        ("picture.png/cat.png", "the folder does not exist; create it"),
+        ("/proc/cat.png", "--output /proc/cat.png: "),  # Not even root can write there.
+        (f"{'x' * 300}.png", "cannot be written (File name too long)"),
+    ],
+)
+@pytest.mark.usefixtures("unloadable")
+def test_a_bad_output_is_refused_before_the_model_is_loaded(here, capsys, output, words):
+    """Nobody waits for a picture that cannot be kept; what is there stays as it was."""
+    (here / "folder").mkdir()
+    (here / "folder.png").mkdir()
+    (here / "picture.png").write_bytes(b"old")
+    (here / "link.png").symlink_to("picture.png")
+    (here / "dangling.png").symlink_to("nothing")
+    os.mkfifo(here / "pipe.png")  # Is refused as a device is, and harms nobody if it were not.
+    before = names(here)
+
+    assert main(["generate", "a cat", "-o", output]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert words in line
+    assert names(here) == before
+    assert stat.S_ISFIFO((here / "pipe.png").stat().st_mode)
+    assert (here / "link.png").is_symlink()
+
+
+@pytest.mark.usefixtures("unloadable")
+def test_every_further_picture_has_its_place_checked(here, capsys):
+    """The name of the second picture can be taken when that of the first is free."""
+    (here / "cat-2.png").mkdir()
+    assert main(["generate", "a cat", "--num-images", "2", "-o", "cat.png"]) == 2
+    assert "--output cat-2.png: is a folder" in capsys.readouterr().err
+
+
+def test_a_picture_that_cannot_be_written_is_one_line_and_exit_code_1(
+    loaded, here, capsys, monkeypatch
+):
+    """A folder that went away, or a full disk, after the work: no traceback, no remains."""
+    step = loaded.step
+
+    def step_and_break():
+        (here / "cat.png").mkdir()
+        return step()
+
+    monkeypatch.setattr(loaded, "step", step_and_break)
+    assert main(["generate", "a cat", "-o", "cat.png"]) == 1
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last == "sd-api: cat.png cannot be written (Is a directory)."
+    assert names(here) == ["cat.png"]
+
+
+@pytest.mark.parametrize(
+    ("code", "title"),
+    [
+        ("out_of_memory", "Service Unavailable: GPU memory exhausted"),
+        ("validation_error", "Validation Error"),
+    ],
+)
+def test_a_failed_job_is_one_line_and_exit_code_1(loaded, here, capsys, code, title):
+    """A script can tell a failure from a wrong argument."""
+    loaded.failure = code
+    assert main(["generate", "a cat"]) == 1
+    assert capsys.readouterr().err.splitlines()[-1] == f"sd-api: {title}: The reason."
+    assert names(here) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["a cat", "--steps", "0"], "steps"),
+        (["a cat", "--width", "300"], "width"),
+        ([""], "prompt"),
+    ],
+)
+@pytest.mark.usefixtures("unloadable")
+def test_arguments_are_checked_like_a_request(arguments, words, capsys):
+    """What the service would refuse, the command refuses."""
+    assert main(["generate", *arguments]) == 2
+    assert words in capsys.readouterr().err
