@@ -1,20 +1,26 @@
 # The two commands a user needs are `make serve` and `make test`; both install what is missing.
 
+SUPPORTED := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))
+# Each is run to know it: a name on the PATH can be an idle shim, and python3 any version.
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
-	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
-# Where pip finds torch: empty for the default (CUDA on Linux), or TORCH=cpu, TORCH=cu126.
+	$$p -c '$(SUPPORTED)' 2>/dev/null && echo $$p && break; done)
+# Which torch: empty for what pip finds by itself (CUDA on Linux), or TORCH=cpu, TORCH=cu126.
 TORCH ?=
+TORCH_VERSION := $(shell sed -n 's/^torch==//p' constraints.txt)
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
-TORCH_INDEX := $(if $(TORCH),--index-url https://download.pytorch.org/whl/$(TORCH))
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+PIP := $(INSTALL) --constraint constraints.txt
+# A stamp per installation: the second start asks no package index for anything. It bears the
+# name of the torch that was asked for, so that asking for another one installs that.
+STAMP := $(VENV)/.installed$(TORCH:%=-%)
 
 .PHONY: help serve test test-fast test-versions check lint types format install clean
 
 help:  ## List what can be made.
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
 
-serve: $(VENV)/.installed  ## Start the service on 127.0.0.1:8000 with the bundled demo model.
+serve: $(STAMP)  ## Start the service on 127.0.0.1:8000 with the bundled demo model.
 	$(BIN)/python -m service serve
 
 test: $(VENV)/.installed-test  ## Run the whole test suite.
@@ -39,18 +45,30 @@ format: $(VENV)/.installed-test  ## Put the code into its standard form.
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-install: $(VENV)/.installed  ## Install without starting anything.
+install: $(STAMP)  ## Install without starting anything.
 
-# A stamp per installation: the second start asks no package index for anything.
-$(VENV)/.installed: pyproject.toml constraints.txt
-	@test -n "$(PYTHON)" || { echo "Python 3.11, 3.12 or 3.13 is needed: https://www.python.org"; exit 1; }
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+$(STAMP): pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" && $(PYTHON) -c '$(SUPPORTED)' || \
+		{ echo "Python 3.11, 3.12 or 3.13 is needed: https://www.python.org"; exit 1; }
+	@# Without ensurepip, as on a bare Debian, venv leaves a folder with a Python and no pip.
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(VENV) || \
+		{ echo "$(PYTHON) cannot make $(VENV); on Debian and Ubuntu: apt install python3-venv"; exit 1; }
 	@echo "Installing into $(VENV) (once; torch is large) ..."
-	@if [ -n "$(TORCH)" ]; then $(PIP) $(TORCH_INDEX) torch; fi
+	$(if $(TORCH),$(TORCH_FROM_ITS_INDEX))
 	$(PIP) --editable '.[engine]'
+	@rm -f $(VENV)/.installed $(VENV)/.installed-*
 	@touch $@
 
-$(VENV)/.installed-test: $(VENV)/.installed
+# torch alone: its index has few other packages, and not all in the versions of constraints.txt.
+# What it needs comes with the rest, from the usual index. pip takes one build of a version for
+# another, so it is told to install even when that version is there.
+define TORCH_FROM_ITS_INDEX
+@test "$$($(BIN)/python -c 'import importlib.metadata as m; print(m.version("torch"))' 2>/dev/null)" \
+	= "$(TORCH_VERSION)+$(TORCH)" || $(INSTALL) --no-deps --force-reinstall \
+	--index-url https://download.pytorch.org/whl/$(TORCH) torch==$(TORCH_VERSION)
+endef
+
+$(VENV)/.installed-test: $(STAMP)
 	$(PIP) --editable '.[engine,test,lint]'
 	@touch $@
 

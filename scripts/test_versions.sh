@@ -5,12 +5,18 @@ cd "$(dirname "$0")/.."
 
 ran=0
 works() { "$1" -c 'import venv, ensurepip' 2>/dev/null; }  # A name on the PATH can be an idle shim.
+version_of() { "$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null; }
+
+# The main version is the one that `make test` uses, or would use.
+for python in .venv/bin/python "${PYTHON:-python3.11}" python3.11 python3.12 python3.13 python3; do
+  if main=$(version_of "$python"); then break; fi
+done
 
 for version in 3.11 3.12 3.13; do
   python=python$version
   works "$python" || for python in "${PYENV_ROOT:-$HOME/.pyenv}"/versions/"$version".*/bin/python; do :; done
   works "$python" || { echo "Python $version: not installed, not tested"; continue; }
-  [ "$version" = "$("${PYTHON:-python3.11}" -c 'import sys; print("%d.%d" % sys.version_info[:2])')" ] && continue
+  [ "$version" = "$main" ] && continue
   venv=.venvs/$version
   stamp=$venv/.installed
   if [ ! -e "$stamp" ] || [ pyproject.toml -nt "$stamp" ] || [ constraints.txt -nt "$stamp" ]; then

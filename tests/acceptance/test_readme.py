@@ -108,3 +108,15 @@ def test_every_link_to_a_file_leads_somewhere():
     """Files and folders that the README links to are there."""
     links = re.findall(r"\]\((?!http)([^)#]+)\)", README)
     assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_torch_by_hand_is_the_torch_of_the_constraints():
+    """Another version would be replaced by the second line, and by another build."""
+    constraints = (ROOT / "constraints.txt").read_text(encoding="utf-8")
+    (version,) = re.findall(r"^torch==(.+)$", constraints, re.MULTILINE)
+    assert re.findall(r"pip install torch\S*", README) == [f"pip install torch=={version}"]
+
+
+def test_nothing_is_left_to_be_filled_in():
+    """A line of one word in capitals stands for something that is still to come."""
+    assert re.findall(r"^[A-Z][A-Z_]+$", README, re.MULTILINE) == []
