@@ -3,6 +3,7 @@
 import http.server
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -14,6 +15,14 @@ from service.diffusion import catalog
 from service.errors import ConfigError, ModelError, OutOfMemory, ServiceError, ValidationFailed
 
 READY: dict[str, object] = {"status": "healthy", "model_loaded": True}
+
+
+@pytest.fixture(autouse=True)
+def own_signals():
+    """Take back the handler that ``serve`` installs: it is this process's own here."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
 
 
 @pytest.fixture
