@@ -22,6 +22,14 @@ SAMPLERS = (
     "pndm",
     "unipc",
 )
+MOST_STEPS: Mapping[str, int] = {"lcm": 50}
+"""Samplers with a limit of their own: LCM picks its steps out of those it was distilled with."""
+
+BYTES_PER_CHARACTER = 12
+"""JSON may write a character beyond the 16-bit ones as two escapes of six bytes."""
+
+BYTES_BESIDE_PROMPTS = 1024
+"""Generous: every other field with its name takes about 300."""
 
 
 def setting(
@@ -30,11 +38,13 @@ def setting(
     *,
     minimum: float | None = None,
     maximum: float | None = None,
+    multiple: int = 1,
     choices: tuple[str, ...] = (),
+    empty: bool = False,
 ) -> Any:
     """Declare one row of the table: a default, what it means, and what it may be."""
-    limits = {"minimum": minimum, "maximum": maximum, "choices": choices}
-    return field(default=default, metadata={"help": help_text, **limits})
+    limits = {"minimum": minimum, "maximum": maximum, "multiple": multiple, "choices": choices}
+    return field(default=default, metadata={"help": help_text, "empty": empty, **limits})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +65,9 @@ class Config:
     model_cache_dir: Path = setting(  # noqa: RUF009 - a Path is immutable
         Path("models"), "Where models from the hub are kept."
     )
-    cuda_visible_devices: str = setting("0", "GPU to use, by index or UUID; empty for none.")
+    cuda_visible_devices: str = setting(
+        "0", "GPU to use, by index or UUID; empty for none.", empty=True
+    )
     device: str = setting("auto", "Where to compute.", choices=("auto", "cpu", "cuda"))
     dtype: str = setting(
         "auto",
@@ -73,9 +85,10 @@ class Config:
         "Keep idle parts of the model in host memory (needs a GPU): slower, smaller.",
         choices=("none", "model", "sequential"),
     )
-    vae_slicing: bool = setting(True, "Decode one picture at a time.")
     vae_tiling: bool = setting(False, "Decode in tiles: less memory at large sizes.")
-    safety_checker: bool = setting(False, "Load the model's safety checker, if it has one.")
+    safety_checker: bool = setting(
+        False, "Black out what the model's safety checker flags; the model must have one."
+    )
 
     # Work.
     max_concurrent_requests: int = setting(
@@ -102,9 +115,11 @@ class Config:
     max_prompt_chars: int = setting(500, "Longest prompt.", minimum=1, maximum=10_000)
     default_steps: int = setting(20, "Denoising steps when none are asked for.", minimum=1)
     max_steps: int = setting(50, "Most denoising steps.", minimum=1, maximum=1000)
-    default_size: int = setting(512, "Width and height when none are asked for.", minimum=64)
-    min_size: int = setting(256, "Smallest width or height.", minimum=64)
-    max_size: int = setting(768, "Largest width or height.", minimum=64, maximum=4096)
+    default_size: int = setting(
+        512, "Width and height when none are asked for.", minimum=64, multiple=64
+    )
+    min_size: int = setting(256, "Smallest width or height.", minimum=64, multiple=64)
+    max_size: int = setting(768, "Largest width or height.", minimum=64, maximum=4096, multiple=64)
     max_images: int = setting(4, "Most pictures of one request.", minimum=1, maximum=64)
     default_sampler: str = setting("dpmpp_2m", "Sampler when none is asked for.", choices=SAMPLERS)
     default_guidance_scale: float = setting(
@@ -121,26 +136,27 @@ class Config:
     log_prompts: bool = setting(False, "Write prompts into the log.")
 
     def __post_init__(self) -> None:
-        """Refuse values outside the table, all at once."""
-        problems = [
-            f"{environment_name(row)}={getattr(self, row.name)}: {problem}"
-            for row in fields(self)
-            for problem in _problems(row, getattr(self, row.name))
-        ]
-        problems += self._contradictions()
+        """Refuse values outside the table, all at once; then those that do not fit together."""
+        problems = [p for row in fields(self) for p in _problems(row, getattr(self, row.name))]
+        problems = problems or self._contradictions()
         if problems:
             raise ConfigError("; ".join(problems))
 
     def _contradictions(self) -> list[str]:
-        found = [
-            f"{name.upper()}={getattr(self, name)}: must be a multiple of 64"
-            for name in ("min_size", "default_size", "max_size")
-            if getattr(self, name) % 64
-        ]
+        found = []
         if not self.min_size <= self.default_size <= self.max_size:
             found.append("DEFAULT_SIZE: must lie between MIN_SIZE and MAX_SIZE")
         if self.default_steps > self.max_steps:
             found.append("DEFAULT_STEPS: must not be above MAX_STEPS")
+        most = MOST_STEPS.get(self.default_sampler, self.max_steps)
+        if self.default_steps > most:
+            found.append(f"DEFAULT_STEPS: {self.default_sampler} takes at most {most}")
+        need = 2 * BYTES_PER_CHARACTER * self.max_prompt_chars + BYTES_BESIDE_PROMPTS
+        if self.max_body_bytes < need:
+            found.append(
+                f"MAX_BODY_BYTES={self.max_body_bytes}: a prompt and a negative prompt of "
+                f"MAX_PROMPT_CHARS={self.max_prompt_chars} may take {need} bytes; set it to that"
+            )
         if self.cpu_offload != "none" and self.device == "cpu":
             found.append(f"CPU_OFFLOAD={self.cpu_offload}: needs a GPU; leave it at none")
         return found
@@ -157,21 +173,27 @@ def flag_name(row: Field[Any]) -> str:
 
 
 def _problems(row: Field[Any], value: Any) -> list[str]:
-    low, high = row.metadata["minimum"], row.metadata["maximum"]
-    choices = row.metadata["choices"]
-    if choices and value not in choices:
-        return [f"must be one of {', '.join(choices)}"]
+    problem = _problem(row.metadata, value)
+    return [f"{environment_name(row)}={value}: {problem}"] if problem else []
+
+
+def _problem(limits: Mapping[str, Any], value: Any) -> str:
+    low, high, multiple = limits["minimum"], limits["maximum"], limits["multiple"]
+    if limits["choices"] and value not in limits["choices"]:
+        return f"must be one of {', '.join(limits['choices'])}"
     if isinstance(value, float) and not math.isfinite(value):
-        return ["must be a finite number"]
+        return "must be a finite number"
     if low is not None and value < low:
-        return [f"must be {low} or more"]
+        return f"must be {low} or more"
     if high is not None and value > high:
-        return [f"must be {high} or less"]
-    return []
+        return f"must be {high} or less"
+    if multiple != 1 and value % multiple:
+        return f"must be a multiple of {multiple}"
+    return ""
 
 
-def parse(text: str, kind: type) -> Any:
-    """Read a setting's text as its type.
+def parse(text: str, kind: type, choices: tuple[str, ...] = ()) -> Any:
+    """Read a setting's text as its type; a choice may be written in either case.
 
     Raises:
         ValueError: the text is no such value.
@@ -188,7 +210,7 @@ def parse(text: str, kind: type) -> Any:
             raise ValueError(
                 "must be a number" if kind is float else "must be a whole number"
             ) from error
-    return kind(text)
+    return next((choice for choice in choices if choice.lower() == text.lower()), kind(text))
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
@@ -208,6 +230,9 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 def load(environment: Mapping[str, str], flags: Mapping[str, Any] | None = None) -> Config:
     """Build the settings: a flag beats the environment, which beats the default.
 
+    An empty variable counts as unset, as compose files and unit files write it, but for
+    settings where empty has a meaning.
+
     Raises:
         ConfigError: names every setting that cannot be used, and why.
 
@@ -216,13 +241,19 @@ def load(environment: Mapping[str, str], flags: Mapping[str, Any] | None = None)
     chosen: dict[str, Any] = {}
     problems = []
     for row in fields(Config):
-        text = (flags or {}).get(row.name, environment.get(environment_name(row)))
+        variable = environment.get(environment_name(row))
+        if variable == "" and not row.metadata["empty"]:
+            variable = None
+        text = (flags or {}).get(row.name, variable)
         if text is None:
             continue
         try:
-            chosen[row.name] = parse(str(text), kinds[row.name])
+            value = parse(str(text), kinds[row.name], row.metadata["choices"])
         except ValueError as error:
             problems.append(f"{environment_name(row)}={text}: {error}")
+        else:
+            problems += _problems(row, value)
+            chosen[row.name] = value
     if problems:
         raise ConfigError("; ".join(problems))
     return Config(**chosen)

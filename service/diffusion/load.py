@@ -48,7 +48,6 @@ def load_model(
     threads: int = 0,
     attention_slicing: bool = False,
     cpu_offload: str = "none",
-    vae_slicing: bool = True,
     vae_tiling: bool = False,
     safety_checker: bool = False,
 ) -> Model:
@@ -74,7 +73,6 @@ def load_model(
             pipeline,
             upcast_vae=family == "sdxl",
             attention_slicing=attention_slicing,
-            vae_slicing=vae_slicing,
             vae_tiling=vae_tiling,
         )
         place.put(pipeline, target, cpu_offload)

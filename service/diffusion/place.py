@@ -61,7 +61,6 @@ def arrange(
     *,
     upcast_vae: bool,
     attention_slicing: bool,
-    vae_slicing: bool,
     vae_tiling: bool,
 ) -> None:
     """Apply the settings that trade speed for memory, where the model's parts have them."""
@@ -75,8 +74,6 @@ def arrange(
         # With SDPA it is slower and takes more memory; kept for cards that run out otherwise.
         log.warning("attention_slicing_enabled")
         pipeline.enable_attention_slicing()
-    if vae_slicing and hasattr(vae, "use_slicing"):
-        vae.enable_slicing()
     if vae_tiling:
         if hasattr(vae, "use_tiling"):
             vae.enable_tiling()

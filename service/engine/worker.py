@@ -82,7 +82,6 @@ def load(config: Config) -> "tuple[StepLoop, EngineReady]":
         threads=config.torch_threads,
         attention_slicing=config.attention_slicing,
         cpu_offload=config.cpu_offload,
-        vae_slicing=config.vae_slicing,
         vae_tiling=config.vae_tiling,
         safety_checker=config.safety_checker,
     )

@@ -47,11 +47,51 @@ def test_every_wrong_setting_is_named_at_once():
     )
 
 
+def test_text_that_cannot_be_read_hides_no_other_mistake():
+    """What is no number and what is out of range are named together."""
+    with pytest.raises(ConfigError) as caught:
+        config.load({"API_PORT": "abc", "LOG_LEVEL": "x", "MAX_STEPS": "0", "MAX_SIZE": "700"})
+    assert caught.value.detail == (
+        "API_PORT=abc: must be a whole number; MAX_STEPS=0: must be 1 or more; "
+        "MAX_SIZE=700: must be a multiple of 64; "
+        "LOG_LEVEL=x: must be one of DEBUG, INFO, WARNING, ERROR"
+    )
+
+
+def test_a_choice_may_be_written_in_either_case():
+    """Only the spelling in the table gets further."""
+    settings = config.load({"LOG_LEVEL": "info", "DEFAULT_SAMPLER": "Euler_A", "DEVICE": "CPU"})
+    assert (settings.log_level, settings.default_sampler, settings.device) == (
+        "INFO",
+        "euler_a",
+        "cpu",
+    )
+
+
+def test_an_empty_variable_is_an_unset_one():
+    """Compose files write unset variables so; for the GPU empty means none."""
+    names = {row.name.upper(): "" for row in fields(Config)}
+    assert config.load(names) == Config(cuda_visible_devices="")
+
+
+def test_an_empty_flag_is_a_mistake():
+    """Nobody types one without meaning it."""
+    with pytest.raises(ConfigError, match="API_PORT=: must be a whole number"):
+        config.load({"API_PORT": "9000"}, {"api_port": ""})
+
+
+def test_the_longest_prompts_fit_into_the_largest_body():
+    """The error says which size does."""
+    with pytest.raises(ConfigError, match="may take 49024 bytes; set it to that") as caught:
+        config.load({"MAX_PROMPT_CHARS": "2000", "MAX_BODY_BYTES": "40000"})
+    assert caught.value.detail.startswith("MAX_BODY_BYTES=40000: ")
+    assert config.load({"MAX_PROMPT_CHARS": "2000", "MAX_BODY_BYTES": "49024"})
+
+
 @pytest.mark.parametrize(
     ("name", "text", "problem"),
     [
         ("API_PORT", "eight", "must be a whole number"),
-        ("API_PORT", "", "must be a whole number"),
         ("REQUEST_TIMEOUT_SECONDS", "soon", "must be a number"),
         ("REQUEST_TIMEOUT_SECONDS", "nan", "must be a finite number"),
         ("VAE_TILING", "maybe", "must be true or false"),
@@ -71,6 +111,9 @@ def test_unusable_text_is_refused(name, text, problem):
         {"DEFAULT_SIZE": "1024"},
         {"DEFAULT_STEPS": "60"},
         {"CPU_OFFLOAD": "model", "DEVICE": "cpu"},
+        {"DEFAULT_SAMPLER": "lcm", "DEFAULT_STEPS": "60", "MAX_STEPS": "100"},
+        {"MAX_PROMPT_CHARS": "10000"},
+        {"MAX_BODY_BYTES": "8192"},
     ],
 )
 def test_settings_that_contradict_each_other_are_refused(environment):

@@ -81,17 +81,14 @@ def test_bfloat16_on_an_old_card() -> None:
 
 @pytest.mark.parametrize("kind", ["sd", "tiny_vae"])
 @pytest.mark.parametrize("wanted", [False, True])
-def test_vae_slicing_and_tiling(model: Callable[[str], Model], kind: str, *, wanted: bool) -> None:
-    """Both kinds of VAE have both switches."""
+def test_vae_tiling(model: Callable[[str], Model], kind: str, *, wanted: bool) -> None:
+    """Both kinds of VAE have the switch."""
     pipeline = model(kind).pipeline
-    pipeline.vae.disable_slicing()
     pipeline.vae.disable_tiling()
 
-    place.arrange(
-        pipeline, upcast_vae=False, attention_slicing=False, vae_slicing=wanted, vae_tiling=wanted
-    )
+    place.arrange(pipeline, upcast_vae=False, attention_slicing=False, vae_tiling=wanted)
 
-    assert (pipeline.vae.use_slicing, pipeline.vae.use_tiling) == (wanted, wanted)
+    assert pipeline.vae.use_tiling == wanted
     pipeline.vae.disable_tiling()
 
 
@@ -105,21 +102,21 @@ class Recorder:
         self.calls: list[tuple[object, ...]] = []
 
     def __getattr__(self, name: str) -> Callable[..., None]:
-        if name in {"use_slicing", "use_tiling"}:
+        if name == "use_tiling":
             raise AttributeError(name)
         return lambda *values, **named: self.calls.append((name, *values, *named.values()))
 
 
 def arranged(recorder: Recorder, **settings: bool) -> list[tuple[object, ...]]:
     """Arrange a pipeline and return what was called, but for the progress bar."""
-    off = dict.fromkeys(("upcast_vae", "attention_slicing", "vae_slicing", "vae_tiling"), False)
+    off = dict.fromkeys(("upcast_vae", "attention_slicing", "vae_tiling"), False)
     place.arrange(recorder, **{**off, **settings})
     return recorder.calls[1:]
 
 
-def test_vae_without_slicing_and_tiling() -> None:
-    """A VAE that has neither is left as it is."""
-    assert arranged(Recorder(), vae_slicing=True, vae_tiling=True) == []
+def test_vae_without_tiling() -> None:
+    """A VAE that has no tiling is left as it is."""
+    assert arranged(Recorder(), vae_tiling=True) == []
 
 
 def test_attention_slicing() -> None:

@@ -112,15 +112,15 @@ async def test_a_body_with_a_byte_order_mark_is_read(client):
 
 async def test_a_body_above_the_limit_is_not_read_to_its_end(serve):
     """413, with the limit and its setting."""
-    client = await serve(max_body_bytes=1024)
+    client = await serve(max_body_bytes=1100, max_prompt_chars=3)
     status, problem = await post(client, json.dumps({"prompt": "x" * 2000}).encode())
     assert (status, problem["code"]) == (413, "body_too_large")
-    assert "1024 bytes (MAX_BODY_BYTES)" in problem["detail"]
+    assert "1100 bytes (MAX_BODY_BYTES)" in problem["detail"]
 
 
 async def test_a_body_in_chunks_has_the_same_limit(serve):
     """Nobody needs to announce a length to be refused."""
-    client = await serve(max_body_bytes=1024)
+    client = await serve(max_body_bytes=1100, max_prompt_chars=3)
 
     async def chunks():
         for _ in range(8):
@@ -133,7 +133,7 @@ async def test_a_body_in_chunks_has_the_same_limit(serve):
 
 async def test_a_compressed_body_has_the_same_limit_after_unpacking(serve):
     """A small file that unpacks to a large one is still too large."""
-    client = await serve(max_body_bytes=1024)
+    client = await serve(max_body_bytes=1100, max_prompt_chars=3)
     body = gzip.compress(b" " * 100_000)
     status, problem = await post(client, body, {**JSON, "Content-Encoding": "gzip"})
     assert (status, problem["code"]) == (413, "body_too_large")
