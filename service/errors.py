@@ -1,7 +1,10 @@
 """Everything that can go wrong with a request or a start, one class per case."""
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import ClassVar, Final
+
+LONGEST_DETAIL: Final = 2000
+"""Characters; what a client shows to a person. The list of fields beside it has them all."""
 
 
 class ServiceError(Exception):
@@ -29,7 +32,8 @@ class ValidationFailed(ServiceError):
 
     def __init__(self, errors: Mapping[str, list[str]], detail: str = "") -> None:
         self.errors = dict(errors)
-        super().__init__(detail or "; ".join(f"{k}: {' '.join(v)}" for k, v in errors.items()))
+        said = detail or "; ".join(f"{k}: {' '.join(v)}" for k, v in errors.items())
+        super().__init__(said if len(said) <= LONGEST_DETAIL else f"{said[:LONGEST_DETAIL]}…")
 
 
 class MalformedRequest(ServiceError):

@@ -5,20 +5,20 @@ import secrets
 from collections.abc import Mapping
 from typing import Any
 
-from marshmallow import RAISE, Schema, ValidationError, post_load
+from marshmallow import RAISE, Schema, ValidationError, post_load, validates_schema
 
-from service.config import SAMPLERS, Config
+from service.config import MOST_STEPS, SAMPLERS, Config
 from service.diffusion.generation import GenerationRequest
 from service.errors import ValidationFailed
 from service.http.fields import Choice, RealNumber, Text, WholeNumber
 
 UNKNOWN = "is not a field of this request"
 
-SUGGESTIONS = 16
-"""Unknown fields that get a suggestion; each costs 0.1 ms, and a body may hold thousands."""
+SHOWN = 16
+"""Unknown fields that are named; a body may hold thousands, and a suggestion costs 0.1 ms."""
 
 LONGEST_NAME = 40
-"""Longer names get no suggestion: the cost grows with the square of the length."""
+"""Longer names are cut and get no suggestion: its cost grows with the square of the length."""
 
 
 class StrictSchema(Schema):
@@ -32,19 +32,34 @@ class StrictSchema(Schema):
     error_messages: dict[str, str] = {"unknown": UNKNOWN}  # noqa: RUF012 - declared so above
 
     def handle_error(self, error: ValidationError, data: Any, *, many: bool, **kwargs: Any) -> None:
-        """Add to each unknown field the known one that was probably meant."""
+        """Name unknown fields with the known one that was probably meant, but not thousands."""
         del many, kwargs
         if not isinstance(error.messages, dict) or not isinstance(data, Mapping):
             return
-        unknown = [name for name in error.messages if name in data and name not in self.fields]
-        for name in unknown[:SUGGESTIONS]:
-            near = difflib.get_close_matches(name[: LONGEST_NAME + 1], self.fields, n=1)
-            if near and len(name) <= LONGEST_NAME:
-                error.messages[name] = [f"{UNKNOWN}; did you mean {near[0]}?"]
+        unknown = [name for name in data if name in error.messages and name not in self.fields]
+        for name in unknown:
+            del error.messages[name]
+        for name in unknown[:SHOWN]:
+            if len(name) > LONGEST_NAME:
+                error.messages[f"{name[:LONGEST_NAME]}…"] = [UNKNOWN]
+                continue
+            near = difflib.get_close_matches(name, self.fields, n=1)
+            meant = f"; did you mean {near[0]}?" if near else ""
+            error.messages[name] = [f"{UNKNOWN}{meant}"]
+        if len(unknown) > SHOWN:
+            error.messages["body"] = [f"has {len(unknown) - SHOWN} more fields that are unknown"]
 
 
 class GenerationSchema(StrictSchema):
     """An object that describes a generation."""
+
+    @validates_schema(skip_on_field_errors=False)
+    def _steps_of_the_sampler(self, data: dict[str, Any], **_: Any) -> None:
+        sampler = data.get("sampler")
+        most = MOST_STEPS.get(sampler or "")
+        if most is not None and data.get("steps", 0) > most:
+            cure = f"must be at most {most} with the sampler {sampler}; or take another sampler"
+            raise ValidationError({"steps": [cure]})
 
     @post_load
     def _generation(self, data: dict[str, Any], **_: Any) -> GenerationRequest:

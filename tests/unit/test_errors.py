@@ -43,6 +43,12 @@ def test_the_detail_of_a_validation_error_names_every_field():
     assert str(error) == "steps: must be 1 or more; seed: must be a number"
 
 
+def test_a_long_detail_is_cut():
+    """It is for people; programs read the fields."""
+    error = ValidationFailed({f"field{i}": ["must be a number"] for i in range(1000)})
+    assert (len(error.detail), error.detail[-1], len(error.errors)) == (2001, "…", 1000)
+
+
 @pytest.mark.parametrize(
     ("status", "titles"),
     [
