@@ -21,7 +21,7 @@ def create_app(config: Config, engine: Engine, metrics: Metrics | None = None) -
     app[CONFIG] = config
     app[METRICS] = metrics = metrics or Metrics()
     app[CONSUMER] = Consumer(engine, metrics, config)
-    app[GPU] = GpuSampler(config.cuda_visible_devices)
+    app[GPU] = GpuSampler("" if config.device == "cpu" else config.cuda_visible_devices)
     app[STARTED] = time.monotonic()
     metrics.watch_gpu(app[GPU])
     middlewares.add_to(app)

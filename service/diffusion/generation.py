@@ -22,11 +22,6 @@ class GenerationRequest:
         """One seed per picture: the asked one and those that follow it, modulo 2**32."""
         return tuple((self.seed + i) % 2**32 for i in range(self.num_images))
 
-    @property
-    def work(self) -> int:
-        """Pixels times steps times pictures: what the time on the GPU is proportional to."""
-        return self.width * self.height * self.steps * self.num_images
-
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:

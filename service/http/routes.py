@@ -21,7 +21,7 @@ def add_to(app: web.Application) -> None:
         operationId="metrics",
         tags=["description"],
         summary="Metrics in the text format of Prometheus, or OpenMetrics if asked for.",
-        produces=["text/plain"],
+        produces=["text/plain", "application/openmetrics-text"],
     )(make_aiohttp_handler(app[METRICS].registry))
     app.router.add_get("/", swagger.root)
     app.router.add_post("/generate", generate_handler(app[CONFIG]))

@@ -1,6 +1,7 @@
 """Where the parts meet: start, work, end."""
 
 import asyncio
+import contextlib
 
 import pytest
 from aiohttp import web
@@ -9,7 +10,9 @@ from service.app import create_app
 from service.config import Config
 from service.engine.base import EngineState
 from service.engine.fake import FakeEngine
-from service.http.keys import CONFIG, CONSUMER, METRICS
+from service.http.keys import CONFIG, CONSUMER, GPU, METRICS
+from service.telemetry import gpu
+from service.telemetry.gpu import GpuReading
 from service.telemetry.metrics import Metrics
 
 BODY = {"prompt": "a boat", "width": 256, "height": 256, "steps": 2}
@@ -33,6 +36,20 @@ def test_the_parts_share_one_set_of_metrics():
     app = create_app(config, FakeEngine(), metrics)
     assert (app[METRICS], app[CONFIG]) == (metrics, config)
     assert metrics.registry.get_sample_value("sd_queue_limit") == 7
+
+
+@pytest.mark.parametrize(("device", "visible"), [("auto", True), ("cuda", True), ("cpu", False)])
+async def test_a_gpu_that_is_not_to_be_used_is_not_reported(
+    aiohttp_client, monkeypatch, device, *, visible
+):
+    """DEVICE=cpu on a machine with a GPU: none is available."""
+    reading = GpuReading(uuid="GPU-1", name="Some GPU", memory_used=1, memory_total=2)
+    monkeypatch.setattr(gpu, "driver", contextlib.nullcontext)
+    monkeypatch.setattr(gpu, "read", lambda devices: reading if devices == "0" else None)
+    client = await aiohttp_client(create_app(Config(device=device), FakeEngine()))
+    await asyncio.to_thread(client.app[GPU].wait_for_reading, 30)
+    async with client.get("/health") as answer:
+        assert visible == (await answer.json())["gpu_available"]
 
 
 async def test_a_shutdown_finishes_what_was_accepted(aiohttp_client):

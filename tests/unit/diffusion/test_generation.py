@@ -17,11 +17,6 @@ def test_seeds_start_again_at_0() -> None:
     assert GenerationRequest(prompt="a cat", seed=last, num_images=2).seeds == (last, 0)
 
 
-def test_work() -> None:
-    """Work is what the time on the GPU is proportional to."""
-    assert REQUEST.work == 512 * 256 * 20 * 3
-
-
 def test_values_cross_a_process_boundary() -> None:
     """What goes in and what comes out can be sent to another process."""
     picture = Picture(width=1, height=1, pixels=b"\x00\x01\x02", seed=3)

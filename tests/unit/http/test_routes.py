@@ -1,9 +1,11 @@
 """The table of routes, and GET /metrics."""
 
+import json
+
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from service.http.keys import METRICS
+from service.http.keys import METRICS, OPENAPI
 
 
 async def test_the_routes_are_these(client):
@@ -42,6 +44,15 @@ async def test_metrics_are_in_the_format_of_prometheus(client):
         families = {f.name for f in text_string_to_metric_families(await answer.text())}
     assert "sd_http_requests" in families
     assert "python_gc_objects_collected" not in families
+
+
+@pytest.mark.parametrize("media_type", ["text/plain", "application/openmetrics-text"])
+async def test_metrics_come_as_they_are_described(client, media_type):
+    """OpenMetrics for a scraper that asks for it; both are in the description."""
+    async with client.get("/metrics", headers={"Accept": f"{media_type};version=1.0.0"}) as answer:
+        assert (answer.status, answer.content_type) == (200, media_type)
+    operation = json.loads(client.app[OPENAPI])["paths"]["/metrics"]["get"]
+    assert media_type in operation["responses"]["200"]["content"]
 
 
 async def test_two_applications_in_one_process_count_for_themselves(serve):

@@ -128,6 +128,14 @@ async def test_a_body_that_does_not_unpack_is_no_error_of_ours(client, caplog):
     assert [record.name for record in caplog.records if record.name.startswith("aiohttp")] == []
 
 
+async def test_connect_is_told_that_this_is_no_proxy(client):
+    """404 with an instance: the target of CONNECT is a host, and has no path."""
+    raw = b"CONNECT there:80 HTTP/1.1\r\nHost: there:80\r\nConnection: close\r\n\r\n"
+    status, _, body = taken_apart(await talk(client, raw))
+    assert (status, body["code"], body["instance"]) == (404, "not_found", "/")
+    assert "no proxy" in str(body["detail"])
+
+
 async def test_malformed_requests_are_counted(client):
     """A flood of them shows in the same metric as all answers."""
     await talk(client, b"SECRET\r\n\r\n")
