@@ -1,8 +1,9 @@
 """Logs: one configuration for our own lines and those of every library."""
 
+import dataclasses
 import logging
 import sys
-from typing import Final, TextIO
+from typing import Any, Final, TextIO
 
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
@@ -72,6 +73,15 @@ def _common(config: Config) -> list[Processor]:
 
 def drop_prompts(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
     """Take prompts out of a line: they are what users wrote, and may be about people."""
-    for name in PROMPTS:
-        event.pop(name, None)
-    return event
+    return {name: _spared(value) for name, value in event.items() if name not in PROMPTS}
+
+
+def _spared(value: Any) -> Any:
+    """Return a value without the prompts inside it."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        value = {row.name: getattr(value, row.name) for row in dataclasses.fields(value)}
+    if isinstance(value, dict):
+        return {name: _spared(held) for name, held in value.items() if name not in PROMPTS}
+    if type(value) in (list, tuple):
+        return type(value)(_spared(held) for held in value)
+    return value

@@ -7,7 +7,10 @@ import warnings
 import pytest
 import structlog
 
+from service.app import create_app
 from service.config import Config
+from service.diffusion.generation import GenerationRequest
+from service.engine.fake import FakeEngine
 from service.telemetry import logs
 
 
@@ -84,6 +87,40 @@ def test_prompts_are_logged_only_when_asked_for(capsys, log_prompts, expected):
     structlog.get_logger("service").info("job_queued", prompt="a boat", negative_prompt="a boat")
     (line,) = lines(capsys)
     assert (expected, expected) == (line.get("prompt"), line.get("negative_prompt"))
+
+
+@pytest.mark.parametrize(("log_prompts", "shown"), [(False, False), (True, True)])
+def test_prompts_inside_other_values_are_prompts_too(capsys, log_prompts, shown):
+    """Objects, lists and requests are searched."""
+    logs.configure(Config(log_format="json", log_prompts=log_prompts))
+    body = {"prompt": "SECRET", "steps": 7, "more": [{"negative_prompt": "SECRET"}, (1, 2)]}
+    request = GenerationRequest(prompt="SECRET", seed=5)
+    structlog.get_logger("service").info("a", body=body, request=request)
+    text = capsys.readouterr().err
+    assert shown == ("SECRET" in text)
+    line = json.loads(text.splitlines()[0])
+    assert line["body"]["steps"] == 7
+    assert line["body"]["more"][1] == [1, 2]
+
+
+@pytest.mark.parametrize("log_prompts", [False, True])
+async def test_a_whole_request_is_logged_without_its_prompts(capsys, aiohttp_client, log_prompts):
+    """From the door to the job's end; LOG_PROMPTS=true shows them on the job's lines."""
+    config = Config(log_format="json", log_level="DEBUG", log_prompts=log_prompts)
+    logs.configure(config)
+    client = await aiohttp_client(create_app(config, FakeEngine()))
+    body = {"prompt": "SECRET one", "negative_prompt": "SECRET two", "steps": 1}
+    async with client.post("/generate", json=body) as answer:
+        assert answer.status == 200
+    async with client.post("/generate", json={**body, "stepz": 1}) as answer:
+        assert answer.status == 400
+    text = capsys.readouterr().err
+    events = [json.loads(line) for line in text.splitlines()]
+    (queued,) = [event for event in events if event["event"] == "job_queued"]
+    expected = ("SECRET one", "SECRET two") if log_prompts else (None, None)
+    assert expected == (queued.get("prompt"), queued.get("negative_prompt"))
+    assert queued["steps"] == 1
+    assert log_prompts == ("SECRET" in text)
 
 
 @pytest.mark.parametrize("log_format", ["json", "console"])
