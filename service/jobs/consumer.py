@@ -16,17 +16,16 @@ from service.diffusion.generation import (
 from service.engine.base import Engine, EngineState
 from service.engine.messages import EngineExited, EngineFailed, EngineReady, Event
 from service.errors import (
-    Cancelled,
     EngineCrashed,
     ModelUnavailable,
     QueueFull,
-    RequestTimedOut,
     ServiceError,
     ShuttingDown,
     error_class,
 )
+from service.jobs import measurement
 from service.jobs.estimate import Estimate
-from service.jobs.job import Job, JobState
+from service.jobs.job import Job
 from service.jobs.queue import JobQueue
 from service.telemetry.metrics import Metrics
 
@@ -211,21 +210,14 @@ class Consumer:
             if job := self._running.get(job_id):
                 job.steps_done = steps_done
         self._estimate.observe(pixels=event.pixels, seconds=event.seconds)
-        self._metrics.step_duration.observe(event.seconds)
-        self._metrics.batch_size.observe(event.batch_size)
-        self._metrics.steps.inc(event.batch_size)
-        for kind in ("allocated", "reserved", "peak", "host_resident"):
-            self._metrics.memory.labels(kind).set(getattr(event.memory, kind))
+        measurement.stepped(self._metrics, event)
 
     def _finished(self, event: JobFinished) -> None:
         job = self._running.pop(event.job_id, None)
         if job is None:  # It was cancelled while its last step ran.
             return
         job.succeed(event, self.engine.model.version if self.engine.model else "")
-        for stage in ("text_encode", "denoise", "decode"):
-            self._metrics.stage_duration.labels(stage).observe(getattr(event.times, stage))
-        self._metrics.images.inc(len(event.pictures))
-        self._metrics.pixels.inc(sum(p.width * p.height for p in event.pictures))
+        measurement.finished(self._metrics, event)
         self._ended(job)
 
     def _failed(self, event: JobFailed) -> None:
@@ -235,11 +227,7 @@ class Consumer:
 
     def _ready(self, event: EngineReady) -> None:
         model = event.model
-        self._metrics.model_load.set(model.load_seconds)
-        self._metrics.model_info.clear()
-        self._metrics.model_info.labels(
-            model.model_id, model.version, model.device, model.dtype
-        ).set(1)
+        measurement.loaded(self._metrics, model)
         log.info(
             "model_loaded",
             model_id=model.model_id,
@@ -290,16 +278,13 @@ class Consumer:
         return error
 
     def _ended(self, job: Job) -> None:
-        outcome = _outcome(job)
-        seconds = (job.ended or 0) - job.created
-        self._metrics.jobs.labels(outcome).inc()
-        self._metrics.job_duration.observe(seconds)
+        measurement.ended(self._metrics, job)
         self._update_room()
         self._gauges()
         log.info(
             "job_ended",
-            outcome=outcome,
-            seconds=round(seconds, 3),
+            outcome=job.outcome,
+            seconds=round((job.ended or 0) - job.created, 3),
             steps_done=job.steps_done,
             error=job.error.code if job.error else None,
             **job.log_context,
@@ -309,13 +294,3 @@ class Consumer:
         self._metrics.queue_depth.set(self.depth)
         self._metrics.jobs_running.set(self.running)
         self._metrics.engine_ready.set(self.engine.state is EngineState.READY)
-
-
-def _outcome(job: Job) -> str:
-    if job.state is JobState.SUCCEEDED:
-        return "succeeded"
-    if isinstance(job.error, RequestTimedOut):
-        return "timed_out"
-    if isinstance(job.error, Cancelled):
-        return "client_gone"
-    return "failed" if job.state is JobState.FAILED else "cancelled"

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from service.diffusion.generation import GenerationRequest, JobFinished
-from service.errors import ServiceError
+from service.errors import Cancelled, RequestTimedOut, ServiceError
 
 
 class JobState(StrEnum):
@@ -55,6 +55,17 @@ class Job:
     def final(self) -> bool:
         """Whether nothing will change any more."""
         return self.state in FINAL
+
+    @property
+    def outcome(self) -> str:
+        """How it ended, as the metrics count it."""
+        if self.state is JobState.SUCCEEDED:
+            return "succeeded"
+        if isinstance(self.error, RequestTimedOut):
+            return "timed_out"
+        if isinstance(self.error, Cancelled):
+            return "client_gone"
+        return "failed" if self.state is JobState.FAILED else "cancelled"
 
     @property
     def remaining_work(self) -> int:
