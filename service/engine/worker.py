@@ -37,7 +37,7 @@ def run(connection: "Connection[Event, Command]", config: Config) -> None:
     logs.configure(config)
     try:
         _load_and_work(connection, config)
-    except (EOFError, OSError):
+    except (EOFError, ConnectionError):
         log.info("service_went_away")
     except Exception:
         log.exception("engine_failed")
