@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from .autoencoder import train_autoencoder
+from .continuation import unpack
 from .export import export, pipeline
 from .text_encoder import train_text_encoder
 from .unet import averaged_unet, train_unet
@@ -27,17 +28,27 @@ def main() -> None:
     parser.add_argument("--autoencoder-minutes", type=float, default=15)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--export-only", action="store_true", help="export the last checkpoint")
+    parser.add_argument(
+        "--start-from",
+        type=Path,
+        help="go on from an exported model for --minutes, in an empty work folder",
+    )
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     work: Path = options.work
     work.mkdir(exist_ok=True)
+    minutes = options.minutes
+    if options.start_from:
+        # Half of the schedule counts as done: big pictures, and a learning rate that falls.
+        unpack(options.start_from, work, spent=60 * minutes)
+        minutes *= 2
     if not options.export_only:
         (work / "pid").write_text(str(os.getpid()))
         if not (work / "text" / "text_encoder").exists():
             train_text_encoder(work / "text", steps=TEXT_STEPS)
         if not (work / "autoencoder").exists():
             train_autoencoder(work / "autoencoder", minutes=options.autoencoder_minutes)
-        train_unet(work, minutes=options.minutes, workers=options.threads)
+        train_unet(work, minutes=minutes, workers=options.threads)
     unet, counters = averaged_unet(work)
     pipe = pipeline(work / "text", work / "autoencoder", unet, counters["scaling"])
     print(counters, "bytes:", export(pipe, options.out))

@@ -77,12 +77,12 @@ PHASES = (
     Phase(
         1,
         (
-            Share((256, 256), 6000, 0.29, 12),
-            Share((512, 512), 1600, 0.48, 4),
-            Share((384, 384), 500, 0.07, 6),
+            Share((256, 256), 6000, 0.19, 12),
+            Share((512, 512), 1600, 0.61, 4),
+            Share((384, 384), 500, 0.05, 6),
             Share((768, 512), 200, 0.06, 3),
             Share((512, 768), 150, 0.04, 3),
-            Share((256, 768), 200, 0.06, 6),
+            Share((256, 768), 200, 0.05, 6),
         ),
     ),
 )
@@ -147,7 +147,8 @@ class Training:
         self.cached: dict[Size, Latents] = {}
         if (folder / "unet.pt").exists():
             self._resume(torch.load(folder / "unet.pt", weights_only=True))
-        self.scaling = 1 / self._of(SMALL).values[:500].float().std().item()
+        else:
+            self.scaling = 1 / self._of(SMALL).values[:500].float().std().item()
         betas = torch.linspace(SCHEDULE["beta_start"], SCHEDULE["beta_end"], 1000).double()
         self.signal = (1 - betas).cumprod(0).float()
         snr = self.signal / (1 - self.signal)
@@ -239,7 +240,9 @@ class Training:
     def _resume(self, state: dict[str, Any]) -> None:
         self.unet.load_state_dict(state["unet"])
         self.average = state["average"]
-        self.optimizer.load_state_dict(state["optimizer"])
+        if "optimizer" in state:
+            self.optimizer.load_state_dict(state["optimizer"])
+        self.scaling = state["scaling"]
         self.step, self.seen, self.spent = state["step"], state["seen"], state["spent"]
 
     def _save(self) -> None:

@@ -5,8 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from transformers import CLIPTokenizer
+
+from scripts.demo_model.continuation import unpack
+from scripts.demo_model.unet import averaged_unet
 
 FOLDER = Path(__file__).parents[3] / "service" / "demo"
 
@@ -72,3 +75,15 @@ def test_tokenizer_takes_any_text(text):
     assert max(ids) < len(tokenizer)
     assert ids[0] == tokenizer.bos_token_id
     assert tokenizer.eos_token_id in ids
+
+
+def test_training_can_go_on_from_the_shipped_model(tmp_path):
+    """An exported model becomes a work folder with the same UNet in it."""
+    unpack(FOLDER, tmp_path, spent=60.0)
+    unet, counters = averaged_unet(tmp_path)
+    shipped = UNet2DConditionModel.from_pretrained(FOLDER / "unet").float().state_dict()
+    assert all(torch.equal(value, shipped[name]) for name, value in unet.state_dict().items())
+    assert counters["spent"] == 60.0
+    assert (tmp_path / "autoencoder" / "config.json").exists()
+    with pytest.raises(FileExistsError):
+        unpack(FOLDER, tmp_path, spent=60.0)
