@@ -32,6 +32,19 @@ def test_environment_beats_default():
     )
 
 
+@pytest.mark.parametrize(
+    ("environment", "scale"),
+    [
+        ({}, 3.0),
+        ({"MODEL_ID": "org/model"}, 7.5),
+        ({"DEFAULT_GUIDANCE_SCALE": "5"}, 5.0),
+    ],
+)
+def test_the_demo_model_has_a_guidance_scale_of_its_own(environment, scale):
+    """Unless one is set, the default is what suits the model."""
+    assert config.load(environment).default_guidance_scale == scale
+
+
 def test_flag_beats_environment():
     """A flag wins over the variable of the same setting."""
     assert config.load({"API_PORT": "9000"}, {"api_port": "9001"}).api_port == 9001
