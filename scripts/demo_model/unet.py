@@ -158,7 +158,7 @@ class Training:
         torch.manual_seed(1000 * self.step + self.rank)
 
     def run(self, minutes: float) -> None:
-        """Train until the run has lasted some minutes, earlier sessions counted in."""
+        """Train until the run has lasted some minutes, earlier runs counted in."""
         total, last = 60 * minutes, time.monotonic()
         losses: list[float] = []
         while (share := self._agreed((self.spent + time.monotonic() - last) / total)) < 1:
