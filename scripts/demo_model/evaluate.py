@@ -50,6 +50,7 @@ def main() -> None:
         "steps": STEPS,
         "guidance_scale": options.guidance,
         "seconds_per_picture": round(seconds, 2),
+        "threads": torch.get_num_threads(),
         "attributes": table(model, asked, made, drawn),
     }
     print(json.dumps(result, indent=2))

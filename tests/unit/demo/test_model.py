@@ -30,7 +30,7 @@ def test_folder_is_small_and_safe():
     assert {file.suffix for file in files} <= {".json", ".txt", ".md", ".safetensors"}
 
 
-@pytest.mark.parametrize("size", [(256, 256), (256, 320)])
+@pytest.mark.parametrize("size", [(256, 256), (128, 192)])
 def test_makes_a_picture(pipe, size):
     """The pipeline loads without custom code, and pictures are neither empty nor broken."""
     generator = torch.Generator().manual_seed(1)
@@ -39,7 +39,7 @@ def test_makes_a_picture(pipe, size):
         "A beautiful sunset over mountains",
         width=width,
         height=height,
-        num_inference_steps=6,
+        num_inference_steps=4,
         generator=generator,
         output_type="np",
     )
@@ -51,19 +51,16 @@ def test_makes_a_picture(pipe, size):
 
 def test_prompt_decides_the_light(pipe):
     """A day is brighter than a night."""
-    means = []
-    for text in ("hills on a sunny day", "hills at night"):
-        generator = torch.Generator().manual_seed(3)
-        out = pipe(
-            text,
-            width=256,
-            height=256,
-            num_inference_steps=6,
-            generator=generator,
-            output_type="np",
-        )
-        means.append(out.images[0].mean())
-    assert means[0] > means[1] + 0.15
+    out = pipe(
+        ["hills on a sunny day", "hills at night"],
+        width=128,
+        height=128,
+        num_inference_steps=5,
+        generator=torch.Generator().manual_seed(3),
+        output_type="np",
+    )
+    day, night = out.images
+    assert day.mean() > night.mean() + 0.15
 
 
 @pytest.mark.parametrize("text", ["", "Zxqwvut 日本 🚀 café", "word " * 200])
