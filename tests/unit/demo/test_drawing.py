@@ -12,8 +12,9 @@ SIZES = [(128, 128), (256, 256), (512, 320), (768, 256), (256, 768)]
 @pytest.mark.parametrize("size", SIZES)
 def test_picture_fills_every_size(size):
     """A picture has the size asked for, and no corner of it stays unpainted."""
-    picture = np.array(draw(Scene("day", "desert", "cat", "red"), *size, 1))
-    assert picture.shape == (size[1], size[0], 3)
+    width, height = size
+    picture = np.array(draw(Scene("day", "desert", "cat", "red"), width, height, 1))
+    assert picture.shape == (height, width, 3)
     assert picture.max(axis=2).min() > 5
 
 
