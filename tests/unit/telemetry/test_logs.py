@@ -14,19 +14,6 @@ from service.engine.fake import FakeEngine
 from service.telemetry import logs
 
 
-@pytest.fixture(autouse=True)
-def _restored():
-    """Leave the logging of the test process as it was."""
-    root = logging.getLogger()
-    handlers, level, settings = root.handlers[:], root.level, structlog.get_config()
-    yield
-    logging.captureWarnings(capture=False)
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    structlog.configure(**settings)
-    structlog.contextvars.clear_contextvars()
-
-
 def lines(capsys) -> list[dict[str, object]]:
     return [json.loads(line) for line in capsys.readouterr().err.splitlines()]
 
