@@ -57,7 +57,7 @@ def timed(work: Any, *arguments: Any) -> float:
 
 def measure(url: str, rounds: int) -> None:
     """Print a row per size: median seconds of both, and their ratio."""
-    pipeline = StableDiffusionPipeline.from_pretrained(DEMO_FOLDER)
+    pipeline = StableDiffusionPipeline.from_pretrained(DEMO_FOLDER, dtype=torch.float32)
     pipeline.scheduler = DPMSolverMultistepScheduler.from_config(pipeline.scheduler.config)
     pipeline.set_progress_bar_config(disable=True)
     print(f"{torch.get_num_threads()} threads, {STEPS} steps, median of {rounds}\n")
