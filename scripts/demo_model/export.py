@@ -52,6 +52,7 @@ def export(pipe: StableDiffusionPipeline, folder: Path) -> int:
     fresh = folder.with_name(folder.name + ".fresh")
     shutil.rmtree(fresh, ignore_errors=True)
     pipe.to(torch.float16).save_pretrained(fresh, safe_serialization=True)
+    _computed_in_float32(fresh / "text_encoder" / "config.json")
     _without_paths(fresh)
     _with_vocabulary(fresh / "tokenizer")
     for file in fresh.rglob("*"):
@@ -64,6 +65,16 @@ def export(pipe: StableDiffusionPipeline, folder: Path) -> int:
     shutil.rmtree(folder, ignore_errors=True)
     fresh.rename(folder)
     return size
+
+
+def _computed_in_float32(config: Path) -> None:
+    """Let transformers load the text encoder as diffusers loads the rest: in float32.
+
+    Without this it takes the files' fp16, and the UNet gets a mix of both.
+    """
+    settings = json.loads(config.read_text(encoding="utf-8"))
+    settings["dtype"] = "float32"
+    config.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
 
 
 def _without_paths(folder: Path) -> None:

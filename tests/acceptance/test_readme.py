@@ -43,6 +43,12 @@ def run(command: list[str], folder: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def size(path: Path) -> tuple[int, int]:
+    """Return a picture's width and height."""
+    with Image.open(path) as picture:
+        return picture.size
+
+
 def demand(program: str) -> str:
     """Return a program's path, or skip."""
     if (path := shutil.which(program)) is None:
@@ -55,14 +61,14 @@ def test_the_curl_line_writes_a_picture(service, tmp_path):
     demand("curl")
     command = block("sh", "curl").replace(ADDRESS, service.url)
     run(["bash", "-ec", command], tmp_path)
-    assert Image.open(tmp_path / "cabin.png").size == (512, 512)
+    assert size(tmp_path / "cabin.png") == (512, 512)
 
 
 def test_the_python_client_writes_a_picture(service, tmp_path):
     """The Python lines run as they stand."""
     code = block("python", "requests").replace(ADDRESS, service.url)
     run([sys.executable, "-c", code], tmp_path)
-    assert Image.open(tmp_path / "robot.png").size == (512, 512)
+    assert size(tmp_path / "robot.png") == (512, 512)
 
 
 def test_the_javascript_client_writes_a_picture(service, tmp_path):
@@ -70,7 +76,7 @@ def test_the_javascript_client_writes_a_picture(service, tmp_path):
     node = demand("node")
     code = block("js", "fetch").replace(ADDRESS, service.url)
     run([node, "-e", f"(async () => {{{code}}})()"], tmp_path)
-    assert Image.open(tmp_path / "lake.png").size == (768, 512)
+    assert size(tmp_path / "lake.png") == (768, 512)
 
 
 def test_the_command_line_writes_a_picture(tmp_path):
@@ -79,7 +85,7 @@ def test_the_command_line_writes_a_picture(tmp_path):
         ".venv/bin/sd-api", f"{sys.executable} -m service"
     )
     run(["bash", "-ec", command], tmp_path)
-    assert Image.open(tmp_path / "sunset.png").size == (512, 512)
+    assert size(tmp_path / "sunset.png") == (512, 512)
 
 
 def test_the_table_of_settings_is_current():

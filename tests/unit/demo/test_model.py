@@ -18,7 +18,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::F
 
 @pytest.fixture(scope="module")
 def pipe():
-    loaded = StableDiffusionPipeline.from_pretrained(FOLDER).to("cpu", torch.float32)
+    loaded = StableDiffusionPipeline.from_pretrained(FOLDER)
     loaded.set_progress_bar_config(disable=True)
     return loaded
 
