@@ -123,6 +123,7 @@ async def test_a_killed_engine_loses_nothing():
             status, body = await request
             after = await health(client)
     assert (status, picture(body).size) == (200, (256, 256))
+    assert body["metadata"]["attempts"] == 2
     assert (exited["exit_code"], exited["restarts"], exited["jobs"]) == (-9, 1, 1)
     assert (meanwhile["status"], meanwhile["model_loaded"]) == ("restarting", False)
     assert (after["status"], after["engine"]["restarts"]) == ("healthy", 1)
