@@ -1,0 +1,118 @@
+"""Whether the service is there, ready, and its engine alive."""
+
+from typing import Final
+
+from alerts.rule import INSTANCE, Alert, Severity
+from alerts.windows import Windows
+
+JOB: Final = 'job="sd-api"'
+"""What Prometheus calls the service (``job_name`` in its configuration)."""
+
+RESTARTS_TO_PAGE: Final = 2.5
+"""Three in the window: one crash heals itself, a row of them does not. increase() extrapolates,
+so two may read 2.1, and three never less than 3."""
+
+
+def alerts(windows: Windows) -> tuple[Alert, ...]:
+    """Return the alerts, the ones that silence others first."""
+    return (
+        _target_down(windows),
+        _model_not_loaded(windows),
+        _not_ready(windows),
+        *_engine_restarting(windows),
+        Alert(
+            name="SDWatchdog",
+            severity=Severity.NONE,
+            expr="vector(1)",
+            at_once="it fires always.",
+            summary="Alerts work from end to end",
+            description="This alert always fires. Who receives it raises the alarm when it "
+            "stops: then Prometheus, Alertmanager or the way between them is broken.",
+            dashboard="sd-service",
+        ),
+    )
+
+
+def _target_down(windows: Windows) -> Alert:
+    """Also when no target is left, or something else answers in the service's place.
+
+    One target of several that vanishes is no alert: that is how instances are taken away.
+    """
+    return Alert(
+        name="SDTargetDown",
+        severity=Severity.PAGE,
+        expr=f"""
+            up{{{JOB}}} == 0
+            or absent(up{{{JOB}}}) == 1
+            or (up{{{JOB}}} == 1 unless on (job, instance) sd_build_info)
+        """,
+        lasting=windows.down_for,
+        summary="{{ if $labels.instance }}{{ $labels.instance }} gives no metrics"
+        "{{ else }}No sd-api is monitored at all{{ end }}",
+        description="{{ if not $labels.instance }}Prometheus has no target in the job sd-api: "
+        "a service that stops now would not be noticed."
+        "{{ else if eq $value 0.0 }}Prometheus cannot read {{ $labels.instance }}/metrics: the "
+        "service has ended, hangs or cannot be reached."
+        "{{ else }}{{ $labels.instance }} answers, but not with the metrics of this service: "
+        "something else listens there.{{ end }}",
+        dashboard="sd-service",
+    )
+
+
+def _model_not_loaded(windows: Windows) -> Alert:
+    return Alert(
+        name="SDModelNotLoaded",
+        severity=Severity.PAGE,
+        expr='max by (job, instance) (sd_engine_state{state="failed"}) == 1',
+        lasting=windows.failed_for,
+        summary=f"{INSTANCE} cannot load its model",
+        description=f"The engine of {INSTANCE} gave up loading the model and will not try again "
+        "by itself; every request is refused with 503. /health says why.",
+        dashboard="sd-service",
+    )
+
+
+def _not_ready(windows: Windows) -> Alert:
+    """Leave out a model that failed to load: that alert says more."""
+    return Alert(
+        name="SDNotReady",
+        severity=Severity.PAGE,
+        expr="""
+            sd_ready == 0
+            unless on (job, instance) sd_engine_state{state="failed"} == 1
+        """,
+        lasting=windows.ready_for,
+        summary=f"{INSTANCE} is not ready",
+        description=f"{INSTANCE} runs, but has not been able to work on requests for "
+        f"{windows.ready_for}: the model still loads, the engine does not come back, or the "
+        "service is stopping and does not end.",
+        dashboard="sd-service",
+    )
+
+
+def _engine_restarting(windows: Windows) -> tuple[Alert, Alert]:
+    again = f"increase(sd_engine_restarts_total[{windows.restarts}])"
+    return (
+        Alert(
+            name="SDEngineRestarting",
+            severity=Severity.PAGE,
+            expr=f"sum by (job, instance) ({again}) > {RESTARTS_TO_PAGE}",
+            at_once="the count already spans the whole window.",
+            summary=f"The engine of {INSTANCE} keeps crashing",
+            description='The engine was started again {{ $value | printf "%.0f" }} times in '
+            f"{windows.restarts}. Each time, what it worked on is lost and done again, until a "
+            "request has used up its attempts and fails.",
+            dashboard="sd-service",
+        ),
+        Alert(
+            name="SDEngineRestarting",
+            severity=Severity.TICKET,
+            expr=f"sum by (job, instance, reason) ({again}) > 0",
+            at_once="one restart is an event, and over when it is seen.",
+            summary=f"The engine of {INSTANCE} was started again ({{{{ $labels.reason }}}})",
+            description="The engine ended without being asked ({{ $labels.reason }}) and was "
+            'started again, {{ $value | printf "%.0f" }} times in '
+            f"{windows.restarts}. Requests that it worked on were run again.",
+            dashboard="sd-service",
+        ),
+    )
