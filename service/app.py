@@ -9,9 +9,11 @@ from aiohttp import web
 from service.config import Config
 from service.engine.base import Engine
 from service.http import middlewares, routes, server
-from service.http.keys import CONFIG, CONSUMER, GPU, METRICS, STARTED
+from service.http.keys import CONFIG, CONSUMER, DISK, GPU, METRICS, STARTED
 from service.jobs.consumer import Consumer
+from service.telemetry.disk import DiskCollector, DiskSampler
 from service.telemetry.gpu import GpuSampler
+from service.telemetry.gpu_collector import GpuCollector
 from service.telemetry.metrics import Metrics
 
 
@@ -23,18 +25,22 @@ def create_app(config: Config, engine: Engine, metrics: Metrics | None = None) -
     app[CONSUMER] = Consumer(engine, metrics, config)
     app[GPU] = GpuSampler("" if config.device == "cpu" else config.cuda_visible_devices)
     app[STARTED] = time.monotonic()
-    metrics.watch_gpu(app[GPU])
+    app[DISK] = DiskSampler({"models": config.model_cache_dir})
+    metrics.watch(GpuCollector(app[GPU]))
+    metrics.watch(DiskCollector(app[DISK]))
     middlewares.add_to(app)
     routes.add_to(app)
-    app.cleanup_ctx.extend((_gpu, _consumer))
+    app.cleanup_ctx.extend((_samplers, _consumer))
     app.on_shutdown.append(_drain)
     return app
 
 
 @asynccontextmanager
-async def _gpu(app: web.Application) -> AsyncIterator[None]:
+async def _samplers(app: web.Application) -> AsyncIterator[None]:
     app[GPU].start()
+    app[DISK].start()
     yield
+    app[DISK].stop()
     app[GPU].stop()
 
 

@@ -142,6 +142,11 @@ class Config:
     )
     log_prompts: bool = setting(False, "Write prompts into the log.")
 
+    # For drills.
+    fault_file: str = setting(
+        "", "JSON file of faults that the engine commits on purpose; never set it in production."
+    )
+
     def __post_init__(self) -> None:
         """Refuse values outside the table, all at once; then those that do not fit together."""
         problems = [p for row in fields(self) for p in _problems(row, getattr(self, row.name))]

@@ -1,5 +1,7 @@
 """Latents to 8-bit pixels, converted exactly as diffusers does it."""
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from PIL import Image
@@ -26,14 +28,24 @@ def decode(model: Model, latents: torch.Tensor, seed: int) -> Picture:
     levels = (image[0] * 0.5 + 0.5).clamp(0, 1).permute(1, 2, 0).float().mul(255).round()
     pixels = levels.to(torch.uint8).cpu().numpy()
     height, width, _ = pixels.shape
-    unsafe = _is_unsafe(model, pixels)
-    return Picture(
-        width=width,
-        height=height,
-        pixels=bytes(pixels.size) if unsafe else pixels.tobytes(),
-        seed=seed,
-        unsafe=unsafe,
-    )
+    return Picture(width=width, height=height, pixels=pixels.tobytes(), seed=seed)
+
+
+def has_safety_checker(model: Model) -> bool:
+    """Whether the model comes with a checker and the settings ask for it."""
+    return getattr(model.pipeline, "safety_checker", None) is not None
+
+
+def checked(model: Model, picture: Picture) -> Picture:
+    """Return the picture, or a black one where the model's safety checker flags it."""
+    pixels = np.frombuffer(picture.pixels, np.uint8).reshape(picture.height, picture.width, 3)
+    checker = model.pipeline.safety_checker
+    features = model.pipeline.feature_extractor(Image.fromarray(pixels), return_tensors="pt")
+    values = features.pixel_values.to(model.device, checker.dtype)
+    _, flagged = checker(clip_input=values, images=[pixels / 255])
+    if not bool(flagged[0]):
+        return picture
+    return replace(picture, pixels=bytes(len(picture.pixels)), unsafe=True)
 
 
 def _demand_finite(values: torch.Tensor, name: str) -> None:
@@ -56,13 +68,3 @@ def _unscaled(model: Model, latents: torch.Tensor) -> torch.Tensor:
         return denormalised
     unscaled: torch.Tensor = latents / config.scaling_factor
     return unscaled
-
-
-def _is_unsafe(model: Model, pixels: np.ndarray) -> bool:
-    checker = getattr(model.pipeline, "safety_checker", None)
-    if checker is None:
-        return False
-    features = model.pipeline.feature_extractor(Image.fromarray(pixels), return_tensors="pt")
-    values = features.pixel_values.to(model.device, checker.dtype)
-    _, flagged = checker(clip_input=values, images=[pixels / 255])
-    return bool(flagged[0])

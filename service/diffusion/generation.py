@@ -41,7 +41,13 @@ class StageTimes:
 
     text_encode: float = 0.0
     denoise: float = 0.0
-    decode: float = 0.0
+    vae_decode: float = 0.0
+    safety: float = 0.0
+
+    @property
+    def total(self) -> float:
+        """All stages together."""
+        return self.text_encode + self.denoise + self.vae_decode + self.safety
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +91,8 @@ class Stepped:
     pixels: int
     """Width times height, summed over those pictures."""
     seconds: float
+    shares: dict[str, float] = field(default_factory=dict)
+    """Those seconds by job id, divided evenly over the pictures."""
     memory: MemoryUse = MemoryUse()
 
 
@@ -106,6 +114,7 @@ class JobFailed:
     job_id: str
     code: str
     detail: str
+    times: StageTimes = StageTimes()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,15 +123,20 @@ class JobCancelled:
 
     job_id: str
     steps_done: int = 0
+    times: StageTimes = StageTimes()
 
 
 @dataclass(frozen=True, kw_only=True)
 class OutOfMemoryHit:
-    """Memory ran out at a stage; what followed comes as events of its own."""
+    """Memory ran out at a stage, and what is done about it."""
 
     stage: str
-    """``text_encode``, ``denoise`` or ``decode``."""
+    """``text_encode``, ``denoise``, ``vae_decode`` or ``safety``."""
     batch_size: int
+    rung: str = "fail"
+    """``free_cache`` or ``split_batch``: tried again; ``fail``: the job it belongs to fails."""
+    seconds: float = 0.0
+    """Work that is lost; no job's ``StageTimes`` hold it."""
 
 
 Outcome = Stepped | JobFinished | JobFailed | JobCancelled | OutOfMemoryHit

@@ -53,7 +53,8 @@ class Task:
     conditioning: Conditioning | None = None
     text_encode: float = 0.0
     denoise: float = 0.0
-    decode: float = 0.0
+    vae_decode: float = 0.0
+    safety: float = 0.0
 
     def __post_init__(self) -> None:
         """Give every picture its place."""
@@ -69,7 +70,12 @@ class Task:
     @property
     def times(self) -> StageTimes:
         """What it has cost so far, in seconds."""
-        return StageTimes(text_encode=self.text_encode, denoise=self.denoise, decode=self.decode)
+        return StageTimes(
+            text_encode=self.text_encode,
+            denoise=self.denoise,
+            vae_decode=self.vae_decode,
+            safety=self.safety,
+        )
 
 
 class BatchLimits:

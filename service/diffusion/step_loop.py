@@ -9,7 +9,7 @@ import structlog
 import torch
 
 from service.diffusion.batch import predict
-from service.diffusion.decode import decode
+from service.diffusion.decode import checked, decode, has_safety_checker
 from service.diffusion.encoding import Conditioning, Encoder
 from service.diffusion.generation import (
     GenerationRequest,
@@ -50,8 +50,8 @@ class StepLoop:
     decoded by the following call, and two decodes never follow each other while other
     pictures could move.
 
-    Stages are ``text_encode``, ``denoise`` and ``decode``. Not safe for use by two threads
-    at once.
+    Stages are ``text_encode``, ``denoise``, ``vae_decode`` and ``safety``. Not safe for use
+    by two threads at once.
     """
 
     def __init__(self, model: Model, *, batch_limit: int, fault: Fault | None = None) -> None:
@@ -64,6 +64,8 @@ class StepLoop:
         self._clock = 0
         """Pixel steps done so far, for anyone: what waiting is measured with."""
         self._decoded_last = False
+        self._retried = 0.0
+        """Seconds of work that ran out of memory, of all time: no stage counts them."""
         self._outcomes: list[Outcome] = []
 
     @property
@@ -79,7 +81,9 @@ class StepLoop:
         """Take a job out before the next step, which reports it; unknown ids are ignored."""
         task = self._tasks.pop(job_id, None)
         if task is not None:
-            self._outcomes.append(JobCancelled(job_id=job_id, steps_done=task.steps_done))
+            self._outcomes.append(
+                JobCancelled(job_id=job_id, steps_done=task.steps_done, times=task.times)
+            )
 
     def step(self) -> list[Outcome]:
         """Decode one finished picture or move one batch by one step; report what happened.
@@ -105,7 +109,7 @@ class StepLoop:
 
     def _denoise(self, batch: Sequence[Place]) -> None:
         ready = [(place, row) for place in batch if (row := self._row(place)) is not None]
-        started = time.perf_counter()
+        started = time.perf_counter() - self._retried
         moved = [
             (place, row)
             for place, row, prediction in self._predictions(ready)
@@ -117,18 +121,22 @@ class StepLoop:
         # One wait for the GPU per step: without it steps would queue up ahead of a cancel,
         # and the seconds would be those of the launch.
         synchronise(self._model.device)
-        seconds = time.perf_counter() - started
+        seconds = time.perf_counter() - self._retried - started
         pixels = sum(row.pixels for _, row in moved)
         self._clock += pixels
         self._limits.moved(moved[0][0].size)
+        shares: dict[str, float] = {}
         for place, _ in moved:
             place.task.denoise += seconds / len(moved)
+            job_id = place.task.job_id
+            shares[job_id] = shares.get(job_id, 0.0) + seconds / len(moved)
         self._outcomes.append(
             Stepped(
                 progress={place.task.job_id: place.task.steps_done for place, _ in moved},
                 batch_size=len(moved),
                 pixels=pixels,
                 seconds=seconds,
+                shares=shares,
                 memory=memory_use(self._model.device),
             )
         )
@@ -154,12 +162,12 @@ class StepLoop:
 
     def _conditioning(self, task: Task) -> Conditioning | None:
         if task.conditioning is None:
-            started = time.perf_counter()
+            started = time.perf_counter() - self._retried
             task.conditioning = self._attempt(
                 task, "text_encode", lambda: self._encoder.conditioning(task.request)
             )
             synchronise(self._model.device)
-            task.text_encode += time.perf_counter() - started
+            task.text_encode += time.perf_counter() - self._retried - started
         return task.conditioning
 
     def _predictions(
@@ -172,10 +180,12 @@ class StepLoop:
         """
         if not batch:
             return []
+        started = time.perf_counter()
         try:
             return self._predicted(batch)
         except Exception as error:  # noqa: BLE001 - sorted in _noted
-            self._noted(error, "denoise", len(batch))
+            rung = "split_batch" if len(batch) > 1 else "free_cache"
+            self._noted(error, "denoise", len(batch), rung, started)
             if is_out_of_memory(error):
                 self._limits.lower(batch[0][0].size, len(batch))
         # Outside the handler: the error's frames keep the tensors alive that did not fit.
@@ -184,10 +194,11 @@ class StepLoop:
         for place, row in batch:
             if not self._alive(place.task):
                 continue
+            started = time.perf_counter()
             try:
                 predictions += self._predicted([(place, row)])
             except Exception as error:  # noqa: BLE001 - sorted in _noted
-                self._noted(error, "denoise", 1)
+                self._noted(error, "denoise", 1, "fail", started)
                 self._fail(place.task, error)
         return predictions
 
@@ -205,11 +216,16 @@ class StepLoop:
         task, row = place.task, place.row
         if row is None:  # pragma: no cover - a finished place has one
             return
-        started = time.perf_counter()
+        started = time.perf_counter() - self._retried
         picture: Picture | None = self._attempt(
-            task, "decode", lambda: decode(self._model, row.latents, row.seed)
+            task, "vae_decode", lambda: decode(self._model, row.latents, row.seed)
         )
-        task.decode += time.perf_counter() - started
+        task.vae_decode += time.perf_counter() - self._retried - started
+        if picture is not None and has_safety_checker(self._model):
+            started = time.perf_counter() - self._retried
+            made = picture
+            picture = self._attempt(task, "safety", lambda: checked(self._model, made))
+            task.safety += time.perf_counter() - self._retried - started
         if picture is None:
             return
         task.pictures[place.index] = picture
@@ -231,28 +247,37 @@ class StepLoop:
 
         A named stage can be repeated: after an out-of-memory it is, once, with a free cache.
         """
+        started = time.perf_counter()
         try:
             if stage is not None:
                 self._fault(stage, 1)
             return work()
         except Exception as error:  # noqa: BLE001 - sorted in _noted
-            self._noted(error, stage or "denoise", 1)
+            rung = "fail" if stage is None else "free_cache"
+            self._noted(error, stage or "denoise", 1, rung, started)
             if stage is None or not is_out_of_memory(error):
                 self._fail(task, error)
                 return None
         free_cache(self._model.device)
+        started = time.perf_counter()
         try:
             self._fault(stage, 1)
             return work()
         except Exception as error:  # noqa: BLE001 - sorted in _noted
-            self._noted(error, stage, 1)
+            self._noted(error, stage, 1, "fail", started)
             self._fail(task, error)
         return None
 
-    def _noted(self, error: Exception, stage: str, pictures: int) -> None:
+    def _noted(
+        self, error: Exception, stage: str, pictures: int, rung: str, started: float
+    ) -> None:
         """Report an out-of-memory; let an error that no retry can cure go up."""
         if is_out_of_memory(error):
-            self._outcomes.append(OutOfMemoryHit(stage=stage, batch_size=pictures))
+            seconds = time.perf_counter() - started
+            self._retried += seconds
+            self._outcomes.append(
+                OutOfMemoryHit(stage=stage, batch_size=pictures, rung=rung, seconds=seconds)
+            )
         elif is_device_lost(error):
             raise error
 
@@ -261,7 +286,9 @@ class StepLoop:
             return
         del self._tasks[task.job_id]
         reason = _reason(task.request, error)
-        self._outcomes.append(JobFailed(job_id=task.job_id, code=reason.code, detail=reason.detail))
+        self._outcomes.append(
+            JobFailed(job_id=task.job_id, code=reason.code, detail=reason.detail, times=task.times)
+        )
         # Frames as plain text: renderers that show local variables would show the prompt.
         frames = "".join(traceback.format_tb(error.__traceback__))
         log.error(

@@ -15,6 +15,7 @@ from service.diffusion.generation import (
     Stepped,
 )
 from service.engine.base import Engine, EngineState, Listener
+from service.engine.faults import Faults
 from service.engine.messages import EngineExited, EngineFailed, EngineReady, Event
 from service.errors import ModelError, OutOfMemory
 
@@ -35,7 +36,8 @@ class FakeEngine(Engine):
 
     With ``step_seconds`` it steps by itself at that pace; with None only ``step`` moves
     it. With ``loads=False`` it stays in ``LOADING`` (and, after a crash, in
-    ``RESTARTING``) until ``become_ready`` or ``fail_to_load``.
+    ``RESTARTING``) until ``become_ready`` or ``fail_to_load``. ``faults`` are committed as the
+    real engine commits them; it knows no ladder but one more try.
     """
 
     def __init__(
@@ -44,6 +46,7 @@ class FakeEngine(Engine):
         step_seconds: float | None = 0.0,
         loads: bool = True,
         model: ModelInfo = FAKE_MODEL,
+        faults: Faults | None = None,
     ) -> None:
         self.batch: dict[str, GenerationRequest] = {}
         """The jobs in work, the oldest first."""
@@ -53,6 +56,7 @@ class FakeEngine(Engine):
         """Steps done since the start, by whole batches."""
         self._step_seconds = step_seconds
         self._loads = loads
+        self._faults = faults or Faults()
         self._loading = model
         self._done: dict[str, int] = {}
         self._listener: Listener | None = None
@@ -90,7 +94,9 @@ class FakeEngine(Engine):
         if self.batch.pop(job_id, None) is None:
             return
         self.cancelled.append(job_id)
-        self._tell(JobCancelled(job_id=job_id, steps_done=self._done.pop(job_id)))
+        done = self._done.pop(job_id)
+        times = StageTimes(denoise=done * (self._step_seconds or 0.0))
+        self._tell(JobCancelled(job_id=job_id, steps_done=done, times=times))
         self._notify()
 
     async def jobs(self, count: int) -> tuple[str, ...]:
@@ -117,10 +123,7 @@ class FakeEngine(Engine):
 
     def fail(self, code: str = "generation_failed", detail: str = "It was told to fail.") -> None:
         """End every job in the batch with an error."""
-        jobs = tuple(self.batch)
-        self._forget()
-        for job_id in jobs:
-            self._tell(JobFailed(job_id=job_id, code=code, detail=detail))
+        self._fail(tuple(self.batch), code, detail)
 
     def run_out_of_memory(self, stage: str = "denoise") -> None:
         """Hit the end of memory at a stage; every job in the batch fails."""
@@ -150,22 +153,45 @@ class FakeEngine(Engine):
     def _step(self) -> None:
         if not self.batch:
             return
+        new = tuple(job_id for job_id, done in self._done.items() if done == 0)
+        if new and not self._survives("text_encode", new):
+            return
+        if not self._survives("denoise", tuple(self.batch)):
+            return
         self.steps += 1
         for job_id in self.batch:
             self._done[job_id] += 1
+        seconds = self._step_seconds or 0.0
         self._tell(
             Stepped(
                 progress=dict(self._done),
                 batch_size=self._pictures,
                 pixels=sum(r.width * r.height * r.num_images for r in self.batch.values()),
-                seconds=self._step_seconds or 0.0,
+                seconds=seconds,
+                shares=dict.fromkeys(self.batch, seconds / len(self.batch)),
             )
         )
         for job_id, request in list(self.batch.items()):
             if self._done[job_id] >= request.steps:
                 self._finish(job_id, request)
 
+    def _survives(self, stage: str, jobs: tuple[str, ...]) -> bool:
+        """Let the faults have their say: a first one is tried again, a second fails ``jobs``."""
+        pictures = sum(self.batch[job_id].num_images for job_id in jobs)
+        for rung in ("free_cache", "fail"):
+            try:
+                self._faults(stage, pictures)
+            except MemoryError as error:
+                self._tell(OutOfMemoryHit(stage=stage, batch_size=pictures, rung=rung))
+                detail = str(error)
+            else:
+                return True
+        self._fail(jobs, OutOfMemory.code, detail)
+        return False
+
     def _finish(self, job_id: str, request: GenerationRequest) -> None:
+        if not self._survives("vae_decode", (job_id,)):
+            return
         del self.batch[job_id], self._done[job_id]
         words_read = self._loading.prompt_tokens - 2
         self._tell(
@@ -176,6 +202,12 @@ class FakeEngine(Engine):
                 prompt_tokens_cut=max(len(request.prompt.split()) - words_read, 0),
             )
         )
+        self._notify()
+
+    def _fail(self, jobs: tuple[str, ...], code: str, detail: str) -> None:
+        for job_id in jobs:
+            del self.batch[job_id], self._done[job_id]
+            self._tell(JobFailed(job_id=job_id, code=code, detail=detail))
         self._notify()
 
     def _forget(self) -> None:

@@ -1,5 +1,6 @@
 """What crosses the wall between the service and the engine: plain values, no torch."""
 
+import signal
 from dataclasses import dataclass, field
 
 from service.diffusion.generation import GenerationRequest, MemoryUse, ModelInfo, Outcome
@@ -53,6 +54,19 @@ class EngineExited:
 
     exit_code: int | None
     restarts: int
+    stalled: bool = False
+    """It was killed because it said nothing for too long."""
+
+    @property
+    def reason(self) -> str:
+        """Why it ended, in one of few words; ``killed`` by others is often the kernel's doing."""
+        if self.stalled:
+            return "stalled"
+        if self.exit_code is None:
+            return "not_started"
+        if self.exit_code >= 0:
+            return "exited"
+        return "killed" if self.exit_code == -signal.SIGKILL else "crashed"
 
 
 Event = EngineReady | EngineFailed | EngineExited | Outcome

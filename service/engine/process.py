@@ -40,6 +40,7 @@ class ProcessEngine(Engine):
         """Jobs handed over whose end the child has not reported."""
         self._crashes_in_a_row = 0
         self._stopping = False
+        self._stall_seen = False
         self._restart: asyncio.Task[None] | None = None
         self._watchdog: asyncio.TimerHandle | None = None
 
@@ -126,6 +127,7 @@ class ProcessEngine(Engine):
 
     def _stalled(self) -> None:
         if self._child is not None:
+            self._stall_seen = True
             log.error("engine_stalled", seconds=self._config.engine_stall_seconds, pid=self.pid)
             self._child.kill()
 
@@ -141,7 +143,8 @@ class ProcessEngine(Engine):
         self.restarts += 1
         delay = RESTART_DELAYS[min(self._crashes_in_a_row, len(RESTART_DELAYS) - 1)]
         self._crashes_in_a_row += 1
-        self._listener(EngineExited(exit_code=exit_code, restarts=self.restarts))
+        stalled, self._stall_seen = self._stall_seen, False
+        self._listener(EngineExited(exit_code=exit_code, restarts=self.restarts, stalled=stalled))
         self._restart = asyncio.create_task(self._spawn_after(delay))
 
     async def _spawn_after(self, delay: float) -> None:

@@ -5,11 +5,13 @@ import os
 import signal
 import sys
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import structlog
 
 from service.config import Config
+from service.engine.faults import FaultFile
 from service.engine.messages import (
     Cancel,
     Command,
@@ -85,7 +87,11 @@ def load(config: Config) -> "tuple[StepLoop, EngineReady]":
         vae_tiling=config.vae_tiling,
         safety_checker=config.safety_checker,
     )
-    loop = StepLoop(model, batch_limit=config.max_concurrent_requests)
+    loop = StepLoop(
+        model,
+        batch_limit=config.max_concurrent_requests,
+        fault=FaultFile(Path(config.fault_file)) if config.fault_file else None,
+    )
     return loop, EngineReady(model=model.info, memory=memory_use(model.device))
 
 

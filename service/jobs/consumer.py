@@ -23,7 +23,7 @@ from service.errors import (
     ShuttingDown,
     error_class,
 )
-from service.jobs import measurement
+from service.jobs import record
 from service.jobs.estimate import Estimate
 from service.jobs.job import Job
 from service.jobs.queue import JobQueue
@@ -46,12 +46,16 @@ class Consumer:
         self._config = config
         self._queue = JobQueue(config.queue_size)
         self._running: dict[str, Job] = {}
+        self._leaving: dict[str, Job] = {}
+        """Jobs that were cancelled in the engine, which has not said yet what they cost."""
         self._estimate = Estimate()
         self._room = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._deadline: asyncio.TimerHandle | None = None
         metrics.queue_limit.set(config.queue_size)
         metrics.batch_limit.set(config.max_concurrent_requests)
+        metrics.queue_oldest.set_function(lambda: self.oldest_age)
+        self._gauges()
 
     @property
     def depth(self) -> int:
@@ -63,10 +67,17 @@ class Consumer:
         """Jobs in the engine."""
         return len(self._running)
 
+    @property
+    def oldest_age(self) -> float:
+        """Seconds since the acceptance of the oldest waiting job, 0 when none waits."""
+        created = min((job.created for job in self._queue.waiting), default=None)
+        return 0.0 if created is None else time.monotonic() - created
+
     async def start(self) -> None:
         """Start the engine and the task that feeds it."""
         self._task = asyncio.create_task(self._feed(), name="consumer")
         await self.engine.start(self._on_event)
+        self._gauges()
 
     async def stop(self) -> None:
         """Fail what is left, end the task and stop the engine."""
@@ -78,13 +89,14 @@ class Consumer:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
         await self.engine.stop()
-        self._metrics.engine_ready.set(0)
+        self._gauges()
 
     def drain(self) -> None:
         """Refuse new work, and fail what is unfinished when the shutdown time is over."""
         if self.draining:
             return
         self.draining = True
+        self._gauges()
         log.info("drain_started", waiting=self.depth, running=self.running)
         self._deadline = asyncio.get_running_loop().call_later(
             self._config.shutdown_timeout_seconds, self.give_up
@@ -100,9 +112,7 @@ class Consumer:
 
         """
         if self.draining:
-            raise self._refused(
-                "shutting_down", ShuttingDown("Send the request to another instance.")
-            )
+            raise self._refused("draining", ShuttingDown("Send the request to another instance."))
         if self.engine.state is EngineState.FAILED:
             raise self._refused("model_unavailable", ModelUnavailable(self.engine.failure))
         if self._queue.full():
@@ -119,14 +129,15 @@ class Consumer:
                 ),
             )
         self._queue.put_nowait(job)
+        record.accepted(self._metrics, job, self.depth)
         self._gauges()
-        log.info("job_queued", depth=self.depth, **job.log_context)
 
     def cancel(self, job: Job, error: ServiceError) -> None:
         """End a job that nobody waits for any more; its GPU time ends with the current step."""
         if job.final:
             return
         if not self._queue.discard(job) and self._running.pop(job.id, None) is not None:
+            self._leaving[job.id] = job
             self.engine.cancel(job.id)
         job.cancel(error)
         self._ended(job)
@@ -157,14 +168,11 @@ class Consumer:
         return 0 < job.attempts >= self._config.max_attempts - 1
 
     def _begin(self, job: Job) -> None:
-        first = job.attempts == 0
         job.begin()
-        if first:
-            self._metrics.queue_wait.observe((job.started or 0) - job.created)
+        record.begun(self._metrics, job)
         self._running[job.id] = job
         self._update_room()
         self._gauges()
-        log.info("job_started", attempt=job.attempts, **job.log_context)
         self.engine.generate(job.id, job.request)
 
     @property
@@ -192,12 +200,12 @@ class Consumer:
             case JobFailed():
                 self._failed(event)
             case JobCancelled():
+                self._left(event)
                 log.info("job_left_batch", job_id=event.job_id, steps_done=event.steps_done)
             case OutOfMemoryHit():
-                self._metrics.out_of_memory.labels(event.stage).inc()
-                log.warning("memory_ran_out", stage=event.stage, batch_size=event.batch_size)
+                record.out_of_memory(self._metrics, event)
             case EngineReady():
-                self._ready(event)
+                record.loaded(self._metrics, event.model, event.memory)
             case EngineExited():
                 self._exited(event)
             case EngineFailed():
@@ -209,43 +217,41 @@ class Consumer:
         for job_id, steps_done in event.progress.items():
             if job := self._running.get(job_id):
                 job.steps_done = steps_done
+        for job_id, seconds in event.shares.items():
+            if job := self._running.get(job_id) or self._leaving.get(job_id):
+                job.gpu_seconds += seconds
         self._estimate.observe(pixels=event.pixels, seconds=event.seconds)
-        measurement.stepped(self._metrics, event)
+        record.stepped(self._metrics, event, self._config.max_concurrent_requests)
 
     def _finished(self, event: JobFinished) -> None:
         job = self._running.pop(event.job_id, None)
         if job is None:  # It was cancelled while its last step ran.
+            self._left(event)
             return
         job.succeed(event, self.engine.model.version if self.engine.model else "")
-        measurement.finished(self._metrics, event)
+        record.finished(self._metrics, job, event)
+        record.used(self._metrics, job, event.times)
         self._ended(job)
 
     def _failed(self, event: JobFailed) -> None:
         if job := self._running.pop(event.job_id, None):
             job.fail(error_class(event.code)(event.detail))
+            record.used(self._metrics, job, event.times)
             self._ended(job)
+        else:
+            self._left(event)
 
-    def _ready(self, event: EngineReady) -> None:
-        model = event.model
-        measurement.loaded(self._metrics, model)
-        log.info(
-            "model_loaded",
-            model_id=model.model_id,
-            model_version=model.version,
-            demo=model.demo,
-            device=model.device,
-            dtype=model.dtype,
-            seconds=round(model.load_seconds, 3),
-        )
+    def _left(self, event: JobFinished | JobFailed | JobCancelled) -> None:
+        """Count what a job had cost that nobody waits for any more."""
+        if job := self._leaving.pop(event.job_id, None):
+            record.used(self._metrics, job, event.times)
 
     def _exited(self, event: EngineExited) -> None:
         """Run what the dead engine had in work again, first come first."""
-        self._metrics.engine_restarts.inc()
         lost = list(self._running.values())
+        record.engine_exited(self._metrics, event, [*lost, *self._leaving.values()])
         self._running.clear()
-        log.error(
-            "engine_exited", exit_code=event.exit_code, restarts=event.restarts, jobs=len(lost)
-        )
+        self._leaving.clear()
         for job in reversed(lost):
             if job.attempts >= self._config.max_attempts:
                 job.fail(
@@ -278,19 +284,13 @@ class Consumer:
         return error
 
     def _ended(self, job: Job) -> None:
-        measurement.ended(self._metrics, job)
+        record.ended(self._metrics, job)
         self._update_room()
         self._gauges()
-        log.info(
-            "job_ended",
-            outcome=job.outcome,
-            seconds=round((job.ended or 0) - job.created, 3),
-            steps_done=job.steps_done,
-            error=job.error.code if job.error else None,
-            **job.log_context,
-        )
 
     def _gauges(self) -> None:
         self._metrics.queue_depth.set(self.depth)
         self._metrics.jobs_running.set(self.running)
-        self._metrics.engine_ready.set(self.engine.state is EngineState.READY)
+        if not self._running:
+            self._metrics.batch_live.set(0)
+        record.engine_state(self._metrics, self.engine.state, draining=self.draining)

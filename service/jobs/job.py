@@ -39,6 +39,8 @@ class Job:
     request: GenerationRequest
     id: str = field(default_factory=new_id)
     request_id: str = ""
+    trace_id: str = ""
+    """Of the W3C trace that the request belongs to; empty for none."""
     state: JobState = JobState.QUEUED
     created: float = field(default_factory=time.monotonic)
     started: float | None = None
@@ -46,6 +48,8 @@ class Job:
     ended: float | None = None
     attempts: int = 0
     steps_done: int = 0
+    gpu_seconds: float = 0.0
+    """Denoising time of this attempt, as far as it was reported."""
     result: JobFinished | None = None
     error: ServiceError | None = None
     model_version: str = ""
@@ -78,6 +82,7 @@ class Job:
         self.state = JobState.RUNNING
         self.attempts += 1
         self.steps_done = 0
+        self.gpu_seconds = 0.0
         self.started = time.monotonic() if now is None else now
 
     def requeue(self) -> None:
@@ -128,6 +133,7 @@ class Job:
         return {
             "job_id": self.id,
             "request_id": self.request_id,
+            **({"trace_id": self.trace_id} if self.trace_id else {}),
             "width": request.width,
             "height": request.height,
             "steps": request.steps,

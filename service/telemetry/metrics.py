@@ -1,24 +1,123 @@
 """Every metric of the service: all names, labels and buckets in one place."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+    disable_created_metrics,
+)
 from prometheus_client.registry import Collector
 
 from service import __version__
-from service.telemetry.gpu import GpuSampler
 
 SECONDS: Final = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15, 20, 30, 45, 60, 120, 300)
 WAIT_SECONDS: Final = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
+STAGE_SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 STEP_SECONDS: Final = (0.005, 0.01, 0.02, 0.04, 0.06, 0.1, 0.15, 0.25, 0.5, 0.75, 1, 2, 5, 10)
 BATCH_SIZES: Final = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
+OCCUPANCY: Final = (0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1)
+IMAGES: Final = (1, 2, 3, 4, 8, 16, 32, 64)
+STEPS: Final = (1, 2, 4, 6, 8, 10, 15, 20, 25, 30, 40, 50, 75, 100)
+PIXELS: Final = (256**2, 384**2, 512 * 384, 512**2, 768 * 512, 640**2, 768**2, 1024**2, 2048**2)
 
 OUTCOMES: Final = ("succeeded", "failed", "timed_out", "client_gone", "cancelled")
-REFUSALS: Final = ("validation", "queue_full", "shutting_down", "model_unavailable")
-STAGES: Final = ("text_encode", "denoise", "decode", "png_encode")
-OOM_STAGES: Final = ("text_encode", "denoise", "decode")
+FAILURES: Final = (
+    "out_of_memory",
+    "engine_crashed",
+    "generation_failed",
+    "model_unavailable",
+    "internal_error",
+)
+REFUSALS: Final = (
+    "validation",
+    "auth",
+    "rate",
+    "queue_full",
+    "draining",
+    "model_unavailable",
+)
+STAGES: Final = ("text_encode", "denoise", "vae_decode", "safety", "image_encode")
+OOM_STAGES: Final = ("text_encode", "denoise", "vae_decode", "safety")
+OOM_RUNGS: Final = ("free_cache", "split_batch", "vae_tiling", "offload", "fail")
+"""What was done about it, from the mildest: the last one is a request that failed."""
+
+RESTART_REASONS: Final = ("stalled", "killed", "crashed", "exited", "not_started")
+ENGINE_STATES: Final = ("stopped", "loading", "ready", "restarting", "failed")
+GPU_USES: Final = (
+    "useful",
+    "cancelled",
+    "client_gone",
+    "timed_out",
+    "failed",
+    "lost",
+    "retried",
+    "padding",
+)
+"""``lost`` went down with an engine, ``retried`` ran out of memory and was done again."""
+
+SIZE_CLASSES: Final = {"small": 384**2, "medium": 512**2, "large": 768**2}
+"""Most pixels of a picture in each class; beyond the last it is ``huge``."""
+
+Pairs = Sequence[tuple[str, ...]]
+
+
+def size_class(pixels: int) -> str:
+    """Return the class of a picture of so many pixels."""
+    return next((name for name, most in SIZE_CLASSES.items() if pixels <= most), "huge")
+
+
+SIZES: Final = tuple((name,) for name in (*SIZE_CLASSES, "huge"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Definition:
+    """What a metric is, as the documentation lists it; ``name`` as it is scraped."""
+
+    name: str
+    kind: str
+    """``counter``, ``gauge`` or ``histogram``."""
+    help: str
+    labels: tuple[str, ...] = ()
+
+
+def _define(name: str, kind: str, text: str, *labels: str) -> Definition:
+    return Definition(name=name, kind=kind, help=text, labels=labels)
+
+
+GPU: Final = (
+    _define("sd_gpu_info", "gauge", "1 for the GPU in use.", "gpu", "name", "driver"),
+    _define("sd_gpu_memory_used_bytes", "gauge", "Memory in use, by everything there.", "gpu"),
+    _define("sd_gpu_memory_total_bytes", "gauge", "Memory of the GPU.", "gpu"),
+    _define("sd_gpu_utilization_ratio", "gauge", "Share of time in which a kernel ran.", "gpu"),
+    _define("sd_gpu_memory_utilization_ratio", "gauge", "Share of time memory was busy.", "gpu"),
+    _define("sd_gpu_temperature_celsius", "gauge", "Temperature of the chip.", "gpu"),
+    _define("sd_gpu_temperature_slowdown_celsius", "gauge", "Where the GPU slows down.", "gpu"),
+    _define("sd_gpu_power_watts", "gauge", "Power drawn now.", "gpu"),
+    _define("sd_gpu_power_limit_watts", "gauge", "Power limit in force.", "gpu"),
+    _define("sd_gpu_energy_joules_total", "counter", "Energy since the driver was loaded.", "gpu"),
+    _define("sd_gpu_clock_hertz", "gauge", "Clock by domain (sm, memory).", "gpu", "domain"),
+    _define("sd_gpu_throttled", "gauge", "1 while clocks are held down.", "gpu", "reason"),
+    _define("sd_gpu_ecc_errors_total", "counter", "Memory errors by kind.", "gpu", "kind"),
+    _define("sd_gpu_xid_errors_total", "counter", "Faults by number since start.", "gpu", "xid"),
+    _define("sd_gpu_xid_last_timestamp_seconds", "gauge", "When last; 0 for never.", "gpu"),
+    _define("sd_gpu_lost", "gauge", "1 while a GPU that was there is gone.", "gpu"),
+    _define("sd_gpu_collector_up", "gauge", "1 while reading works; absent without a driver."),
+    _define("sd_gpu_collector_last_success_timestamp_seconds", "gauge", "When it last worked."),
+    _define("sd_gpu_collector_duration_seconds", "gauge", "Time the last reading took."),
+)
+"""Read from the driver; a figure that this GPU does not give is absent, never 0."""
+
+DISK: Final = (
+    _define("sd_disk_free_bytes", "gauge", "Free space, by what is kept there.", "volume"),
+    _define("sd_disk_size_bytes", "gauge", "Size of the file system.", "volume"),
+)
 
 
 class Metrics:
@@ -29,114 +128,197 @@ class Metrics:
     """
 
     def __init__(self) -> None:
+        # A birth date beside every series: a third of the scrape, which nothing here reads.
+        disable_created_metrics()
         self.registry = CollectorRegistry()
+        self.definitions: list[Definition] = [*GPU, *DISK]
         self._http()
         self._jobs()
         self._generation()
+        self._work()
+        self._memory()
         self._engine()
+        # process_* as Prometheus names them everywhere: resident memory, CPU, start time.
+        ProcessCollector(registry=self.registry)
+        PlatformCollector(registry=self.registry)
+
+    def watch(self, collector: Collector) -> None:
+        """Show what ``collector`` gives at every scrape; its names stand in this file."""
+        self.registry.register(collector)
 
     def _http(self) -> None:
         self.http_requests = self._counter(
-            "sd_http_requests", "Answers by route template.", ["route", "method", "status"]
+            "sd_http_requests_total",
+            "Answers by route template.",
+            ("route", "method", "status"),
         )
         self.http_duration = self._histogram(
-            "sd_http_request_duration_seconds", "Time to answer.", SECONDS, ["route", "method"]
+            "sd_http_request_duration_seconds", "Time to answer.", SECONDS, ("route", "method")
         )
         self.http_in_flight = self._gauge(
             "sd_http_requests_in_flight", "Requests being answered now."
         )
         self.refused = self._counter(
-            "sd_requests_refused", "Requests refused at the door, by reason.", ["reason"]
+            "sd_requests_refused_total",
+            "Requests refused at the door, by reason.",
+            ("reason",),
+            _each(REFUSALS),
         )
-        for reason in REFUSALS:
-            self.refused.labels(reason)
 
     def _jobs(self) -> None:
+        self.accepted = self._counter(
+            "sd_jobs_accepted_total", "Jobs taken into the queue, by sampler.", ("sampler",)
+        )
         self.queue_depth = self._gauge("sd_queue_depth", "Jobs waiting.")
         self.queue_limit = self._gauge("sd_queue_limit", "Jobs that may wait.")
+        self.queue_oldest = self._gauge(
+            "sd_queue_oldest_job_age_seconds", "Age of the oldest waiting job; 0 when none waits."
+        )
         self.queue_wait = self._histogram(
             "sd_queue_wait_seconds", "Time from acceptance to the first batch.", WAIT_SECONDS
         )
         self.jobs_running = self._gauge("sd_jobs_running", "Jobs in the engine.")
-        self.jobs = self._counter("sd_jobs", "Jobs that ended, by outcome.", ["outcome"])
-        for outcome in OUTCOMES:
-            self.jobs.labels(outcome)
+        self.jobs = self._counter(
+            "sd_jobs_total",
+            "Jobs that ended, by outcome; code says why they failed, and is empty else.",
+            ("outcome", "code"),
+            [(outcome, "") for outcome in OUTCOMES if outcome != "failed"]
+            + [("failed", code) for code in FAILURES],
+        )
         self.job_duration = self._histogram(
-            "sd_job_duration_seconds", "Time from acceptance to the end.", SECONDS
+            "sd_job_duration_seconds",
+            "Time from acceptance to the end, by outcome.",
+            SECONDS,
+            ("outcome",),
+            _each(OUTCOMES),
+        )
+        self.job_finished_at = self._gauge(
+            "sd_job_last_finished_timestamp_seconds", "When a job last ended; 0 for never."
         )
 
     def _generation(self) -> None:
-        self.stage_duration = self._histogram(
-            "sd_stage_duration_seconds", "Time of one job in one stage.", SECONDS, ["stage"]
+        self.generation_duration = self._histogram(
+            "sd_generation_duration_seconds",
+            "Time from the first batch to the finished pictures of a job, by size class.",
+            SECONDS,
+            ("size_class",),
+            SIZES,
         )
-        for stage in STAGES:
-            self.stage_duration.labels(stage)
+        self.stage_duration = self._histogram(
+            "sd_stage_duration_seconds",
+            "Time of one job in one stage.",
+            STAGE_SECONDS,
+            ("stage",),
+            _each(STAGES),
+        )
         self.step_duration = self._histogram(
-            "sd_step_duration_seconds", "Time of one denoising step of one batch.", STEP_SECONDS
+            "sd_step_duration_seconds",
+            "Time of one denoising step of one batch, by size class.",
+            STEP_SECONDS,
+            ("size_class",),
+            SIZES,
         )
         self.batch_size = self._histogram(
-            "sd_batch_size", "Pictures in one denoising step.", BATCH_SIZES
+            "sd_batch_size",
+            "Pictures in one denoising step, by size class.",
+            BATCH_SIZES,
+            ("size_class",),
+            SIZES,
+        )
+        self.batch_occupancy = self._histogram(
+            "sd_batch_occupancy_ratio",
+            "Pictures in one denoising step, as a share of the cap.",
+            OCCUPANCY,
+        )
+        self.batch_live = self._gauge(
+            "sd_batch_live_images", "Pictures in the latest denoising step; 0 when idle."
         )
         self.batch_limit = self._gauge("sd_batch_limit", "Most pictures in one denoising step.")
-        self.steps = self._counter("sd_steps", "Denoising steps done, summed over pictures.")
-        self.images = self._counter("sd_images", "Pictures finished.")
-        self.pixels = self._counter("sd_pixels", "Pixels of the finished pictures.")
 
-    def _engine(self) -> None:
-        self.engine_ready = self._gauge("sd_engine_ready", "1 while the model can be used.")
-        self.engine_restarts = self._counter(
-            "sd_engine_restarts", "Times the engine process ended by itself and was started again."
+    def _work(self) -> None:
+        self.images = self._counter("sd_images_total", "Pictures finished.")
+        self.steps = self._counter("sd_steps_total", "Denoising steps done, summed over pictures.")
+        self.pixels = self._counter("sd_pixels_total", "Pixels of the finished pictures.")
+        self.job_images = self._histogram("sd_job_images", "Pictures asked for in a job.", IMAGES)
+        self.job_steps = self._histogram("sd_job_steps", "Steps asked for in a job.", STEPS)
+        self.job_pixels = self._histogram(
+            "sd_job_pixels", "Pixels asked for in each picture of a job.", PIXELS
+        )
+        self.gpu_seconds = self._counter(
+            "sd_gpu_seconds_total",
+            "Time of the device that computes, by what became of the work.",
+            ("use",),
+            _each(GPU_USES),
+        )
+
+    def _memory(self) -> None:
+        self.memory = self._gauge(
+            "sd_engine_gpu_memory_bytes",
+            "GPU memory of the engine by kind (allocated, reserved, peak); absent on a CPU.",
+            ("kind",),
+        )
+        self.engine_resident = self._gauge(
+            "sd_engine_resident_memory_bytes", "Host memory of the engine process."
         )
         self.out_of_memory = self._counter(
-            "sd_oom", "Times memory ran out, by the stage it ran out in.", ["stage"]
+            "sd_oom_total",
+            "Times memory ran out, by the stage it ran out in and what was done about it.",
+            ("stage", "rung"),
+            [(stage, rung) for stage in OOM_STAGES for rung in OOM_RUNGS],
         )
-        for stage in OOM_STAGES:
-            self.out_of_memory.labels(stage)
+        self.out_of_memory_at = self._gauge(
+            "sd_oom_last_timestamp_seconds", "When memory last ran out; 0 for never."
+        )
+
+    def _engine(self) -> None:
+        self.ready = self._gauge("sd_ready", "1 while new work is taken and can be worked on.")
+        self.engine_state = self._gauge(
+            "sd_engine_state", "1 for the state the engine is in.", ("state",)
+        )
+        self.engine_restarts = self._counter(
+            "sd_engine_restarts_total",
+            "Times the engine process ended by itself and was started again, by reason.",
+            ("reason",),
+            _each(RESTART_REASONS),
+        )
+        self.engine_stepped_at = self._gauge(
+            "sd_engine_last_step_timestamp_seconds", "When a step last ended; 0 for never."
+        )
         self.model_load = self._gauge(
             "sd_model_load_duration_seconds", "Time the loaded model took to load."
         )
         self.model_info = self._gauge(
-            "sd_model_info", "1 for the model in use.", ["model_id", "version", "device", "dtype"]
+            "sd_model_info", "1 for the model in use.", ("model_id", "version", "device", "dtype")
         )
-        self.memory = self._gauge(
-            "sd_engine_memory_bytes", "Memory of the engine process, by kind.", ["kind"]
-        )
-        self._gauge("sd_build_info", "1 for this build.", ["version"]).labels(__version__).set(1)
+        self._gauge("sd_build_info", "1 for this build.", ("version",)).labels(__version__).set(1)
 
-    def watch_gpu(self, sampler: GpuSampler) -> None:
-        """Show what ``sampler`` last read: no series without a GPU, never a 0 in its place."""
-        self.registry.register(GpuCollector(sampler))
+    def _counter(
+        self, name: str, text: str, labels: tuple[str, ...] = (), known: Pairs = ()
+    ) -> Counter:
+        self.definitions.append(_define(name, "counter", text, *labels))
+        counter = Counter(name.removesuffix("_total"), text, labels, registry=self.registry)
+        for values in known:
+            counter.labels(*values)
+        return counter
 
-    def _counter(self, name: str, text: str, labels: Iterable[str] = ()) -> Counter:
-        return Counter(name, text, labels, registry=self.registry)
-
-    def _gauge(self, name: str, text: str, labels: Iterable[str] = ()) -> Gauge:
+    def _gauge(self, name: str, text: str, labels: tuple[str, ...] = ()) -> Gauge:
+        self.definitions.append(_define(name, "gauge", text, *labels))
         return Gauge(name, text, labels, registry=self.registry)
 
     def _histogram(
-        self, name: str, text: str, buckets: tuple[float, ...], labels: Iterable[str] = ()
+        self,
+        name: str,
+        text: str,
+        buckets: tuple[float, ...],
+        labels: tuple[str, ...] = (),
+        known: Pairs = (),
     ) -> Histogram:
-        return Histogram(name, text, labels, buckets=buckets, registry=self.registry)
+        self.definitions.append(_define(name, "histogram", text, *labels))
+        histogram = Histogram(name, text, labels, buckets=buckets, registry=self.registry)
+        for values in known:
+            histogram.labels(*values)
+        return histogram
 
 
-class GpuCollector(Collector):
-    """The latest reading of the GPU; a scrape never waits for the driver."""
-
-    def __init__(self, sampler: GpuSampler) -> None:
-        self._sampler = sampler
-
-    def collect(self) -> Iterable[GaugeMetricFamily]:
-        """Return each figure that the GPU gives."""
-        used = GaugeMetricFamily(
-            "sd_gpu_memory_used_bytes",
-            "Memory in use on the GPU, by everything that runs there.",
-            labels=["gpu", "name"],
-        )
-        total = GaugeMetricFamily(
-            "sd_gpu_memory_total_bytes", "Memory of the GPU.", labels=["gpu", "name"]
-        )
-        if (reading := self._sampler.reading) is not None:
-            for family, value in ((used, reading.memory_used), (total, reading.memory_total)):
-                if value is not None:
-                    family.add_metric([reading.uuid, reading.name], value)
-        return used, total
+def _each(values: Iterable[str]) -> Pairs:
+    return [(value,) for value in values]

@@ -90,7 +90,7 @@ def test_times_add_up(sd: Model) -> None:
     paid = sum(finished.times.denoise for finished in of(JobFinished, outcomes))
     assert paid == pytest.approx(sum(stepped.seconds for stepped in of(Stepped, outcomes)))
     assert all(finished.times.text_encode > 0 for finished in of(JobFinished, outcomes))
-    assert all(finished.times.decode > 0 for finished in of(JobFinished, outcomes))
+    assert all(finished.times.vae_decode > 0 for finished in of(JobFinished, outcomes))
 
 
 def test_requests_join_and_leave_between_steps(sd: Model) -> None:

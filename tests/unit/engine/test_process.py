@@ -148,7 +148,7 @@ async def test_a_child_that_hangs_with_work_is_killed_and_replaced(heard, monkey
     await engine.start(heard)
     await heard.next()
     engine.generate("one", request("a cat"))
-    assert await heard.next() == EngineExited(exit_code=-9, restarts=1)
+    assert await heard.next() == EngineExited(exit_code=-9, restarts=1, stalled=True)
     assert isinstance(await heard.next(), EngineReady)
     await engine.stop()
 

@@ -7,10 +7,12 @@ import pytest
 from service.config import Config
 from service.diffusion.generation import (
     GenerationRequest,
+    JobCancelled,
     JobFailed,
     JobFinished,
     ModelInfo,
     OutOfMemoryHit,
+    StageTimes,
     Stepped,
 )
 from service.engine.base import Engine, EngineState
@@ -26,7 +28,7 @@ from service.errors import (
 )
 from service.jobs.consumer import Consumer
 from service.jobs.job import Job, JobState
-from service.telemetry.metrics import Metrics
+from service.telemetry.metrics import ENGINE_STATES, Metrics
 
 MODEL = ModelInfo(
     model_id="demo",
@@ -161,12 +163,13 @@ async def test_a_failed_job_raises_its_error(consumer, engine, metrics):
     await engine.ready()
     failed, other = job(), job()
     await submitted(consumer, failed, other)
-    engine.tell(OutOfMemoryHit(stage="decode", batch_size=1))
+    engine.tell(OutOfMemoryHit(stage="vae_decode", batch_size=1))
     engine.tell(JobFailed(job_id=failed.id, code="out_of_memory", detail="ask for less"))
     with pytest.raises(OutOfMemory, match="ask for less"):
         await failed.wait()
     assert other.state is JobState.RUNNING
-    assert value(metrics, "sd_oom_total", stage="decode") == 1
+    assert value(metrics, "sd_oom_total", stage="vae_decode", rung="fail") == 1
+    assert value(metrics, "sd_jobs_total", outcome="failed", code="out_of_memory") == 1
 
 
 async def test_a_full_queue_refuses_with_a_time(consumer):
@@ -185,7 +188,7 @@ async def test_a_waiting_job_that_is_cancelled_frees_its_place(consumer, engine,
     assert (consumer.depth, value(metrics, "sd_queue_depth")) == (1, 1)
     await engine.ready()
     assert (engine.started, engine.cancelled) == ([other.id], [])
-    assert value(metrics, "sd_jobs_total", outcome="client_gone") == 1
+    assert value(metrics, "sd_jobs_total", outcome="client_gone", code="") == 1
 
 
 async def test_a_running_job_that_is_cancelled_leaves_the_batch(consumer, engine, metrics):
@@ -196,7 +199,7 @@ async def test_a_running_job_that_is_cancelled_leaves_the_batch(consumer, engine
     consumer.cancel(late, RequestTimedOut())
     await settle()
     assert (engine.cancelled, engine.started[-1]) == ([late.id], third.id)
-    assert value(metrics, "sd_jobs_total", outcome="timed_out") == 1
+    assert value(metrics, "sd_jobs_total", outcome="timed_out", code="") == 1
 
 
 async def test_cancelling_what_has_ended_changes_nothing(consumer, engine):
@@ -228,7 +231,7 @@ async def test_jobs_of_a_dead_engine_run_again_first_and_in_order(consumer, engi
     assert (consumer.depth, consumer.running, first.state) == (4, 0, JobState.QUEUED)
     await engine.ready()
     assert engine.started == [first.id, second.id, first.id, second.id]
-    assert value(metrics, "sd_engine_restarts_total") == 1
+    assert value(metrics, "sd_engine_restarts_total", reason="killed") == 1
 
 
 async def test_a_job_waiting_on_an_idle_consumer_survives_a_crash(consumer, engine):
@@ -339,5 +342,67 @@ async def test_progress_and_speed_come_from_the_steps(consumer, engine, metrics)
     await submitted(consumer, running)
     engine.tell(Stepped(progress={running.id: 7}, batch_size=1, pixels=512 * 512, seconds=0.5))
     assert running.steps_done == 7
-    assert value(metrics, "sd_step_duration_seconds_sum") == 0.5
-    assert value(metrics, "sd_batch_size_count") == 1
+    assert value(metrics, "sd_step_duration_seconds_sum", size_class="medium") == 0.5
+    assert value(metrics, "sd_batch_size_count", size_class="medium") == 1
+    assert value(metrics, "sd_batch_live_images") == 1
+    await engine.finishes(running)
+    assert value(metrics, "sd_batch_live_images") == 0
+
+
+@pytest.mark.parametrize("last_word", [JobCancelled, JobFinished, JobFailed])
+async def test_what_a_cancelled_job_had_cost_is_counted_as_wasted(
+    consumer, engine, metrics, last_word
+):
+    """Whatever the engine says last of a job that nobody waits for, its time is known."""
+    await engine.ready()
+    late = job()
+    await submitted(consumer, late)
+    consumer.cancel(late, RequestTimedOut())
+    more = {
+        JobCancelled: {"steps_done": 3},
+        JobFinished: {"pictures": ()},
+        JobFailed: {"code": "generation_failed", "detail": "It went wrong."},
+    }
+    times = StageTimes(text_encode=0.5, denoise=2.0)
+    engine.tell(last_word(job_id=late.id, times=times, **more[last_word]))
+    assert value(metrics, "sd_gpu_seconds_total", use="timed_out") == 2.5
+    assert value(metrics, "sd_gpu_seconds_total", use="useful") == 0
+
+
+async def test_work_that_went_down_with_an_engine_is_counted(consumer, engine, metrics):
+    """The steps of running jobs and of those that were leaving are lost."""
+    await engine.ready()
+    running, late = job(), job()
+    await submitted(consumer, running, late)
+    shares = {running.id: 0.5, late.id: 0.25}
+    engine.tell(Stepped(batch_size=2, pixels=2 * 512**2, seconds=0.75, shares=shares))
+    consumer.cancel(late, Cancelled())
+    await engine.dies()
+    assert value(metrics, "sd_gpu_seconds_total", use="lost") == 0.75
+    assert value(metrics, "sd_gpu_seconds_total", use="client_gone") == 0
+
+
+async def test_readiness_and_state_follow_the_engine(consumer, engine, metrics):
+    """Exactly one state is 1; work is welcome only in the state ready, and not while draining."""
+
+    def state() -> tuple[list[str], float]:
+        on = [s for s in ENGINE_STATES if value(metrics, "sd_engine_state", state=s)]
+        return on, value(metrics, "sd_ready")
+
+    assert state() == (["loading"], 0)
+    await engine.ready()
+    assert state() == (["ready"], 1)
+    await engine.dies()
+    assert state() == (["restarting"], 0)
+    await engine.ready()
+    consumer.drain()
+    assert state() == (["ready"], 0)
+
+
+async def test_the_age_of_the_oldest_waiting_job_is_told(consumer, metrics):
+    """It is 0 while none waits, and grows without any event."""
+    assert value(metrics, "sd_queue_oldest_job_age_seconds") == 0
+    waiting = job()
+    await submitted(consumer, waiting)
+    waiting.created -= 100
+    assert 100 <= value(metrics, "sd_queue_oldest_job_age_seconds") < 200

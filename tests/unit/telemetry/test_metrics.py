@@ -1,13 +1,29 @@
 """The table of metrics."""
 
 import re
-from itertools import chain
+import shutil
+import subprocess
 
 import pytest
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from service.telemetry.metrics import OOM_STAGES, OUTCOMES, REFUSALS, STAGES, Metrics
+from service.telemetry.metrics import (
+    DISK,
+    FAILURES,
+    GPU,
+    GPU_USES,
+    OOM_RUNGS,
+    OOM_STAGES,
+    OUTCOMES,
+    REFUSALS,
+    RESTART_REASONS,
+    STAGES,
+    Metrics,
+    size_class,
+)
+
+STANDARD = ("process_", "python_")
 
 
 @pytest.fixture
@@ -17,15 +33,22 @@ def families():
     return {family.name: family for family in text_string_to_metric_families(text)}
 
 
-def values(family, label: str) -> dict[str, float]:
+def values(family, *labels: str) -> dict[tuple[str, ...], float]:
     return {
-        s.labels[label]: s.value for s in family.samples if s.name.endswith(("_total", "_count"))
+        tuple(s.labels[label] for label in labels): s.value
+        for s in family.samples
+        if s.name.endswith(("_total", "_count"))
     }
 
 
+def zeros(*values: str) -> dict[tuple[str, ...], int]:
+    return dict.fromkeys(((value,) for value in values), 0)
+
+
 def test_every_metric_is_ours_and_says_what_it_counts(families):
-    """One prefix, base units, and a sentence of help."""
-    for name, family in families.items():
+    """One prefix, base units, and a sentence of help; besides them only the standard ones."""
+    ours = {name: f for name, f in families.items() if not name.startswith(STANDARD)}
+    for name, family in ours.items():
         assert re.fullmatch(r"sd_[a-z_]+", name)
         assert family.documentation.endswith(".")
         assert not re.search(r"_(ms|us|mb|mib|gb|percent)(_|$)", name)
@@ -33,18 +56,47 @@ def test_every_metric_is_ours_and_says_what_it_counts(families):
 
 def test_known_label_sets_start_at_zero(families):
     """increase() never sees an event that gave birth to its series."""
-    assert values(families["sd_jobs"], "outcome") == dict.fromkeys(OUTCOMES, 0)
-    assert values(families["sd_requests_refused"], "reason") == dict.fromkeys(REFUSALS, 0)
-    assert values(families["sd_oom"], "stage") == dict.fromkeys(OOM_STAGES, 0)
-    assert values(families["sd_stage_duration_seconds"], "stage") == dict.fromkeys(STAGES, 0)
+    failed = {("failed", code): 0 for code in FAILURES}
+    ended = {(outcome, ""): 0 for outcome in OUTCOMES if outcome != "failed"}
+    assert values(families["sd_jobs"], "outcome", "code") == failed | ended
+    assert values(families["sd_requests_refused"], "reason") == zeros(*REFUSALS)
+    ladder = {(stage, rung): 0 for stage in OOM_STAGES for rung in OOM_RUNGS}
+    assert values(families["sd_oom"], "stage", "rung") == ladder
+    assert values(families["sd_stage_duration_seconds"], "stage") == zeros(*STAGES)
+    assert values(families["sd_gpu_seconds"], "use") == zeros(*GPU_USES)
+    assert values(families["sd_engine_restarts"], "reason") == zeros(*RESTART_REASONS)
 
 
-def test_no_series_is_made_by_users(families):
-    """Prompts, request ids and raw paths are no labels."""
-    samples = chain.from_iterable(family.samples for family in families.values())
-    labels = set(chain.from_iterable(sample.labels for sample in samples))
-    allowed = {"le", "outcome", "reason", "stage", "version", "kind", "dtype", "device", "model_id"}
-    assert labels <= allowed
+def test_the_list_of_definitions_is_complete(families):
+    """What the documentation is checked against names every family with its labels."""
+    defined = {d.name.removesuffix("_total"): d for d in Metrics().definitions}
+    beside = {d.name.removesuffix("_total") for d in (*GPU, *DISK)}
+    ours = {name for name in families if not name.startswith(STANDARD)}
+    assert set(defined) - beside == ours
+    for name in ours:
+        labels = {label for s in families[name].samples for label in s.labels} - {"le"}
+        assert labels <= set(defined[name].labels)
+        assert (families[name].type, families[name].documentation) == (
+            defined[name].kind,
+            defined[name].help,
+        )
+
+
+@pytest.mark.parametrize(
+    ("side", "expected"),
+    [(256, "small"), (384, "small"), (512, "medium"), (768, "large"), (1024, "huge")],
+)
+def test_sizes_fall_into_few_classes(side, expected):
+    """A label per size would be a series per client's whim."""
+    assert size_class(side * side) == expected
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool (Prometheus) is missing")
+def test_promtool_finds_nothing_to_say():
+    """Names, units and help follow the conventions of Prometheus."""
+    text = generate_latest(Metrics().registry)
+    checked = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True)  # noqa: PLW1510, S607 - its own words are the message
+    assert (checked.stdout, checked.stderr, checked.returncode) == (b"", b"", 0)
 
 
 def test_two_services_in_one_process_have_their_own_metrics():

@@ -1,0 +1,103 @@
+"""Faults on purpose, for tests and drills: a service is only as good as its worst hour.
+
+``FAULT_FILE`` names a JSON file that the engine reads again whenever it changes::
+
+    {"oom": {"denoise": 2}, "step_seconds": 0.5, "hang": false}
+
+``oom``: how many of the next calls of a stage run out of memory, counted from the moment the
+file changed. ``step_seconds``: how much longer every denoising step takes. ``hang``: the next
+stage does not return while the file says so. A file that is absent or empty means no fault.
+"""
+
+import json
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any, Final
+
+import structlog
+
+log = structlog.get_logger(__name__)
+
+STAGES: Final = frozenset({"text_encode", "denoise", "vae_decode", "safety"})
+HANG_POLL_SECONDS: Final = 0.05
+
+
+class Faults:
+    """What goes wrong next; called with a stage and its number of pictures before the stage."""
+
+    def __init__(
+        self,
+        *,
+        oom: dict[str, int] | None = None,
+        step_seconds: float = 0.0,
+        hang: bool = False,
+    ) -> None:
+        unknown = sorted(set(oom or {}) - STAGES)
+        if unknown:
+            raise ValueError(f"oom: no such stage: {', '.join(unknown)}")
+        self.oom = Counter(oom or {})
+        self.step_seconds = step_seconds
+        self.hang = hang
+
+    def __call__(self, stage: str, pictures: int) -> None:
+        """Let the stage go on, later or not at all.
+
+        Raises:
+            MemoryError: this call is one of those that run out of memory.
+
+        """
+        if stage == "denoise" and self.step_seconds:
+            time.sleep(self.step_seconds)
+        if self.oom[stage] > 0:
+            self.oom[stage] -= 1
+            raise MemoryError(f"{stage} of {pictures} pictures: out of memory on purpose")
+
+
+class FaultFile:
+    """The faults that a file names, read again whenever it changes."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._seen: tuple[int, int] | None = None
+        self._faults = Faults()
+        log.warning("faults_enabled", path=str(path))
+
+    def __call__(self, stage: str, pictures: int) -> None:
+        """Do what the file says about this stage.
+
+        Raises:
+            MemoryError: this call is one of those that run out of memory.
+
+        """
+        self._refresh()
+        while self._faults.hang:
+            time.sleep(HANG_POLL_SECONDS)
+            self._refresh()
+        self._faults(stage, pictures)
+
+    def _refresh(self) -> None:
+        try:
+            status = self._path.stat()
+            seen = status.st_mtime_ns, status.st_size
+            if seen == self._seen:
+                return
+            text = self._path.read_text()
+        except FileNotFoundError:
+            self._seen, self._faults = None, Faults()
+            return
+        self._seen = seen
+        try:
+            self._faults = Faults(**_checked(json.loads(text or "{}")))
+        except (ValueError, TypeError) as error:
+            # Written half, or by hand: a drill goes on without faults and its log says so.
+            self._faults = Faults()
+            log.warning("fault_file_unreadable", path=str(self._path), reason=str(error))
+        else:
+            log.warning("faults_changed", faults=text)
+
+
+def _checked(given: Any) -> dict[str, Any]:
+    if not isinstance(given, dict):
+        raise TypeError("it must hold a JSON object")
+    return given

@@ -1,0 +1,74 @@
+"""Faults on purpose."""
+
+import json
+import os
+import threading
+
+import pytest
+
+from service.engine.faults import FaultFile, Faults
+
+
+def write(path, **faults) -> None:
+    """Write the file so that its time is new, however coarse the clock of the file system."""
+    later = path.stat().st_mtime_ns + 10**9 if path.exists() else 10**18
+    path.write_text(json.dumps(faults))
+    os.utime(path, ns=(later, later))
+
+
+def test_a_stage_runs_out_of_memory_as_often_as_told():
+    """Only that stage, and then no more."""
+    faults = Faults(oom={"denoise": 2})
+    for _ in range(2):
+        with pytest.raises(MemoryError, match="on purpose"):
+            faults("denoise", 3)
+    faults("denoise", 3)
+    faults("vae_decode", 1)
+
+
+def test_an_unknown_stage_is_refused():
+    """A drill that injects nothing by a typing error proves nothing."""
+    with pytest.raises(ValueError, match="vae_encode"):
+        Faults(oom={"vae_encode": 1})
+
+
+def test_a_file_is_read_again_when_it_changes(tmp_path):
+    """Each change counts anew; without the file nothing goes wrong."""
+    path = tmp_path / "faults.json"
+    faults = FaultFile(path)
+    faults("denoise", 1)
+    for _ in range(2):
+        write(path, oom={"denoise": 1})
+        with pytest.raises(MemoryError):
+            faults("denoise", 1)
+        faults("denoise", 1)
+    write(path, oom={"denoise": 1})
+    path.unlink()
+    faults("denoise", 1)
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", '{"out_of_memory": 1}', ""])
+def test_a_file_that_says_nothing_sensible_is_no_fault(tmp_path, text):
+    """It may be half written; the log says so."""
+    path = tmp_path / "faults.json"
+    path.write_text(text)
+    FaultFile(path)("denoise", 1)
+
+
+def test_a_hang_lasts_until_the_file_says_otherwise(tmp_path):
+    """The stage returns only then."""
+    path = tmp_path / "faults.json"
+    write(path, hang=True)
+    faults = FaultFile(path)
+    returned = threading.Event()
+
+    def stage() -> None:
+        faults("denoise", 1)
+        returned.set()
+
+    thread = threading.Thread(target=stage, daemon=True)
+    thread.start()
+    assert not returned.wait(0.2)
+    write(path, hang=False)
+    assert returned.wait(10)
+    thread.join()
