@@ -1,0 +1,294 @@
+"""The dashboard of generation: how fast pictures are made, and of what kind."""
+
+from typing import Final
+
+from dashboards import queries as q
+from dashboards.kinds import bars, heatmap, lines, tile
+from dashboards.layout import Dashboard, Row
+from dashboards.panel import (
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    RED,
+    Panel,
+    Target,
+    Word,
+    colored,
+    limit,
+)
+from service.telemetry.metrics import IMAGES, PIXELS, STAGES, STEPS
+
+STEP: Final = "sd_step_duration_seconds"
+SIZE_COLORS: Final = {"small": GREEN, "medium": BLUE, "large": ORANGE, "huge": RED}
+STAGE_COLORS: Final = dict(zip(STAGES, ("purple", BLUE, ORANGE, GREY, GREEN), strict=True))
+SHAPES: Final = {
+    196608: "512 x 384",
+    393216: "768 x 512",
+}
+"""Names of the areas that are no squares."""
+
+
+def _bins(name: str, bounds: tuple[float, ...], names: list[str]) -> list[Target]:
+    """Ask for each bucket by itself: the bars then do not depend on who draws them."""
+    edges = [None, *bounds]
+    asked = [
+        Target(expr=q.between(name, above, most), legend=legend)
+        for above, most, legend in zip(edges, bounds, names, strict=False)
+    ]
+    return [*asked, Target(expr=q.between(name, bounds[-1], None), legend=f"> {names[-1]}")]
+
+
+def _shape(pixels: float) -> str:
+    side = round(pixels**0.5)
+    return f"{side} x {side}" if side * side == pixels else SHAPES[int(pixels)]
+
+
+def _tiles() -> list[Panel]:
+    compared = (
+        f"max(({q.mean(STEP, by='size_class')})\n"
+        f"/ ({q.mean_before(STEP, '1d', by='size_class')})) or vector(-1)"
+    )
+    still = f"(time() - {q.most('sd_engine_last_step_timestamp_seconds')})"
+    running = q.total("sd_jobs_running")
+    return [
+        tile(
+            "Pictures per minute",
+            "What comes out. Compare with what is asked for below.",
+            "none",
+            Target(expr=f"60 * {q.rate('sd_images_total')}"),
+            thresholds=((None, BLUE),),
+            decimals=1,
+        ),
+        tile(
+            "Denoising steps per second",
+            "The GPU's pace, summed over the pictures in a batch; the figure to compare cards by.",
+            "none",
+            Target(expr=q.rate("sd_steps_total")),
+            thresholds=((None, BLUE),),
+            decimals=1,
+        ),
+        tile(
+            "Megapixels per second",
+            "The pace whatever the sizes asked for.",
+            "none",
+            Target(expr=f"{q.rate('sd_pixels_total')} / 1e6"),
+            thresholds=((None, BLUE),),
+            decimals=2,
+        ),
+        tile(
+            "p95 generation",
+            "One in twenty pictures takes longer in the engine, waiting not included. Above 20 s "
+            "the objective of 30 s has no room left for a queue.",
+            "s",
+            Target(expr=q.quantile(0.95, "sd_generation_duration_seconds")),
+            thresholds=((None, GREEN), (15, ORANGE), (25, RED)),
+            decimals=1,
+        ),
+        tile(
+            "Step time, of yesterday's",
+            "Mean time of a step against 24 hours ago, of the size class that changed most. Above "
+            "120 % with the same batches: the GPU is held down, shared, or a release made it slow.",
+            "percentunit",
+            Target(expr=compared),
+            thresholds=((None, GREEN), (1.2, ORANGE), (1.5, RED)),
+            words={-1: Word(text="No yesterday", color=GREY)},
+            decimals=0,
+        ),
+        tile(
+            "Last step ago",
+            "While jobs are in the engine a step should end every second or so. Red: it hangs, "
+            "and is restarted soon. Idle: there is nothing to do.",
+            "s",
+            Target(expr=f"{still} and ({running} > 0)\nor ({running} == 0) - 1"),
+            thresholds=((None, GREEN), (10, ORANGE), (30, RED)),
+            words={-1: Word(text="Idle", color=GREY)},
+            decimals=1,
+        ),
+        tile(
+            "Batch occupancy",
+            "Mean share of the batch's places in use. 100 % with a queue means that the GPU is "
+            "full; little is normal with little to do.",
+            "percentunit",
+            Target(expr=q.mean("sd_batch_occupancy_ratio")),
+            thresholds=((None, BLUE),),
+            decimals=0,
+        ),
+        tile(
+            "GPU time useful",
+            "Share of the GPU's time that became pictures. Below 90 % the service dashboard says "
+            "what became of the rest.",
+            "percentunit",
+            Target(
+                expr=f"""{q.rate("sd_gpu_seconds_total", 'use="useful"')}"""
+                f" / {q.rate('sd_gpu_seconds_total')}"
+            ),
+            thresholds=((None, RED), (0.7, ORANGE), (0.9, GREEN)),
+            decimals=0,
+        ),
+    ]
+
+
+def _speed() -> list[Panel]:
+    return [
+        lines(
+            "Generation by size class, p95",
+            "Which size is slow. All of them: the GPU; only the largest: its memory or the batch.",
+            "s",
+            Target(
+                expr=q.quantile(0.95, "sd_generation_duration_seconds", by="size_class"),
+                legend="{{size_class}}",
+                exemplar=True,
+            ),
+            overrides=colored(SIZE_COLORS),
+        ),
+        lines(
+            "Stages of a picture, mean",
+            "Where a picture's time goes. Denoising should be nearly all of it; a thick vae_decode "
+            "hints at tiling after running out of memory, a thick image_encode at the processor.",
+            "s",
+            Target(expr=q.mean("sd_stage_duration_seconds", by="stage"), legend="{{stage}}"),
+            overrides=colored(STAGE_COLORS),
+            stacked=True,
+        ),
+        lines(
+            "Stages of a picture, p95",
+            "The slow ones by stage: what to look at for the tail of the latency.",
+            "s",
+            Target(
+                expr=q.quantile(0.95, "sd_stage_duration_seconds", by="stage"),
+                legend="{{stage}}",
+                exemplar=True,
+            ),
+            overrides=colored(STAGE_COLORS),
+        ),
+        heatmap(
+            "Seconds per step",
+            "How steps spread. One band is healthy; a second one above is a second kind of "
+            "request, or a GPU that is held down at times.",
+            "s",
+            Target(expr=q.rate(f"{STEP}_bucket", by="le")),
+            width=12,
+        ),
+        lines(
+            "Time of a step by size class",
+            "Mean and p95 for one batch. It grows with the batch: look at the batch size below "
+            "before blaming the GPU.",
+            "s",
+            Target(expr=q.mean(STEP, by="size_class"), legend="{{size_class}} mean"),
+            Target(
+                expr=q.quantile(0.95, STEP, by="size_class"),
+                legend="{{size_class}} p95",
+                exemplar=True,
+            ),
+            overrides=colored({f"/^{name} /": color for name, color in SIZE_COLORS.items()}),
+            width=12,
+        ),
+    ]
+
+
+def _throughput() -> list[Panel]:
+    return [
+        lines(
+            "Pictures",
+            "What comes out, per minute, against the pictures asked for in accepted jobs. Apart "
+            "for long: the queue grows.",
+            "opm",
+            Target(expr=f"60 * {q.rate('sd_images_total')}", legend="made"),
+            Target(expr=f"60 * {q.rate('sd_job_images_sum')}", legend="asked for"),
+            overrides=colored({"made": GREEN, "asked for": GREY}),
+        ),
+        lines(
+            "Denoising steps",
+            "Falling while jobs wait means slower steps or emptier batches.",
+            "ops",
+            Target(expr=q.rate("sd_steps_total"), legend="steps"),
+        ),
+        lines(
+            "Megapixels",
+            "Throughput that can be compared whatever the sizes asked for; in millions a second.",
+            "none",
+            Target(expr=f"{q.rate('sd_pixels_total')} / 1e6", legend="megapixels"),
+        ),
+    ]
+
+
+def _batches() -> list[Panel]:
+    return [
+        lines(
+            "Pictures in a step, by size class",
+            "Mean batch size. More is cheaper per picture, up to where the GPU is full.",
+            "none",
+            Target(expr=q.mean("sd_batch_size", by="size_class"), legend="{{size_class}}"),
+            overrides=colored(SIZE_COLORS),
+        ),
+        lines(
+            "Batch against its cap",
+            "The latest step. A cap that is never reached while jobs wait keeps apart sizes that "
+            "cannot share a batch.",
+            "short",
+            Target(expr=q.total("sd_batch_live_images"), legend="in the batch"),
+            Target(expr=q.total("sd_batch_limit"), legend="cap"),
+            overrides=[*colored({"in the batch": BLUE}), limit("cap")],
+        ),
+        heatmap(
+            "Batch occupancy",
+            "How full batches are. Much at the top: a higher cap or one more GPU; all at the "
+            "bottom: one would do.",
+            "percentunit",
+            Target(expr=q.rate("sd_batch_occupancy_ratio_bucket", by="le")),
+        ),
+    ]
+
+
+def _demand() -> list[Panel]:
+    return [
+        bars(
+            "Sizes asked for",
+            "Jobs by pixels of a picture, up to the size named. A move to larger ones explains a "
+            "slower service without any fault.",
+            "short",
+            *_bins("sd_job_pixels", PIXELS, [f"≤ {_shape(pixels)}" for pixels in PIXELS]),
+            decimals=0,
+        ),
+        bars(
+            "Steps asked for",
+            "Jobs by steps, up to the number named. Time grows in proportion: halving the steps "
+            "doubles the capacity.",
+            "short",
+            *_bins("sd_job_steps", STEPS, [f"≤ {steps}" for steps in STEPS]),
+            decimals=0,
+        ),
+        bars(
+            "Pictures in a job",
+            "Jobs by pictures, up to the number named.",
+            "short",
+            *_bins("sd_job_images", IMAGES, [f"≤ {images}" for images in IMAGES]),
+            decimals=0,
+            width=4,
+        ),
+        bars(
+            "Samplers asked for",
+            "Which samplers are worth tuning.",
+            "short",
+            Target(expr=q.grown("sd_jobs_accepted_total", by="sampler"), legend="{{sampler}}"),
+            decimals=0,
+            width=4,
+        ),
+    ]
+
+
+def dashboard() -> Dashboard:
+    """Describe the dashboard of generation."""
+    return Dashboard(
+        uid="sd-generation",
+        title="Stable Diffusion API: generation",
+        description="How fast pictures are made, and of what kind.",
+        rows=[
+            Row(title="", panels=_tiles()),
+            Row(title="Speed: how long a picture takes, and where", panels=_speed()),
+            Row(title="Throughput: how much comes out", panels=_throughput()),
+            Row(title="Batching: how full the GPU is", panels=_batches()),
+            Row(title="Demand: what is asked for", panels=_demand()),
+        ],
+    )

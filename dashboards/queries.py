@@ -1,0 +1,123 @@
+"""PromQL in small pieces: every selector keeps to the job and the instances chosen above."""
+
+from typing import Final
+
+from prometheus_client.utils import floatToGoString
+
+from dashboards.panel import DARK_RED, GREY, RED, Word, Words
+
+CHOSEN: Final = 'job=~"$job", instance=~"$instance"'
+OURS: Final = 'alertname=~"SD.+", alertname!="SDWatchdog"'
+"""The service's alerts, without the one that always fires."""
+
+BAD_OUTCOMES: Final = 'outcome=~"failed|timed_out"'
+BAD_REFUSALS: Final = 'reason=~"queue_full|model_unavailable"'
+"""What the availability objective counts as bad; the caller's own doing is not."""
+
+
+def metric(name: str, *matchers: str) -> str:
+    """Select the series of ``name`` that are chosen above."""
+    return f"{name}{{{', '.join((CHOSEN, *matchers))}}}"
+
+
+def rate(name: str, *matchers: str, by: str = "") -> str:
+    """Sum the growth per second of a counter, over everything but ``by``."""
+    return f"sum{_by(by)} (rate({metric(name, *matchers)}[$__rate_interval]))"
+
+
+def grown(name: str, *matchers: str, by: str = "", over: str = "$__range") -> str:
+    """Sum the growth of a counter in ``over``."""
+    return f"sum{_by(by)} (increase({metric(name, *matchers)}[{over}]))"
+
+
+def total(name: str, *matchers: str, by: str = "") -> str:
+    """Sum a gauge over everything but ``by``."""
+    return f"sum{_by(by)} ({metric(name, *matchers)})"
+
+
+def most(name: str, *matchers: str, by: str = "") -> str:
+    """Take the largest of a gauge over everything but ``by``."""
+    return f"max{_by(by)} ({metric(name, *matchers)})"
+
+
+def least(name: str, *matchers: str, by: str = "") -> str:
+    """Take the smallest of a gauge over everything but ``by``."""
+    return f"min{_by(by)} ({metric(name, *matchers)})"
+
+
+def quantile(share: float, name: str, *matchers: str, by: str = "") -> str:
+    """Estimate a quantile of a histogram, by linear interpolation in its bucket."""
+    kept = f"le, {by}" if by else "le"
+    return f"histogram_quantile({share}, {rate(f'{name}_bucket', *matchers, by=kept)})"
+
+
+def mean(name: str, *matchers: str, by: str = "") -> str:
+    """Divide a histogram's sum by its count."""
+    return f"{rate(f'{name}_sum', *matchers, by=by)} / {rate(f'{name}_count', *matchers, by=by)}"
+
+
+def mean_before(name: str, ago: str, *, by: str) -> str:
+    """Give the mean as it was ``ago``."""
+    total, count = (
+        f"sum by ({by}) (rate({metric(f'{name}_{part}')}[$__rate_interval] offset {ago}))"
+        for part in ("sum", "count")
+    )
+    return f"{total} / {count}"
+
+
+def between(name: str, above: float | None, most: float | None) -> str:
+    """Count a histogram's observations in (above, most] during the time looked at."""
+    upper = grown(f"{name}_bucket", _le(most))
+    return upper if above is None else f"{upper} - {grown(f'{name}_bucket', _le(above))}"
+
+
+def slo(name: str, which: str) -> str:
+    """Select a recorded series of one of the two objectives."""
+    return f'{name}{{sloth_service="sd-api", sloth_slo="{which}"}}'
+
+
+def burn_rate(which: str, window: str) -> str:
+    """Say how many times too fast the error budget is spent, measured over ``window``."""
+    errors, budget = (
+        slo(f"slo:sli_error:ratio_rate{window}", which),
+        slo("slo:error_budget:ratio", which),
+    )
+    return f"max({errors}) / max({budget})"
+
+
+NO_SENSOR, NO_DRIVER, BROKEN, DOWN = -1, -2, -3, -4
+
+STATES: Final[Words] = {
+    NO_SENSOR: Word(text="No sensor", color=GREY),
+    NO_DRIVER: Word(text="No GPU driver", color=GREY),
+    BROKEN: Word(text="COLLECTION BROKEN", color=RED),
+    DOWN: Word(text="TARGET DOWN", color=DARK_RED),
+}
+"""What stands in place of a reading; only the first two are no fault."""
+
+
+def sensor(reading: str) -> str:
+    """Show ``reading``, which has no labels, or the number of the state that hinders it.
+
+    Several instances: the worst hides the others, until it is cured or deselected.
+    """
+    up, collector = least("up"), least("sd_gpu_collector_up")
+    return "\nor ".join(
+        (
+            f"({up} == 0) - 4",
+            f"({collector} == 0) - 3",
+            f"({reading})",
+            f"({collector} == 1) - 2",
+            f"({up} == 1) - 3",
+            "vector(-4)",
+        )
+    )
+
+
+def _by(labels: str) -> str:
+    return f" by ({labels})" if labels else ""
+
+
+def _le(bound: float | None) -> str:
+    # As it is exposed: a million is "1e+06", not "1000000.0".
+    return f'le="{floatToGoString(float("inf") if bound is None else bound)}"'

@@ -1,0 +1,468 @@
+"""The dashboard of the service: do callers get their pictures, in time, and if not, why."""
+
+from typing import Final
+
+from dashboards import queries as q
+from dashboards.kinds import bars, lines, states, table, text, tile
+from dashboards.layout import Dashboard, Row, textbox
+from dashboards.panel import (
+    BLUE,
+    DARK_RED,
+    GREEN,
+    GREY,
+    ORANGE,
+    RED,
+    Panel,
+    Target,
+    Word,
+    colored,
+    limit,
+    override,
+)
+
+SUCCEEDED: Final = 'outcome="succeeded"'
+OUTCOMES: Final = {
+    "succeeded": GREEN,
+    "failed": RED,
+    "timed_out": ORANGE,
+    "client_gone": "purple",
+    "cancelled": GREY,
+}
+QUANTILES: Final = {"p50": GREEN, "p95": ORANGE, "p99": RED}
+LATENCY_SECONDS: Final = 30.0
+"""What 95 % of the pictures are promised within."""
+
+
+def _good_share() -> str:
+    good = q.rate("sd_jobs_total", SUCCEEDED)
+    bad = q.rate("sd_jobs_total", q.BAD_OUTCOMES)
+    refused = q.rate("sd_requests_refused_total", q.BAD_REFUSALS)
+    return f"{good} / ({good} + {bad} + {refused})"
+
+
+def _firing(severity: str) -> str:
+    """Count alerts; -1 when not even the one that always fires does."""
+    return (
+        f'count(ALERTS{{{q.OURS}, alertstate="firing", severity="{severity}"}})\n'
+        'or (count(ALERTS{alertname="SDWatchdog", alertstate="firing"}) * 0)\n'
+        "or vector(-1)"
+    )
+
+
+def _tiles() -> list[Panel]:
+    ready = f"min({q.metric('sd_ready')} or ({q.metric('up')} - 1)) or vector(-2)"
+    return [
+        tile(
+            "Ready",
+            "Is new work taken by every instance? DOWN: Prometheus cannot reach one; NOT READY: "
+            "it answers and has no engine to work with; NO TARGET: Prometheus knows of none.",
+            "none",
+            Target(expr=ready),
+            thresholds=((None, RED), (1, GREEN)),
+            words={
+                1: Word(text="READY", color=GREEN),
+                0: Word(text="NOT READY", color=RED),
+                -1: Word(text="DOWN", color=DARK_RED),
+                -2: Word(text="NO TARGET", color=DARK_RED),
+            },
+        ),
+        tile(
+            "Alerts firing",
+            "A page wants a person now, a ticket this week; the table below names them. BROKEN: "
+            "the alert that always fires does not, so silence means nothing.",
+            "none",
+            Target(expr=_firing("page"), legend="pages"),
+            Target(expr=_firing("ticket"), legend="tickets"),
+            thresholds=((None, GREEN), (1, RED)),
+            overrides=[
+                override(
+                    "tickets",
+                    thresholds={
+                        "mode": "absolute",
+                        "steps": [
+                            {"color": GREEN, "value": None},
+                            {"color": ORANGE, "value": 1},
+                        ],
+                    },
+                )
+            ],
+            words={-1: Word(text="BROKEN", color=DARK_RED)},
+        ),
+        tile(
+            "Succeeded, last 5 min",
+            "Share of jobs that gave a picture, among those that should have: failed, timed out "
+            "and turned away for a full queue or a missing model count against it. Below 99 % the "
+            "objective is being missed: look which outcome below.",
+            "percentunit",
+            Target(expr=_good_share()),
+            thresholds=((None, RED), (0.95, ORANGE), (0.99, GREEN)),
+            decimals=1,
+        ),
+        tile(
+            "p95 latency, last 5 min",
+            "One in twenty pictures takes longer, from acceptance to the end. The objective is "
+            "30 s: above it, see whether the wait in the queue or the generation grew.",
+            "s",
+            Target(expr=q.quantile(0.95, "sd_job_duration_seconds", SUCCEEDED)),
+            thresholds=((None, GREEN), (20, ORANGE), (LATENCY_SECONDS, RED)),
+            decimals=1,
+        ),
+        tile(
+            "Queue used",
+            "Waiting jobs against the limit. At 100 % callers are turned away: fewer callers, a "
+            "faster GPU or one more instance.",
+            "percentunit",
+            Target(expr=f"{q.total('sd_queue_depth')} / {q.total('sd_queue_limit')}"),
+            thresholds=((None, GREEN), (0.5, ORANGE), (0.8, RED)),
+            decimals=0,
+        ),
+        tile(
+            "Oldest waiting job",
+            "How long the first in the queue has waited. It grows by a second each second while "
+            "nothing is taken up: then the engine is stuck.",
+            "s",
+            Target(expr=q.most("sd_queue_oldest_job_age_seconds")),
+            thresholds=((None, GREEN), (15, ORANGE), (60, RED)),
+            decimals=0,
+        ),
+        tile(
+            "Error budget left, 30 days",
+            "What may still go wrong this month. Below 25 %: no risky changes; below 0: "
+            "reliability before anything else.",
+            "percentunit",
+            Target(
+                expr=f"min({q.slo('slo:period_error_budget_remaining:ratio', 'availability')})",
+                legend="availability",
+            ),
+            Target(
+                expr=f"min({q.slo('slo:period_error_budget_remaining:ratio', 'latency')})",
+                legend="latency",
+            ),
+            thresholds=((None, RED), (0, ORANGE), (0.25, GREEN)),
+            decimals=0,
+        ),
+        tile(
+            "GPU time wasted, last 5 min",
+            "Share of the GPU's time that became no picture: cancelled, failed, timed out, lost, "
+            "done twice, or padding. Above 10 %, see below what became of it.",
+            "percentunit",
+            Target(
+                expr=f"""{q.rate("sd_gpu_seconds_total", 'use!="useful"')}"""
+                f" / {q.rate('sd_gpu_seconds_total')}"
+            ),
+            thresholds=((None, GREEN), (0.1, ORANGE), (0.3, RED)),
+            decimals=0,
+        ),
+    ]
+
+
+def _symptoms() -> list[Panel]:
+    return [
+        lines(
+            "Latency from acceptance to picture",
+            "Is it slow for all (p50) or for some (p99)? Red line: the objective for p95. A dot "
+            "is one request: open it to find it in the log.",
+            "s",
+            *(
+                Target(
+                    expr=q.quantile(float(name[1:]) / 100, "sd_job_duration_seconds", SUCCEEDED),
+                    legend=name,
+                    exemplar=True,
+                )
+                for name in QUANTILES
+            ),
+            overrides=colored(QUANTILES),
+            thresholds=((None, GREEN), (LATENCY_SECONDS, RED)),
+            marked=True,
+        ),
+        lines(
+            "Jobs by outcome",
+            "What became of the jobs that ended. Red and orange are ours to cure; purple and grey "
+            "are callers who went away, often because it took too long.",
+            "opm",
+            Target(expr=f"60 * {q.rate('sd_jobs_total', by='outcome')}", legend="{{outcome}}"),
+            overrides=colored(OUTCOMES),
+            stacked=True,
+        ),
+        table(
+            "Alerts, firing and pending",
+            "What is wrong, by name: each alert has a runbook. SDWatchdog always fires; when it "
+            "is missing here, alerting itself is broken.",
+            {
+                "severity": "Severity",
+                "alertname": "Alert",
+                "alertstate": "State",
+                "instance": "Instance",
+            },
+            Target(
+                expr="sort(max by (severity, alertname, alertstate, instance) "
+                '(ALERTS{alertname=~"SD.+"}))'
+            ),
+            dropped=("Time", "Value"),
+            overrides=[
+                override(
+                    "Severity",
+                    mappings=[
+                        {
+                            "type": "value",
+                            "options": {
+                                "page": {"color": RED, "index": 0, "text": "page"},
+                                "ticket": {"color": ORANGE, "index": 1, "text": "ticket"},
+                                "info": {"color": BLUE, "index": 2, "text": "info"},
+                                "none": {"color": GREY, "index": 3, "text": "none"},
+                            },
+                        }
+                    ],
+                    custom_cellOptions={"type": "color-background", "mode": "basic"},
+                )
+            ],
+        ),
+        lines(
+            "Wait in the queue",
+            "The part of the latency that more capacity would take away. If it grows and the "
+            "generation does not, the service is overloaded, not broken.",
+            "s",
+            *(
+                Target(
+                    expr=q.quantile(float(name[1:]) / 100, "sd_queue_wait_seconds"),
+                    legend=name,
+                    exemplar=True,
+                )
+                for name in QUANTILES
+            ),
+            overrides=colored(QUANTILES),
+        ),
+        lines(
+            "Answers by route and status",
+            "Who asks for what, and what they get. Red is 5xx, orange 4xx; a drop to nothing "
+            "while callers complain means that they do not reach the service.",
+            "reqps",
+            Target(
+                expr=q.rate("sd_http_requests_total", by="route, method, status"),
+                legend="{{method}} {{route}} {{status}}",
+            ),
+            overrides=colored({"/ 5..$/": RED, "/ 4..$/": ORANGE}),
+            stacked=True,
+        ),
+        lines(
+            "Refused by reason",
+            "queue_full and model_unavailable are ours and count against the objective; "
+            "validation, auth and rate are the caller's; draining is a restart.",
+            "opm",
+            Target(
+                expr=f"60 * {q.rate('sd_requests_refused_total', by='reason')}",
+                legend="{{reason}}",
+            ),
+            overrides=colored(
+                {
+                    "queue_full": RED,
+                    "model_unavailable": DARK_RED,
+                    "rate": "yellow",
+                    "auth": "purple",
+                    "validation": BLUE,
+                    "draining": GREY,
+                }
+            ),
+            stacked=True,
+            bars=True,
+        ),
+    ]
+
+
+def _budget() -> list[Panel]:
+    def burning(which: str) -> Panel:
+        return lines(
+            f"Burn rate, {which}",
+            "How many times faster than allowed the budget is spent. At 1 it lasts 30 days, at "
+            "6 (orange) 5 days, at 14.4 (red) 2 days: the last two page somebody, when the short "
+            "window agrees with the long one.",
+            "none",
+            *(
+                Target(expr=q.burn_rate(which, window), legend=window)
+                for window in ("5m", "1h", "6h", "3d")
+            ),
+            overrides=colored({"5m": GREY, "1h": BLUE, "6h": "purple", "3d": GREEN}),
+            thresholds=((None, GREEN), (1, "yellow"), (6, ORANGE), (14.4, RED)),
+            marked=True,
+        )
+
+    return [
+        lines(
+            "Error budget left",
+            "How fast the month's budget goes, and when it went: a step is an outage, a slope a "
+            "constant loss.",
+            "percentunit",
+            *(
+                Target(
+                    expr=f"min({q.slo('slo:period_error_budget_remaining:ratio', which)})",
+                    legend=which,
+                )
+                for which in ("availability", "latency")
+            ),
+            thresholds=((None, RED), (0, RED)),
+            marked=True,
+            minimum=None,
+            maximum=1,
+        ),
+        burning("availability"),
+        burning("latency"),
+    ]
+
+
+def _saturation() -> list[Panel]:
+    return [
+        lines(
+            "Queue against its limit",
+            "Where the dashed line is reached, callers are turned away.",
+            "short",
+            Target(expr=q.total("sd_queue_depth"), legend="waiting"),
+            Target(expr=q.total("sd_queue_limit"), legend="limit"),
+            overrides=[*colored({"waiting": BLUE}), limit("limit")],
+        ),
+        lines(
+            "Batch against its cap",
+            "Pictures in one denoising step. At the cap with jobs waiting, the GPU is full; below "
+            "it with jobs waiting, something keeps them from joining.",
+            "short",
+            Target(expr=q.total("sd_batch_live_images"), legend="in the batch"),
+            Target(expr=q.total("sd_jobs_running"), legend="jobs in the engine"),
+            Target(expr=q.total("sd_batch_limit"), legend="cap"),
+            overrides=[
+                *colored({"in the batch": BLUE, "jobs in the engine": "purple"}),
+                limit("cap"),
+            ],
+        ),
+        lines(
+            "Age of the oldest waiting job",
+            "A line that climbs by a second per second is a queue that nobody drains.",
+            "s",
+            Target(
+                expr=q.most("sd_queue_oldest_job_age_seconds", by="instance"),
+                legend="{{instance}}",
+            ),
+        ),
+    ]
+
+
+def _causes() -> list[Panel]:
+    words = {
+        4: Word(text="ready", color=GREEN),
+        3: Word(text="loading", color=BLUE),
+        2: Word(text="restarting", color=ORANGE),
+        1: Word(text="failed", color=RED),
+        0: Word(text="stopped", color=GREY),
+        -1: Word(text="DOWN", color=DARK_RED),
+    }
+    state = " + ".join(
+        f"""{value} * {q.most("sd_engine_state", f'state="{word.text}"', by="instance")}"""
+        for value, word in words.items()
+        if value > 0
+    )
+    return [
+        lines(
+            "GPU time by what became of it",
+            "Share of the GPU's time. Useful became a picture; of the rest, padding wants "
+            "requests of equal size, lost and retried an engine that stays up, the others "
+            "callers with more patience or a shorter queue.",
+            "percentunit",
+            Target(
+                expr=f"{q.rate('sd_gpu_seconds_total', by='use')}"
+                f" / ignoring (use) group_left {q.rate('sd_gpu_seconds_total')}",
+                legend="{{use}}",
+            ),
+            overrides=colored(
+                {
+                    "useful": GREEN,
+                    "failed": RED,
+                    "lost": DARK_RED,
+                    "retried": "yellow",
+                    "timed_out": ORANGE,
+                    "client_gone": "purple",
+                    "cancelled": GREY,
+                    "padding": BLUE,
+                }
+            ),
+            stacked=True,
+            maximum=1,
+        ),
+        lines(
+            "Failed jobs by code",
+            "out_of_memory: see the GPU dashboard. engine_crashed: see the restarts beside. "
+            "generation_failed and internal_error: the log has the reason.",
+            "opm",
+            Target(
+                expr=f"""60 * {q.rate("sd_jobs_total", 'outcome="failed"', by="code")}""",
+                legend="{{code}}",
+            ),
+            stacked=True,
+            bars=True,
+        ),
+        states(
+            "Engine",
+            "Was the engine there when it mattered? Restarting that comes back again and again is "
+            "a crash loop.",
+            words,
+            Target(
+                expr=f"({state})\nor (sum by (instance) ({q.metric('up')}) * 0 - 1)",
+                legend="{{instance}}",
+            ),
+        ),
+        bars(
+            "GPU time wasted, in this time range",
+            "The waste in GPU-seconds: what there is to win by curing one cause.",
+            "s",
+            Target(
+                expr=q.grown("sd_gpu_seconds_total", 'use!="useful"', by="use"),
+                legend="{{use}}",
+            ),
+        ),
+        lines(
+            "Engine restarts by reason",
+            "Each takes down the pictures in flight, which are then made again. stalled: a kernel "
+            "hung; killed: the system, often for memory; crashed: a CUDA error.",
+            "short",
+            Target(
+                expr=q.grown("sd_engine_restarts_total", by="reason", over="$__rate_interval"),
+                legend="{{reason}}",
+            ),
+            stacked=True,
+            bars=True,
+        ),
+        lines(
+            "p95 time to answer, by route",
+            "Slow /health or /metrics means that the event loop is held up, whatever the GPU "
+            "does; slow /generate alone is the GPU or the queue.",
+            "s",
+            Target(
+                expr=q.quantile(0.95, "sd_http_request_duration_seconds", by="route"),
+                legend="{{route}}",
+                exemplar=True,
+            ),
+        ),
+        text(
+            "From a dot to the log",
+            "Where the link in an exemplar leads: the request id that it carries.",
+            "Request id: **${request_id}**. Every log line of that request has it in the field "
+            "`request_id`, and the answer had it in the header `X-Request-ID`. Search the "
+            "service's log for it, for example with `docker compose logs` and `grep -F`.",
+            width=24,
+            height=3,
+        ),
+    ]
+
+
+def dashboard() -> Dashboard:
+    """Describe the dashboard of the service."""
+    return Dashboard(
+        uid="sd-service",
+        title="Stable Diffusion API: service",
+        description="Do callers get their pictures, in time, and if not, why?",
+        rows=[
+            Row(title="", panels=_tiles()),
+            Row(title="Symptoms: what callers see", panels=_symptoms()),
+            Row(title="Objectives: 99 % succeed, 95 % within 30 s", panels=_budget()),
+            Row(title="Saturation: what is full", panels=_saturation()),
+            Row(title="Causes: where it goes wrong", panels=_causes()),
+        ],
+        variables=[textbox("request_id", "Request id")],
+    )
