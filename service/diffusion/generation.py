@@ -114,7 +114,8 @@ class JobFailed:
     job_id: str
     code: str
     detail: str
-    times: StageTimes = StageTimes()
+    times: StageTimes = field(default=StageTimes(), compare=False)
+    """What it had cost; two reports are the same whatever the clock said."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +124,7 @@ class JobCancelled:
 
     job_id: str
     steps_done: int = 0
-    times: StageTimes = StageTimes()
+    times: StageTimes = field(default=StageTimes(), compare=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,7 +136,7 @@ class OutOfMemoryHit:
     batch_size: int
     rung: str = "fail"
     """``free_cache`` or ``split_batch``: tried again; ``fail``: the job it belongs to fails."""
-    seconds: float = 0.0
+    seconds: float = field(default=0.0, compare=False)
     """Work that is lost; no job's ``StageTimes`` hold it."""
 
 

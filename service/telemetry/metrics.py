@@ -129,7 +129,7 @@ class Metrics:
 
     def __init__(self) -> None:
         # A birth date beside every series: a third of the scrape, which nothing here reads.
-        disable_created_metrics()
+        disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry()
         self.definitions: list[Definition] = [*GPU, *DISK]
         self._http()

@@ -39,15 +39,20 @@ def loaded(path: Path, **settings: Any) -> Model:
     return load_model(resolve(str(path), path.parent), cache_dir=path.parent, **settings)
 
 
-def picture(model: Model) -> Picture:
-    """Make one picture."""
+def made(model: Model) -> JobFinished:
+    """Do one job."""
     loop = StepLoop(model, batch_limit=1)
     loop.add("a", REQUEST)
     while loop.busy:
         for outcome in loop.step():
             if isinstance(outcome, JobFinished):
-                return outcome.pictures[0]
+                return outcome
     raise AssertionError("No picture was made.")
+
+
+def picture(model: Model) -> Picture:
+    """Make one picture."""
+    return made(model).pictures[0]
 
 
 def values(found: Picture) -> np.ndarray:
@@ -240,6 +245,14 @@ def test_safety_checker_blacks_out(tmp_path: Path) -> None:
     assert not any(flagged.pixels)
     assert len(flagged.pixels) == len(plain.pixels)
     assert any(plain.pixels)
+
+
+def test_safety_checker_is_a_stage(tmp_path: Path) -> None:
+    """Its time is its own; without one there is none."""
+    path = tiny_models.build_with_safety_checker(tmp_path / "lenient", strict=False)
+
+    assert made(loaded(path, safety_checker=True)).times.safety > 0
+    assert made(loaded(path)).times.safety == 0
 
 
 def test_safety_checker_passes(tmp_path: Path) -> None:

@@ -1,6 +1,9 @@
 import sys
+from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import count, islice
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -206,7 +209,9 @@ def test_batch_that_does_not_fit(sd: Model) -> None:
 
     outcomes = drained(loop)
 
-    assert of(OutOfMemoryHit, outcomes) == [OutOfMemoryHit(stage="denoise", batch_size=4)]
+    assert of(OutOfMemoryHit, outcomes) == [
+        OutOfMemoryHit(stage="denoise", batch_size=4, rung="split_batch")
+    ]
     assert {finished.job_id for finished in of(JobFinished, outcomes)} == set("abcd")
     assert [stepped.batch_size for stepped in of(Stepped, outcomes)] == [4] + [2] * 6
 
@@ -221,7 +226,10 @@ def test_picture_that_never_fits(sd: Model) -> None:
 
     outcomes = drained(loop)
 
-    assert [hit.batch_size for hit in of(OutOfMemoryHit, outcomes)] == [2, 1]
+    assert [(hit.batch_size, hit.rung) for hit in of(OutOfMemoryHit, outcomes)] == [
+        (2, "split_batch"),
+        (1, "fail"),
+    ]
     (failed,) = of(JobFailed, outcomes)
     assert (failed.job_id, failed.code) == ("a", "out_of_memory")
     assert "16x16" in failed.detail
@@ -229,7 +237,7 @@ def test_picture_that_never_fits(sd: Model) -> None:
     assert [finished.job_id for finished in of(JobFinished, outcomes)] == ["b"]
 
 
-@pytest.mark.parametrize("stage", ["text_encode", "denoise", "decode"])
+@pytest.mark.parametrize("stage", ["text_encode", "denoise", "vae_decode"])
 def test_memory_that_comes_back(sd: Model, stage: str) -> None:
     """Every stage is tried again once after the cache was freed."""
     loop = StepLoop(sd, batch_limit=1, fault=raising((stage, 1, 1), error=no_memory))
@@ -237,11 +245,13 @@ def test_memory_that_comes_back(sd: Model, stage: str) -> None:
 
     outcomes = drained(loop)
 
-    assert of(OutOfMemoryHit, outcomes) == [OutOfMemoryHit(stage=stage, batch_size=1)]
+    assert of(OutOfMemoryHit, outcomes) == [
+        OutOfMemoryHit(stage=stage, batch_size=1, rung="free_cache")
+    ]
     assert [finished.job_id for finished in of(JobFinished, outcomes)] == ["a"]
 
 
-@pytest.mark.parametrize("stage", ["text_encode", "denoise", "decode"])
+@pytest.mark.parametrize("stage", ["text_encode", "denoise", "vae_decode"])
 def test_memory_that_does_not_come_back(sd: Model, stage: str) -> None:
     """A job that finds no memory twice fails, whichever stage it is at."""
     loop = StepLoop(sd, batch_limit=1, fault=raising((stage, 1, 2), error=no_memory))
@@ -249,16 +259,55 @@ def test_memory_that_does_not_come_back(sd: Model, stage: str) -> None:
 
     outcomes = drained(loop)
 
-    assert of(OutOfMemoryHit, outcomes) == [OutOfMemoryHit(stage=stage, batch_size=1)] * 2
+    assert of(OutOfMemoryHit, outcomes) == [
+        OutOfMemoryHit(stage=stage, batch_size=1, rung=rung) for rung in ("free_cache", "fail")
+    ]
     assert [failed.code for failed in of(JobFailed, outcomes)] == ["out_of_memory"]
     assert not of(JobFinished, outcomes)
+
+
+def test_lost_work_is_told_apart_from_work(sd: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The time of an attempt that ran out of memory is in its own report, in no job's times."""
+    clock = count()
+    monkeypatch.setattr(step_loop, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    left = [MemoryError()]
+
+    def slow(stage: str, _pictures: int) -> None:
+        if stage == "denoise" and left:
+            deque(islice(clock, 1000), maxlen=0)
+            raise left.pop()
+
+    loop = StepLoop(sd, batch_limit=1, fault=slow)
+    loop.add("a", replace(REQUEST, steps=1))
+
+    outcomes = drained(loop)
+
+    (hit,) = of(OutOfMemoryHit, outcomes)
+    (stepped,) = of(Stepped, outcomes)
+    (finished,) = of(JobFinished, outcomes)
+    assert 1000 <= hit.seconds < 1010
+    assert stepped.seconds == stepped.shares["a"] == finished.times.denoise
+    assert 0 < finished.times.total < 100
+
+
+def test_a_cancelled_job_tells_what_it_had_cost(sd: Model) -> None:
+    """Its stages so far, for the books."""
+    loop = StepLoop(sd, batch_limit=1)
+    loop.add("a", REQUEST)
+    loop.step()
+    loop.cancel("a")
+
+    (cancelled,) = of(JobCancelled, drained(loop))
+
+    assert cancelled.times.text_encode > 0
+    assert cancelled.times.denoise > 0
 
 
 def test_freed_only_after_the_error_is_gone(sd: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     """The cache is freed when no traceback holds on to the tensors that did not fit."""
     handled: list[BaseException | None] = []
     monkeypatch.setattr(step_loop, "free_cache", lambda _device: handled.append(sys.exc_info()[1]))
-    fault = raising(("denoise", 1, 1), ("decode", 1, 1), error=no_memory)
+    fault = raising(("denoise", 1, 1), ("vae_decode", 1, 1), error=no_memory)
     loop = StepLoop(sd, batch_limit=1, fault=fault)
     loop.add("a", REQUEST)
 
