@@ -1,5 +1,6 @@
 """The dashboard of generation: how fast pictures are made, and of what kind."""
 
+from collections.abc import Sequence
 from typing import Final
 
 from dashboards import queries as q
@@ -17,11 +18,15 @@ from dashboards.panel import (
     colored,
     limit,
 )
-from service.telemetry.metrics import IMAGES, PIXELS, STAGES, STEPS
+from service.telemetry.metrics import PIXELS, STAGES
 
 STEP: Final = "sd_step_duration_seconds"
 SIZE_COLORS: Final = {"small": GREEN, "medium": BLUE, "large": ORANGE, "huge": RED}
 STAGE_COLORS: Final = dict(zip(STAGES, ("purple", BLUE, ORANGE, GREY, GREEN), strict=True))
+STEP_BINS: Final = (4, 10, 15, 20, 25, 30, 40, 50)
+IMAGE_BINS: Final = (1, 2, 4, 8, 16)
+"""Some of the bounds that the buckets have."""
+
 SHAPES: Final = {
     196608: "512 x 384",
     393216: "768 x 512",
@@ -29,14 +34,25 @@ SHAPES: Final = {
 """Names of the areas that are no squares."""
 
 
-def _bins(name: str, bounds: tuple[float, ...], names: list[str]) -> list[Target]:
+def _bins(name: str, bounds: Sequence[float], names: Sequence[str]) -> list[Target]:
     """Ask for each bucket by itself: the bars then do not depend on who draws them."""
-    edges = [None, *bounds]
-    asked = [
+    uppers: list[float | None] = [*bounds, None]
+    return [
         Target(expr=q.between(name, above, most), legend=legend)
-        for above, most, legend in zip(edges, bounds, names, strict=False)
+        for above, most, legend in zip([None, *bounds], uppers, names, strict=True)
     ]
-    return [*asked, Target(expr=q.between(name, bounds[-1], None), legend=f"> {names[-1]}")]
+
+
+def _counts(bounds: Sequence[int]) -> list[str]:
+    """Name the whole numbers between ``bounds``: 1, 2, 3-4, more."""
+    firsts = [1, *(bound + 1 for bound in bounds)]
+    return [
+        *(
+            str(last) if first == last else f"{first}-{last}"
+            for first, last in zip(firsts, bounds, strict=False)
+        ),
+        f"more than {bounds[-1]}",
+    ]
 
 
 def _shape(pixels: float) -> str:
@@ -88,10 +104,10 @@ def _tiles() -> list[Panel]:
         tile(
             "Step time, of yesterday's",
             "Mean time of a step against 24 hours ago, of the size class that changed most. Above "
-            "120 % with the same batches: the GPU is held down, shared, or a release made it slow.",
+            "130 % with the same batches: the GPU is held down, shared, or a release made it slow.",
             "percentunit",
             Target(expr=compared),
-            thresholds=((None, GREEN), (1.2, ORANGE), (1.5, RED)),
+            thresholds=((None, GREEN), (1.15, ORANGE), (1.3, RED)),
             words={-1: Word(text="No yesterday", color=GREY)},
             decimals=0,
         ),
@@ -245,25 +261,24 @@ def _demand() -> list[Panel]:
     return [
         bars(
             "Sizes asked for",
-            "Jobs by pixels of a picture, up to the size named. A move to larger ones explains a "
+            "Jobs by pixels of a picture: this many or fewer. A move to larger ones explains a "
             "slower service without any fault.",
             "short",
-            *_bins("sd_job_pixels", PIXELS, [f"≤ {_shape(pixels)}" for pixels in PIXELS]),
+            *_bins("sd_job_pixels", PIXELS, [*map(_shape, PIXELS), "larger"]),
             decimals=0,
         ),
         bars(
             "Steps asked for",
-            "Jobs by steps, up to the number named. Time grows in proportion: halving the steps "
-            "doubles the capacity.",
+            "Jobs by steps. Time grows in proportion: halving the steps doubles the capacity.",
             "short",
-            *_bins("sd_job_steps", STEPS, [f"≤ {steps}" for steps in STEPS]),
+            *_bins("sd_job_steps", STEP_BINS, _counts(STEP_BINS)),
             decimals=0,
         ),
         bars(
             "Pictures in a job",
-            "Jobs by pictures, up to the number named.",
+            "Jobs by pictures. Many in a job fill the batch, and make the others wait.",
             "short",
-            *_bins("sd_job_images", IMAGES, [f"≤ {images}" for images in IMAGES]),
+            *_bins("sd_job_images", IMAGE_BINS, _counts(IMAGE_BINS)),
             decimals=0,
             width=4,
         ),

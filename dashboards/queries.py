@@ -71,18 +71,16 @@ def between(name: str, above: float | None, most: float | None) -> str:
     return upper if above is None else f"{upper} - {grown(f'{name}_bucket', _le(above))}"
 
 
-def slo(name: str, which: str) -> str:
-    """Select a recorded series of one of the two objectives."""
-    return f'{name}{{sloth_service="sd-api", sloth_slo="{which}"}}'
+def budget_left(which: str) -> str:
+    """Say which share of the month's error budget is left, of the worst instance."""
+    return least("slo:period_error_budget_remaining:ratio", *_objective(which))
 
 
 def burn_rate(which: str, window: str) -> str:
-    """Say how many times too fast the error budget is spent, measured over ``window``."""
-    errors, budget = (
-        slo(f"slo:sli_error:ratio_rate{window}", which),
-        slo("slo:error_budget:ratio", which),
-    )
-    return f"max({errors}) / max({budget})"
+    """Say how many times too fast the worst instance spends it, measured over ``window``."""
+    errors = most(f"slo:sli_error:ratio_rate{window}", *_objective(which))
+    # What may fail is a constant, recorded without an instance.
+    return f"{errors} / max(slo:error_budget:ratio{{{', '.join(_objective(which))}}})"
 
 
 NO_SENSOR, NO_DRIVER, BROKEN, DOWN = -1, -2, -3, -4
@@ -114,10 +112,15 @@ def sensor(reading: str) -> str:
     )
 
 
+def _objective(which: str) -> tuple[str, str]:
+    return 'sloth_service="sd-api"', f'sloth_slo="{which}"'
+
+
 def _by(labels: str) -> str:
     return f" by ({labels})" if labels else ""
 
 
 def _le(bound: float | None) -> str:
     # As it is exposed: a million is "1e+06", not "1000000.0".
-    return f'le="{floatToGoString(float("inf") if bound is None else bound)}"'
+    number = float("inf") if bound is None else bound
+    return f'le="{floatToGoString(number)}"'  # type: ignore[no-untyped-call]

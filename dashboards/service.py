@@ -3,7 +3,7 @@
 from typing import Final
 
 from dashboards import queries as q
-from dashboards.kinds import bars, lines, states, table, text, tile
+from dashboards.kinds import lines, table, tile
 from dashboards.layout import Dashboard, Row, textbox
 from dashboards.panel import (
     BLUE,
@@ -16,9 +16,9 @@ from dashboards.panel import (
     Target,
     Word,
     colored,
-    limit,
     override,
 )
+from dashboards.service_causes import causes, objectives, saturation
 
 SUCCEEDED: Final = 'outcome="succeeded"'
 OUTCOMES: Final = {
@@ -131,11 +131,11 @@ def _tiles() -> list[Panel]:
             "reliability before anything else.",
             "percentunit",
             Target(
-                expr=f"min({q.slo('slo:period_error_budget_remaining:ratio', 'availability')})",
+                expr=q.budget_left("availability"),
                 legend="availability",
             ),
             Target(
-                expr=f"min({q.slo('slo:period_error_budget_remaining:ratio', 'latency')})",
+                expr=q.budget_left("latency"),
                 legend="latency",
             ),
             thresholds=((None, RED), (0, ORANGE), (0.25, GREEN)),
@@ -269,188 +269,6 @@ def _symptoms() -> list[Panel]:
     ]
 
 
-def _budget() -> list[Panel]:
-    def burning(which: str) -> Panel:
-        return lines(
-            f"Burn rate, {which}",
-            "How many times faster than allowed the budget is spent. At 1 it lasts 30 days, at "
-            "6 (orange) 5 days, at 14.4 (red) 2 days: the last two page somebody, when the short "
-            "window agrees with the long one.",
-            "none",
-            *(
-                Target(expr=q.burn_rate(which, window), legend=window)
-                for window in ("5m", "1h", "6h", "3d")
-            ),
-            overrides=colored({"5m": GREY, "1h": BLUE, "6h": "purple", "3d": GREEN}),
-            thresholds=((None, GREEN), (1, "yellow"), (6, ORANGE), (14.4, RED)),
-            marked=True,
-        )
-
-    return [
-        lines(
-            "Error budget left",
-            "How fast the month's budget goes, and when it went: a step is an outage, a slope a "
-            "constant loss.",
-            "percentunit",
-            *(
-                Target(
-                    expr=f"min({q.slo('slo:period_error_budget_remaining:ratio', which)})",
-                    legend=which,
-                )
-                for which in ("availability", "latency")
-            ),
-            thresholds=((None, RED), (0, RED)),
-            marked=True,
-            minimum=None,
-            maximum=1,
-        ),
-        burning("availability"),
-        burning("latency"),
-    ]
-
-
-def _saturation() -> list[Panel]:
-    return [
-        lines(
-            "Queue against its limit",
-            "Where the dashed line is reached, callers are turned away.",
-            "short",
-            Target(expr=q.total("sd_queue_depth"), legend="waiting"),
-            Target(expr=q.total("sd_queue_limit"), legend="limit"),
-            overrides=[*colored({"waiting": BLUE}), limit("limit")],
-        ),
-        lines(
-            "Batch against its cap",
-            "Pictures in one denoising step. At the cap with jobs waiting, the GPU is full; below "
-            "it with jobs waiting, something keeps them from joining.",
-            "short",
-            Target(expr=q.total("sd_batch_live_images"), legend="in the batch"),
-            Target(expr=q.total("sd_jobs_running"), legend="jobs in the engine"),
-            Target(expr=q.total("sd_batch_limit"), legend="cap"),
-            overrides=[
-                *colored({"in the batch": BLUE, "jobs in the engine": "purple"}),
-                limit("cap"),
-            ],
-        ),
-        lines(
-            "Age of the oldest waiting job",
-            "A line that climbs by a second per second is a queue that nobody drains.",
-            "s",
-            Target(
-                expr=q.most("sd_queue_oldest_job_age_seconds", by="instance"),
-                legend="{{instance}}",
-            ),
-        ),
-    ]
-
-
-def _causes() -> list[Panel]:
-    words = {
-        4: Word(text="ready", color=GREEN),
-        3: Word(text="loading", color=BLUE),
-        2: Word(text="restarting", color=ORANGE),
-        1: Word(text="failed", color=RED),
-        0: Word(text="stopped", color=GREY),
-        -1: Word(text="DOWN", color=DARK_RED),
-    }
-    state = " + ".join(
-        f"""{value} * {q.most("sd_engine_state", f'state="{word.text}"', by="instance")}"""
-        for value, word in words.items()
-        if value > 0
-    )
-    return [
-        lines(
-            "GPU time by what became of it",
-            "Share of the GPU's time. Useful became a picture; of the rest, padding wants "
-            "requests of equal size, lost and retried an engine that stays up, the others "
-            "callers with more patience or a shorter queue.",
-            "percentunit",
-            Target(
-                expr=f"{q.rate('sd_gpu_seconds_total', by='use')}"
-                f" / ignoring (use) group_left {q.rate('sd_gpu_seconds_total')}",
-                legend="{{use}}",
-            ),
-            overrides=colored(
-                {
-                    "useful": GREEN,
-                    "failed": RED,
-                    "lost": DARK_RED,
-                    "retried": "yellow",
-                    "timed_out": ORANGE,
-                    "client_gone": "purple",
-                    "cancelled": GREY,
-                    "padding": BLUE,
-                }
-            ),
-            stacked=True,
-            maximum=1,
-        ),
-        lines(
-            "Failed jobs by code",
-            "out_of_memory: see the GPU dashboard. engine_crashed: see the restarts beside. "
-            "generation_failed and internal_error: the log has the reason.",
-            "opm",
-            Target(
-                expr=f"""60 * {q.rate("sd_jobs_total", 'outcome="failed"', by="code")}""",
-                legend="{{code}}",
-            ),
-            stacked=True,
-            bars=True,
-        ),
-        states(
-            "Engine",
-            "Was the engine there when it mattered? Restarting that comes back again and again is "
-            "a crash loop.",
-            words,
-            Target(
-                expr=f"({state})\nor (sum by (instance) ({q.metric('up')}) * 0 - 1)",
-                legend="{{instance}}",
-            ),
-        ),
-        bars(
-            "GPU time wasted, in this time range",
-            "The waste in GPU-seconds: what there is to win by curing one cause.",
-            "s",
-            Target(
-                expr=q.grown("sd_gpu_seconds_total", 'use!="useful"', by="use"),
-                legend="{{use}}",
-            ),
-        ),
-        lines(
-            "Engine restarts by reason",
-            "Each takes down the pictures in flight, which are then made again. stalled: a kernel "
-            "hung; killed: the system, often for memory; crashed: a CUDA error.",
-            "short",
-            Target(
-                expr=q.grown("sd_engine_restarts_total", by="reason", over="$__rate_interval"),
-                legend="{{reason}}",
-            ),
-            stacked=True,
-            bars=True,
-        ),
-        lines(
-            "p95 time to answer, by route",
-            "Slow /health or /metrics means that the event loop is held up, whatever the GPU "
-            "does; slow /generate alone is the GPU or the queue.",
-            "s",
-            Target(
-                expr=q.quantile(0.95, "sd_http_request_duration_seconds", by="route"),
-                legend="{{route}}",
-                exemplar=True,
-            ),
-        ),
-        text(
-            "From a dot to the log",
-            "Where the link in an exemplar leads: the request id that it carries.",
-            "Request id: **${request_id}**. Every log line of that request has it in the field "
-            "`request_id`, and the answer had it in the header `X-Request-ID`. Search the "
-            "service's log for it, for example with `docker compose logs` and `grep -F`.",
-            width=24,
-            height=3,
-        ),
-    ]
-
-
 def dashboard() -> Dashboard:
     """Describe the dashboard of the service."""
     return Dashboard(
@@ -460,9 +278,9 @@ def dashboard() -> Dashboard:
         rows=[
             Row(title="", panels=_tiles()),
             Row(title="Symptoms: what callers see", panels=_symptoms()),
-            Row(title="Objectives: 99 % succeed, 95 % within 30 s", panels=_budget()),
-            Row(title="Saturation: what is full", panels=_saturation()),
-            Row(title="Causes: where it goes wrong", panels=_causes()),
+            Row(title="Objectives: 99 % succeed, 95 % within 30 s", panels=objectives()),
+            Row(title="Saturation: what is full", panels=saturation()),
+            Row(title="Causes: where it goes wrong", panels=causes()),
         ],
         variables=[textbox("request_id", "Request id")],
     )

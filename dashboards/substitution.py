@@ -63,9 +63,11 @@ def queries_of(
             ref=target["refId"],
             expr=substitute(
                 target["expr"],
-                {"__rate_interval": _rate_interval(panel, step, scrape_seconds)}
-                | DEFAULTS
-                | (variables or {}),
+                {
+                    "__rate_interval": _rate_interval(panel, step, scrape_seconds),
+                    **DEFAULTS,
+                    **(variables or {}),
+                },
             ),
             legend=target["legendFormat"].removeprefix("__auto"),
             instant=target["instant"],

@@ -1,0 +1,207 @@
+"""The lower half of the GPU's dashboard: load, faults, host."""
+
+from typing import Final
+
+from dashboards import queries as q
+from dashboards.kinds import lines, states
+from dashboards.panel import DARK_RED, GREEN, ORANGE, Panel, Target, Word, Words, colored, limit
+
+NO_READING: Final = "No reading: see 'Which readings there are'"
+"""In place of an empty graph, which cannot tell a missing sensor from a broken collection."""
+
+SENSORS: Final = {
+    "VRAM": "sd_gpu_memory_used_bytes",
+    "utilisation": "sd_gpu_utilization_ratio",
+    "temperature": "sd_gpu_temperature_celsius",
+    "power": "sd_gpu_power_watts",
+    "energy": "sd_gpu_energy_joules_total",
+    "clocks": "sd_gpu_clock_hertz",
+    "throttling": "sd_gpu_throttled",
+    "ECC": "sd_gpu_ecc_errors_total",
+    "XID": "sd_gpu_xid_last_timestamp_seconds",
+}
+
+
+def load() -> list[Panel]:
+    """Show how hard the GPU works and what holds it down."""
+    gpu = "{{gpu}}"
+    throttled: Words = {0: Word(text="free", color=GREEN), 1: Word(text="held down", color=ORANGE)}
+    return [
+        lines(
+            "Utilisation",
+            "Share of time in which a kernel ran, and memory was busy. Low with jobs waiting: the "
+            "GPU waits for the processor or for us.",
+            "percentunit",
+            Target(expr=q.most("sd_gpu_utilization_ratio", by="gpu"), legend=f"kernels {gpu}"),
+            Target(
+                expr=q.most("sd_gpu_memory_utilization_ratio", by="gpu"), legend=f"memory {gpu}"
+            ),
+            maximum=1,
+            no_value=NO_READING,
+        ),
+        lines(
+            "Temperature against slow-down",
+            "The distance to the dashed line is what is left before the GPU slows itself down.",
+            "celsius",
+            Target(expr=q.most("sd_gpu_temperature_celsius", by="gpu"), legend=gpu),
+            Target(expr=q.least("sd_gpu_temperature_slowdown_celsius"), legend="slows down"),
+            overrides=[limit("slows down")],
+            no_value=NO_READING,
+        ),
+        lines(
+            "Power against limit",
+            "At the dashed line clocks are held down: normal for a busy card, unless the limit "
+            "was set lower than it should be.",
+            "watt",
+            Target(expr=q.most("sd_gpu_power_watts", by="gpu"), legend=gpu),
+            Target(expr=q.most("sd_gpu_power_limit_watts"), legend="limit"),
+            overrides=[limit("limit", ORANGE)],
+            no_value=NO_READING,
+        ),
+        lines(
+            "Clocks",
+            "Steps take longer when the clock falls: compare with the reasons beside.",
+            "hertz",
+            Target(
+                expr=q.most("sd_gpu_clock_hertz", by="gpu, domain"), legend=f"{{{{domain}}}} {gpu}"
+            ),
+            no_value=NO_READING,
+        ),
+        states(
+            "Clocks held down, by reason",
+            "Thermal reasons want cooling, power reasons a higher limit or a better supply.",
+            throttled,
+            Target(
+                expr=q.most("sd_gpu_throttled", by="gpu, reason"), legend=f"{{{{reason}}}} {gpu}"
+            ),
+            no_value=NO_READING,
+        ),
+        lines(
+            "Energy per picture",
+            "What a picture costs, idle time included: it falls with fuller batches. A gap is a "
+            "time without pictures.",
+            "joule",
+            Target(
+                expr=f"{q.rate('sd_gpu_energy_joules_total')} / ({q.rate('sd_images_total')} > 0)",
+                legend="per picture",
+            ),
+            no_value=NO_READING,
+        ),
+    ]
+
+
+def faults() -> list[Panel]:
+    """Show what broke, and which readings are missing and why."""
+    counts = q.total("sd_gpu_xid_errors_total", by="gpu, xid")
+    known = q.most("sd_gpu_xid_last_timestamp_seconds", by="gpu")
+    none = f'label_replace({known} * 0, "xid", "none", "gpu", ".*")'
+    words: Words = {0: Word(text="reading", color=GREEN), **q.STATES}
+    return [
+        states(
+            "Which readings there are",
+            "Why a graph is empty. No sensor: this hardware or driver has no such figure, which "
+            "is no fault. COLLECTION BROKEN and TARGET DOWN are faults.",
+            words,
+            *(
+                Target(expr=q.sensor(f"count({q.metric(metric)}) * 0"), legend=name)
+                for name, metric in SENSORS.items()
+            ),
+            height=10,
+        ),
+        lines(
+            "XID faults since the service started",
+            "Counts by number, as a new number starts at 1: 13 and 31 are usually the program, "
+            "48, 63, 64, 74, 79 and 95 the card. A line named none: none so far.",
+            "short",
+            Target(
+                expr=f"{counts}\nor ({none} unless on (gpu) {counts})", legend="{{xid}} {{gpu}}"
+            ),
+            overrides=colored({"/^none/": GREEN}),
+            height=10,
+            no_value=NO_READING,
+        ),
+        lines(
+            "ECC errors",
+            "New memory errors by kind. Corrected ones are harmless when rare; one uncorrected "
+            "has destroyed work and wants a reset or another card.",
+            "short",
+            Target(
+                expr=q.grown("sd_gpu_ecc_errors_total", by="gpu, kind", over="$__rate_interval"),
+                legend="{{kind}} {{gpu}}",
+            ),
+            bars=True,
+            height=10,
+            no_value=NO_READING,
+        ),
+        lines(
+            "Engine restarts by reason",
+            "Just after an XID or an out-of-memory: the GPU is the cause. Without: see the log.",
+            "short",
+            Target(
+                expr=q.grown("sd_engine_restarts_total", by="reason", over="$__rate_interval"),
+                legend="{{reason}}",
+            ),
+            stacked=True,
+            bars=True,
+        ),
+        states(
+            "GPU lost",
+            "A GPU that was there and fell off the bus: only a reset or a reboot brings it back.",
+            {0: Word(text="there", color=GREEN), 1: Word(text="LOST", color=DARK_RED)},
+            Target(expr=q.most("sd_gpu_lost", by="gpu"), legend="{{gpu}}"),
+            no_value=NO_READING,
+        ),
+        lines(
+            "Collector: time and age of a reading",
+            "An age that climbs means a driver that hangs: the graphs above then show the past.",
+            "s",
+            Target(
+                expr=q.most("sd_gpu_collector_duration_seconds", by="instance"),
+                legend="took {{instance}}",
+            ),
+            Target(
+                expr="time() - "
+                + q.most("sd_gpu_collector_last_success_timestamp_seconds", by="instance"),
+                legend="age {{instance}}",
+            ),
+            no_value=NO_READING,
+        ),
+    ]
+
+
+def host() -> list[Panel]:
+    """Show the machine around the GPU."""
+    return [
+        lines(
+            "Host memory",
+            "Steady growth is a leak: the engine can be restarted alone. When the two reach the "
+            "machine's memory, the system kills the engine.",
+            "bytes",
+            Target(
+                expr=q.most("process_resident_memory_bytes", by="instance"),
+                legend="service {{instance}}",
+            ),
+            Target(
+                expr=q.most("sd_engine_resident_memory_bytes", by="instance"),
+                legend="engine {{instance}}",
+            ),
+        ),
+        lines(
+            "Processor of the service",
+            "Processors in use by the HTTP side, engine not included. Near 1 the event loop is "
+            "the bottleneck.",
+            "none",
+            Target(expr=q.rate("process_cpu_seconds_total", by="instance"), legend="{{instance}}"),
+            thresholds=((None, GREEN), (1, ORANGE)),
+            marked=True,
+        ),
+        lines(
+            "Disk free",
+            "What is left for models and results; the slope says when it is used up.",
+            "bytes",
+            Target(
+                expr=q.least("sd_disk_free_bytes", by="instance, volume"),
+                legend="{{volume}} {{instance}}",
+            ),
+        ),
+    ]
