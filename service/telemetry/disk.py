@@ -49,6 +49,7 @@ class DiskSampler:
         self._interval = interval
         self._clock = clock
         self._stop = threading.Event()
+        self._tried = {volume: threading.Event() for volume in volumes}
         self._threads: list[threading.Thread] = []
         self._spaces: dict[str, Space] = {}
 
@@ -76,6 +77,10 @@ class DiskSampler:
         self._threads.clear()
         self._spaces.clear()
 
+    def wait_for_reading(self, timeout: float | None = None) -> bool:
+        """Block until each volume was tried once; return whether they were."""
+        return all(tried.wait(timeout) for tried in self._tried.values())
+
     def _run(self, volume: str) -> None:
         failure = ""
         while not self._stop.is_set():
@@ -87,6 +92,7 @@ class DiskSampler:
                 if str(error) != failure:
                     log.warning("disk_reading_failed", volume=volume, reason=str(error))
                 failure = str(error)
+            self._tried[volume].set()
             self._stop.wait(self._interval)
 
     def _sample(self, volume: str) -> None:
