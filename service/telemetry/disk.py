@@ -52,6 +52,7 @@ class DiskSampler:
         self._tried = {volume: threading.Event() for volume in volumes}
         self._threads: list[threading.Thread] = []
         self._spaces: dict[str, Space] = {}
+        self._failures: dict[str, str] = {}
 
     @property
     def spaces(self) -> dict[str, Space]:
@@ -81,27 +82,28 @@ class DiskSampler:
         """Block until each volume was tried once; return whether they were."""
         return all(tried.wait(timeout) for tried in self._tried.values())
 
-    def _run(self, volume: str) -> None:
-        failure = ""
-        while not self._stop.is_set():
-            try:
-                self._sample(volume)
-                failure = ""
-            except OSError as error:
-                self._spaces.pop(volume, None)
-                if str(error) != failure:
-                    log.warning("disk_reading_failed", volume=volume, reason=str(error))
-                failure = str(error)
-            self._tried[volume].set()
-            self._stop.wait(self._interval)
-
-    def _sample(self, volume: str) -> None:
-        figures = os.statvfs(existing(self._volumes[volume]))
+    def sample(self, volume: str) -> None:
+        """Read one volume; one that cannot be read is absent, and said to be once."""
+        try:
+            figures = os.statvfs(existing(self._volumes[volume]))
+        except OSError as error:
+            self._spaces.pop(volume, None)
+            if str(error) != self._failures.get(volume):
+                log.warning("disk_reading_failed", volume=volume, reason=str(error))
+            self._failures[volume] = str(error)
+            return
+        self._failures.pop(volume, None)
         self._spaces[volume] = Space(
             free=figures.f_bavail * figures.f_frsize,
             size=figures.f_blocks * figures.f_frsize,
             read_at=self._clock(),
         )
+
+    def _run(self, volume: str) -> None:
+        while not self._stop.is_set():
+            self.sample(volume)
+            self._tried[volume].set()
+            self._stop.wait(self._interval)
 
 
 class DiskCollector(Collector):
@@ -135,6 +137,19 @@ def family(definition: Definition, values: Mapping[str, float]) -> GaugeMetricFa
 
 
 def existing(path: Path) -> Path:
-    """Return the path, or the nearest folder above it that exists: it will be made there."""
+    """Return the path, or the nearest folder above it that is there: it will be made in it.
+
+    Raises:
+        OSError: the file system does not answer.
+
+    """
     path = path.absolute()
-    return next(folder for folder in (path, *path.parents) if folder.exists())
+    while True:
+        try:
+            path.stat()
+        except (FileNotFoundError, NotADirectoryError, PermissionError):
+            if path == path.parent:
+                raise
+            path = path.parent
+        else:
+            return path

@@ -300,16 +300,16 @@ def test_a_reading_expires_when_the_driver_hangs(monkeypatch):
     assert sampler.wait_for_reading(30)
     read.hangs = True
     assert read.entered.wait(30)
-    assert (sampler.state.up, sampler.reading) == (True, READING)
+    assert told([sampler.state]) == [(True, False)]
     now[0] += 1
     assert (sampler.state.up, sampler.state.reading, sampler.reading) == (False, None, None)
     assert (sampler.state.uuid, sampler.state.lost) == (UUID, False)
     read.hangs = False
     with capture_logs() as lines:
+        sampler._tried.clear()
         read.release.set()
-        while sampler.reading is None:
-            threading.Event().wait(0.001)
-    assert sampler.state.up is True
+        assert sampler.wait_for_reading(30)
+    assert told([sampler.state]) == [(True, False)]
     assert lines == []
     sampler.stop()
 
@@ -322,9 +322,9 @@ def test_a_driver_that_hangs_from_the_start_is_broken(monkeypatch):
     sampler = GpuSampler("0", interval=0.01, clock=lambda: now[0])
     sampler.start()
     assert read.entered.wait(30)
-    assert sampler.state.up is None
+    assert told([sampler.state]) == [(None, False)]
     now[0] += 1
-    assert sampler.state.up is False
+    assert told([sampler.state]) == [(False, False)]
     read.release.set()
     sampler.stop()
 
@@ -332,13 +332,12 @@ def test_a_driver_that_hangs_from_the_start_is_broken(monkeypatch):
 @pytest.mark.usefixtures("card")
 def test_a_sampler_that_was_stopped_knows_nothing():
     """A figure after the end would be of another time."""
-    sampler = GpuSampler("0", interval=0.01)
+    sampler = quick()
     sampler.start()
     assert sampler.wait_for_reading(30)
-    assert sampler.reading is not None
+    assert told([sampler.state]) == [(True, False)]
     sampler.stop()
-    assert sampler.reading is None
-    assert sampler.state.up is None
+    assert (sampler.reading, sampler.state.up) == (None, None)
     assert not any(thread.name == "gpu-sampler" for thread in threading.enumerate())
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import re
 import threading
+from typing import Any
 
 import pynvml
 import pytest
@@ -29,7 +30,7 @@ FULL = GpuReading(
     throttled=dict.fromkeys(THROTTLE_REASONS, False),
     ecc_errors={"corrected": 0, "uncorrected": 0},
 )
-SENSORS = {
+SENSORS: dict[str, dict[str, Any]] = {
     "name": {"name": ""},
     "driver": {"driver": ""},
     "utilization": {"utilization": None, "memory_utilization": None},
