@@ -103,7 +103,7 @@ def faults() -> list[Panel]:
             "is no fault. COLLECTION BROKEN and TARGET DOWN are faults.",
             words,
             *(
-                Target(expr=q.sensor(f"count({q.metric(metric)}) * 0"), legend=name)
+                Target(expr=q.sensor(f"{q.present(metric)} * 0"), legend=name)
                 for name, metric in SENSORS.items()
             ),
             height=10,

@@ -1,27 +1,34 @@
 """The kinds of panels used here, each with what Grafana needs to draw it."""
 
-from typing import Any
+from typing import Any, Final
 
-from dashboards.panel import GREY, Json, Panel, Target, Word, Words
+from dashboards.panel import DARK_RED, GREY, Json, Panel, Target, Word, Words
 
-NO_TRAFFIC: Words = {"nan": Word(text="No traffic", color=GREY)}
-"""Nothing divided by nothing: neither good nor bad."""
+NO_DATA: Final = -4
+"""What a tile shows where its query finds nothing: other than a reading, not only empty."""
+
+NOTHING: Final[Words] = {
+    "nan": Word(text="No traffic", color=GREY),
+    NO_DATA: Word(text="NO DATA", color=DARK_RED),
+}
+"""Nothing divided by nothing is neither good nor bad; nothing at all is bad."""
 
 
 def tile(title: str, description: str, unit: str, *targets: Target, **more: Any) -> Panel:
     """Show a number now, on the colour that says whether it is fine.
 
     It asks for this instant only: over a range, the last value of a service that died
-    half an hour ago would still stand there, in green.
+    half an hour ago would still stand there, in green. Without any series it says so, in red,
+    unless the query itself names what stands in their place (``or vector(...)``).
     """
     settings: Json = {"width": 3, "height": 4, "interval": "5m", "words": {}} | more
-    settings["words"] = {**NO_TRAFFIC, **settings["words"]}
+    settings["words"] = {**NOTHING, **settings["words"]}
     return Panel(
         kind="stat",
         title=title,
         description=description,
         unit=unit,
-        targets=[_instant(target) for target in targets],
+        targets=[_instant(target, otherwise=NO_DATA) for target in targets],
         options={
             "colorMode": "background",
             "graphMode": "none",
@@ -199,8 +206,11 @@ def text(title: str, description: str, content: str, **more: Any) -> Panel:
     )
 
 
-def _instant(target: Target) -> Target:
-    return Target(expr=target.expr, legend=target.legend, instant=True)
+def _instant(target: Target, otherwise: float | None = None) -> Target:
+    expr = target.expr
+    if otherwise is not None and "vector(" not in expr:
+        expr = f"{expr}\nor vector({otherwise})"
+    return Target(expr=expr, legend=target.legend, instant=True)
 
 
 def _reduce() -> Json:

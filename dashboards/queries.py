@@ -45,6 +45,13 @@ def least(name: str, *matchers: str, by: str = "") -> str:
     return f"min{_by(by)} ({metric(name, *matchers)})"
 
 
+def present(name: str) -> str:
+    """Count the series there are; of a counter those that were there for two scrapes."""
+    if name.endswith("_total"):
+        return f"count(rate({metric(name)}[$__rate_interval]))"
+    return f"count({metric(name)})"
+
+
 def quantile(share: float, name: str, *matchers: str, by: str = "") -> str:
     """Estimate a quantile of a histogram, by linear interpolation in its bucket."""
     kept = f"le, {by}" if by else "le"
