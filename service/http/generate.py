@@ -3,6 +3,7 @@
 import asyncio
 import json
 import time
+from contextlib import nullcontext
 from typing import Any, Final
 
 from aiohttp import web
@@ -29,11 +30,20 @@ from service.errors import (
 from service.http.accept import preferred
 from service.http.answers import Generated
 from service.http.decorators import docs, request_schema, response_schema
-from service.http.keys import CONSUMER, DEADLINE, GENERATION, METRICS, REQUEST_ID
+from service.http.keys import (
+    CONSUMER,
+    DEADLINE,
+    GENERATION,
+    METRICS,
+    REQUEST_ID,
+    SPANS,
+    TRACE_ID,
+)
 from service.http.middlewares import timed_out
 from service.http.pictures import json_answer, png_answer
 from service.http.schemas import generation_schema
 from service.jobs.job import Job
+from service.telemetry.exemplars import exemplar
 
 JSON: Final = "application/json"
 PNG: Final = "image/png"
@@ -82,7 +92,7 @@ def generate_handler(config: Config) -> Handler:
             raise ValidationFailed(
                 {"num_images": ["must be 1 for image/png; ask for application/json to get more"]}
             )
-        job = Job(request=generation, request_id=request[REQUEST_ID])
+        job = Job(request=generation, request_id=request[REQUEST_ID], trace_id=request[TRACE_ID])
         result = await _finish(request, job)
         return await _answer(request, job, result, media_type)
 
@@ -101,6 +111,9 @@ async def _finish(request: web.Request, job: Job) -> JobFinished:
             job, timed_out(request) if late else Cancelled("The client closed the connection.")
         )
         raise
+    finally:
+        if spans := request.app.get(SPANS):
+            spans.job(job)
 
 
 async def _answer(
@@ -108,9 +121,13 @@ async def _answer(
 ) -> web.Response:
     details = metadata(job, result)
     encode = png_answer if media_type == PNG else json_answer
+    spans = request.app.get(SPANS)
     started = time.monotonic()
-    body = await asyncio.to_thread(encode, result.pictures, job.request, details)
-    request.app[METRICS].stage_duration.labels("png_encode").observe(time.monotonic() - started)
+    with spans.stage("image_encode") if spans else nullcontext():
+        body = await asyncio.to_thread(encode, result.pictures, job.request, details)
+    request.app[METRICS].stage_duration.labels("image_encode").observe(
+        time.monotonic() - started, exemplar(job.request_id, job.trace_id)
+    )
     answer = web.Response(body=body, content_type=media_type)
     answer.headers["Vary"] = "Accept"
     if media_type == PNG:

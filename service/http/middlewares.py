@@ -4,6 +4,7 @@ import asyncio
 import re
 import time
 import uuid
+from contextlib import AbstractContextManager, nullcontext
 from typing import Final
 
 import structlog
@@ -13,7 +14,17 @@ from aiohttp_apispec import validation_middleware
 
 from service.errors import Cancelled, RequestTimedOut, ServiceError, ValidationFailed
 from service.http import problems
-from service.http.keys import CONFIG, DEADLINE, ERROR_CODE, METRICS, REQUEST_ID
+from service.http.keys import (
+    CONFIG,
+    DEADLINE,
+    ERROR_CODE,
+    METRICS,
+    REQUEST_ID,
+    SPANS,
+    TRACE_ID,
+)
+from service.telemetry import traces
+from service.telemetry.exemplars import exemplar
 
 log = structlog.get_logger(__name__)
 
@@ -21,10 +32,7 @@ HEADER: Final = "X-Request-ID"
 SANE_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}", re.ASCII)
 UNMATCHED: Final = "unmatched"
 POLLED: Final = frozenset({"/health", "/health/live", "/health/ready", "/metrics"})
-"""Asked every few seconds by machines; their good answers are logged at DEBUG only."""
-
-EXEMPLAR_ID: Final = 100
-"""Longest request id in an exemplar, whose names and values share 128 characters."""
+"""Asked every few seconds by machines: no spans, and good answers are logged at DEBUG only."""
 
 
 def route_template(request: web.Request) -> str:
@@ -45,6 +53,44 @@ async def request_ids(request: web.Request, handler: Handler) -> web.StreamRespo
     request[REQUEST_ID] = request_id(request)
     with structlog.contextvars.bound_contextvars(request_id=request[REQUEST_ID]):
         return await handler(request)
+
+
+@web.middleware
+async def trace(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Take over the caller's trace (W3C ``traceparent``); logs and exemplars carry its id.
+
+    Where spans are exported the request is one of them, and a request without a trace
+    begins one.
+    """
+    parent = traces.parent(request.headers)
+    spans = request.app.get(SPANS)
+    route = route_template(request)
+    if spans is None or route in POLLED:
+        with _named(request, parent.trace_id if parent else ""):
+            return await handler(request)
+    with spans.request(
+        parent,
+        method=request.method,
+        route="" if route == UNMATCHED else route,
+        request_id=request[REQUEST_ID],
+    ) as span:
+        status, error = Cancelled.status, Cancelled.code
+        try:
+            with _named(request, span.trace_id):
+                answer = await handler(request)
+            status, error = answer.status, request.get(ERROR_CODE, "")
+        finally:
+            ours = status >= 500  # noqa: PLR2004 - a refusal is no error of the service
+            span.answered(status, error, failed=ours or status == Cancelled.status)
+    return answer
+
+
+def _named(request: web.Request, trace_id: str) -> AbstractContextManager[object]:
+    """Note the trace of a request, and put it on every line of the log."""
+    request[TRACE_ID] = trace_id
+    if not trace_id:
+        return nullcontext()
+    return structlog.contextvars.bound_contextvars(trace_id=trace_id)
 
 
 @web.middleware
@@ -83,10 +129,10 @@ async def measurement(request: web.Request, handler: Handler) -> web.StreamRespo
         status = answer.status
     finally:
         metrics.http_in_flight.dec()
-        name = request[REQUEST_ID]
-        exemplar = {"request_id": name} if len(name) <= EXEMPLAR_ID else None
         metrics.http_requests.labels(route, method, str(status)).inc()
-        metrics.http_duration.labels(route, method).observe(time.monotonic() - started, exemplar)
+        metrics.http_duration.labels(route, method).observe(
+            time.monotonic() - started, exemplar(request[REQUEST_ID], request[TRACE_ID])
+        )
     return answer
 
 
@@ -150,6 +196,7 @@ def sign(request: web.BaseRequest, answer: web.StreamResponse) -> None:
 
 STACK: Final[tuple[Middleware, ...]] = (
     request_ids,
+    trace,
     access_log,
     measurement,
     errors,

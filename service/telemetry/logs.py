@@ -3,6 +3,8 @@
 import dataclasses
 import logging
 import sys
+import time
+from collections.abc import Callable
 from typing import Any, Final, TextIO
 
 import structlog
@@ -11,10 +13,31 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 from service.config import Config
 
 PROMPTS: Final = ("prompt", "negative_prompt")
+SELDOM_SECONDS: Final = 60.0
 
 
 class OwnHandler(logging.StreamHandler[TextIO]):
     """The one handler that this module adds, so that it finds it again."""
+
+
+class Seldom(logging.Filter):
+    """Lets one line of a logger pass in a while, for libraries that repeat a complaint."""
+
+    def __init__(
+        self, seconds: float = SELDOM_SECONDS, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        super().__init__()
+        self._seconds = seconds
+        self._clock = clock
+        self._next: dict[str, float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Return whether the last line that passed is long enough ago."""
+        now = self._clock()
+        if now < self._next.get(record.name, now):
+            return False
+        self._next[record.name] = now + self._seconds
+        return True
 
 
 def configure(config: Config) -> None:

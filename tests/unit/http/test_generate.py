@@ -139,7 +139,7 @@ async def test_encoding_runs_on_a_thread_and_is_measured(client, monkeypatch):
         assert answer.status == 200
     assert threads != [threading.main_thread()]
     count = "sd_stage_duration_seconds_count"
-    assert client.app[METRICS].registry.get_sample_value(count, {"stage": "png_encode"}) == 1
+    assert client.app[METRICS].registry.get_sample_value(count, {"stage": "image_encode"}) == 1
 
 
 async def test_a_request_joins_the_batch_that_runs(serve):

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import re
 from typing import Any
 
@@ -10,19 +11,24 @@ import pytest
 from aiohttp import web
 from structlog.testing import capture_logs
 
+from service.config import Config
 from service.engine.fake import FakeEngine
 from service.http import middlewares
 from service.http.keys import CONSUMER, METRICS
+from service.telemetry import logs
 
 BODY = {"prompt": "a boat", "width": 256, "height": 256, "steps": 2}
+TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
+TRACEPARENT = {"traceparent": f"00-{TRACE}-00f067aa0ba902b7-01"}
+OPENMETRICS = {"Accept": "application/openmetrics-text; version=1.0.0"}
 
 
 def value(client, name: str, **labels: str) -> Any:
     return client.app[METRICS].registry.get_sample_value(name, labels)
 
 
-def answered(logs: Any, event: str = "request_answered") -> Any:
-    (line,) = [line for line in logs if line["event"] == event]
+def answered(lines: Any, event: str = "request_answered") -> Any:
+    (line,) = [line for line in lines if line["event"] == event]
     return line
 
 
@@ -31,6 +37,7 @@ def test_the_stack_is_in_one_place_and_in_this_order():
     names = [getattr(middleware, "__name__", "") for middleware in middlewares.STACK]
     expected = [
         "request_ids",
+        "trace",
         "access_log",
         "measurement",
         "errors",
@@ -79,10 +86,10 @@ async def test_two_requests_get_two_ids(client):
 
 async def test_each_answer_is_one_line_in_the_log(client):
     """Method, route, status, time, and the error's code where there is one."""
-    with capture_logs() as logs:
+    with capture_logs() as lines:
         async with client.post("/generate", json={}):
             pass
-    line = answered(logs)
+    line = answered(lines)
     assert line.pop("seconds") >= 0
     expected = {
         "event": "request_answered",
@@ -97,20 +104,20 @@ async def test_each_answer_is_one_line_in_the_log(client):
 
 async def test_what_machines_ask_all_the_time_is_logged_at_debug(client):
     """A probe every few seconds would bury the rest."""
-    with capture_logs() as logs:
+    with capture_logs() as lines:
         for path in ("/health", "/health/live", "/health/ready", "/metrics"):
             async with client.get(path):
                 pass
-    assert [line["log_level"] for line in logs] == ["debug"] * 4
+    assert [line["log_level"] for line in lines] == ["debug"] * 4
 
 
 async def test_a_failed_probe_is_logged_like_any_other_error(serve):
     """A service that is not ready is worth a line."""
     client = await serve(FakeEngine(loads=False))
-    with capture_logs() as logs:
+    with capture_logs() as lines:
         async with client.get("/health/ready"):
             pass
-    assert (answered(logs)["log_level"], answered(logs)["status"]) == ("info", 503)
+    assert (answered(lines)["log_level"], answered(lines)["status"]) == ("info", 503)
 
 
 async def test_an_error_of_ours_is_logged_with_its_traceback(client, monkeypatch):
@@ -120,10 +127,10 @@ async def test_an_error_of_ours_is_logged_with_its_traceback(client, monkeypatch
         raise RuntimeError("secret")
 
     monkeypatch.setattr(client.app[CONSUMER], "submit", submit)
-    with capture_logs() as logs:
+    with capture_logs() as lines:
         async with client.post("/generate", json=BODY):
             pass
-    line = answered(logs, "request_failed")
+    line = answered(lines, "request_failed")
     assert (line["exc_info"], line["log_level"]) == (True, "error")
 
 
@@ -155,11 +162,45 @@ async def test_an_exemplar_leads_from_a_bucket_to_a_request(client):
     for request_id in ("find-me", "B" * 128):
         async with client.post("/generate", json=BODY, headers={"X-Request-ID": request_id}):
             pass
-    accept = {"Accept": "application/openmetrics-text; version=1.0.0"}
-    async with client.get("/metrics", headers=accept) as answer:
+    async with client.get("/metrics", headers=OPENMETRICS) as answer:
         text = await answer.text()
     assert 'request_id="find-me"' in text
     assert "B" * 128 not in text
+
+
+@pytest.mark.parametrize(
+    "name", ["sd_http_request_duration_seconds", "sd_job_duration_seconds", "sd_stage_duration"]
+)
+async def test_an_exemplar_leads_to_the_trace_of_the_caller(client, name):
+    """Of the request, of its job and of its stages."""
+    headers = {**TRACEPARENT, "X-Request-ID": "mine"}
+    async with client.post("/generate", json=BODY, headers=headers):
+        pass
+    async with client.get("/metrics", headers=OPENMETRICS) as answer:
+        lines = [line for line in (await answer.text()).splitlines() if line.startswith(name)]
+    expected = f'# {{request_id="mine",trace_id="{TRACE}"}}'
+    assert any(expected in line for line in lines)
+
+
+async def test_every_line_of_a_request_carries_the_trace_of_its_caller(client, capsys):
+    """From the access log to the end of the job."""
+    logs.configure(Config(log_format="json"))
+    async with client.post("/generate", json=BODY, headers=TRACEPARENT):
+        pass
+    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    events = {line["event"] for line in lines if line.get("trace_id") == TRACE}
+    assert {"job_queued", "job_started", "job_ended", "request_answered"} <= events
+
+
+@pytest.mark.parametrize("headers", [{}, {"traceparent": f"00-{'0' * 32}-00f067aa0ba902b7-01"}])
+async def test_no_trace_is_invented(client, capsys, headers):
+    """A request without one, or with a broken one, has a request id only."""
+    logs.configure(Config(log_format="json"))
+    async with client.post("/generate", json=BODY, headers=headers) as answer:
+        assert answer.status == 200
+    assert "trace_id" not in capsys.readouterr().err
+    async with client.get("/metrics", headers=OPENMETRICS) as answer:
+        assert "trace_id" not in await answer.text()
 
 
 async def test_a_refused_request_is_counted_by_its_reason(client):
@@ -173,12 +214,12 @@ async def test_a_client_that_hangs_up_is_counted_and_logged_as_499(serve):
     """Nobody reads the answer, so there is none; the line says that it was abandoned."""
     engine = FakeEngine(step_seconds=None)
     client = await serve(engine)
-    with capture_logs() as logs:
+    with capture_logs() as lines:
         asked = asyncio.create_task(client.post("/generate", json=BODY))
         await engine.jobs(1)
         asked.cancel()
         await engine.jobs(0)
-    assert answered(logs, "request_abandoned")["status"] == 499
+    assert answered(lines, "request_abandoned")["status"] == 499
     name = "sd_http_requests_total"
     assert value(client, name, route="/generate", method="POST", status="499") == 1
     assert value(client, "sd_http_requests_in_flight") == 0

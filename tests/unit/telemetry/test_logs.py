@@ -155,3 +155,15 @@ def test_a_terminal_gets_colours_and_a_file_gets_json(log_format, terminal, expe
     text = form.format(logging.LogRecord("a", logging.INFO, "a.py", 1, "hello", None, None))
     assert expected == text.startswith("{")
     assert ("\x1b[" in text) == (terminal and not expected)
+
+
+def test_a_library_that_repeats_itself_is_heard_once_in_a_while():
+    """Each logger by itself, and again when the time is over."""
+    now = [0.0]
+    seldom = logs.Seldom(60.0, lambda: now[0])
+    heard = []
+    for seconds, name in [(0, "a"), (59, "a"), (59, "b"), (60, "a"), (61, "a"), (119, "b")]:
+        now[0] = seconds
+        record = logging.LogRecord(name, logging.ERROR, "a.py", 1, "lost", None, None)
+        heard.append(seldom.filter(record))
+    assert heard == [True, False, True, True, False, True]
