@@ -1,0 +1,1 @@
+"""The parts of the monitoring drill: see ``scripts/monitoring_drill.py``."""

@@ -1,0 +1,101 @@
+"""Engines that stop, are killed or never come up, and a service that is gone."""
+
+import asyncio
+import contextlib
+import shutil
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Final
+
+import psutil
+
+from scripts.drill.configs import ROOT
+from scripts.drill.scene import Scene, fault
+from scripts.drill.service import BATCH
+
+KILLS: Final = 3
+DEMO: Final = ROOT / "service" / "demo"
+
+
+@fault("SDEngineRestarting", "Engine stopped (SIGSTOP) in a step", reason="stalled")
+@asynccontextmanager
+async def engine_stopped(scene: Scene) -> AsyncIterator[None]:
+    """Stop the engine, so that the service finds it stalled."""
+    engine = await scene.service.engine()
+    engine.suspend()
+    async with scene.traffic.clients(BATCH):
+        yield
+
+
+@fault("SDEngineRestarting", "Engine killed (SIGKILL)", reason="killed", severity="ticket")
+@asynccontextmanager
+async def engine_killed(scene: Scene) -> AsyncIterator[None]:
+    """Kill the engine, as the kernel does when memory runs out."""
+    await scene.service.kill_engine()
+    yield
+
+
+@fault(
+    "SDEngineRestarting",
+    "Engine killed again and again",
+    severity="page",
+    silences=("SDEngineRestarting",),
+)
+@asynccontextmanager
+async def engine_keeps_dying(scene: Scene) -> AsyncIterator[None]:
+    """Kill the engine and those that follow it."""
+    last = await scene.service.kill_engine()
+    for _ in range(KILLS - 1):
+        last = await scene.service.next_engine(last)
+        last.send_signal(signal.SIGKILL)
+    yield
+
+
+@fault("SDNotReady", "Next engine stops while loading", silences=("SDQueueDepthHigh",))
+@asynccontextmanager
+async def engine_never_ready(scene: Scene) -> AsyncIterator[None]:
+    """Stop the engine that follows a killed one while it loads."""
+    last = await scene.service.kill_engine()
+    engine = await scene.service.next_engine(last)
+    engine.suspend()
+    try:
+        async with scene.traffic.clients(BATCH + 2):
+            yield
+    finally:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            engine.resume()
+
+
+@fault("SDTargetDown", "Service killed (SIGKILL)")
+@asynccontextmanager
+async def service_killed(scene: Scene) -> AsyncIterator[None]:
+    """Kill the service, and start it anew afterwards."""
+    await scene.service.child.kill()
+    try:
+        yield
+    finally:
+        await scene.service.start(ready=False)
+
+
+@fault("SDModelNotLoaded", "Model's weights cannot be read", silences=("SDErrorBudgetBurnFast",))
+@asynccontextmanager
+async def model_broken(scene: Scene) -> AsyncIterator[None]:
+    """Start the service with weights that cannot be read."""
+    folder = scene.service.folder / "broken"
+    await asyncio.to_thread(_broken_copy, folder)
+    await scene.service.start(ready=False, MODEL_ID=str(folder))
+    try:
+        async with scene.traffic.clients(3):
+            yield
+    finally:
+        await scene.service.start(ready=False)
+
+
+def _broken_copy(folder: Path) -> None:
+    """Copy the demo model, with the weights of the UNet cut short."""
+    if not folder.exists():
+        shutil.copytree(DEMO, folder)
+    (weights,) = (folder / "unet").glob("*.safetensors")
+    weights.write_bytes(weights.read_bytes()[:1000])

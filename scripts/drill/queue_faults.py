@@ -1,0 +1,129 @@
+"""A queue that is full, slow or stuck, and the objectives that suffer from it."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final
+
+from alerts.steps import FEWEST_STEPS, LEVEL
+from scripts.drill.scene import Scene, fault
+from scripts.drill.service import BATCH, PLACES
+from scripts.drill.wait import until
+
+LONG_SECONDS: Final = 32.0
+"""Longer than the 30 s in which a picture shall be there."""
+SPACING_SECONDS: Final = 4.0
+"""Between two failures of a service that fails now and then."""
+SLOWER: Final = 3.0
+"""Times as long as usual: far beyond the 1.3 from which on it is reported."""
+
+STEADY: Final = 1.25
+COMPARABLE_SECONDS: Final = 550.0
+STEP: Final = "sd_step_duration_seconds"
+TIMES: Final = ("now", "day_ago")
+SMALL: Final = '{size_class="small"}'
+
+
+@fault("SDQueueDepthHigh", "Queue nearly full")
+@asynccontextmanager
+async def queue_full(scene: Scene) -> AsyncIterator[None]:
+    """Send as many requests as fit in."""
+    scene.service.fail(step_seconds=1.0)
+    async with scene.traffic.clients(BATCH + PLACES - 1):
+        yield
+        scene.service.fail()
+
+
+@fault("SDErrorBudgetBurnFast", "Queue full, requests refused")
+@asynccontextmanager
+async def queue_refuses(scene: Scene) -> AsyncIterator[None]:
+    """Send more requests than fit in."""
+    scene.service.fail(step_seconds=1.0)
+    async with scene.traffic.clients(BATCH + 2 * PLACES):
+        yield
+        scene.service.fail()
+
+
+@fault("SDErrorBudgetBurnSlow", "A request fails now and then")
+@asynccontextmanager
+async def some_requests_fail(scene: Scene) -> AsyncIterator[None]:
+    """Fail one request in a few seconds."""
+
+    async def now_and_then() -> None:
+        while True:
+            scene.service.fail(oom={"text_encode": 2})
+            await asyncio.sleep(SPACING_SECONDS)
+
+    async with scene.traffic.clients(2, steps=1):
+        task = asyncio.create_task(now_and_then())
+        try:
+            yield
+        finally:
+            task.cancel()
+            scene.service.fail()
+
+
+@fault("SDQueueWaitHigh", "Requests wait for others")
+@asynccontextmanager
+async def queue_wait(scene: Scene) -> AsyncIterator[None]:
+    """Slow the engine down until requests wait for each other."""
+    scene.service.fail(step_seconds=4.0)
+    async with scene.traffic.clients(BATCH + PLACES - 3):
+        yield
+        scene.service.fail()
+
+
+@fault("SDLatencyBudgetBurnFast", "Pictures take over 30 s", silences=("SDLatencyBudgetBurnSlow",))
+@asynccontextmanager
+async def pictures_late(scene: Scene) -> AsyncIterator[None]:
+    """Slow every step until pictures are late."""
+    scene.service.fail(step_seconds=LONG_SECONDS / 2)
+    async with scene.traffic.clients(BATCH, steps=2):
+        yield
+        scene.service.fail()
+
+
+@fault("SDLatencyBudgetBurnSlow", "Some pictures took over 30 s")
+@asynccontextmanager
+async def some_pictures_late(scene: Scene) -> AsyncIterator[None]:
+    """Make pictures late for a while, and none then."""
+    scene.service.fail(step_seconds=LONG_SECONDS / 2)
+    async with scene.traffic.clients(BATCH, steps=2):
+        await asyncio.sleep(LONG_SECONDS)
+        scene.service.fail()
+        yield
+
+
+@fault("SDStepTimeRegressed", "Steps slower than before")
+@asynccontextmanager
+async def slow_steps(scene: Scene) -> AsyncIterator[None]:
+    """Slow every step, after a time of normal ones to compare with."""
+
+    async def comparable() -> bool:
+        counts = [
+            await scene.stack.value(f"{LEVEL}:sd_steps:count_{time}{SMALL}") for time in TIMES
+        ]
+        means = [await scene.stack.value(f"{LEVEL}:{STEP}:mean_{time}{SMALL}") for time in TIMES]
+        if not all(count is not None and count >= FEWEST_STEPS for count in counts):
+            return False
+        now, before = means
+        return bool(now and before and 1 / STEADY < now / before < STEADY)
+
+    async with scene.traffic.clients(1, steps=50):
+        await until(comparable, COMPARABLE_SECONDS, "normal steps to compare with")
+        slower = (SLOWER - 1) * scene.step_seconds
+        scene.service.fail(step_seconds=slower)
+        try:
+            yield
+        finally:
+            scene.service.fail()
+
+
+@fault("SDQueueStuck", "A step never returns", silences=("SDQueueDepthHigh",))
+@asynccontextmanager
+async def engine_hangs(scene: Scene) -> AsyncIterator[None]:
+    """Let a step not return."""
+    scene.service.fail(hang=True)
+    async with scene.traffic.clients(BATCH + PLACES - 1):
+        yield
+        scene.service.fail()
