@@ -15,7 +15,7 @@ PIP := $(INSTALL) --constraint constraints.txt
 # name of the torch that was asked for, so that asking for another one installs that.
 STAMP := $(VENV)/.installed$(TORCH:%=-%)
 
-.PHONY: help serve test test-fast test-versions check lint types format install clean
+.PHONY: help serve test test-fast test-versions drill check lint types generated format install clean
 
 help:  ## List what can be made.
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -32,7 +32,10 @@ test-fast: $(VENV)/.installed-test  ## Run the tests that load no model.
 test-versions: constraints.txt pyproject.toml  ## Run what needs no torch on every other Python installed.
 	PYTHON=$(PYTHON) scripts/test_versions.sh
 
-check: lint types  ## Check style and types.
+drill: $(VENV)/.installed-test  ## Inject faults and watch every alert fire, arrive and resolve.
+	$(BIN)/python -m scripts.monitoring_drill
+
+check: lint types generated  ## Check style, types and generated files.
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check
@@ -40,6 +43,10 @@ lint: $(VENV)/.installed-test
 
 types: $(VENV)/.installed-test
 	$(BIN)/mypy
+
+generated: $(VENV)/.installed-test
+	$(BIN)/python -m dashboards.generate --check
+	$(BIN)/python -m alerts.generate --check
 
 format: $(VENV)/.installed-test  ## Put the code into its standard form.
 	$(BIN)/ruff check --fix
