@@ -124,6 +124,7 @@ def _prometheus(folder: Path, config: Path, address: str) -> list[str]:
         f"--config.file={config}",
         f"--storage.tsdb.path={folder / 'tsdb'}",
         f"--web.listen-address={address}",
+        f"--web.external-url=http://{address}",
         f"--web.user-assets={configs.ROOT / 'alerts'}",
         "--enable-feature=exemplar-storage",
         "--rules.alert.resend-delay=1s",  # Else an alert that went is heard of a minute later.
