@@ -12,7 +12,17 @@ from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler, Middleware
 from aiohttp_apispec import validation_middleware
 
-from service.errors import Cancelled, RequestTimedOut, ServiceError, ValidationFailed
+from service.errors import (
+    BodyTooLarge,
+    Cancelled,
+    MalformedRequest,
+    NotAcceptable,
+    RequestTimedOut,
+    ServiceError,
+    UnsupportedEncoding,
+    UnsupportedMediaType,
+    ValidationFailed,
+)
 from service.http import problems
 from service.http.keys import (
     CONFIG,
@@ -31,6 +41,16 @@ log = structlog.get_logger(__name__)
 HEADER: Final = "X-Request-ID"
 SANE_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}", re.ASCII)
 UNMATCHED: Final = "unmatched"
+INVALID: Final = (
+    ValidationFailed,
+    MalformedRequest,
+    BodyTooLarge,
+    UnsupportedMediaType,
+    UnsupportedEncoding,
+    NotAcceptable,
+)
+"""Requests that no state of the service could have answered."""
+
 POLLED: Final = frozenset({"/health", "/health/live", "/health/ready", "/metrics"})
 """Asked every few seconds by machines: no spans, and good answers are logged at DEBUG only."""
 
@@ -142,21 +162,25 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
     try:
         return await handler(request)
     except ServiceError as error:
-        if isinstance(error, ValidationFailed):
-            request.app[METRICS].refused.labels("validation").inc()
-        return problems.problem(request, error)
+        return _refused(request, error)
     except web.HTTPException as error:
         if error.status < 400:  # noqa: PLR2004 - a redirect is an answer, not an error
             raise
         if isinstance(error, web.HTTPMethodNotAllowed) and request.method == hdrs.METH_OPTIONS:
             allow = ", ".join(sorted({*error.allowed_methods, hdrs.METH_OPTIONS}))
             return web.Response(status=204, headers={hdrs.ALLOW: allow})
-        return problems.problem(request, problems.from_aiohttp(error, request))
+        return _refused(request, problems.from_aiohttp(error, request))
     except Exception as error:
         if isinstance(error, ConnectionError) and request.transport is None:
             raise  # The client is gone; there is nobody to answer.
         log.exception("request_failed", method=request.method, route=route_template(request))
         return problems.problem(request, ServiceError("The error is in the log of the service."))
+
+
+def _refused(request: web.Request, error: ServiceError) -> web.StreamResponse:
+    if isinstance(error, INVALID):
+        request.app[METRICS].refused.labels("validation").inc()
+    return problems.problem(request, error)
 
 
 @web.middleware

@@ -203,10 +203,20 @@ async def test_no_trace_is_invented(client, capsys, headers):
         assert "trace_id" not in await answer.text()
 
 
-async def test_a_refused_request_is_counted_by_its_reason(client):
-    """A validation error is work refused at the door."""
-    async with client.post("/generate", json={}):
-        pass
+@pytest.mark.parametrize(
+    "sent",
+    [
+        {"json": {}},
+        {"data": "{", "headers": {"Content-Type": "application/json"}},
+        {"data": "a cat", "headers": {"Content-Type": "text/plain"}},
+        {"data": b" " * 100_000, "headers": {"Content-Type": "application/json"}},
+        {"json": BODY, "headers": {"Accept": "image/gif"}},
+    ],
+)
+async def test_a_refused_request_is_counted_by_its_reason(client, sent):
+    """What no state of the service could have answered is refused at the door."""
+    async with client.post("/generate", **sent) as answer:
+        assert 400 <= answer.status < 500
     assert value(client, "sd_requests_refused_total", reason="validation") == 1
 
 
