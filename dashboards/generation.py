@@ -248,7 +248,7 @@ def _batches() -> list[Panel]:
             overrides=[*colored({"in the batch": BLUE}), limit("cap")],
         ),
         heatmap(
-            "Batch occupancy",
+            "Batch occupancy, spread",
             "How full batches are. Much at the top: a higher cap or one more GPU; all at the "
             "bottom: one would do.",
             "percentunit",

@@ -143,9 +143,8 @@ def _tiles() -> list[Panel]:
             decimals=0,
         ),
         tile(
-            "Disk free",
-            "Of the fuller volume, models or results. Below 5 % delete results before writing "
-            "them fails.",
+            "Disk free, fuller volume",
+            "Of models and results. Below 5 % delete results before writing them fails.",
             "percentunit",
             Target(
                 expr=f"min({q.metric('sd_disk_free_bytes')} / {q.metric('sd_disk_size_bytes')})"

@@ -3,8 +3,19 @@
 from typing import Final
 
 from dashboards import queries as q
-from dashboards.kinds import lines, states
-from dashboards.panel import DARK_RED, GREEN, ORANGE, Panel, Target, Word, Words, colored, limit
+from dashboards.kinds import lines, states, table, tile
+from dashboards.panel import (
+    DARK_RED,
+    GREEN,
+    ORANGE,
+    RED,
+    Panel,
+    Target,
+    Word,
+    Words,
+    colored,
+    limit,
+)
 
 NO_READING: Final = "No reading: see 'Which readings there are'"
 """In place of an empty graph, which cannot tell a missing sensor from a broken collection."""
@@ -203,5 +214,40 @@ def host() -> list[Panel]:
                 expr=q.least("sd_disk_free_bytes", by="instance, volume"),
                 legend="{{volume}} {{instance}}",
             ),
+        ),
+        table(
+            "Model and release",
+            "What runs: compare it with what was meant to be released.",
+            {
+                "model_id": "Model",
+                "version": "Version",
+                "device": "Device",
+                "dtype": "Numbers",
+                "instance": "Instance",
+            },
+            Target(expr=q.most("sd_model_info", by="model_id, version, device, dtype, instance")),
+            width=10,
+            height=5,
+        ),
+        table(
+            "GPU and driver",
+            "Which card and which driver: both belong into a report of a fault. Empty on a "
+            "machine without a GPU.",
+            {"name": "GPU", "driver": "Driver", "gpu": "Id", "instance": "Instance"},
+            Target(expr=q.most("sd_gpu_info", by="name, driver, gpu, instance")),
+            width=10,
+            height=5,
+            no_value=NO_READING,
+        ),
+        tile(
+            "Loading the model took",
+            "How long a restart of the engine keeps the service from working. Much longer than "
+            "before: the disk is slow, or the model came from the network.",
+            "s",
+            Target(expr=q.most("sd_model_load_duration_seconds")),
+            thresholds=((None, GREEN), (60, ORANGE), (180, RED)),
+            width=4,
+            height=5,
+            decimals=1,
         ),
     ]

@@ -170,7 +170,6 @@ def table(
     title: str, description: str, columns: dict[str, str], target: Target, **more: Any
 ) -> Panel:
     """Show the labels of the series that are there now; ``columns`` names those to show."""
-    dropped = more.pop("dropped", ())
     return Panel(
         kind="table",
         title=title,
@@ -183,7 +182,7 @@ def table(
             {
                 "id": "organize",
                 "options": {
-                    "excludeByName": dict.fromkeys(dropped, True),
+                    "excludeByName": {"Time": True, "Value": True},
                     "indexByName": {name: index for index, name in enumerate(columns)},
                     "renameByName": columns,
                 },

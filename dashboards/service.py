@@ -198,7 +198,6 @@ def _symptoms() -> list[Panel]:
                 expr="sort(max by (severity, alertname, alertstate, instance) "
                 '(ALERTS{alertname=~"SD.+"}))'
             ),
-            dropped=("Time", "Value"),
             overrides=[
                 override(
                     "Severity",

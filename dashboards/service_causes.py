@@ -70,6 +70,7 @@ def saturation() -> list[Panel]:
             Target(expr=q.total("sd_queue_depth"), legend="waiting"),
             Target(expr=q.total("sd_queue_limit"), legend="limit"),
             overrides=[*colored({"waiting": BLUE}), limit("limit")],
+            width=6,
         ),
         lines(
             "Batch against its cap",
@@ -83,6 +84,7 @@ def saturation() -> list[Panel]:
                 *colored({"in the batch": BLUE, "jobs in the engine": "purple"}),
                 limit("cap"),
             ],
+            width=6,
         ),
         lines(
             "Age of the oldest waiting job",
@@ -92,6 +94,17 @@ def saturation() -> list[Panel]:
                 expr=q.most("sd_queue_oldest_job_age_seconds", by="instance"),
                 legend="{{instance}}",
             ),
+            width=6,
+        ),
+        lines(
+            "Requests being answered",
+            "Callers that hold a connection: those who wait for a picture, and all others. More "
+            "than queue and batch together hold slow uploads or slow readers.",
+            "short",
+            Target(
+                expr=q.total("sd_http_requests_in_flight", by="instance"), legend="{{instance}}"
+            ),
+            width=6,
         ),
     ]
 

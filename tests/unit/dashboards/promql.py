@@ -1,11 +1,12 @@
 """Ways through a parsed query, for the tests of the dashboards."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import promql_parser as promql
 
 from dashboards.substitution import panels_of, substitute
+from tests.unit.dashboards.vocabulary import Known
 
 STAND_INS = {
     "job": "$job",
@@ -88,3 +89,58 @@ def function_over(above: tuple[Any, ...]) -> str:
         if isinstance(call, promql.Call):
             return str(call.func.name)
     return ""
+
+
+def labels(expr: Any, known: Mapping[str, Known]) -> set[str]:
+    """Return the labels that the result of ``expr`` can have."""
+    found: set[str] = set()
+    match expr:
+        case promql.VectorSelector():
+            found = set(known[expr.name].labels)
+        case promql.MatrixSelector():
+            found = labels(expr.vector_selector, known)
+        case promql.ParenExpr() | promql.UnaryExpr() | promql.SubqueryExpr():
+            found = labels(expr.expr, known)
+        case promql.AggregateExpr() if expr.modifier is not None:
+            found = set(expr.modifier.labels)
+        case promql.BinaryExpr():
+            found = _labels_of_both(expr, known)
+        case promql.Call() if expr.func.name == "label_replace":
+            found = labels(expr.args[0], known) | {expr.args[1].val}
+        case promql.Call() if expr.func.name == "histogram_quantile":
+            found = labels(expr.args[1], known) - {"le"}
+        case promql.Call() if expr.args:
+            found = labels(expr.args[0], known)
+    return found
+
+
+def scalar(expr: Any) -> bool:
+    """Say whether ``expr`` is a number and no series."""
+    match expr:
+        case promql.NumberLiteral():
+            return True
+        case promql.ParenExpr() | promql.UnaryExpr():
+            return scalar(expr.expr)
+        case promql.BinaryExpr():
+            return scalar(expr.lhs) and scalar(expr.rhs)
+        case promql.Call():
+            return bool(expr.func.name == "time")
+        case _:
+            return False
+
+
+def _labels_of_both(expr: Any, known: Mapping[str, Known]) -> set[str]:
+    left, right = labels(expr.lhs, known), labels(expr.rhs, known)
+    if str(expr.op) == "or":
+        return left | right
+    if scalar(expr.lhs):
+        return right
+    modifier = expr.modifier
+    if scalar(expr.rhs) or str(expr.op) in {"and", "unless"} or modifier is None:
+        return left
+    if "ManyToOne" in str(modifier.card):
+        return left | set(modifier.group_labels or ())
+    if modifier.matching is None:
+        return left
+    listed = set(modifier.matching.labels)
+    return listed if "Include" in str(modifier.matching.type) else left - listed
