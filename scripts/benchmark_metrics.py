@@ -17,7 +17,7 @@ from typing import Any
 
 import structlog
 from aiohttp import ClientSession
-from aiohttp.test_utils import TestServer
+from aiohttp.test_utils import BaseTestServer, TestServer
 from prometheus_client import Counter, Gauge, Histogram
 
 from service.app import create_app
@@ -42,7 +42,7 @@ def nothing_measured() -> Iterator[None]:
             setattr(kind, name, write)
 
 
-async def answered(session: ClientSession, server: TestServer, count: int) -> float:
+async def answered(session: ClientSession, server: BaseTestServer, count: int) -> float:
     """Make ``count`` pictures, some at once, and return the seconds."""
     left = iter(range(count))
     started = time.perf_counter()
@@ -57,7 +57,7 @@ async def answered(session: ClientSession, server: TestServer, count: int) -> fl
     return time.perf_counter() - started
 
 
-async def scraped(session: ClientSession, server: TestServer, accept: str) -> dict[str, Any]:
+async def scraped(session: ClientSession, server: BaseTestServer, accept: str) -> dict[str, Any]:
     """Scrape twenty times as Prometheus does, gzip included; return the median and the size."""
     times = []
     headers = {"Accept": accept, "Accept-Encoding": "gzip"}

@@ -1,6 +1,7 @@
 """The task that feeds an engine, over an engine whose events the test decides."""
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -358,7 +359,7 @@ async def test_what_a_cancelled_job_had_cost_is_counted_as_wasted(
     late = job()
     await submitted(consumer, late)
     consumer.cancel(late, RequestTimedOut())
-    more = {
+    more: dict[type, dict[str, Any]] = {
         JobCancelled: {"steps_done": 3},
         JobFinished: {"pictures": ()},
         JobFailed: {"code": "generation_failed", "detail": "It went wrong."},
