@@ -106,7 +106,7 @@ function Placed({ panel, frames }) {
   return (
     <div data-title={panel.title} style={{ ...box, position: 'absolute' }}>
       <PanelChrome title={panel.title} width={box.width} height={box.height} padding={padding}
-        statusMessage={panel.answers.find((answer) => answer.error)?.error}>
+        titleItems={panel.answers.some(({ error }) => error) && <b className="failed">query error</b>}>
         {(width, height) => (
           <Guard>
             <Content panel={panel} frames={frames} width={width} height={height} />
@@ -160,11 +160,16 @@ function notes() {
         (/auto|scroll/.test(overflowX) && one.scrollWidth > one.clientWidth + 2)
       );
     });
-    if (scrolls) {
+    const cut = inner.some(
+      (one) => one.getAttribute('role') === 'gridcell' && one.scrollWidth > one.clientWidth + 1,
+    );
+    if (scrolls || cut) {
       found.push(`does not fit into its panel: ${box.dataset.title}`);
     }
     const heading = box.querySelector('h2');
-    if (heading && heading.scrollWidth > heading.clientWidth + 1) {
+    const words = document.createRange();
+    words.selectNodeContents(heading);
+    if (words.getBoundingClientRect().width > heading.getBoundingClientRect().width) {
       found.push(`title is cut off: ${box.dataset.title}`);
     }
   }
