@@ -112,6 +112,7 @@ async def slow_steps(scene: Scene) -> AsyncIterator[None]:
     async with scene.traffic.clients(1, steps=50):
         await until(comparable, COMPARABLE_SECONDS, "normal steps to compare with")
         slower = (SLOWER - 1) * scene.step_seconds
+        scene.clock.restart()
         scene.service.fail(step_seconds=slower)
         try:
             yield

@@ -18,6 +18,7 @@ COMMIT_SECONDS: Final = 600.0
 
 ALERT_SECONDS: Final = 300.0
 QUIET_SECONDS: Final = 600.0
+LATE_ERRORS: Final = "sum(instance:sd_errors:increase3d)"
 
 
 @dataclass(kw_only=True)
@@ -58,9 +59,10 @@ class Drill:
     async def row(self, fault: Fault) -> Row:
         """Commit one fault, wait for its alert, undo it and wait for the silence."""
         row = Row(name=fault.name, fault=fault.title, expected=str(fault.expected))
-        begun = time.time()
+        clock = self._scene.clock
+        clock.restart()
         try:
-            await self._commit(fault, row, begun)
+            await self._commit(fault, row)
             undone = time.time()
             await self._quiet(fault, row, undone)
         except SkippedError as reason:
@@ -68,7 +70,7 @@ class Drill:
         except (TooLateError, aiohttp.ClientError) as error:
             row.problem = str(error) or type(error).__name__
             await self.recover()
-        delivered = self._stack.receiver.names("firing", begun)
+        delivered = self._stack.receiver.names("firing", clock.begun)
         row.also = sorted(delivered - {fault.expected.alert, WATCHDOG})
         return row
 
@@ -82,14 +84,14 @@ class Drill:
         except TooLateError:
             await self._scene.service.start()
 
-    async def _commit(self, fault: Fault, row: Row, begun: float) -> None:
+    async def _commit(self, fault: Fault, row: Row) -> None:
         commit = fault.commit(self._scene)
         try:
             await asyncio.wait_for(commit.__aenter__(), COMMIT_SECONDS)
         except TimeoutError:
             raise TooLateError("the fault itself did not come about") from None
         try:
-            await self._alerted(fault, row, begun)
+            await self._alerted(fault, row, self._scene.clock.begun)
         finally:
             await commit.__aexit__(None, None, None)
 
@@ -142,5 +144,7 @@ class Drill:
         await until(self._is_quiet, QUIET_SECONDS, "all quiet again")
 
     async def _is_quiet(self) -> bool:
-        await asyncio.sleep(0)
-        return not self._watch.loud and await self._scene.service.is_ready()
+        """Whether nothing of the last fault is left, in the longest of windows either."""
+        if self._watch.loud or not await self._scene.service.is_ready():
+            return False
+        return not await self._stack.value(LATE_ERRORS)

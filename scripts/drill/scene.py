@@ -1,5 +1,6 @@
 """All that a fault can reach, and what one is."""
 
+import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
@@ -18,6 +19,17 @@ class SkippedError(Exception):
     """A fault cannot be made here; says why."""
 
 
+@dataclass
+class Clock:
+    """When the fault of the moment began; one that needs preparations restarts it after them."""
+
+    begun: float = 0.0
+
+    def restart(self) -> None:
+        """Begin now."""
+        self.begun = time.time()
+
+
 @dataclass(frozen=True, kw_only=True)
 class Scene:
     """The service and everything around it that can fail."""
@@ -31,6 +43,7 @@ class Scene:
     """The stand-in for the GPU's driver, or None where no compiler is."""
     disk: Path | None
     """A small file system of its own with the models' folder, or None."""
+    clock: Clock = field(default_factory=Clock)
 
     @property
     def card(self) -> "Driver":

@@ -1,13 +1,18 @@
 """The monitoring is proven on a real Prometheus and a real Alertmanager."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
+
+from scripts.drill import configs
+from scripts.drill.catalog import ALL
 
 ROOT = Path(__file__).parents[2]
 PROMETHEUS = ROOT / "monitoring" / "prometheus.yml"
@@ -99,6 +104,67 @@ def test_an_alert_goes_to_whom_it_concerns(receiver, labels):
     demand("amtool")
     command = ["amtool", "config", "routes", "test", f"--config.file={ALERTMANAGER}"]
     accepted(*command, f"--verify.receivers={receiver}", *labels)
+
+
+def test_the_drill_has_a_fault_for_every_alert():
+    """None is believed to work; the one that always fires is awaited before all others."""
+    rules = yaml.safe_load((ROOT / "alerts" / "rules.yml").read_text(encoding="utf-8"))
+    alerts = {r["alert"] for group in rules["groups"] for r in group["rules"] if "alert" in r}
+    assert {fault.expected.alert for fault in ALL} | {"SDWatchdog"} == alerts
+    assert set(FAULTS) < {fault.name for fault in ALL}
+
+
+def flat(value: Any, path: str = "") -> dict[str, Any]:
+    """Return the leaves of nested lists and mappings by their paths."""
+    if isinstance(value, dict):
+        items = [(f"{path}.{key}", each) for key, each in value.items()]
+    elif isinstance(value, list):
+        items = [(f"{path}[{number}]", each) for number, each in enumerate(value)]
+    else:
+        return {path: value}
+    return {key: leaf for name, each in items for key, leaf in flat(each, name).items()}
+
+
+def changed(shipped: Path, derived: Path) -> set[str]:
+    """Return the last names on the paths at which two YAML files differ."""
+    before, after = (
+        set(flat(yaml.safe_load(path.read_text(encoding="utf-8"))).items())
+        for path in (shipped, derived)
+    )
+    return {re.sub(r"\[\d+\]", "", path).rpartition(".")[2] for path, _ in before ^ after}
+
+
+def test_the_drill_changes_targets_and_intervals_and_nothing_else(tmp_path):
+    """What is proven with the derived configuration is so for the shipped one."""
+    (tmp_path / "alerts").mkdir()
+    tells_end = configs.write_alertmanager(
+        tmp_path, webhook="http://127.0.0.1:1/", wait="1s", repeat="10m"
+    )
+    assert tells_end == {"page", "ticket"}
+    assert changed(ALERTMANAGER, tmp_path / "alerts" / "alertmanager.yml") == {
+        "group_wait",
+        "group_interval",
+        "repeat_interval",
+        "url",
+    }
+    derived = configs.write_prometheus(
+        tmp_path,
+        rules="",
+        service="127.0.0.1:2",
+        own="127.0.0.1:3",
+        alertmanager="127.0.0.1:4",
+        seconds=1,
+    )
+    assert changed(PROMETHEUS, derived) == {
+        "scrape_interval",
+        "scrape_timeout",
+        "evaluation_interval",
+        "targets",
+        # The exporters that are found by name: the drill has none.
+        "names",
+        "type",
+        "port",
+    }
 
 
 def test_faults_raise_alerts_that_arrive_and_end(tmp_path):
