@@ -77,8 +77,9 @@ def _tiles() -> list[Panel]:
             decimals=1,
         ),
         tile(
-            "Denoising steps per second",
-            "The GPU's pace, summed over the pictures in a batch; the figure to compare cards by.",
+            "Steps per second",
+            "The GPU's pace in denoising, summed over the pictures in a batch: the figure to "
+            "compare cards by.",
             "none",
             Target(expr=q.rate("sd_steps_total")),
             thresholds=((None, BLUE),),
@@ -102,7 +103,7 @@ def _tiles() -> list[Panel]:
             decimals=1,
         ),
         tile(
-            "Step time, of yesterday's",
+            "Step time vs yesterday",
             "Mean time of a step against 24 hours ago, of the size class that changed most. Above "
             "130 % with the same batches: the GPU is held down, shared, or a release made it slow.",
             "percentunit",
@@ -266,6 +267,8 @@ def _demand() -> list[Panel]:
             "short",
             *_bins("sd_job_pixels", PIXELS, [*map(_shape, PIXELS), "larger"]),
             decimals=0,
+            width=7,
+            height=10,
         ),
         bars(
             "Steps asked for",
@@ -273,6 +276,8 @@ def _demand() -> list[Panel]:
             "short",
             *_bins("sd_job_steps", STEP_BINS, _counts(STEP_BINS)),
             decimals=0,
+            width=7,
+            height=10,
         ),
         bars(
             "Pictures in a job",
@@ -280,7 +285,8 @@ def _demand() -> list[Panel]:
             "short",
             *_bins("sd_job_images", IMAGE_BINS, _counts(IMAGE_BINS)),
             decimals=0,
-            width=4,
+            width=5,
+            height=10,
         ),
         bars(
             "Samplers asked for",
@@ -288,7 +294,8 @@ def _demand() -> list[Panel]:
             "short",
             Target(expr=q.grown("sd_jobs_accepted_total", by="sampler"), legend="{{sampler}}"),
             decimals=0,
-            width=4,
+            width=5,
+            height=10,
         ),
     ]
 

@@ -115,13 +115,14 @@ def _tiles() -> list[Panel]:
             decimals=0,
         ),
         _sensor(
-            "Held down by",
+            "Clocks held down by",
             "Reasons for which clocks are held down now, heat and supply. Its power limit does not "
             "count: a busy card is often at it. Which reasons they are stands below.",
             "none",
             f"sum({q.most('sd_gpu_throttled', NOT_ORDINARY, by='gpu, reason')})"
             f" or {q.most('sd_gpu_throttled')} * 0",
             thresholds=((None, GREEN), (1, ORANGE)),
+            words={0: Word(text="Nothing", color=GREEN)},
         ),
         _sensor(
             "Last XID fault",
@@ -134,7 +135,7 @@ def _tiles() -> list[Panel]:
             decimals=0,
         ),
         tile(
-            "Engine restarts, last hour",
+            "Restarts, last hour",
             "The engine ended by itself and was started again. Once is an accident, three times "
             "a crash loop.",
             "none",
@@ -164,14 +165,19 @@ def _memory() -> list[Panel]:
             "VRAM by owner against the limit",
             "Who fills the card. Weights and work: the model and its batch, so fewer or smaller "
             "requests help. Cache: torch gives it back when it has to. Others: other programs "
-            "and about 0.3 GiB of CUDA itself; if it grows, somebody else moved in.",
+            "and about 0.3 GiB of CUDA itself; if it grows, somebody else moved in. Peak: how near "
+            "the largest request came.",
             "bytes",
             Target(expr=allocated, legend="weights and work"),
             Target(expr=f"{reserved} - {allocated}", legend="cache"),
             Target(expr=f"clamp_min({used} - ({reserved} or {used} * 0), 0)", legend="others"),
+            Target(
+                expr=q.total("sd_engine_gpu_memory_bytes", 'kind="peak"'), legend="torch's peak"
+            ),
             Target(expr=q.total("sd_gpu_memory_total_bytes"), legend="limit"),
             overrides=[
                 *colored({"weights and work": BLUE, "cache": "light-blue", "others": ORANGE}),
+                limit("torch's peak", "yellow"),
                 limit("limit"),
             ],
             stacked=True,
@@ -190,21 +196,9 @@ def _memory() -> list[Panel]:
             overrides=colored({"/: fail$/": RED}),
             stacked=True,
             bars=True,
-            width=6,
-        ),
-        lines(
-            "Peak of torch against the limit",
-            "How near the largest request came. If the peak touches the line, the next larger "
-            "one runs out of memory.",
-            "bytes",
-            Target(
-                expr=q.most("sd_engine_gpu_memory_bytes", 'kind="peak"', by="instance"),
-                legend="peak {{instance}}",
-            ),
-            Target(expr=q.most("sd_gpu_memory_total_bytes"), legend="limit"),
-            overrides=[limit("limit")],
-            width=6,
-            no_value=NO_READING,
+            legend="right",
+            top=1,
+            width=12,
         ),
     ]
 

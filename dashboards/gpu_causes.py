@@ -128,6 +128,7 @@ def faults() -> list[Panel]:
                 expr=f"{counts}\nor ({none} unless on (gpu) {counts})", legend="{{xid}} {{gpu}}"
             ),
             overrides=colored({"/^none/": GREEN}),
+            top=1,
             height=10,
             no_value=NO_READING,
         ),
@@ -141,6 +142,7 @@ def faults() -> list[Panel]:
                 legend="{{kind}} {{gpu}}",
             ),
             bars=True,
+            top=1,
             height=10,
             no_value=NO_READING,
         ),
@@ -154,6 +156,7 @@ def faults() -> list[Panel]:
             ),
             stacked=True,
             bars=True,
+            top=1,
         ),
         states(
             "GPU lost",

@@ -2,7 +2,7 @@
 
 from typing import Any, Final
 
-from dashboards.panel import DARK_RED, GREY, Json, Panel, Target, Word, Words
+from dashboards.panel import BLUE, DARK_RED, GREY, Json, Panel, Target, Word, Words
 
 NO_DATA: Final = -4
 """What a tile shows where its query finds nothing: other than a reading, not only empty."""
@@ -51,11 +51,14 @@ def lines(
     stacked: bool = False,
     bars: bool = False,
     marked: bool = False,
+    legend: str = "bottom",
+    top: float | None = None,
     **more: Any,
 ) -> Panel:
     """Show series over time: lines, areas on top of each other, or bars.
 
-    ``marked`` draws the thresholds into the picture.
+    ``marked`` draws the thresholds into the picture; ``legend`` is where the names stand;
+    the axis reaches to ``top`` at least, so that little does not look like much.
     """
     settings: Json = {"color_mode": "palette-classic", "minimum": 0} | more
     return Panel(
@@ -66,6 +69,7 @@ def lines(
         targets=targets,
         custom={
             "axisPlacement": "auto",
+            **({} if top is None else {"axisSoftMax": top}),
             "drawStyle": "bars" if bars else "line",
             "fillOpacity": 60 if stacked or bars else 8,
             "lineInterpolation": "linear",
@@ -79,7 +83,7 @@ def lines(
             "legend": {
                 "calcs": [],
                 "displayMode": "list",
-                "placement": "bottom",
+                "placement": legend,
                 "showLegend": True,
             },
             "tooltip": {"mode": "multi", "sort": "desc"},
@@ -123,7 +127,7 @@ def heatmap(title: str, description: str, unit: str, target: Target, **more: Any
 
 def bars(title: str, description: str, unit: str, *targets: Target, **more: Any) -> Panel:
     """Show one bar for each series, over the whole time that is looked at."""
-    settings: Json = {"color_mode": "continuous-BlPu", "minimum": 0} | more
+    settings: Json = {"color_mode": f"fixed:{BLUE}", "minimum": 0} | more
     return Panel(
         kind="bargauge",
         title=title,
@@ -138,6 +142,7 @@ def bars(title: str, description: str, unit: str, *targets: Target, **more: Any)
             "reduceOptions": _reduce(),
             "showUnfilled": True,
             "sizing": "auto",
+            "text": {"titleSize": 13, "valueSize": 14},
             "valueMode": "text",
         },
         **settings,

@@ -136,11 +136,12 @@ def annotations() -> list[Json]:
     """List what is drawn across all panels: alerts, and what the engine went through."""
     return [
         _annotation(
-            "Alerts",
-            f'ALERTS{{{OURS}, alertstate="firing"}}',
+            "Pages",
+            # Pages only: each is drawn over all graphs for as long as it fires.
+            f'ALERTS{{{OURS}, alertstate="firing", severity="page"}}',
             RED,
             title="{{alertname}}",
-            text="{{severity}} {{instance}}",
+            text="{{instance}}",
         ),
         _annotation(
             "Engine restarts",

@@ -69,6 +69,7 @@ class Panel:
     thresholds: Sequence[tuple[float | None, str]] = ((None, GREEN),)
     """From which value on which colour; the first, None, holds below the others."""
     color_mode: str = "thresholds"
+    """How a series gets its colour; or ``fixed:`` and one colour for all."""
     words: Words = field(default_factory=dict)
     overrides: Sequence[Json] = ()
     minimum: float | None = None
@@ -82,7 +83,7 @@ class Panel:
     def json(self, identity: int, x: int, y: int) -> Json:
         """Write the panel at a place of the grid, which is 24 wide."""
         defaults: Json = {
-            "color": {"mode": self.color_mode},
+            "color": _color(self.color_mode),
             "custom": self.custom,
             "mappings": mappings(self.words),
             "thresholds": {
@@ -111,7 +112,8 @@ class Panel:
             "type": self.kind,
         }
         if self.interval:
-            panel["interval"] = self.interval
+            # So many points that no time range, however long, makes the step longer.
+            panel |= {"interval": self.interval, "maxDataPoints": 10_000}
         return panel
 
     def _description(self) -> str:
@@ -121,6 +123,11 @@ class Panel:
         if not names:
             return self.description
         return f"{self.description}\n\nFrom: {', '.join(f'`{name}`' for name in names)}"
+
+
+def _color(mode: str) -> Json:
+    kind, _, fixed = mode.partition(":")
+    return {"mode": kind, "fixedColor": fixed} if fixed else {"mode": kind}
 
 
 def mappings(words: Words) -> list[Json]:

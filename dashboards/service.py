@@ -49,6 +49,17 @@ def _firing(severity: str) -> str:
     )
 
 
+def _alerts() -> str:
+    """List alerts, pages first."""
+    ranks = {"page": 3, "ticket": 2, "info|none": 1}
+    ranked = (
+        "max by (severity, alertname, alertstate, instance) "
+        f'(ALERTS{{alertname=~"SD.+", severity=~"{severity}"}}) * {rank}'
+        for severity, rank in ranks.items()
+    )
+    return f"sort_desc({' or '.join(ranked)})"
+
+
 def _tiles() -> list[Panel]:
     ready = f"min({q.metric('sd_ready')} or ({q.metric('up')} - 1)) or vector(-2)"
     return [
@@ -126,13 +137,13 @@ def _tiles() -> list[Panel]:
             decimals=0,
         ),
         tile(
-            "Error budget left, 30 days",
-            "What may still go wrong this month. Below 25 %: no risky changes; below 0: "
+            "Error budget left",
+            "What may still go wrong within 30 days. Below 25 %: no risky changes; below 0: "
             "reliability before anything else.",
             "percentunit",
             Target(
                 expr=q.budget_left("availability"),
-                legend="availability",
+                legend="success",
             ),
             Target(
                 expr=q.budget_left("latency"),
@@ -142,9 +153,9 @@ def _tiles() -> list[Panel]:
             decimals=0,
         ),
         tile(
-            "GPU time wasted, last 5 min",
-            "Share of the GPU's time that became no picture: cancelled, failed, timed out, lost, "
-            "done twice, or padding. Above 10 %, see below what became of it.",
+            "GPU time wasted",
+            "Share of the GPU's time in the last 5 min that became no picture: cancelled, failed, "
+            "timed out, lost, done twice, or padding. Above 10 %, see below what became of it.",
             "percentunit",
             Target(
                 expr=f"""{q.rate("sd_gpu_seconds_total", 'use!="useful"')}"""
@@ -194,11 +205,10 @@ def _symptoms() -> list[Panel]:
                 "alertstate": "State",
                 "instance": "Instance",
             },
-            Target(
-                expr="sort(max by (severity, alertname, alertstate, instance) "
-                '(ALERTS{alertname=~"SD.+"}))'
-            ),
+            Target(expr=_alerts()),
             overrides=[
+                override("State", custom_width=75),
+                override("Alert", custom_width=190),
                 override(
                     "Severity",
                     mappings=[
@@ -213,7 +223,8 @@ def _symptoms() -> list[Panel]:
                         }
                     ],
                     custom_cellOptions={"type": "color-background", "mode": "basic"},
-                )
+                    custom_width=75,
+                ),
             ],
         ),
         lines(

@@ -35,11 +35,12 @@ def objectives() -> list[Panel]:
             overrides=colored({"5m": GREY, "1h": BLUE, "6h": "purple", "3d": GREEN}),
             thresholds=((None, GREEN), (1, "yellow"), (6, ORANGE), (14.4, RED)),
             marked=True,
+            top=16,
         )
 
     return [
         lines(
-            "Error budget left",
+            "Error budget over time",
             "How fast the month's budget goes, and when it went: a step is an outage, a slope a "
             "constant loss.",
             "percentunit",
@@ -105,6 +106,7 @@ def saturation() -> list[Panel]:
                 expr=q.total("sd_http_requests_in_flight", by="instance"), legend="{{instance}}"
             ),
             width=6,
+            top=4,
         ),
     ]
 
@@ -162,6 +164,7 @@ def causes() -> list[Panel]:
             ),
             stacked=True,
             bars=True,
+            top=1,
         ),
         states(
             "Engine",
@@ -193,6 +196,7 @@ def causes() -> list[Panel]:
             ),
             stacked=True,
             bars=True,
+            top=1,
         ),
         lines(
             "p95 time to answer, by route",
@@ -208,7 +212,7 @@ def causes() -> list[Panel]:
         text(
             "From a dot to the log",
             "Where the link in an exemplar leads: the request id that it carries.",
-            "Request id: **${request_id}**. Every log line of that request has it in the field "
+            "Request id: ${request_id}\n\nEvery log line of that request has it in the field "
             "`request_id`, and the answer had it in the header `X-Request-ID`. Search the "
             "service's log for it, for example with `docker compose logs` and `grep -F`.",
             width=24,

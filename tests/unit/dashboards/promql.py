@@ -96,7 +96,7 @@ def labels(expr: Any, known: Mapping[str, Known]) -> set[str]:
     found: set[str] = set()
     match expr:
         case promql.VectorSelector():
-            found = set(known[expr.name].labels)
+            found = set(known[expr.name or ""].labels)
         case promql.MatrixSelector():
             found = labels(expr.vector_selector, known)
         case promql.ParenExpr() | promql.UnaryExpr() | promql.SubqueryExpr():

@@ -86,10 +86,10 @@ def test_page_settings(dashboard) -> None:
     assert dashboard["schemaVersion"] == 39
 
 
-def test_annotations_show_alerts_restarts_and_loads(dashboard) -> None:
+def test_annotations_show_pages_restarts_and_loads(dashboard) -> None:
     """What happened is drawn over what followed from it."""
     assert [annotation["name"] for annotation in dashboard["annotations"]["list"]] == [
-        "Alerts",
+        "Pages",
         "Engine restarts",
         "Model loads",
         "Service starts",

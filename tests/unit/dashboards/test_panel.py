@@ -1,7 +1,7 @@
 """A panel's JSON."""
 
 from dashboards.kinds import table, tile
-from dashboards.panel import GREEN, RED, Target, Word, limit, mappings, override
+from dashboards.panel import GREEN, RED, Target, Word, Words, limit, mappings, override
 
 
 def test_a_tile_asks_for_this_instant_and_for_what_stands_in_for_nothing() -> None:
@@ -36,7 +36,10 @@ def test_queries_are_lettered() -> None:
 
 def test_numbers_and_nan_become_words() -> None:
     """A number is a value mapping, NaN a special one."""
-    words = {-1: Word(text="No sensor", color=GREEN), "nan": Word(text="No traffic", color=RED)}
+    words: Words = {
+        -1: Word(text="No sensor", color=GREEN),
+        "nan": Word(text="No traffic", color=RED),
+    }
     assert mappings(words) == [
         {
             "type": "value",
