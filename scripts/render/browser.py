@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,8 @@ from typing import IO, Any, Final
 
 CHROMIUMS: Final = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 LIMIT_SECONDS: Final = 120.0
+"""For one page; all of them may take five times as long."""
+
 OWN_DESCRIPTORS: Final = 10
 """From here on, so that none of ours is 3 or 4, on which Chromium listens and answers."""
 
@@ -155,7 +158,7 @@ class Browser:
         parts = []
         while (byte := self.answers.read(1)) != b"\0":
             if not byte:
-                raise CannotRender("Chromium ended by itself")
+                raise BrokenPipeError  # What it said is in the log, and told in one place.
             parts.append(byte)
         message: dict[str, Any] = json.loads(b"".join(parts))
         return message
@@ -166,7 +169,7 @@ def browser() -> Iterator[Browser]:
     """Start Chromium without a window, and end it.
 
     Raises:
-        CannotRender: there is none.
+        CannotRender: there is none, or it ended by itself.
 
     """
     program = chromium()
@@ -201,10 +204,17 @@ def browser() -> Iterator[Browser]:
             )
         os.close(theirs_in)
         os.close(theirs_out)
+        # A browser that hangs would leave us reading for ever; once it is killed we read the end.
+        limit = threading.Timer(5 * LIMIT_SECONDS, os.killpg, (pid, signal.SIGKILL))
+        limit.start()
         try:
             with os.fdopen(ours_out, "wb") as commands, os.fdopen(ours_in, "rb") as answers:
                 yield Browser(commands=commands, answers=answers)
+        except BrokenPipeError as error:
+            said = Path(profile, "log").read_text(encoding="utf-8", errors="replace").strip()
+            raise CannotRender(f"Chromium ended by itself: {said[-500:]}") from error
         finally:
+            limit.cancel()
             os.killpg(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
 

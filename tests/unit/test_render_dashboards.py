@@ -12,7 +12,7 @@ from PIL import Image
 
 from scripts import render_dashboards
 from scripts.render import bundle
-from scripts.render.browser import CannotRender, require
+from scripts.render.browser import CannotRender, browser, require
 from scripts.render.prometheus import Prometheus, seconds
 from scripts.render.questions import Span, ask, variables_of
 
@@ -304,6 +304,19 @@ def test_page_keeps_data_in_its_place(tmp_path):
     html = bundle.page({"title": "</script><script>alert()</script>"}, program)
     assert html.count("</script>") == 2
     assert "alert()" in html
+
+
+def test_browser_that_cannot_start_is_quoted(monkeypatch, tmp_path):
+    """What Chromium said before it ended by itself is in the error."""
+    program = tmp_path / "chromium"
+    program.write_text("#!/bin/sh\necho no usable sandbox >&2\nexit 1\n", encoding="utf-8")
+    program.chmod(0o700)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with (
+        pytest.raises(CannotRender, match="Chromium ended by itself: no usable sandbox"),
+        browser() as chromium,
+    ):
+        chromium.picture("", 900)
 
 
 def test_every_kind_of_panel_is_drawn(prometheus, tmp_path, capsys):
