@@ -1,10 +1,10 @@
 """The dashboard of generation: how fast pictures are made, and of what kind."""
 
-from collections.abc import Sequence
 from typing import Final
 
 from dashboards import queries as q
-from dashboards.kinds import bars, heatmap, lines, tile
+from dashboards.demand import demand
+from dashboards.kinds import heatmap, lines, tile
 from dashboards.layout import Dashboard, Row
 from dashboards.panel import (
     BLUE,
@@ -18,46 +18,11 @@ from dashboards.panel import (
     colored,
     limit,
 )
-from service.telemetry.metrics import PIXELS, STAGES
+from service.telemetry.metrics import STAGES
 
 STEP: Final = "sd_step_duration_seconds"
 SIZE_COLORS: Final = {"small": GREEN, "medium": BLUE, "large": ORANGE, "huge": RED}
 STAGE_COLORS: Final = dict(zip(STAGES, ("purple", BLUE, ORANGE, GREY, GREEN), strict=True))
-STEP_BINS: Final = (4, 10, 15, 20, 25, 30, 40, 50)
-IMAGE_BINS: Final = (1, 2, 4, 8, 16)
-"""Some of the bounds that the buckets have."""
-
-SHAPES: Final = {
-    196608: "512 x 384",
-    393216: "768 x 512",
-}
-"""Names of the areas that are no squares."""
-
-
-def _bins(name: str, bounds: Sequence[float], names: Sequence[str]) -> list[Target]:
-    """Ask for each bucket by itself: the bars then do not depend on who draws them."""
-    uppers: list[float | None] = [*bounds, None]
-    return [
-        Target(expr=q.between(name, above, most), legend=legend)
-        for above, most, legend in zip([None, *bounds], uppers, names, strict=True)
-    ]
-
-
-def _counts(bounds: Sequence[int]) -> list[str]:
-    """Name the whole numbers between ``bounds``: 1, 2, 3-4, more."""
-    firsts = [1, *(bound + 1 for bound in bounds)]
-    return [
-        *(
-            str(last) if first == last else f"{first}-{last}"
-            for first, last in zip(firsts, bounds, strict=False)
-        ),
-        f"more than {bounds[-1]}",
-    ]
-
-
-def _shape(pixels: float) -> str:
-    side = round(pixels**0.5)
-    return f"{side} x {side}" if side * side == pixels else SHAPES[int(pixels)]
 
 
 def _tiles() -> list[Panel]:
@@ -258,48 +223,6 @@ def _batches() -> list[Panel]:
     ]
 
 
-def _demand() -> list[Panel]:
-    return [
-        bars(
-            "Sizes asked for",
-            "Jobs by pixels of a picture: this many or fewer. A move to larger ones explains a "
-            "slower service without any fault.",
-            "short",
-            *_bins("sd_job_pixels", PIXELS, [*map(_shape, PIXELS), "larger"]),
-            decimals=0,
-            width=7,
-            height=10,
-        ),
-        bars(
-            "Steps asked for",
-            "Jobs by steps. Time grows in proportion: halving the steps doubles the capacity.",
-            "short",
-            *_bins("sd_job_steps", STEP_BINS, _counts(STEP_BINS)),
-            decimals=0,
-            width=7,
-            height=10,
-        ),
-        bars(
-            "Pictures in a job",
-            "Jobs by pictures. Many in a job fill the batch, and make the others wait.",
-            "short",
-            *_bins("sd_job_images", IMAGE_BINS, _counts(IMAGE_BINS)),
-            decimals=0,
-            width=5,
-            height=10,
-        ),
-        bars(
-            "Samplers asked for",
-            "Which samplers are worth tuning.",
-            "short",
-            Target(expr=q.grown("sd_jobs_accepted_total", by="sampler"), legend="{{sampler}}"),
-            decimals=0,
-            width=5,
-            height=10,
-        ),
-    ]
-
-
 def dashboard() -> Dashboard:
     """Describe the dashboard of generation."""
     return Dashboard(
@@ -311,6 +234,6 @@ def dashboard() -> Dashboard:
             Row(title="Speed: how long a picture takes, and where", panels=_speed()),
             Row(title="Throughput: how much comes out", panels=_throughput()),
             Row(title="Batching: how full the GPU is", panels=_batches()),
-            Row(title="Demand: what is asked for", panels=_demand()),
+            Row(title="Demand: what is asked for", panels=demand()),
         ],
     )

@@ -38,6 +38,15 @@ def _sensor(title: str, description: str, unit: str, reading: str, **more: Any) 
     )
 
 
+def _out_of_memory() -> str:
+    """Count what happened, by itself: the names of all that can happen would hide it."""
+    by_rung = q.grown("sd_oom_total", by="stage, rung", over="$__rate_interval")
+    none = f"{q.grown('sd_oom_total', over='$__rate_interval')} * 0"
+    for label, value in (("stage", "never"), ("rung", "in this time")):
+        none = f'label_replace({none}, "{label}", "{value}", "", "")'
+    return f"({by_rung} > 0)\nor {none}"
+
+
 def _age(name: str) -> str:
     """Seconds since a time stamp; 0 there stands for never."""
     return f"(time() - ({q.most(name)} > 0)) or ({q.most(name)} == 0) + {NEVER}"
@@ -189,11 +198,8 @@ def _memory() -> list[Panel]:
             "fail lost a request; the other rungs cost time only. Always the same stage: "
             "text_encode hints at other programs, denoise at the batch, vae_decode at the size.",
             "short",
-            Target(
-                expr=q.grown("sd_oom_total", by="stage, rung", over="$__rate_interval"),
-                legend="{{stage}}: {{rung}}",
-            ),
-            overrides=colored({"/: fail$/": RED}),
+            Target(expr=_out_of_memory(), legend="{{stage}}: {{rung}}"),
+            overrides=colored({"/: fail$/": RED, "/^never/": GREEN}),
             stacked=True,
             bars=True,
             legend="right",

@@ -15,6 +15,7 @@ from dashboards.panel import (
     Words,
     colored,
     limit,
+    override,
 )
 
 NO_READING: Final = "No reading: see 'Which readings there are'"
@@ -229,6 +230,9 @@ def host() -> list[Panel]:
                 "instance": "Instance",
             },
             Target(expr=q.most("sd_model_info", by="model_id, version, device, dtype, instance")),
+            overrides=[
+                override(name, custom_width=80) for name in ("Version", "Device", "Numbers")
+            ],
             width=10,
             height=5,
         ),

@@ -36,6 +36,7 @@ def tile(title: str, description: str, unit: str, *targets: Target, **more: Any)
             "orientation": "horizontal" if len(targets) > 1 else "auto",
             "reduceOptions": _reduce(),
             "showPercentChange": False,
+            **({"text": {"titleSize": 15, "valueSize": 24}} if len(targets) > 1 else {}),
             "textMode": "value_and_name" if len(targets) > 1 else "value",
             "wideLayout": True,
         },
@@ -136,7 +137,12 @@ def bars(title: str, description: str, unit: str, *targets: Target, **more: Any)
         targets=[_instant(target) for target in targets],
         options={
             "displayMode": "basic",
-            "legend": {"showLegend": False},
+            "legend": {
+                "calcs": [],
+                "displayMode": "list",
+                "placement": "bottom",
+                "showLegend": False,
+            },
             "namePlacement": "left",
             "orientation": "horizontal",
             "reduceOptions": _reduce(),

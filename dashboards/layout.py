@@ -178,6 +178,8 @@ def _annotation(name: str, expr: str, color: str, *, title: str, text: str) -> J
         "name": name,
         "step": "15s",
         "tagKeys": "",
+        # Later releases read the query here, and the earlier ones above.
+        "target": {"expr": expr, "interval": "15s", "refId": "Anno"},
         "textFormat": text,
         "titleFormat": title,
         "useValueForTime": False,
