@@ -137,10 +137,11 @@ async def _keep(given: argparse.Namespace, ground: World) -> None:
 
 
 async def _cancellable(given: argparse.Namespace, folder: Path) -> bool:
-    """Let SIGTERM end the drill as Ctrl-C does."""
+    """Let SIGTERM end the drill as Ctrl-C does, also where a shell ignores that for its jobs."""
     task = asyncio.current_task()
     assert task is not None  # noqa: S101 - we are in it
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
     return await drill(given, folder)
 
 

@@ -12,6 +12,9 @@ from scripts.drill.wait import until
 
 LONG_SECONDS: Final = 32.0
 """Longer than the 30 s in which a picture shall be there."""
+BETWEEN_SECONDS: Final = 20.0
+LATE: Final = 2 * BATCH
+"""Clients whose pictures are late: enough to count, few enough to be served in time else."""
 SPACING_SECONDS: Final = 4.0
 """Between two failures of a service that fails now and then."""
 SLOWER: Final = 3.0
@@ -39,7 +42,7 @@ async def queue_full(scene: Scene) -> AsyncIterator[None]:
 async def queue_refuses(scene: Scene) -> AsyncIterator[None]:
     """Send more requests than fit in."""
     scene.service.fail(step_seconds=1.0)
-    async with scene.traffic.clients(BATCH + 2 * PLACES):
+    async with scene.traffic.clients(BATCH + PLACES + 4):
         yield
         scene.service.fail()
 
@@ -76,22 +79,36 @@ async def queue_wait(scene: Scene) -> AsyncIterator[None]:
 @fault("SDLatencyBudgetBurnFast", "Pictures take over 30 s", silences=("SDLatencyBudgetBurnSlow",))
 @asynccontextmanager
 async def pictures_late(scene: Scene) -> AsyncIterator[None]:
-    """Slow every step until pictures are late."""
-    scene.service.fail(step_seconds=LONG_SECONDS / 2)
-    async with scene.traffic.clients(BATCH, steps=2):
-        yield
-        scene.service.fail()
+    """Let the engine pause again and again, for longer than a picture may take."""
+
+    async def again() -> None:
+        while True:
+            await _pause(scene)
+            await asyncio.sleep(BETWEEN_SECONDS)
+
+    async with scene.traffic.clients(LATE, steps=1):
+        task = asyncio.create_task(again())
+        try:
+            yield
+        finally:
+            task.cancel()
+            scene.service.fail()
 
 
 @fault("SDLatencyBudgetBurnSlow", "Some pictures took over 30 s")
 @asynccontextmanager
 async def some_pictures_late(scene: Scene) -> AsyncIterator[None]:
-    """Make pictures late for a while, and none then."""
-    scene.service.fail(step_seconds=LONG_SECONDS / 2)
-    async with scene.traffic.clients(BATCH, steps=2):
-        await asyncio.sleep(LONG_SECONDS)
-        scene.service.fail()
+    """Let the engine pause once; what follows is in time."""
+    async with scene.traffic.clients(LATE, steps=1):
+        await _pause(scene)
         yield
+
+
+async def _pause(scene: Scene) -> None:
+    """Hold all work up; how many pictures a batch takes makes no difference."""
+    scene.service.fail(hang=True)
+    await asyncio.sleep(LONG_SECONDS)
+    scene.service.fail()
 
 
 @fault("SDStepTimeRegressed", "Steps slower than before")

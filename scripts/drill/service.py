@@ -20,7 +20,7 @@ READY_SECONDS: Final = 180.0
 """Loading the demo takes 4 s; on two cores beside a training run ten times as long."""
 
 BATCH: Final = 6
-PLACES: Final = 8
+PLACES: Final = 16
 LIMITS: Final = {
     "MAX_CONCURRENT_REQUESTS": str(BATCH),
     "QUEUE_SIZE": str(PLACES),
