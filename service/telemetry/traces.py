@@ -20,7 +20,7 @@ TRACEPARENT: Final = re.compile(
     r"-(?P<flags>[0-9a-f]{2})(?P<rest>-.*)?"
 )
 TRACESTATE: Final = re.compile(
-    r"(?P<key>[a-z0-9][a-z0-9_*/-]{0,255}|[a-z0-9][a-z0-9_*/-]{0,240}@[a-z][a-z0-9_*/-]{0,13})"
+    r"(?P<key>[a-z][a-z0-9_*/-]{0,255}|[a-z0-9][a-z0-9_*/-]{0,240}@[a-z][a-z0-9_*/-]{0,13})"
     r"=(?P<value>[\x20-\x2b\x2d-\x3c\x3e-\x7e]{0,255}[\x21-\x2b\x2d-\x3c\x3e-\x7e])"
 )
 """One member: https://www.w3.org/TR/trace-context/#tracestate-header-field-values."""
