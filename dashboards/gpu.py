@@ -42,7 +42,7 @@ def _out_of_memory() -> str:
     """Count what happened, by itself: the names of all that can happen would hide it."""
     by_rung = q.grown("sd_oom_total", by="stage, rung", over="$__rate_interval")
     none = f"{q.grown('sd_oom_total', over='$__rate_interval')} * 0"
-    for label, value in (("stage", "never"), ("rung", "in this time")):
+    for label, value in (("stage", "otherwise"), ("rung", "none")):
         none = f'label_replace({none}, "{label}", "{value}", "", "")'
     return f"({by_rung} > 0)\nor {none}"
 
@@ -199,7 +199,7 @@ def _memory() -> list[Panel]:
             "text_encode hints at other programs, denoise at the batch, vae_decode at the size.",
             "short",
             Target(expr=_out_of_memory(), legend="{{stage}}: {{rung}}"),
-            overrides=colored({"/: fail$/": RED, "/^never/": GREEN}),
+            overrides=colored({"/: fail$/": RED, "/^otherwise/": GREEN}),
             stacked=True,
             bars=True,
             legend="right",
