@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from alerts.rule import INSTANCE, Alert, Severity
+from alerts.rule import COUNT, INSTANCE, Alert, Severity
 from alerts.windows import Windows
 
 HOT_CELSIUS: Final = 85
@@ -34,8 +34,8 @@ def _lost(windows: Windows) -> Alert:
         expr="sd_gpu_lost == 1",
         lasting=windows.gpu_lost_for,
         summary=f"{INSTANCE} lost its GPU",
-        description="The driver no longer reaches the GPU {{ $labels.gpu }}, which was there "
-        "before. What runs on it fails; usually only a reset or a reboot brings it back.",
+        description="The driver no longer reaches {{ $labels.gpu }}, which was there before."
+        " What runs on it fails; usually only a reset or a reboot brings it back.",
         dashboard="sd-gpu",
     )
 
@@ -73,9 +73,9 @@ def _xid(windows: Windows) -> Alert:
         """,
         at_once="a fault is an event, and over when it is seen.",
         summary=f"The GPU of {INSTANCE} reported fault XID {{{{ $labels.xid }}}}",
-        description='The driver reported XID {{ $labels.xid }} {{ $value | printf "%.0f" }} times '
-        f"in {window} for {{{{ $labels.gpu }}}}. What it means, and whether the GPU must be reset "
-        "or replaced, is in the runbook.",
+        description="The driver reported XID {{ $labels.xid }} for {{ $labels.gpu }}. What it "
+        "means, and whether the GPU must be reset or replaced, is in the runbook. "
+        f"Times in the last {window}: {COUNT}.",
         dashboard="sd-gpu",
     )
 
@@ -92,8 +92,8 @@ def _ecc(windows: Windows) -> Alert:
         """,
         at_once="an error that could not be corrected has already spoilt something.",
         summary=f"The GPU memory of {INSTANCE} lost data",
-        description='{{ $labels.gpu }} had {{ $value | printf "%.0f" }} memory errors in '
-        f"{window} that could not be corrected. Pictures of that time may be wrong.",
+        description="{{ $labels.gpu }} had memory errors that could not be corrected. Pictures of "
+        f"that time may be wrong. Errors in the last {window}: {COUNT}.",
         dashboard="sd-gpu",
     )
 

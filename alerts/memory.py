@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from alerts.rule import INSTANCE, Alert, Severity
+from alerts.rule import COUNT, INSTANCE, Alert, Severity
 from alerts.windows import Windows
 
 FAILED: Final = 'rung="fail"'
@@ -49,9 +49,9 @@ def _first(windows: Windows) -> Alert:
         expr=happened(FAILED, "job, instance, stage", windows),
         at_once="the first request that fails for want of memory is already one too many.",
         summary=f"{INSTANCE} ran out of memory in {{{{ $labels.stage }}}} and failed a request",
-        description='Memory ran out {{ $value | printf "%.0f" }} times in the stage '
-        "{{ $labels.stage }}, and neither a free cache nor smaller pieces helped: those requests "
-        "were answered with 503.",
+        description="Memory ran out in the stage {{ $labels.stage }}, and neither a free cache nor "
+        "smaller pieces helped, so the request was answered with 503. "
+        f"Requests in the last {windows.memory}: {COUNT}.",
         dashboard="sd-gpu",
     )
 
@@ -67,8 +67,8 @@ def _repeated(windows: Windows) -> Alert:
         """,
         at_once="the count already spans the whole window.",
         summary=f"{INSTANCE} keeps running out of memory",
-        description='{{ $value | printf "%.0f" }} requests failed for want of memory in '
-        f"{window}. It will not get better by itself: the model, the sizes asked for and the "
+        description=f"{COUNT} requests failed for want of memory in {window}. It will not "
+        "get better by itself: the model, the sizes asked for and the "
         "batch together are too large for this device, or something else uses its memory.",
         dashboard="sd-gpu",
     )
@@ -84,9 +84,9 @@ def _recovered(windows: Windows) -> Alert:
         expr=f"(\n{happens}\n)\nunless on (job, instance, stage) {fails} > 0",
         at_once="it reports an event that is already over.",
         summary=f"{INSTANCE} ran out of memory in {{{{ $labels.stage }}}} and helped itself",
-        description='Memory ran out {{ $value | printf "%.0f" }} times in the stage '
-        "{{ $labels.stage }}; {{ $labels.rung }} made room and no request failed, but work was "
-        "done twice and the next shortage may not end so well.",
+        description="Memory ran out in the stage {{ $labels.stage }}; {{ $labels.rung }} made room "
+        "and no request failed, but work was done twice and the next shortage may not end so "
+        f"well. Times in the last {windows.memory}: {COUNT}.",
         dashboard="sd-gpu",
     )
 

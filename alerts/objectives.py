@@ -195,7 +195,7 @@ def _alerts(objective: Objective) -> Iterator[Alert]:
             at_once="the short window of each pair ends it soon after the errors end.",
             summary=f"{INSTANCE} spends its {objective.name} budget "
             '{{ $value | printf "%.1f" }} times too fast',
-            description=f"Too many {objective.meaning}: the error budget of 30 days "
+            description=f"There are too many {objective.meaning}: the error budget of 30 days "
             f"({objective.budget:.0%} of all) is being spent at "
             '{{ $value | printf "%.1f" }} times the rate it can bear. ' + urgency,
             dashboard="sd-service",

@@ -10,6 +10,8 @@ from typing import Final
 from alerts.windows import Span
 
 INSTANCE: Final = "{{ $labels.instance }}"
+COUNT: Final = '{{ $value | printf "%.0f" }}'
+"""What was counted; increase() extrapolates, so it is seldom whole."""
 
 
 class Severity(StrEnum):
@@ -57,7 +59,7 @@ class Alert:
 class Links:
     """Where annotations lead."""
 
-    runbooks: str = "{{ externalURL }}/user/runbooks"
+    runbooks: str = "{{ $externalURL }}/user/runbooks"
     """Folder of the runbooks: Prometheus itself serves it (``--web.user-assets=alerts``)."""
     grafana: str = "http://127.0.0.1:3000"
 

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from alerts.rule import INSTANCE, Alert, Severity
+from alerts.rule import COUNT, INSTANCE, Alert, Severity
 from alerts.windows import Windows
 
 JOB: Final = 'job="sd-api"'
@@ -99,8 +99,8 @@ def _engine_restarting(windows: Windows) -> tuple[Alert, Alert]:
             expr=f"sum by (job, instance) ({again}) > {RESTARTS_TO_PAGE}",
             at_once="the count already spans the whole window.",
             summary=f"The engine of {INSTANCE} keeps crashing",
-            description='The engine was started again {{ $value | printf "%.0f" }} times in '
-            f"{windows.restarts}. Each time, what it worked on is lost and done again, until a "
+            description=f"The engine was started again {COUNT} times in {windows.restarts}. "
+            "Each time, what it worked on is lost and done again, until a "
             "request has used up its attempts and fails.",
             dashboard="sd-service",
         ),
@@ -111,8 +111,8 @@ def _engine_restarting(windows: Windows) -> tuple[Alert, Alert]:
             at_once="one restart is an event, and over when it is seen.",
             summary=f"The engine of {INSTANCE} was started again ({{{{ $labels.reason }}}})",
             description="The engine ended without being asked ({{ $labels.reason }}) and was "
-            'started again, {{ $value | printf "%.0f" }} times in '
-            f"{windows.restarts}. Requests that it worked on were run again.",
+            "started again; requests that it worked on were run again. "
+            f"Times in the last {windows.restarts}: {COUNT}.",
             dashboard="sd-service",
         ),
     )
