@@ -17,14 +17,12 @@ LATE: Final = 2 * BATCH
 """Clients whose pictures are late: enough to count, few enough to be served in time else."""
 SPACING_SECONDS: Final = 4.0
 """Between two failures of a service that fails now and then."""
-SLOWER: Final = 3.0
+SLOWER: Final = 2.0
 """Times as long as usual: far beyond the 1.3 from which on it is reported."""
 
-STEADY: Final = 1.25
+STEADY: Final = 1.2
 COMPARABLE_SECONDS: Final = 550.0
-STEP: Final = "sd_step_duration_seconds"
-TIMES: Final = ("now", "day_ago")
-SMALL: Final = '{size_class="small"}'
+COMPARED: Final = ("sd_step_duration_seconds", "sd_batch_size")
 
 
 @fault("SDQueueDepthHigh", "Queue nearly full")
@@ -116,15 +114,18 @@ async def _pause(scene: Scene) -> None:
 async def slow_steps(scene: Scene) -> AsyncIterator[None]:
     """Slow every step, after a time of normal ones to compare with."""
 
-    async def comparable() -> bool:
-        counts = [
-            await scene.stack.value(f"{LEVEL}:sd_steps:count_{time}{SMALL}") for time in TIMES
+    async def figures(name: str) -> list[float]:
+        found = [
+            await scene.stack.value(f'{LEVEL}:{name}_{when}{{size_class="small"}}')
+            for when in ("now", "day_ago")
         ]
-        means = [await scene.stack.value(f"{LEVEL}:{STEP}:mean_{time}{SMALL}") for time in TIMES]
-        if not all(count is not None and count >= FEWEST_STEPS for count in counts):
+        return [each or 0.0 for each in found]
+
+    async def comparable() -> bool:
+        if min(await figures("sd_steps:count")) < FEWEST_STEPS:
             return False
-        now, before = means
-        return bool(now and before and 1 / STEADY < now / before < STEADY)
+        pairs = [await figures(f"{name}:mean") for name in COMPARED]
+        return all(1 / STEADY < now / before < STEADY for now, before in pairs)
 
     async with scene.traffic.clients(1, steps=50):
         await until(comparable, COMPARABLE_SECONDS, "normal steps to compare with")

@@ -16,6 +16,7 @@ SMALL: Final = {"width": 128, "height": 128, "steps": 4, "guidance_scale": 3.0}
 
 PROMPTS: Final = ("a cabin in the woods", "a lighthouse at dusk", "a robot in a garden")
 SAMPLERS: Final = ("dpmpp_2m", "euler", "euler_a", "ddim", "heun")
+FEW: Final = 4
 PAUSE_SECONDS: Final = 0.3
 """Between two requests of one client; longer than an answer of a service that refuses."""
 
@@ -64,6 +65,12 @@ class Traffic:
         for each in varied:
             await self.picture(session, **each | fields)
             await asyncio.sleep(PAUSE_SECONDS)
+
+    async def few(self) -> None:
+        """Ask for some of the smallest pictures, to see how fast this machine is."""
+        async with _session() as session:
+            for _ in range(FEW):
+                await self.picture(session)
 
     async def tour(self) -> None:
         """Show the service one of each kind of request, good and bad."""

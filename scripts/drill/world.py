@@ -63,7 +63,7 @@ async def world(
         service = await parts.enter_async_context(service_in(folder, environment))
         await service.start()
         traffic = Traffic(service.url)
-        await traffic.tour()
+        await traffic.few()
         step = await _step_seconds(service)
         windows = normal or suited(step)
         rules = render(windows, Links())
@@ -84,7 +84,7 @@ async def world(
         if driver is not None:
             await parts.enter_async_context(_pulse(driver, traffic))
         await _awake(stack)
-        await traffic.tour()  # Again: counters are seen to move only while they are scraped.
+        await traffic.tour()
         yield World(
             scene=scene, stack=stack, watch=watch, windows=windows, rules=rules, begun=begun
         )
@@ -93,9 +93,9 @@ async def world(
 def suited(step: float) -> Windows:
     """Return short windows in which this machine does enough steps to compare.
 
-    Two jobs run beside each other then, and a slowed step takes ``SLOWER`` times as long.
+    A slowed step takes ``SLOWER`` times as long; a third more allows for all else.
     """
-    needed = Span(max(SHORT.step_now.seconds, math.ceil(1.5 * FEWEST_STEPS * 2 * SLOWER * step)))
+    needed = Span(max(SHORT.step_now.seconds, math.ceil(4 / 3 * FEWEST_STEPS * SLOWER * step)))
     return replace(SHORT, step_now=needed, step_before=needed, step_offset=needed)
 
 
