@@ -35,6 +35,10 @@ test-versions: constraints.txt pyproject.toml  ## Run what needs no torch on eve
 drill: $(VENV)/.installed-test  ## Inject faults and watch every alert fire, arrive and resolve.
 	$(BIN)/python -m scripts.monitoring_drill
 
+# Grafana's component libraries, which draw the dashboards (once, 650 MB).
+.render/installed: scripts/render/package-lock.json $(VENV)/.installed-test
+	$(BIN)/python -m scripts.render.bundle
+
 check: lint types generated  ## Check style, types and generated files.
 
 lint: $(VENV)/.installed-test
@@ -80,4 +84,4 @@ $(VENV)/.installed-test: $(STAMP)
 	@touch $@
 
 clean:  ## Remove what was installed and built.
-	rm -rf $(VENV) .venvs build *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) .venvs .render build *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -98,3 +98,7 @@ def _stamp(name: str) -> str:
 
 def _keep(name: str, digest: str) -> None:
     (WORK / name).write_text(digest, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    bundle()
