@@ -17,6 +17,7 @@ from dashboards.panel import (
     Word,
     colored,
     limit,
+    override,
 )
 from service.telemetry.metrics import STAGES
 
@@ -163,7 +164,10 @@ def _speed() -> list[Panel]:
                 legend="{{size_class}} p95",
                 exemplar=True,
             ),
-            overrides=colored({f"/^{name} /": color for name, color in SIZE_COLORS.items()}),
+            overrides=[
+                *colored({f"/^{name} /": color for name, color in SIZE_COLORS.items()}),
+                override("/ p95$/", custom_lineStyle={"dash": [8, 6], "fill": "dash"}),
+            ],
             width=12,
         ),
     ]

@@ -199,7 +199,7 @@ def _memory() -> list[Panel]:
             "text_encode hints at other programs, denoise at the batch, vae_decode at the size.",
             "short",
             Target(expr=_out_of_memory(), legend="{{stage}}: {{rung}}"),
-            overrides=colored({"/: fail$/": RED, "/^otherwise/": GREEN}),
+            overrides=colored({"/: /": ORANGE, "/: fail$/": RED, "/^otherwise/": GREEN}),
             stacked=True,
             bars=True,
             legend="right",

@@ -44,6 +44,10 @@ def tile(title: str, description: str, unit: str, *targets: Target, **more: Any)
     )
 
 
+BAR: Final = "1m"
+"""What one bar stands for."""
+
+
 def lines(
     title: str,
     description: str,
@@ -62,6 +66,9 @@ def lines(
     the axis reaches to ``top`` at least, so that little does not look like much.
     """
     settings: Json = {"color_mode": "palette-classic", "minimum": 0} | more
+    if bars:
+        # The windows of neighbouring bars meet: a shorter step would show one event several times.
+        settings.setdefault("interval", BAR)
     return Panel(
         kind="timeseries",
         title=title,
