@@ -129,9 +129,9 @@ async def slow_steps(scene: Scene) -> AsyncIterator[None]:
 
     async with scene.traffic.clients(1, steps=50):
         await until(comparable, COMPARABLE_SECONDS, "normal steps to compare with")
-        slower = (SLOWER - 1) * scene.step_seconds
+        now, _ = await figures(f"{COMPARED[0]}:mean")
         scene.clock.restart()
-        scene.service.fail(step_seconds=slower)
+        scene.service.fail(step_seconds=(SLOWER - 1) * now)
         try:
             yield
         finally:

@@ -38,7 +38,7 @@ class Scene:
     stack: "Stack"
     traffic: Traffic
     step_seconds: float
-    """One denoising step of the smallest picture alone, on this machine now."""
+    """One denoising step of two small pictures, on this machine now."""
     driver: "Driver | None"
     """The stand-in for the GPU's driver, or None where no compiler is."""
     disk: Path | None

@@ -67,10 +67,14 @@ class Traffic:
             await asyncio.sleep(PAUSE_SECONDS)
 
     async def few(self) -> None:
-        """Ask for some of the smallest pictures, to see how fast this machine is."""
-        async with _session() as session:
+        """Ask for some of the smallest pictures, two at a time, to see how fast this machine is."""
+
+        async def some(session: aiohttp.ClientSession) -> None:
             for _ in range(FEW):
                 await self.picture(session)
+
+        async with _session() as session:
+            await asyncio.gather(some(session), some(session))
 
     async def tour(self) -> None:
         """Show the service one of each kind of request, good and bad."""
