@@ -5,10 +5,17 @@ import asyncio
 import structlog
 
 from service.config import Config
-from service.diffusion.generation import GenerationRequest, JobCancelled, JobFailed, JobFinished
+from service.diffusion.generation import (
+    GenerationRequest,
+    JobCancelled,
+    JobFailed,
+    JobFinished,
+    Stepped,
+)
 from service.engine import worker
 from service.engine.base import Engine, EngineState, Listener
 from service.engine.child import Child, Entry
+from service.engine.heartbeat import Heartbeat, Size
 from service.engine.messages import (
     Cancel,
     EngineExited,
@@ -36,8 +43,9 @@ class ProcessEngine(Engine):
         self._entry = entry
         self._child: Child | None = None
         self._listener: Listener = _ignore
-        self._in_work: set[str] = set()
-        """Jobs handed over whose end the child has not reported."""
+        self._in_work: dict[str, Size] = {}
+        """Sizes of the jobs handed over whose end the child has not reported."""
+        self._heartbeat = Heartbeat(config.engine_stall_seconds)
         self._crashes_in_a_row = 0
         self._stopping = False
         self._stall_seen = False
@@ -74,7 +82,7 @@ class ProcessEngine(Engine):
     def generate(self, job_id: str, request: GenerationRequest) -> None:
         """Let a job join the running batch before the next step."""
         if self._child is not None:
-            self._in_work.add(job_id)
+            self._in_work[job_id] = request.width, request.height
             self._child.send(Generate(job_id=job_id, request=request))
             self._watch()
 
@@ -107,11 +115,14 @@ class ProcessEngine(Engine):
                 return
             case EngineFailed():
                 self.state, self.failure = EngineState.FAILED, event.detail
+            case Stepped():
+                pixels = event.pixels // max(event.batch_size, 1)
+                self._heartbeat.observe(pixels=pixels, seconds=event.seconds)
             case JobFinished():
                 self._crashes_in_a_row = 0
-                self._in_work.discard(event.job_id)
+                self._in_work.pop(event.job_id, None)
             case JobFailed() | JobCancelled():
-                self._in_work.discard(event.job_id)
+                self._in_work.pop(event.job_id, None)
         self._watch()
         self._listener(event)
 
@@ -121,14 +132,13 @@ class ProcessEngine(Engine):
             self._watchdog.cancel()
         self._watchdog = None
         if self._in_work:
-            self._watchdog = asyncio.get_running_loop().call_later(
-                self._config.engine_stall_seconds, self._stalled
-            )
+            seconds = self._heartbeat.limit(self._in_work.values())
+            self._watchdog = asyncio.get_running_loop().call_later(seconds, self._stalled, seconds)
 
-    def _stalled(self) -> None:
+    def _stalled(self, seconds: float) -> None:
         if self._child is not None:
             self._stall_seen = True
-            log.error("engine_stalled", seconds=self._config.engine_stall_seconds, pid=self.pid)
+            log.error("engine_stalled", seconds=seconds, pid=self.pid)
             self._child.kill()
 
     def _ended(self, child: Child) -> None:
