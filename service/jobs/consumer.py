@@ -24,9 +24,12 @@ from service.errors import (
     error_class,
 )
 from service.jobs import record
-from service.jobs.estimate import Estimate
+from service.jobs.estimate import LOAD_SECONDS, Estimate
 from service.jobs.job import Job
-from service.jobs.queue import JobQueue
+from service.jobs.places import Places
+from service.jobs.position import Outlook, Position
+from service.jobs.queue import JobQueue, Limit
+from service.jobs.work import pixels
 from service.telemetry.metrics import Metrics
 
 log = structlog.get_logger(__name__)
@@ -49,6 +52,10 @@ class Consumer:
         self._leaving: dict[str, Job] = {}
         """Jobs that were cancelled in the engine, which has not said yet what they cost."""
         self._estimate = Estimate()
+        self._outlook = Outlook(
+            self._queue, self._estimate, batch_limit=config.max_concurrent_requests
+        )
+        self._places = Places(self._queue)
         self._room = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._deadline: asyncio.TimerHandle | None = None
@@ -115,22 +122,17 @@ class Consumer:
             raise self._refused("draining", ShuttingDown("Send the request to another instance."))
         if self.engine.state is EngineState.FAILED:
             raise self._refused("model_unavailable", ModelUnavailable(self.engine.failure))
-        if self._queue.full():
+        if self._queue.limit(job.key) is not None:
             self._start_waiting()  # The consumer task may not have had its turn yet.
-        if self._queue.full():
-            seconds = self._estimate.retry_after(
-                self._queue.waiting, tuple(self._running.values()), time.monotonic()
-            )
-            raise self._refused(
-                "queue_full",
-                QueueFull(
-                    f"{self._config.queue_size} requests are waiting; retry in {seconds} s.",
-                    retry_after=seconds,
-                ),
-            )
+        if (limit := self._queue.limit(job.key)) is not None:
+            raise self._refused("queue_full", self._no_place(job, limit))
         self._queue.put_nowait(job)
         record.accepted(self._metrics, job, self.depth)
         self._gauges()
+
+    def position(self, job: Job) -> Position | None:
+        """Return where a waiting job stands; None for one that does not wait."""
+        return self._outlook.position(job, self._running.values(), delay=self._loading)
 
     def cancel(self, job: Job, error: ServiceError) -> None:
         """End a job that nobody waits for any more; its GPU time ends with the current step."""
@@ -139,6 +141,7 @@ class Consumer:
         if not self._queue.discard(job) and self._running.pop(job.id, None) is not None:
             self._leaving[job.id] = job
             self.engine.cancel(job.id)
+            self._queue.refund(job)
         job.cancel(error)
         self._ended(job)
 
@@ -229,6 +232,9 @@ class Consumer:
             self._left(event)
             return
         job.succeed(event, self.engine.model.version if self.engine.model else "")
+        self._estimate.observe_rest(
+            pixels=pixels(job.request), seconds=event.times.total - event.times.denoise
+        )
         record.finished(self._metrics, job, event)
         record.used(self._metrics, job, event.times)
         self._ended(job)
@@ -278,6 +284,30 @@ class Consumer:
         """Fail everything that is unfinished, now."""
         for job in [*self._running.values(), *self._queue.waiting]:
             self.cancel(job, ShuttingDown("The service stopped before the picture was finished."))
+
+    @property
+    def _loading(self) -> float:
+        """Seconds until the engine can begin: 0, or the time that loading took before."""
+        if self.engine.state is EngineState.READY:
+            return 0.0
+        return self.engine.model.load_seconds if self.engine.model else LOAD_SECONDS
+
+    def _no_place(self, job: Job, limit: Limit) -> QueueFull:
+        running = self._running.values()
+        left = self._estimate.seconds((*running, *self._queue.waiting))
+        seconds = self._places.retry_after(
+            job.key,
+            self._outlook.starts(running, delay=self._loading),
+            end=self._loading + left,
+            now=time.monotonic(),
+        )
+        reason = (
+            f"{self._config.queue_size} requests are waiting"
+            if limit is Limit.QUEUE
+            else f"{self._queue.held(job.key)} requests of your key are waiting, and the "
+            f"{self._queue.free} free places are kept for other keys"
+        )
+        return QueueFull(f"{reason}; retry in {seconds} s.", retry_after=seconds)
 
     def _refused(self, reason: str, error: ServiceError) -> ServiceError:
         self._metrics.refused.labels(reason).inc()

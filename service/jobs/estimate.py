@@ -1,10 +1,9 @@
 """How long work takes, learned from the steps that were done."""
 
-import math
-from collections import deque
 from collections.abc import Iterable
 
 from service.jobs.job import Job
+from service.jobs.work import REST_STEPS, evaluations, pixels
 
 LEARNING_RATE = 0.1
 """Weight of the newest step: the mean follows a change of load within some twenty steps."""
@@ -12,43 +11,47 @@ LEARNING_RATE = 0.1
 PIXEL_STEP_SECONDS = 2.5e-7
 """First guess, before any step was seen: 65 ms for a step of 512x512."""
 
+LOAD_SECONDS = 10.0
+"""First guess, before the engine was ready once."""
+
 
 class Estimate:
     """Seconds of engine time per pixel and step, and what follows from them."""
 
     def __init__(self) -> None:
-        self._pixel_step = PIXEL_STEP_SECONDS
+        self.pixel_step = PIXEL_STEP_SECONDS
+        """Seconds of a step per pixel of the batch."""
+        self.done = 0
+        """Pixel steps seen so far, for anyone."""
+        self._rest: float | None = None
         self._seen = False
-        self._promises: deque[float] = deque()
 
     def observe(self, *, pixels: int, seconds: float) -> None:
         """Learn from one step of a batch of ``pixels`` in all."""
         measured = seconds / max(pixels, 1)
         if self._seen:
-            measured = self._pixel_step + LEARNING_RATE * (measured - self._pixel_step)
-        self._pixel_step, self._seen = measured, True
+            measured = self.pixel_step + LEARNING_RATE * (measured - self.pixel_step)
+        self.pixel_step, self._seen = measured, True
+        self.done += pixels
+
+    def observe_rest(self, *, pixels: int, seconds: float) -> None:
+        """Learn from one finished job what its ``pixels`` took beside their steps."""
+        measured = seconds / max(pixels, 1)
+        if self._rest is not None:
+            measured = self._rest + LEARNING_RATE * (measured - self._rest)
+        self._rest = measured
+
+    @property
+    def rest_steps(self) -> float:
+        """What a picture takes beside its steps, in steps of its size."""
+        if self._rest is None or self.pixel_step <= 0:
+            return REST_STEPS
+        return self._rest / self.pixel_step
 
     def seconds(self, jobs: Iterable[Job]) -> float:
         """Return the engine time that ``jobs`` still need, one after the other."""
-        return sum(job.remaining_work for job in jobs) * self._pixel_step
-
-    def retry_after(self, waiting: tuple[Job, ...], running: tuple[Job, ...], now: float) -> int:
-        """Return in how many whole seconds a refused client finds a place in the queue.
-
-        The first refused client gets the next place: when the batch has worked off one
-        job. Each further one gets the place after that of the one refused before it, so
-        that they do not all come back at once. Nobody is sent further than the end of
-        the present work, by when every place is free.
-        """
-        jobs = running + waiting
-        end = self.seconds(jobs)
-        per_job = end / max(len(jobs), 1)
-        first = min((self.seconds([job]) for job in running), default=per_job) * max(
-            len(running), 1
+        rest = self.rest_steps
+        return self.pixel_step * sum(
+            pixels(job.request) * (evaluations(job.request, steps_done=job.steps_done) + rest)
+            for job in jobs
         )
-        while self._promises and self._promises[0] <= now:
-            self._promises.popleft()
-        promised = max(now + first, self._promises[-1] + per_job if self._promises else now)
-        if promised < now + end:
-            self._promises.append(promised)
-        return max(1, math.ceil(min(promised - now, end)))

@@ -41,6 +41,8 @@ class Job:
     request_id: str = ""
     trace_id: str = ""
     """Of the W3C trace that the request belongs to; empty for none."""
+    key: str = "anonymous"
+    """Name of the API key that it belongs to."""
     state: JobState = JobState.QUEUED
     created: float = field(default_factory=time.monotonic)
     started: float | None = None
