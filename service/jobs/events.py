@@ -1,0 +1,89 @@
+"""What has happened to a job so far, for those who watch it."""
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+BOOT: Final = secrets.token_hex(4)
+"""Tells the ids of this process from those of the one before, which counted anew."""
+
+LAST: Final = frozenset({"finished", "failed", "cancelled"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobEvent:
+    """One thing that happened; ``number`` grows from event to event of a job."""
+
+    number: int
+    kind: str
+    """``queued``, ``started``, ``step``, ``finished``, ``failed`` or ``cancelled``."""
+    data: Mapping[str, Any]
+
+    @property
+    def id(self) -> str:
+        """What a watcher who lost the line says that it saw last."""
+        return f"{BOOT}-{self.number}"
+
+    @property
+    def last(self) -> bool:
+        """Whether nothing follows."""
+        return self.kind in LAST
+
+
+class EventLog:
+    """The newest event of each kind, the oldest first: what a watcher who comes late must know.
+
+    Fifty steps are one event, that of the latest; a job costs a handful of events however
+    long it takes. Everything runs on the event loop.
+    """
+
+    def __init__(self) -> None:
+        self._events: dict[str, JobEvent] = {}
+        self._number = 0
+        self._news = asyncio.Event()
+        self.watchers = 0
+        """How many follow it now."""
+
+    def say(self, kind: str, data: Mapping[str, Any]) -> None:
+        """Tell all who watch; what a job was before it waited again is no longer told."""
+        if kind == "queued":
+            self._events.clear()
+        self._number += 1
+        self._events.pop(kind, None)
+        self._events[kind] = JobEvent(number=self._number, kind=kind, data=data)
+        self._news.set()
+        self._news = asyncio.Event()
+
+    @property
+    def newest(self) -> JobEvent | None:
+        """The latest event, None before the first."""
+        return next(reversed(self._events.values()), None)
+
+    async def after(self, seen: str = "") -> AsyncIterator[JobEvent]:
+        """Yield what came after the event with the id ``seen``, and what comes, to the end.
+
+        An id that is unknown, that of an earlier process say, is taken for none.
+        """
+        number = self._number_of(seen)
+        self.watchers += 1
+        try:
+            while True:
+                news = self._news
+                for event in [e for e in self._events.values() if e.number > number]:
+                    number = event.number
+                    yield event
+                    if event.last:
+                        return
+                if not (self.newest and self.newest.last):
+                    await news.wait()
+                else:
+                    return
+        finally:
+            self.watchers -= 1
+
+    def _number_of(self, seen: str) -> int:
+        boot, _, number = seen.partition("-")
+        known = boot == BOOT and number.isdecimal() and int(number) <= self._number
+        return int(number) if known else 0

@@ -1,0 +1,85 @@
+"""What watchers of a job are told."""
+
+import asyncio
+
+from service.jobs.events import EventLog, JobEvent
+
+
+async def told(log: EventLog, seen: str = "") -> list[JobEvent]:
+    """Watch to the end."""
+    return [event async for event in log.after(seen)]
+
+
+def kinds(events: list[JobEvent]) -> list[str]:
+    return [event.kind for event in events]
+
+
+def through(log: EventLog) -> None:
+    """Let a job of three steps run through."""
+    log.say("queued", {"position": 1})
+    log.say("started", {})
+    for step in (1, 2, 3):
+        log.say("step", {"step": step})
+    log.say("finished", {})
+
+
+async def test_who_comes_late_is_told_what_still_matters():
+    """Of many steps the latest, everything in order, and then the stream ends."""
+    log = EventLog()
+    through(log)
+    events = await told(log)
+    assert kinds(events) == ["queued", "started", "step", "finished"]
+    assert events[2].data == {"step": 3}
+
+
+async def test_a_watcher_is_told_each_step_as_it_comes():
+    """Nothing is left out while the watcher keeps up."""
+    log = EventLog()
+    watching = asyncio.create_task(told(log))
+    for kind, data in (("queued", {}), ("step", {"step": 1}), ("step", {"step": 2})):
+        log.say(kind, data)
+        for _ in range(3):
+            await asyncio.sleep(0)
+    assert log.watchers == 1
+    log.say("cancelled", {})
+    assert kinds(await watching) == ["queued", "step", "step", "cancelled"]
+    assert log.watchers == 0
+
+
+async def test_a_watcher_who_lost_the_line_goes_on_where_it_was():
+    """The id of the event it saw last is enough."""
+    log = EventLog()
+    log.say("queued", {})
+    log.say("started", {})
+    assert log.newest is not None
+    seen = log.newest.id
+    log.say("step", {"step": 1})
+    log.say("failed", {})
+    assert kinds(await told(log, seen)) == ["step", "failed"]
+
+
+async def test_who_saw_the_end_is_told_nothing():
+    """The stream ends at once instead of waiting for what never comes."""
+    log = EventLog()
+    through(log)
+    assert log.newest is not None
+    assert await told(log, log.newest.id) == []
+
+
+async def test_an_id_of_another_process_counts_for_nothing():
+    """After a restart the numbers begin anew; everything is told again."""
+    log = EventLog()
+    through(log)
+    for seen in ("00000000-9", "nonsense", "-", "12-x"):
+        assert len(await told(log, seen)) == 4
+
+
+async def test_a_job_that_waits_again_starts_its_story_anew():
+    """Steps of a dead engine are no longer told."""
+    log = EventLog()
+    log.say("queued", {})
+    log.say("started", {})
+    log.say("step", {"step": 9})
+    log.say("queued", {"position": 1})
+    log.say("cancelled", {})
+    assert kinds(await told(log)) == ["queued", "cancelled"]
