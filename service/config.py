@@ -7,6 +7,8 @@ from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any, get_type_hints
 
+from service.addresses import Hosts, Networks, Origins
+from service.credentials import Keys, Token
 from service.errors import ConfigError
 
 TRUE = frozenset({"1", "true", "yes", "on"})
@@ -45,10 +47,16 @@ def setting(
     multiple: int = 1,
     choices: tuple[str, ...] = (),
     empty: bool = False,
+    secret: bool = False,
 ) -> Any:
-    """Declare one row of the table: a default, what it means, and what it may be."""
+    """Declare one row of the table: a default, what it means, and what it may be.
+
+    A secret has no flag, because everybody on the machine can read a command line, and no
+    error repeats it.
+    """
     limits = {"minimum": minimum, "maximum": maximum, "multiple": multiple, "choices": choices}
-    return field(default=default, metadata={"help": help_text, "empty": empty, **limits})
+    more = {"empty": empty, "secret": secret}
+    return field(default=default, metadata={"help": help_text, **more, **limits})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +69,62 @@ class Config:
         8000, "Port to listen on; 0 takes a free one.", minimum=0, maximum=65535
     )
     max_body_bytes: int = setting(65_536, "Largest request body.", minimum=1024)
+    max_connections: int = setting(
+        512,
+        "Connections open at a time; one more ends the longest idle one, or is refused with 503.",
+        minimum=1,
+    )
+    header_timeout_seconds: float = setting(
+        20.0, "How long a request's headers may take to arrive.", minimum=0.01
+    )
+    body_timeout_seconds: float = setting(
+        30.0, "How long a request's body may take to arrive.", minimum=0.01
+    )
+    send_timeout_seconds: float = setting(
+        30.0,
+        "A client that takes less than 1 KiB a second of its answer over this time is cut off.",
+        minimum=0.01,
+    )
+
+    # Who may come in.
+    api_keys: Keys = setting(  # noqa: RUF009 - it is immutable
+        Keys(),
+        "Keys, as name:secret pairs between commas; without keys everybody may.",
+        secret=True,
+    )
+    api_keys_file: str = setting(
+        "",
+        "File of keys instead: name:secret [rate=30] [burst=5] [images=500] [priority=2] a line.",
+    )
+    metrics_token: Token = setting(  # noqa: RUF009 - it is immutable
+        Token(),
+        "Secret that /metrics then wants as a Bearer token; keys do not open it.",
+        secret=True,
+    )
+    allow_unauthenticated: bool = setting(
+        False, "Listen where other machines reach it, without keys."
+    )
+    allowed_hosts: Hosts = setting(  # noqa: RUF009 - it is immutable
+        Hosts(),
+        "Names to be called by, between commas; without keys on a loopback address only "
+        "localhost and loopback addresses are answered besides.",
+    )
+    cors_origins: Origins = setting(  # noqa: RUF009 - it is immutable
+        Origins(), "Origins whose pages may use the service, between commas; * for all."
+    )
+    trusted_proxies: Networks = setting(  # noqa: RUF009 - it is immutable
+        Networks(), "Addresses or networks whose X-Forwarded-For is believed, between commas."
+    )
+    auth_failures_per_minute: int = setting(
+        10, "Wrong keys from one address before it has to wait; 0 for any number.", minimum=0
+    )
+    rate_limit_per_minute: float = setting(
+        0, "Requests for pictures in a minute, for each key; 0 for any number.", minimum=0
+    )
+    rate_limit_burst: int = setting(10, "Of these, how many at once after a pause.", minimum=1)
+    quota_images_per_day: int = setting(
+        0, "Pictures in any 24 hours, for each key; 0 for any number.", minimum=0
+    )
 
     # The model and where it runs.
     model_id: str = setting(
@@ -110,8 +174,9 @@ class Config:
     )
 
     engine_stall_seconds: float = setting(
-        120.0,
-        "An engine with work that says nothing for this long is killed and started again.",
+        600.0,
+        "Longest silence of an engine with work before it is killed and started again; ten "
+        "times its usual step, once that is known, if that is less.",
         minimum=0.01,
     )
 
@@ -169,6 +234,10 @@ class Config:
                 f"MAX_BODY_BYTES={self.max_body_bytes}: a prompt and a negative prompt of "
                 f"MAX_PROMPT_CHARS={self.max_prompt_chars} may take {need} bytes; set it to that"
             )
+        if self.api_keys and self.api_keys_file:
+            found.append("API_KEYS: set it or API_KEYS_FILE, not both")
+        if "*" in self.cors_origins and (self.api_keys or self.api_keys_file):
+            found.append("CORS_ORIGINS=*: not with keys; list the origins that may use them")
         if self.cpu_offload != "none" and self.device == "cpu":
             found.append(f"CPU_OFFLOAD={self.cpu_offload}: needs a GPU; leave it at none")
         return found
@@ -186,7 +255,13 @@ def flag_name(row: Field[Any]) -> str:
 
 def _problems(row: Field[Any], value: Any) -> list[str]:
     problem = _problem(row.metadata, value)
-    return [f"{environment_name(row)}={value}: {problem}"] if problem else []
+    return [f"{_told(row, value)}: {problem}"] if problem else []
+
+
+def _told(row: Field[Any], value: Any) -> str:
+    """Return a setting as an error names it; a secret without its value."""
+    name = environment_name(row)
+    return name if row.metadata["secret"] else f"{name}={value}"
 
 
 def _problem(limits: Mapping[str, Any], value: Any) -> str:
@@ -225,10 +300,20 @@ def parse(text: str, kind: type, choices: tuple[str, ...] = ()) -> Any:
     return next((choice for choice in choices if choice.lower() == text.lower()), kind(text))
 
 
+def secret_names() -> tuple[str, ...]:
+    """Return the environment variables that hold secrets."""
+    return tuple(environment_name(row) for row in fields(Config) if row.metadata["secret"])
+
+
 def add_flags(parser: argparse.ArgumentParser) -> None:
-    """Give ``parser`` one flag per row; absent flags leave no attribute."""
-    group = parser.add_argument_group("settings (each is also an environment variable)")
+    """Give ``parser`` one flag per row that is no secret; absent flags leave no attribute."""
+    only = ", ".join(secret_names())
+    group = parser.add_argument_group(
+        f"settings (each is also an environment variable; {only} are variables only)"
+    )
     for row in fields(Config):
+        if row.metadata["secret"]:
+            continue
         default = f"[{environment_name(row)}, default {_shown(row.default)}]"
         group.add_argument(
             flag_name(row),
@@ -262,7 +347,7 @@ def load(environment: Mapping[str, str], flags: Mapping[str, Any] | None = None)
         try:
             value = parse(str(text), kinds[row.name], row.metadata["choices"])
         except ValueError as error:
-            problems.append(f"{environment_name(row)}={text}: {error}")
+            problems.append(f"{_told(row, text)}: {error}")
         else:
             problems += _problems(row, value)
             chosen[row.name] = value

@@ -43,6 +43,29 @@ class MalformedRequest(ServiceError):
     status = 400
 
 
+class Unauthorized(ServiceError):
+    """Unauthorized."""
+
+    code = "unauthorized"
+    status = 401
+
+    challenge: ClassVar = 'Bearer realm="sd-api"'
+
+    def __init__(self, detail: str = "", *, retry_after: float | None = None) -> None:
+        # One text for every reason: what is wrong with a key is no stranger's business.
+        super().__init__(
+            detail or "Send a valid key as Authorization: Bearer KEY, or as X-API-Key: KEY.",
+            retry_after=retry_after,
+        )
+
+
+class Forbidden(ServiceError):
+    """Forbidden."""
+
+    code = "forbidden"
+    status = 403
+
+
 class NotFound(ServiceError):
     """Not Found."""
 
@@ -73,6 +96,13 @@ class RequestTimedOut(ServiceError):
 
     code = "timeout"
     status = 408
+
+
+class JobExpired(ServiceError):
+    """Gone: the job and its pictures were kept for their time."""
+
+    code = "job_expired"
+    status = 410
 
 
 class BodyTooLarge(ServiceError):
@@ -111,6 +141,34 @@ class ExpectationFailed(ServiceError):
     status = 417
 
 
+class RateLimited(ServiceError):
+    """Too Many Requests."""
+
+    code = "rate_limited"
+    status = 429
+
+
+class QuotaExceeded(ServiceError):
+    """Too Many Requests: the quota of pictures is used up."""
+
+    code = "quota_exceeded"
+    status = 429
+
+
+class TooManyFailures(ServiceError):
+    """Too Many Requests: too many wrong keys came from this address."""
+
+    code = "too_many_failures"
+    status = 429
+
+
+class TooManyConnections(ServiceError):
+    """Service Unavailable: too many connections are open."""
+
+    code = "too_many_connections"
+    status = 503
+
+
 class QueueFull(ServiceError):
     """Service Unavailable: the queue is full."""
 
@@ -139,6 +197,27 @@ class OutOfMemory(ServiceError):
     status = 503
 
 
+class StoreUnavailable(ServiceError):
+    """Service Unavailable: the job store cannot be used."""
+
+    code = "store_unavailable"
+    status = 503
+
+
+class StorageFull(ServiceError):
+    """Service Unavailable: the disk for finished pictures is full."""
+
+    code = "storage_full"
+    status = 503
+
+
+class StorageUnavailable(ServiceError):
+    """Service Unavailable: the folder of finished pictures cannot be used."""
+
+    code = "storage_unavailable"
+    status = 503
+
+
 class EngineCrashed(ServiceError):
     """Internal Error: the engine process ended while it made this picture."""
 
@@ -150,6 +229,13 @@ class GenerationFailed(ServiceError):
     """Internal Error: the picture could not be made."""
 
     code = "generation_failed"
+    status = 500
+
+
+class ResultDamaged(ServiceError):
+    """Internal Error: the stored picture is damaged."""
+
+    code = "result_damaged"
     status = 500
 
 
@@ -165,6 +251,12 @@ class ConfigError(ServiceError):
     """A setting is wrong."""
 
     code = "config_error"
+
+
+class StoreError(ConfigError):
+    """The job store cannot be opened."""
+
+    code = "store_error"
 
 
 class ModelError(ServiceError):
