@@ -1,0 +1,149 @@
+"""One SQLite file, one thread that uses it, and what is said when it cannot."""
+
+import asyncio
+import os
+import sqlite3
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Final, TypeVar
+
+import structlog
+
+from service.errors import StoreError, StoreUnavailable
+from service.jobs.claim import Claim
+from service.jobs.schema import DAMAGED, connect, primary_code
+
+log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
+
+LOCKED: Final = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+FORBIDDEN: Final = "cannot be written; make it and its folder writable for the service's user"
+REASONS: Final = {
+    sqlite3.SQLITE_BUSY: "is locked by another program; end what has it open",
+    sqlite3.SQLITE_LOCKED: "is locked by another program; end what has it open",
+    sqlite3.SQLITE_FULL: "cannot grow, for its disk is full; make room there",
+    sqlite3.SQLITE_CORRUPT: DAMAGED,
+    sqlite3.SQLITE_NOTADB: DAMAGED,
+    sqlite3.SQLITE_READONLY: FORBIDDEN,
+    sqlite3.SQLITE_PERM: FORBIDDEN,
+    sqlite3.SQLITE_CANTOPEN: FORBIDDEN,
+    sqlite3.SQLITE_IOERR: "could not be read or written; check the room and health of its disk",
+}
+"""What follows the file's name: what is wrong, and what cures it."""
+
+DISK_SECONDS: Final = 30.0
+"""After which a client may try again where a person has to make room first."""
+
+
+class Database:
+    """The file belongs to this process while it is open; all work on it is done in one thread.
+
+    So no query holds up the event loop, and none meets another half-way.
+    """
+
+    def __init__(self, path: Path, *, busy_seconds: float) -> None:
+        self.path = path
+        self._busy_seconds = busy_seconds
+        self._claim = Claim(path.with_name(f"{path.name}.lock"))
+        self._identity = (0, 0)
+        self._connection: sqlite3.Connection | None = None
+        self._thread: ThreadPoolExecutor | None = None
+
+    async def open(self) -> None:
+        """Open the file, made if it is not there.
+
+        Raises:
+            StoreError: it cannot be used, with the cure.
+
+        """
+        if self._thread is not None:
+            return
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="job-store")
+        try:
+            await asyncio.get_running_loop().run_in_executor(self._thread, self._open)
+        except BaseException:
+            await self.close()
+            raise
+        log.info("store_opened", path=str(self.path))
+
+    async def close(self) -> None:
+        """Finish what was asked for, and close the file."""
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            await asyncio.get_running_loop().run_in_executor(thread, self._close)
+            thread.shutdown()
+
+    async def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Do ``work`` in the thread, after all that was asked for before.
+
+        Raises:
+            StoreUnavailable: the file cannot be used now; nothing was changed.
+
+        """
+        if self._thread is None:
+            raise StoreUnavailable("The job store is closed; the service is starting or stopping.")
+        return await asyncio.get_running_loop().run_in_executor(
+            self._thread, self._work, work, time.monotonic()
+        )
+
+    def _open(self) -> None:
+        try:
+            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if not self._claim.take(self._busy_seconds):
+                raise StoreError(
+                    f"{self.path} is in use by another process of the service, and two would run"
+                    " every job twice. Stop that one, or name another file."
+                )
+            self._connection = connect(self.path, self._busy_seconds)
+            self._identity = self._identify()
+        except (OSError, sqlite3.Error) as error:
+            raise StoreError(f"{self.path} {_reason(error)} ({error}).") from error
+
+    def _close(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+        self._claim.release()
+
+    def _work(self, work: Callable[[sqlite3.Connection], T], asked: float) -> T:
+        connection = self._connection
+        if connection is None:
+            raise StoreUnavailable("The job store is closed.")
+        # Those who waited behind somebody's wait for the lock do not wait as long once more.
+        patience = max(0.0, self._busy_seconds - (time.monotonic() - asked))
+        try:
+            if self._identify() != self._identity:
+                raise FileNotFoundError(f"{self.path} is not the file that was opened")
+            connection.execute(f"PRAGMA busy_timeout = {patience * 1000:.0f}")
+            return work(connection)
+        except (sqlite3.IntegrityError, sqlite3.ProgrammingError):
+            raise  # A mistake of ours, which no operator can cure.
+        except (OSError, sqlite3.DatabaseError) as error:
+            raise self._unavailable(error) from error
+
+    def _identify(self) -> tuple[int, int]:
+        """Tell the file from one that took its place: writing to a deleted file never fails."""
+        found = os.stat(self.path)  # noqa: PTH116 - 2 us; Path.stat is no clearer here
+        return found.st_dev, found.st_ino
+
+    def _unavailable(self, error: OSError | sqlite3.Error) -> StoreUnavailable:
+        reason = _reason(error)
+        log.error("store_failed", path=str(self.path), reason=reason, error=str(error))
+        # Clients learn the name of the file, and the log its place.
+        busy = isinstance(error, sqlite3.Error) and primary_code(error) in LOCKED
+        return StoreUnavailable(
+            f"The job store ({self.path.name}) {reason}. Nothing was changed.",
+            retry_after=max(1.0, self._busy_seconds) if busy else DISK_SECONDS,
+        )
+
+
+def _reason(error: OSError | sqlite3.Error) -> str:
+    """Say what is wrong with the file, and what cures it."""
+    if isinstance(error, sqlite3.Error):
+        return REASONS.get(primary_code(error), "could not be used")
+    if isinstance(error, FileNotFoundError):
+        return "was deleted, moved or replaced while it was in use; put it back or restart"
+    return "cannot be opened; check the folder, its owner and its rights"
