@@ -124,9 +124,11 @@ class Consumer:
             raise self._refused("model_unavailable", ModelUnavailable(self.engine.failure))
         if self._queue.limit(job.key) is not None:
             self._start_waiting()  # The consumer task may not have had its turn yet.
-        if (limit := self._queue.limit(job.key)) is not None:
-            raise self._refused("queue_full", self._no_place(job, limit))
+        now = time.monotonic()
+        if (limit := self._places.limit(job, self._starts, now)) is not None:
+            raise self._refused("queue_full", self._no_place(job, limit, now))
         self._queue.put_nowait(job)
+        self._places.redeem(job, now)
         record.accepted(self._metrics, job, self.depth)
         self._gauges()
 
@@ -292,21 +294,18 @@ class Consumer:
             return 0.0
         return self.engine.model.load_seconds if self.engine.model else LOAD_SECONDS
 
-    def _no_place(self, job: Job, limit: Limit) -> QueueFull:
-        running = self._running.values()
-        left = self._estimate.seconds((*running, *self._queue.waiting))
-        seconds = self._places.retry_after(
-            job.key,
-            self._outlook.starts(running, delay=self._loading),
-            end=self._loading + left,
-            now=time.monotonic(),
-        )
-        reason = (
-            f"{self._config.queue_size} requests are waiting"
-            if limit is Limit.QUEUE
-            else f"{self._queue.held(job.key)} requests of your key are waiting, and the "
-            f"{self._queue.free} free places are kept for other keys"
-        )
+    def _starts(self) -> list[float]:
+        return self._outlook.starts(self._running.values(), delay=self._loading)
+
+    def _no_place(self, job: Job, limit: Limit, now: float) -> QueueFull:
+        seconds = self._places.retry_after(job, self._starts(), now)
+        free = self._queue.free
+        reason = {
+            Limit.QUEUE: f"{self._config.queue_size} requests are waiting",
+            Limit.KEY: f"{self._queue.held(job.key)} requests of your key are waiting, and the "
+            f"{free} free places are kept for other keys",
+            Limit.PROMISED: f"The {free} free places are promised to requests refused before",
+        }[limit]
         return QueueFull(f"{reason}; retry in {seconds} s.", retry_after=seconds)
 
     def _refused(self, reason: str, error: ServiceError) -> ServiceError:

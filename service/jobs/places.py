@@ -1,41 +1,150 @@
-"""When those who were refused find a place in the queue."""
+"""Places in the queue that were promised to those who found it full."""
 
 import math
 from bisect import insort
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
-from service.jobs.queue import JobQueue
+from service.jobs.job import Job
+from service.jobs.queue import JobQueue, Limit
+
+EARLY_SECONDS = 1.0
+"""A client may come back so long before its time; clocks differ."""
+
+GRACE_SECONDS = 2.0
+"""A place is kept for a client that is late by so long, and a tenth of what it was told."""
+
+MOST_PROMISES = 16
+"""Promises kept for each place of the queue."""
+
+
+@dataclass(frozen=True, kw_only=True, order=True)
+class Promise:
+    """A place that one refused client was told to come back for."""
+
+    at: float
+    ticket: int
+    """Who was refused first has the lowest."""
+    until: float
+    """When it is given up."""
+    key: str
+    mark: int
+    """What the client is known again by: its key and its request, whatever the seed."""
 
 
 class Places:
-    """The places that refused clients were told to come back for.
+    """The line of those who were refused, each with the time it was told to come back.
 
-    Nothing else is kept about them, and only until the time has come.
+    ``Retry-After`` comes true only if nobody takes the place in between, so a newcomer is
+    refused where it would take a place that is promised. A promise is kept by number of
+    places, not of the place: whoever sends the same request with the same key redeems the
+    oldest one that is due. Times are ``time.monotonic`` seconds.
     """
 
     def __init__(self, queue: JobQueue) -> None:
         self._queue = queue
-        self._promised: list[tuple[float, str]] = []
+        self._promises: list[Promise] = []
+        self._tickets = 0
 
-    def retry_after(self, key: str, starts: Sequence[float], *, end: float, now: float) -> int:
-        """Return in how many whole seconds a refused client of ``key`` finds a place.
+    def limit(self, job: Job, starts: Callable[[], Sequence[float]], now: float) -> Limit | None:
+        """Return what refuses ``job``, or None when there is a place for it.
 
-        ``starts`` are the seconds until each job of ``queue.waiting`` starts and so leaves its
-        place; ``end`` is when all present work is done. The client gets the first place that
-        the queue's limits would give to its key and that was not promised before, so that
-        the refused do not all come back at once. Nobody is sent further than the end of the
-        present work, by when every place is free.
+        ``starts`` gives the seconds until each job of ``queue.waiting`` starts and so leaves
+        its place. An empty queue refuses nobody, or the GPU might stand idle for a promise.
         """
-        self._promised = [promise for promise in self._promised if promise[0] > now]
-        free, held, counted = self._queue.free, self._queue.held(key), 0
+        limit = self._queue.limit(job.key)
+        if limit is not None or self._queue.empty():
+            return limit
+        self._forget(now)
+        if not self._promises or self._due(job, now) is not None:
+            return None
+        return None if self._all_kept(job.key, starts(), now) else Limit.PROMISED
+
+    def _all_kept(self, key: str, starts: Sequence[float], now: float) -> bool:
+        """Return whether the key's own promises come true if one more job of it is let in."""
+        free, held, started = self._queue.free - 1, self._queue.held(key) + 1, 0
+        waiting = self._queue.waiting
+        for promise in self._promises:
+            if promise.key != key:
+                continue
+            while started < len(starts) and now + starts[started] <= promise.at:
+                free += 1
+                held -= waiting[started].key == key
+                started += 1
+            if started == len(starts):
+                return True  # What comes after the jobs that wait now is nobody's yet.
+            if not self._queue.admits(held=held, free=free):
+                return False
+            free, held = free - 1, held + 1
+        return True
+
+    def redeem(self, job: Job, now: float) -> None:
+        """Strike out the promise that an accepted job had, if any."""
+        if (promise := self._due(job, now)) is not None:
+            self._promises.remove(promise)
+
+    def retry_after(self, job: Job, starts: Sequence[float], now: float) -> int:
+        """Return in how many whole seconds a refused client finds a place, and keep it.
+
+        It is the first place that the queue's limits would give to its key and that is not
+        promised. Beyond the jobs that wait now, places are expected to come as often as
+        the key's own waiting jobs start.
+        """
+        self._forget(now)
+        broken = self._due(job, now)
+        if broken is None:
+            ahead = self._promises
+            self._tickets += 1
+            ticket = self._tickets
+        else:  # It keeps its place in the line.
+            self._promises.remove(broken)
+            ticket = broken.ticket
+            ahead = [promise for promise in self._promises if promise.ticket < ticket]
+        seconds = max(1, math.ceil(self._first(job.key, starts, ahead, now)))
+        if len(self._promises) < MOST_PROMISES * self._queue.maxsize:
+            promise = Promise(
+                at=now + seconds,
+                ticket=ticket,
+                until=now + seconds + GRACE_SECONDS + 0.1 * seconds,
+                key=job.key,
+                mark=_mark(job),
+            )
+            insort(self._promises, promise)
+        return seconds
+
+    def _first(
+        self, key: str, starts: Sequence[float], ahead: Sequence[Promise], now: float
+    ) -> float:
+        free, held = self._queue.free, self._queue.held(key)
+        counted, own, last = 0, 0, 0.0
         for job, start in zip(self._queue.waiting, starts, strict=True):
             free += 1
-            held -= job.key == key
-            while counted < len(self._promised) and self._promised[counted][0] <= now + start:
+            if job.key == key:
+                held, own, last = held - 1, own + 1, start
+            by = now + max(1, math.ceil(start))
+            while counted < len(ahead) and ahead[counted].at <= by:
                 free -= 1
-                held += self._promised[counted][1] == key
+                held += ahead[counted].key == key
                 counted += 1
             if self._queue.admits(held=held, free=free):
-                insort(self._promised, (now + start, key))
-                return max(1, math.ceil(start))
-        return max(1, math.ceil(end))
+                return start
+        promised = [promise.at - now for promise in ahead if promise.key == key]
+        end = starts[-1] if starts else 0.0
+        interval = last / own if own else end / max(len(starts), 1)
+        return max(end, *promised[-1:]) + interval if promised else end + interval
+
+    def _due(self, job: Job, now: float) -> Promise | None:
+        mark = _mark(job)
+        for promise in self._promises:
+            if promise.at - EARLY_SECONDS > now:
+                return None
+            if promise.mark == mark:
+                return promise
+        return None
+
+    def _forget(self, now: float) -> None:
+        self._promises = [promise for promise in self._promises if promise.until > now]
+
+
+def _mark(job: Job) -> int:
+    return hash((job.key, replace(job.request, seed=0)))

@@ -20,6 +20,8 @@ class Limit(StrEnum):
     """Every place is taken."""
     KEY = "key"
     """The places that are free are kept for other keys."""
+    PROMISED = "promised"
+    """The places that are free are promised to those who were refused before."""
 
 
 class JobQueue(asyncio.Queue[Job]):

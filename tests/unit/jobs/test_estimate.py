@@ -5,6 +5,7 @@ import pytest
 from service.diffusion.generation import GenerationRequest
 from service.jobs.estimate import Estimate
 from service.jobs.job import Job
+from service.jobs.work import REST_STEPS
 
 PIXELS = 512 * 512
 
@@ -15,9 +16,10 @@ def job(steps: int = 20) -> Job:
 
 @pytest.fixture
 def estimate() -> Estimate:
-    """Teach an estimate one step of half a second for one 512x512 picture."""
+    """Teach an estimate a step of half a second for one 512x512 picture that decodes in no time."""
     learned = Estimate()
     learned.observe(pixels=PIXELS, seconds=0.5)
+    learned.observe_rest(pixels=PIXELS, seconds=0)
     return learned
 
 
@@ -33,10 +35,11 @@ async def test_steps_already_done_are_not_counted(estimate):
     assert estimate.seconds([half_done]) == pytest.approx(5)
 
 
-async def test_a_batch_of_two_costs_half_a_step_each():
+async def test_a_batch_of_two_costs_half_a_step_each(estimate):
     """A step shared by two pictures teaches the cost of one."""
     shared = Estimate()
     shared.observe(pixels=2 * PIXELS, seconds=0.5)
+    shared.observe_rest(pixels=PIXELS, seconds=0)
     assert shared.seconds([job(20)]) == pytest.approx(5)
 
 
@@ -47,33 +50,16 @@ async def test_the_estimate_follows_a_lasting_change(estimate):
     assert estimate.seconds([job(20)]) == pytest.approx(20, rel=0.01)
 
 
-async def test_a_place_is_free_when_the_running_job_is_done(estimate):
-    """The first refused client comes back when the running job leaves."""
-    assert estimate.retry_after((job(),), (job(20),), now=0) == 10
+async def test_the_rest_of_a_picture_is_learned(estimate):
+    """What finished jobs took beside their steps is expected of the others."""
+    for _ in range(100):
+        estimate.observe_rest(pixels=2 * PIXELS, seconds=4.0)
+    assert estimate.rest_steps == pytest.approx(4, rel=0.01)
+    assert estimate.seconds([job(20)]) == pytest.approx(12, rel=0.01)
 
 
-async def test_each_further_refused_client_is_sent_later(estimate):
-    """Two refused clients are not told to take the same place."""
-    waiting, running = (job(20), job(20)), (job(20),)
-    assert [estimate.retry_after(waiting, running, now=0) for _ in range(3)] == [10, 20, 30]
-
-
-async def test_nobody_is_sent_further_than_the_present_work(estimate):
-    """A client that asks again and again sends neither itself nor others into next week."""
-    waiting, running = (job(20), job(20)), (job(20),)
-    for _ in range(300):
-        last = estimate.retry_after(waiting, running, now=0)
-    assert last == 30
-    assert estimate.retry_after(waiting, running, now=25) <= 30
-    assert len(estimate._promises) <= 3
-
-
-async def test_a_promise_that_is_over_delays_nobody(estimate):
-    """A refusal long ago does not send today's client further away."""
-    estimate.retry_after((job(),), (job(),), now=0)
-    assert estimate.retry_after((job(),), (job(),), now=1000) == 10
-
-
-async def test_nobody_is_sent_back_at_once(estimate):
-    """Even with nearly nothing left to do, a client waits a second."""
-    assert estimate.retry_after((), (), now=0) == 1
+async def test_before_a_picture_was_finished_the_rest_is_guessed():
+    """The first guess is the one that the order of the queue is made with."""
+    fresh = Estimate()
+    fresh.observe(pixels=PIXELS, seconds=0.5)
+    assert fresh.seconds([job(20)]) == pytest.approx((20 + REST_STEPS) * 0.5)
