@@ -23,6 +23,12 @@ from service.jobs.position import Outlook
 from service.jobs.queue import JobQueue
 from service.jobs.work import REST_STEPS, pixels
 
+FACTOR = 2
+"""What counts as right."""
+
+LEAST = 1.0
+"""Seconds below which no difference counts."""
+
 
 @dataclass(kw_only=True, order=True)
 class Client:
@@ -37,98 +43,101 @@ class Client:
     told: float = field(default=0.0, compare=False)
 
 
-class Service:
-    """The service's own parts round the model of the engine."""
-
-    def __init__(self, *, shared: bool) -> None:
-        self.queue = JobQueue(PLACES, shared=shared)
-        self.estimate = Estimate()
-        self.outlook = Outlook(self.queue, self.estimate, batch_limit=BATCH)
-        self.places = Places(self.queue)
-        self.loop = Loop()
-        self.estimate.observe(pixels=1, seconds=PIXEL_STEP)
-        self.estimate.observe_rest(pixels=1, seconds=PIXEL_STEP * REST_STEPS)
-
-    @property
-    def running(self) -> list[Job]:
-        """The jobs in the engine."""
-        return [task.job for task in self.loop.tasks]
-
-    def submit(self, job: Job, now: float) -> int | None:
-        """Accept a job, or return the ``Retry-After`` of its refusal."""
-        if self.places.limit(job, self._starts, now) is not None:
-            return self.places.retry_after(job, self._starts(), now)
-        self.queue.put_nowait(job)
-        self.places.redeem(job, now)
-        return None
-
-    def _starts(self) -> list[float]:
-        return self.outlook.starts(self.running)
-
-
 def asked(chance: random.Random) -> GenerationRequest:
     """Return a request that nobody else sends."""
     return replace(mixed(chance), prompt=f"{chance.getrandbits(64):x}")
 
 
-def simulate(
-    seed: int, clients: Sequence[str], seconds: float
-) -> tuple[dict[str, list[tuple[float, float]]], dict[str, list[tuple[float, float]]]]:
-    """Return told and true seconds until a place, and until the start, by key."""
-    chance = random.Random(seed)  # noqa: S311 - repeatable, not secret
-    service = Service(shared=len(set(clients)) > 1)
-    coming = [
-        Client(at=chance.uniform(0, 60), number=number, key=key, request=asked(chance))
-        for number, key in enumerate(clients)
-    ]
-    heapq.heapify(coming)
-    owner: dict[str, Client] = {}
-    expected: dict[str, tuple[float, float]] = {}
-    places: dict[str, list[tuple[float, float]]] = {key: [] for key in clients}
-    starts: dict[str, list[tuple[float, float]]] = {key: [] for key in clients}
-    now = 0.0
-    while now < seconds:
-        while coming and coming[0].at <= now:
-            client = heapq.heappop(coming)
-            job = Job(request=client.request, key=client.key)
-            told = service.submit(job, now)
-            if told is None:
-                owner[job.id] = client
-                position = service.outlook.position(job, service.running)
-                if position is not None:
-                    expected[job.id] = now, position.start_seconds
-                if client.refused is not None:
-                    places[client.key].append((client.told, now - client.refused))
-                continue
+class Simulation:
+    """Clients, the service's own parts, and the model of the engine."""
+
+    def __init__(self, seed: int, clients: Sequence[str]) -> None:
+        self.places: dict[str, list[tuple[float, float]]] = {key: [] for key in clients}
+        """Told and true seconds until a place, by key."""
+        self.starts: dict[str, list[tuple[float, float]]] = {key: [] for key in clients}
+        """Told and true seconds until the start, by key."""
+        self._chance = random.Random(seed)  # noqa: S311 - repeatable, not secret
+        self._queue = JobQueue(PLACES, shared=len(self.places) > 1)
+        self._estimate = Estimate()
+        self._estimate.observe(pixels=1, seconds=PIXEL_STEP)
+        self._estimate.observe_rest(pixels=1, seconds=PIXEL_STEP * REST_STEPS)
+        self._outlook = Outlook(self._queue, self._estimate, batch_limit=BATCH)
+        self._promises = Places(self._queue)
+        self._loop = Loop()
+        self._now = 0.0
+        self._coming = [
+            Client(
+                at=self._chance.uniform(0, 60),
+                number=number,
+                key=key,
+                request=asked(self._chance),
+            )
+            for number, key in enumerate(clients)
+        ]
+        heapq.heapify(self._coming)
+        self._owners: dict[str, Client] = {}
+        self._expected: dict[str, tuple[float, float]] = {}
+
+    def run(self, seconds: float) -> None:
+        """Let clients come and the engine work."""
+        while self._now < seconds:
+            while self._coming and self._coming[0].at <= self._now:
+                self._comes(heapq.heappop(self._coming))
+            while len(self._loop.tasks) < BATCH and not self._queue.empty():
+                self._begin(self._queue.get_nowait())
+            if self._loop.tasks:
+                self._step()
+            else:
+                self._now = self._coming[0].at
+
+    @property
+    def _running(self) -> list[Job]:
+        return [task.job for task in self._loop.tasks]
+
+    def _waits(self, key: str) -> list[float]:
+        return self._outlook.starts(self._running, key=key)
+
+    def _comes(self, client: Client) -> None:
+        job, now = Job(request=client.request, key=client.key), self._now
+        if self._promises.limit(job, lambda: self._waits(job.key), now) is not None:
+            told = self._promises.retry_after(job, self._waits(job.key), now)
             if client.refused is None:
                 client.refused, client.told = now, told
             client.at = now + told
-            heapq.heappush(coming, client)
-        while len(service.loop.tasks) < BATCH and not service.queue.empty():
-            job = service.queue.get_nowait()
-            service.loop.add(job)
-            came, start = expected.pop(job.id)
-            starts[job.key].append((start, now - came))
-        if not service.loop.tasks:
-            now = coming[0].at
-            continue
-        took, _, done = service.loop.step()
+            heapq.heappush(self._coming, client)
+            return
+        self._queue.put_nowait(job)
+        self._promises.redeem(job, now)
+        self._outlook.accepted(job, self._running, now)
+        self._owners[job.id] = client
+        if (position := self._outlook.position(job, self._running)) is not None:
+            self._expected[job.id] = now, position.start_seconds
+        if client.refused is not None:
+            self.places[client.key].append((client.told, now - client.refused))
+
+    def _begin(self, job: Job) -> None:
+        self._outlook.started(job, self._now)
+        self._loop.add(job)
+        came, expected = self._expected.pop(job.id)
+        self.starts[job.key].append((expected, self._now - came))
+
+    def _step(self) -> None:
+        seconds, _, done = self._loop.step()
+        self._now += seconds
         if not done:
-            moved = round(took / PIXEL_STEP)
-            service.estimate.observe(pixels=moved, seconds=took)
-        now += took
+            self._estimate.observe(pixels=round(seconds / PIXEL_STEP), seconds=seconds)
         for job in done:
-            service.estimate.observe_rest(pixels=pixels(job.request), seconds=took)
-            client = owner.pop(job.id)
-            client.at, client.refused, client.request = now, None, asked(chance)
-            heapq.heappush(coming, client)
-    return places, starts
+            self._estimate.observe_rest(pixels=pixels(job.request), seconds=seconds)
+            client = self._owners.pop(job.id)
+            client.at, client.refused = self._now, None
+            client.request = asked(self._chance)
+            heapq.heappush(self._coming, client)
 
 
 def row(name: str, pairs: Sequence[tuple[float, float]]) -> str:
     """Return a table row about told and true seconds."""
-    ratios = sorted(max(true, 0.5) / max(told, 0.5) for told, true in pairs) or [float("nan")]
-    right = sum(0.5 <= ratio <= 2 for ratio in ratios) / len(ratios)
+    ratios = sorted(max(true, LEAST) / max(told, LEAST) for told, true in pairs) or [float("nan")]
+    right = sum(1 / FACTOR <= ratio <= FACTOR for ratio in ratios) / len(ratios)
     points = (ratios[int(part * (len(ratios) - 1))] for part in (0.05, 0.5, 0.95))
     return (
         f"| {name} | {len(pairs)} | {right:.0%} | " + " | ".join(f"{p:.2f}" for p in points) + " |"
@@ -149,11 +158,12 @@ def main() -> None:
         "two keys, 100 and 4 clients": ["flood"] * 100 + ["light"] * 4,
     }
     for plan, clients in plans.items():
-        places, starts = simulate(options.seed, clients, options.seconds)
+        simulation = Simulation(options.seed, clients)
+        simulation.run(options.seconds)
         for key in sorted(set(clients)):
-            name = plan if len(places) == 1 else f"{plan}: {key}"
-            print(row(f"{name} | Retry-After", places[key]))
-            print(row(f"{name} | start", starts[key]))
+            name = plan if len(set(clients)) == 1 else f"{plan}: {key}"
+            print(row(f"{name} | Retry-After", simulation.places[key]))
+            print(row(f"{name} | start", simulation.starts[key]))
 
 
 if __name__ == "__main__":

@@ -148,13 +148,13 @@ class Loop:
         for task in moving:
             groups[task.job.request.width].append(task)
         batch = max(groups.values(), key=lambda g: max(t.urgency(self._clock) for t in g[:BATCH]))
-        shares: Counter[str] = Counter()
+        shares: dict[str, float] = defaultdict(float)
         for task in batch[:BATCH]:
             task.left -= 1
             task.job.steps_done += 1
             self._clock += pixels(task.job.request)
             shares[task.job.key] += pixels(task.job.request) * PIXEL_STEP
-        return sum(shares.values()), dict(shares), []
+        return sum(shares.values()), shares, []
 
 
 @dataclass(kw_only=True)
@@ -162,8 +162,8 @@ class Result:
     """What became of the jobs."""
 
     waits: dict[Job, float] = field(default_factory=dict)
-    refused: list[Job] = field(default_factory=list)
-    used: Counter[str] = field(default_factory=Counter)
+    """Of those that were not refused."""
+    used: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     """GPU seconds by key, until the arrivals end."""
 
 
@@ -174,9 +174,7 @@ def simulate(order: Order, arrivals: Sequence[tuple[float, Job]]) -> Result:
     came = {job: moment for moment, job in arrivals}
     while True:
         while coming and coming[0][0] <= now:
-            job = coming.popleft()[1]
-            if not order.put(job):
-                result.refused.append(job)
+            order.put(coming.popleft()[1])
         while len(loop.tasks) < BATCH and (entering := order.get()) is not None:
             loop.add(entering)
         if not loop.tasks:
@@ -186,7 +184,8 @@ def simulate(order: Order, arrivals: Sequence[tuple[float, Job]]) -> Result:
             continue
         seconds, shares, done = loop.step()
         if now < last:
-            result.used.update(shares)
+            for key, share in shares.items():
+                result.used[key] += share
         now += seconds
         for job in done:
             result.waits[job] = now - came[job] - work(job.request) * PIXEL_STEP
@@ -211,7 +210,7 @@ def stream(
     make: Callable[[random.Random], GenerationRequest],
 ) -> Iterator[tuple[float, Job]]:
     """Yield Poisson arrivals of one key that take ``load`` of the GPU's time."""
-    mean = fmean(work(make(random.Random(number))) for number in range(2000)) * PIXEL_STEP
+    mean = fmean(work(make(chance)) for _ in range(2000)) * PIXEL_STEP
     now = 0.0
     while (now := now + chance.expovariate(load / mean)) < seconds:
         yield now, Job(request=make(chance), key=key)
@@ -250,10 +249,10 @@ def fairness(result: Result, arrivals: Sequence[tuple[float, Job]]) -> float:
 
     Jain, Chiu and Hawe (1984): 1 when every key got the same part of what it is due.
     """
-    asked: Counter[str] = Counter()
+    asked: dict[str, float] = defaultdict(float)
     for _, job in arrivals:
-        asked[job.key] += work(job.request) * PIXEL_STEP  # type: ignore[assignment]
-    left, due = float(sum(result.used.values())), {}
+        asked[job.key] += work(job.request) * PIXEL_STEP
+    left, due = sum(result.used.values()), {}
     for number, (key, wanted) in enumerate(sorted(asked.items(), key=lambda item: item[1])):
         due[key] = min(wanted, left / (len(asked) - number))
         left -= due[key]

@@ -125,10 +125,11 @@ class Consumer:
         if self._queue.limit(job.key) is not None:
             self._start_waiting()  # The consumer task may not have had its turn yet.
         now = time.monotonic()
-        if (limit := self._places.limit(job, self._starts, now)) is not None:
+        if (limit := self._places.limit(job, lambda: self._starts(job.key), now)) is not None:
             raise self._refused("queue_full", self._no_place(job, limit, now))
         self._queue.put_nowait(job)
         self._places.redeem(job, now)
+        self._outlook.accepted(job, self._running.values(), now)
         record.accepted(self._metrics, job, self.depth)
         self._gauges()
 
@@ -144,6 +145,7 @@ class Consumer:
             self._leaving[job.id] = job
             self.engine.cancel(job.id)
             self._queue.refund(job)
+        self._outlook.left(job)
         job.cancel(error)
         self._ended(job)
 
@@ -174,6 +176,7 @@ class Consumer:
 
     def _begin(self, job: Job) -> None:
         job.begin()
+        self._outlook.started(job, time.monotonic())
         record.begun(self._metrics, job)
         self._running[job.id] = job
         self._update_room()
@@ -294,11 +297,11 @@ class Consumer:
             return 0.0
         return self.engine.model.load_seconds if self.engine.model else LOAD_SECONDS
 
-    def _starts(self) -> list[float]:
-        return self._outlook.starts(self._running.values(), delay=self._loading)
+    def _starts(self, key: str) -> list[float]:
+        return self._outlook.starts(self._running.values(), key=key, delay=self._loading)
 
     def _no_place(self, job: Job, limit: Limit, now: float) -> QueueFull:
-        seconds = self._places.retry_after(job, self._starts(), now)
+        seconds = self._places.retry_after(job, self._starts(job.key), now)
         free = self._queue.free
         reason = {
             Limit.QUEUE: f"{self._config.queue_size} requests are waiting",

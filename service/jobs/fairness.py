@@ -11,7 +11,7 @@ from service.jobs.work import work
 QUANTUM = 512 * 512
 """Pixel steps that a key of weight 1 may spend more in each round: one step of 512x512."""
 
-AGEING = 8
+AGEING = 16
 """How much work of its own key a job lets overtake it, in multiples of its own work."""
 
 Entry = tuple[int, int, int, Job]

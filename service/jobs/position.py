@@ -5,10 +5,14 @@ import itertools
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
-from service.jobs.estimate import Estimate
+from service.jobs.estimate import LEARNING_RATE, Estimate
 from service.jobs.job import Job
 from service.jobs.queue import JobQueue
 from service.jobs.work import evaluations, pixels
+
+
+MOST_STRETCH = 4.0
+"""How much later than by the present line a key's jobs are expected at most."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,7 +22,7 @@ class Position:
     number: int
     """1 for the job that starts next."""
     start_seconds: float
-    """Until its first step, if nobody comes who goes before it."""
+    """Until its first step."""
 
 
 class Outlook:
@@ -27,6 +31,9 @@ class Outlook:
     The whole line is worked out once after a change of the queue or of the batch, in
     O(n log n), and only if somebody asks; from then on it is moved on by the pixel steps that
     were done. So every watcher can ask at every step.
+
+    Who comes later and goes before is not in the line: how much longer than by the line its
+    jobs waited is learned for each key.
     """
 
     def __init__(self, queue: JobQueue, estimate: Estimate, *, batch_limit: int) -> None:
@@ -37,6 +44,8 @@ class Outlook:
         self._done = 0
         self._ahead: list[float] = []
         self._numbers: dict[str, int] = {}
+        self._expected: dict[str, tuple[float, float]] = {}
+        self._stretch: dict[str, float] = {}
 
     def position(
         self, job: Job, running: Collection[Job], *, delay: float = 0.0
@@ -49,16 +58,35 @@ class Outlook:
         number = self._numbers.get(job.id)
         if number is None:
             return None
-        return Position(number=number, start_seconds=delay + self._seconds(number - 1))
+        return Position(number=number, start_seconds=delay + self._seconds(number - 1, job.key))
 
-    def starts(self, running: Collection[Job], *, delay: float = 0.0) -> list[float]:
-        """Return in how many seconds each job of ``queue.waiting`` starts."""
+    def starts(self, running: Collection[Job], *, key: str = "", delay: float = 0.0) -> list[float]:
+        """Return in how many seconds each job of ``queue.waiting`` starts, as ``key`` sees it."""
         self._work_out(running)
-        return [delay + self._seconds(index) for index in range(len(self._ahead))]
+        return [delay + self._seconds(index, key) for index in range(len(self._ahead))]
 
-    def _seconds(self, index: int) -> float:
+    def accepted(self, job: Job, running: Collection[Job], now: float) -> None:
+        """Note when a job that has just been put should start by the line."""
+        self._work_out(running)
+        if (number := self._numbers.get(job.id)) is not None:
+            self._expected[job.id] = now, self._seconds(number - 1)
+
+    def started(self, job: Job, now: float) -> None:
+        """Learn from a job that starts."""
+        came, expected = self._expected.pop(job.id, (now, 0.0))
+        if expected > 0:
+            stretch = min(max(1.0, (now - came) / expected), MOST_STRETCH)
+            seen = self._stretch.get(job.key, 1.0)
+            self._stretch[job.key] = seen + LEARNING_RATE * (stretch - seen)
+
+    def left(self, job: Job) -> None:
+        """Forget a job that left the line without a start."""
+        self._expected.pop(job.id, None)
+
+    def _seconds(self, index: int, key: str = "") -> float:
         done = self._estimate.done - self._done
-        return max(0.0, self._ahead[index] - done) * self._estimate.pixel_step
+        ahead = max(0.0, self._ahead[index] - done)
+        return ahead * self._estimate.pixel_step * self._stretch.get(key, 1.0)
 
     def _work_out(self, running: Collection[Job]) -> None:
         seen = (self._queue.version, *(job.id for job in running))

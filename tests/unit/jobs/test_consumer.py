@@ -142,6 +142,31 @@ async def test_jobs_join_the_batch_while_it_has_room(consumer, engine):
     assert engine.started == [first.id, second.id, third.id]
 
 
+async def test_a_waiting_job_is_told_where_it_stands(consumer, engine):
+    """The number counts from 1; a running job has none."""
+    await engine.ready()
+    running, _, waiting = jobs = [job(), job(), job()]
+    await submitted(consumer, *jobs)
+    assert consumer.position(running) is None
+    position = consumer.position(waiting)
+    assert position is not None
+    assert position.number == 1
+    assert position.start_seconds > 0
+
+
+async def test_a_refused_client_finds_the_place_it_was_promised(consumer, engine):
+    """A newcomer does not take it, even if the place is free before its time."""
+    await engine.ready()
+    first, *_ = jobs = [job() for _ in range(4)]
+    await submitted(consumer, *jobs)
+    engine.tell(Stepped(progress={first.id: 20}, pixels=20 * 512**2, seconds=20.0, batch_size=1))
+    with pytest.raises(QueueFull, match="2 requests are waiting"):
+        consumer.submit(job(steps=7))
+    await engine.finishes(first)
+    with pytest.raises(QueueFull, match="promised"):
+        consumer.submit(job(steps=9))
+
+
 async def test_room_is_counted_in_pictures(consumer, engine):
     """A job of two pictures fills a batch of two."""
     await engine.ready()

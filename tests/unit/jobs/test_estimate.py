@@ -35,7 +35,7 @@ async def test_steps_already_done_are_not_counted(estimate):
     assert estimate.seconds([half_done]) == pytest.approx(5)
 
 
-async def test_a_batch_of_two_costs_half_a_step_each(estimate):
+async def test_a_batch_of_two_costs_half_a_step_each():
     """A step shared by two pictures teaches the cost of one."""
     shared = Estimate()
     shared.observe(pixels=2 * PIXELS, seconds=0.5)

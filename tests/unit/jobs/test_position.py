@@ -85,6 +85,32 @@ async def test_an_engine_that_loads_delays_everyone(estimate):
     assert line.position(waiting, [], delay=7) == Position(number=1, start_seconds=7)
 
 
+async def test_how_much_newcomers_delay_a_key_is_learned(estimate):
+    """A key whose jobs start twice as late as by the line is told so; others are not."""
+    queue, line = outlook(estimate)
+    for _ in range(100):
+        late = job(key="flood")
+        queue.put_nowait(late)
+        line.accepted(late, [job(10)], 0)
+        queue.get_nowait()
+        line.started(late, 20)
+    waiting = [job(key="flood"), job(key="light")]
+    for each in waiting:
+        queue.put_nowait(each)
+    assert line.starts([job(10)], key="flood")[0] == pytest.approx(20, rel=0.01)
+    assert line.starts([job(10)], key="light")[0] == pytest.approx(10)
+
+
+async def test_a_job_that_left_teaches_nothing(estimate):
+    """A cancelled job is forgotten, and one that was restored has no expectation."""
+    waiting = job()
+    _, line = outlook(estimate, waiting)
+    line.accepted(waiting, [job(10)], 0)
+    line.left(waiting)
+    line.started(waiting, 40)
+    assert line.starts([job(10)], key="a") == [10]
+
+
 async def test_a_batch_shares_the_engine():
     """Two pictures of ten steps leave a batch of two after twenty picture steps."""
     running = [job(10), job(10)]
@@ -107,7 +133,7 @@ async def test_room_is_counted_in_pictures():
 @pytest.mark.parametrize("seed", range(10))
 async def test_starts_never_go_back(seed):
     """Whoever is served later starts later or at the same time."""
-    chance = random.Random(seed)
+    chance = random.Random(seed)  # noqa: S311 - repeatable, not secret
     waiting = [job(chance.randint(1, 50), num_images=chance.randint(1, 4)) for _ in range(100)]
     ahead = work_ahead(waiting, [job(), job(5)], batch_limit=3, rest=2.5)
     assert ahead == sorted(ahead)
