@@ -8,8 +8,9 @@ from aiohttp import web
 
 from service.config import Config
 from service.engine.base import Engine
-from service.http import middlewares, routes, server
-from service.http.keys import CONFIG, CONSUMER, DISK, GPU, METRICS, STARTED
+from service.http import auth, middlewares, routes, server
+from service.http.keys import ALLOWANCE, CONFIG, CONSUMER, DISK, GPU, METRICS, STARTED
+from service.jobs.allowance import Allowance
 from service.jobs.consumer import Consumer
 from service.telemetry.disk import DiskCollector, DiskSampler
 from service.telemetry.gpu import GpuSampler
@@ -22,12 +23,14 @@ def create_app(config: Config, engine: Engine, metrics: Metrics | None = None) -
     app = server.application(config)
     app[CONFIG] = config
     app[METRICS] = metrics = metrics or Metrics()
+    app[ALLOWANCE] = Allowance()
     app[CONSUMER] = Consumer(engine, metrics, config)
     app[GPU] = GpuSampler("" if config.device == "cpu" else config.cuda_visible_devices)
     app[STARTED] = time.monotonic()
     app[DISK] = DiskSampler({"models": config.model_cache_dir})
     metrics.watch(GpuCollector(app[GPU]))
     metrics.watch(DiskCollector(app[DISK]))
+    auth.add_to(app)
     middlewares.add_to(app)
     routes.add_to(app)
     app.cleanup_ctx.extend((_samplers, _consumer))

@@ -13,9 +13,11 @@ from http.client import HTTPException
 import structlog
 from aiohttp import web
 
-from service.config import Config
+from service import binding
+from service.config import Config, secret_names
 from service.diffusion import catalog
 from service.errors import ConfigError
+from service.keyring import Keyring
 from service.telemetry import logs
 from service.terminal import complain, show
 
@@ -34,6 +36,10 @@ def serve(config: Config, _arguments: argparse.Namespace) -> int:
     """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # Nothing is accepted yet.
     logs.configure(config)
+    for name in secret_names():  # Digests are kept; the engine's process inherits no secret.
+        os.environ.pop(name, None)
+    binding.check(config)
+    Keyring(config.api_keys, config.api_keys_file)  # So does a wrong line in the file of keys.
     catalog.resolve(config.model_id, config.model_cache_dir)  # A typing error ends the start here.
     asyncio.run(_serve(config, _listen(config)))
     log.info("service_stopped")

@@ -1,5 +1,6 @@
 """Reading a JSON body: everything that is wrong with it becomes one of our errors."""
 
+import asyncio
 import codecs
 import json
 from typing import Any, NoReturn
@@ -8,8 +9,14 @@ from aiohttp import hdrs, web
 from marshmallow import Schema, ValidationError
 from webargs.aiohttpparser import AIOHTTPParser
 
-from service.errors import UnsupportedEncoding, UnsupportedMediaType, ValidationFailed
+from service.errors import (
+    RequestTimedOut,
+    UnsupportedEncoding,
+    UnsupportedMediaType,
+    ValidationFailed,
+)
 from service.http.fields import REPEATED
+from service.http.keys import CONFIG
 
 
 class BodyParser(AIOHTTPParser):
@@ -20,6 +27,7 @@ class BodyParser(AIOHTTPParser):
 
         Raises:
             UnsupportedMediaType: it is declared to be something else, or nothing.
+            RequestTimedOut: it does not arrive in time.
             UnsupportedEncoding: it is packed in a way that nobody here unpacks.
             ValidationFailed: it is no UTF-8, no JSON or no object.
 
@@ -28,7 +36,7 @@ class BodyParser(AIOHTTPParser):
         _check_content_type(req)
         _check_content_encoding(req)
         try:
-            text = (await req.read()).decode("utf-8-sig")
+            text = (await _arrived(req)).decode("utf-8-sig")
             body = json.loads(text, object_pairs_hook=_object)
         # ValueError also covers UnicodeDecodeError and integers of more than 4300 digits.
         except (ValueError, RecursionError, web.RequestPayloadError) as error:
@@ -60,6 +68,20 @@ class BodyParser(AIOHTTPParser):
             case _:
                 reason = "a number has too many digits"
         raise ValidationFailed({"body": [f"must be JSON in UTF-8: {reason}"]}) from error
+
+
+async def _arrived(request: web.Request) -> bytes:
+    """Return the body; a client that sends it byte by byte holds no place until its deadline."""
+    seconds = request.app[CONFIG].body_timeout_seconds
+    try:
+        async with asyncio.timeout(seconds) as timeout:
+            return await request.read()
+    except TimeoutError as error:
+        if not timeout.expired():
+            raise
+        raise RequestTimedOut(
+            f"The body took more than {seconds:g} s to arrive (BODY_TIMEOUT_SECONDS)."
+        ) from error
 
 
 def _check_content_type(request: web.Request) -> None:

@@ -31,6 +31,8 @@ from service.http.accept import preferred
 from service.http.answers import Generated
 from service.http.decorators import docs, request_schema, response_schema
 from service.http.keys import (
+    CALLER,
+    CHARGE,
     CONSUMER,
     DEADLINE,
     GENERATION,
@@ -92,7 +94,13 @@ def generate_handler(config: Config) -> Handler:
             raise ValidationFailed(
                 {"num_images": ["must be 1 for image/png; ask for application/json to get more"]}
             )
-        job = Job(request=generation, request_id=request[REQUEST_ID], trace_id=request[TRACE_ID])
+        job = Job(
+            request=generation,
+            request_id=request[REQUEST_ID],
+            trace_id=request[TRACE_ID],
+            key=request[CALLER].name,
+            charge=request[CHARGE],
+        )
         result = await _finish(request, job)
         return await _answer(request, job, result, media_type)
 

@@ -8,6 +8,7 @@ from aiohttp import web
 from service import __version__
 from service.engine.base import EngineState
 from service.errors import ModelUnavailable, ShuttingDown
+from service.http import auth
 from service.http.answers import Health, Status
 from service.http.decorators import docs, response_schema
 from service.http.keys import CONFIG, CONSUMER, GPU, STARTED
@@ -26,12 +27,19 @@ STATUS: Final = {
     operationId="health",
     tags=["health"],
     summary="Say how the service is.",
-    description="Always 200 while the service runs; `/health/ready` is the one to route by.",
+    description=(
+        "Always 200 while the service runs; `/health/ready` is the one to route by. Where keys "
+        "are needed, the model and why it failed are told to callers with a key only."
+    ),
 )
 @response_schema(Health(), 200, description="The state of the service.")
 async def health(request: web.Request) -> web.Response:
     """Answer with the state of the engine, the queue and the GPU."""
-    return web.json_response(report(request.app))
+    found = report(request.app)
+    if not auth.insider(request):
+        found["model"] = None
+        found["engine"].pop("failure", None)
+    return web.json_response(found)
 
 
 @docs(
@@ -61,9 +69,8 @@ async def ready(request: web.Request) -> web.Response:
     if consumer.draining:
         raise ShuttingDown("Send requests to another instance.")
     if consumer.engine.state is not EngineState.READY:
-        raise ModelUnavailable(
-            consumer.engine.failure or f"The engine is {consumer.engine.state.value}."
-        )
+        failure = consumer.engine.failure if auth.insider(request) else ""
+        raise ModelUnavailable(failure or f"The engine is {consumer.engine.state.value}.")
     return web.json_response({"status": "ready"})
 
 

@@ -6,8 +6,12 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from service.config import Config
+from service.credentials import ApiKey
 from service.diffusion.generation import GenerationRequest
+from service.http.failures import Failures
+from service.jobs.allowance import Allowance, Charge
 from service.jobs.consumer import Consumer
+from service.keyring import Keyring
 from service.telemetry.disk import DiskSampler
 from service.telemetry.gpu import GpuSampler
 from service.telemetry.metrics import Metrics
@@ -15,10 +19,13 @@ from service.telemetry.metrics import Metrics
 if TYPE_CHECKING:
     from service.telemetry.spans import Spans  # It needs the extra ``tracing``.
 
+ALLOWANCE = web.AppKey("allowance", Allowance)
 CONFIG = web.AppKey("config", Config)
 CONSUMER = web.AppKey("consumer", Consumer)
 DISK = web.AppKey("disk", DiskSampler)
+FAILURES = web.AppKey("failures", Failures)
 GPU = web.AppKey("gpu", GpuSampler)
+KEYRING = web.AppKey("keyring", Keyring)
 METRICS = web.AppKey("metrics", Metrics)
 OPENAPI = web.AppKey("openapi", bytes)
 SPANS: web.AppKey["Spans"] = web.AppKey("spans")
@@ -26,6 +33,12 @@ SPANS: web.AppKey["Spans"] = web.AppKey("spans")
 
 STARTED = web.AppKey("started", float)
 """``time.monotonic`` at the start."""
+
+CALLER = web.RequestKey("caller", ApiKey)
+"""Who asks; set by the authentication, before anything else is read."""
+
+CHARGE = web.RequestKey("charge", Charge)
+"""For the job of a request that makes pictures."""
 
 DEADLINE = web.RequestKey("deadline", asyncio.Timeout)
 ERROR_CODE = web.RequestKey("error_code", str)

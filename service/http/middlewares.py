@@ -4,6 +4,7 @@ import asyncio
 import re
 import time
 import uuid
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Final
 
@@ -15,15 +16,20 @@ from aiohttp_apispec import validation_middleware
 from service.errors import (
     BodyTooLarge,
     Cancelled,
+    Forbidden,
     MalformedRequest,
     NotAcceptable,
+    QuotaExceeded,
+    RateLimited,
     RequestTimedOut,
     ServiceError,
+    TooManyFailures,
+    Unauthorized,
     UnsupportedEncoding,
     UnsupportedMediaType,
     ValidationFailed,
 )
-from service.http import problems
+from service.http import auth, cors, headers, hosts, limits, problems
 from service.http.keys import (
     CONFIG,
     DEADLINE,
@@ -33,6 +39,7 @@ from service.http.keys import (
     SPANS,
     TRACE_ID,
 )
+from service.http.template import UNMATCHED, route_template
 from service.telemetry import traces
 from service.telemetry.exemplars import exemplar
 
@@ -40,7 +47,6 @@ log = structlog.get_logger(__name__)
 
 HEADER: Final = "X-Request-ID"
 SANE_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}", re.ASCII)
-UNMATCHED: Final = "unmatched"
 INVALID: Final = (
     ValidationFailed,
     MalformedRequest,
@@ -51,14 +57,18 @@ INVALID: Final = (
 )
 """Requests that no state of the service could have answered."""
 
+REASONS: Final[Mapping[type[ServiceError], str]] = {
+    **dict.fromkeys(INVALID, "validation"),
+    Forbidden: "host",
+    Unauthorized: "auth",
+    TooManyFailures: "auth",
+    RateLimited: "rate",
+    QuotaExceeded: "rate",
+}
+"""What a request that is refused here counts as; the others are counted where they arise."""
+
 POLLED: Final = frozenset({"/health", "/health/live", "/health/ready", "/metrics"})
 """Asked every few seconds by machines: no spans, and good answers are logged at DEBUG only."""
-
-
-def route_template(request: web.Request) -> str:
-    """Return the route as it was declared: raw paths would make a series each."""
-    resource = request.match_info.route.resource
-    return resource.canonical if resource is not None else UNMATCHED
 
 
 def request_id(request: web.BaseRequest) -> str:
@@ -178,8 +188,8 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
 
 
 def _refused(request: web.Request, error: ServiceError) -> web.StreamResponse:
-    if isinstance(error, INVALID):
-        request.app[METRICS].refused.labels("validation").inc()
+    if reason := REASONS.get(type(error)):
+        request.app[METRICS].refused.labels(reason).inc()
     return problems.problem(request, error)
 
 
@@ -206,16 +216,18 @@ def timed_out(request: web.Request) -> RequestTimedOut:
     )
 
 
-async def mark(request: web.BaseRequest, answer: web.StreamResponse) -> None:
+async def mark(request: web.Request, answer: web.StreamResponse) -> None:
     """Sign every answer that leaves a route, streamed ones included."""
     sign(request, answer)
+    cors.tell(request, answer)
+    limits.tell(request, answer)
 
 
 def sign(request: web.BaseRequest, answer: web.StreamResponse) -> None:
     """Give an answer the headers that all have."""
     answer.headers[HEADER] = request.get(REQUEST_ID) or uuid.uuid4().hex
     answer.headers[hdrs.SERVER] = "sd-api"
-    answer.headers["X-Content-Type-Options"] = "nosniff"
+    headers.secure(answer)
 
 
 STACK: Final[tuple[Middleware, ...]] = (
@@ -224,8 +236,13 @@ STACK: Final[tuple[Middleware, ...]] = (
     access_log,
     measurement,
     errors,
+    hosts.known_host,
+    cors.preflight,
+    auth.authentication,
+    limits.rate,
     deadline,
     validation_middleware,
+    limits.quota,
 )
 
 

@@ -11,14 +11,21 @@ from apispec.ext.marshmallow import MarshmallowPlugin
 from service import __version__, errors
 from service.errors import (
     ExpectationFailed,
+    Forbidden,
     MalformedRequest,
+    QuotaExceeded,
+    RateLimited,
     RequestTimedOut,
     ServiceError,
+    TooManyConnections,
+    TooManyFailures,
+    Unauthorized,
     ValidationFailed,
 )
+from service.http import auth
 from service.http.answers import Problem
 from service.http.decorators import docs
-from service.http.keys import OPENAPI
+from service.http.keys import CONFIG, KEYRING, OPENAPI
 from service.http.middlewares import SANE_ID
 from service.http.problems import MEDIA_TYPE, problem_body
 
@@ -32,8 +39,23 @@ TAGS: Final = {
     "health": "See how the service is.",
     "description": "Read about it, and measure it.",
 }
-EVERYWHERE: Final = (MalformedRequest, RequestTimedOut, ExpectationFailed, ServiceError)
+EVERYWHERE: Final = (
+    MalformedRequest,
+    Forbidden,
+    RequestTimedOut,
+    ExpectationFailed,
+    TooManyConnections,
+    ServiceError,
+)
 """Errors that any route may answer."""
+
+CLOSED: Final = (Unauthorized, TooManyFailures)
+COUNTED: Final = (RateLimited, QuotaExceeded)
+SCHEMES: Final = {
+    "bearer": {"type": "http", "scheme": "bearer"},
+    "api_key": {"type": "apiKey", "in": "header", "name": auth.HEADER},
+    "metrics_token": {"type": "http", "scheme": "bearer"},
+}
 
 REQUEST_ID_PARAMETER: Final = {
     "in": "header",
@@ -65,17 +87,36 @@ def describe(app: web.Application) -> bytes:
     spec.components.schema("Problem", schema=Problem())
     for kind in _kinds(ServiceError):
         spec.components.response(kind.code, _response((kind,)))
+    for name, scheme in SCHEMES.items():
+        spec.components.security_scheme(name, scheme)
     for route in app.router.routes():
         said = getattr(route.handler, "__apispec__", None)
         if said is None or route.method == hdrs.METH_HEAD or route.resource is None:
             continue
-        spec.path(
-            path=route.resource.canonical, operations={route.method.lower(): _operation(said)}
-        )
+        template = route.resource.canonical
+        doors = _doors(template, route.method)
+        operation = {**_operation(said, doors), **_security(app, template)}
+        spec.path(path=template, operations={route.method.lower(): operation})
     return json.dumps(spec.to_dict()).encode()
 
 
-def _operation(said: dict[str, Any]) -> dict[str, Any]:
+def _doors(template: str, method: str) -> tuple[type[ServiceError], ...]:
+    """Return the errors that a route's doors may answer."""
+    closed = template == auth.HEALTH or template not in auth.OPEN
+    return (CLOSED if closed else ()) + (COUNTED if method == hdrs.METH_POST else ())
+
+
+def _security(app: web.Application, template: str) -> dict[str, Any]:
+    """Return what a route wants to see, with the settings of ``app``."""
+    if template == auth.METRICS_ROUTE:
+        return {"security": [{"metrics_token": []}]} if app[CONFIG].metrics_token else {}
+    if not app[KEYRING] or (template in auth.OPEN and template != auth.HEALTH):
+        return {}
+    optional: list[dict[str, Any]] = [{}] if template == auth.HEALTH else []
+    return {"security": [*optional, {"bearer": []}, {"api_key": []}]}
+
+
+def _operation(said: dict[str, Any], doors: tuple[type[ServiceError], ...]) -> dict[str, Any]:
     """Turn what the decorators noted (in Swagger 2.0's terms) into an operation of 3.1."""
     operation: dict[str, Any] = {
         name: said[name]
@@ -94,7 +135,7 @@ def _operation(said: dict[str, Any]) -> dict[str, Any]:
         for code, response in said["responses"].items()
     } or {"200": _plain(said)}
     by_status: dict[int, list[type[ServiceError]]] = {}
-    for kind in dict.fromkeys((*said.get("errors", ()), *EVERYWHERE)):
+    for kind in dict.fromkeys((*said.get("errors", ()), *doors, *EVERYWHERE)):
         by_status.setdefault(kind.status, []).append(kind)
     for status, kinds in sorted(by_status.items()):
         responses[str(status)] = kinds[0].code if len(kinds) == 1 else _response(tuple(kinds))
@@ -123,11 +164,13 @@ def _success(response: dict[str, Any], produces: list[str]) -> dict[str, Any]:
 def _response(kinds: tuple[type[ServiceError], ...]) -> dict[str, Any]:
     status = kinds[0].status
     headers = _headers()
-    if status == HTTPStatus.SERVICE_UNAVAILABLE:
+    if status in (HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS):
         headers["Retry-After"] = {
             "description": "Whole seconds after which a new try has a chance, where known.",
             "schema": {"type": "integer", "minimum": 1},
         }
+    if status == HTTPStatus.UNAUTHORIZED:
+        headers["WWW-Authenticate"] = {"description": "Bearer.", "schema": {"type": "string"}}
     if status == HTTPStatus.METHOD_NOT_ALLOWED:
         headers["Allow"] = {"description": "Methods to use.", "schema": {"type": "string"}}
     examples = {kind.code: {"value": _example(kind)} for kind in kinds}

@@ -12,6 +12,7 @@ from service.errors import (
     MethodNotAllowed,
     NotFound,
     ServiceError,
+    Unauthorized,
     UnsupportedEncoding,
     ValidationFailed,
 )
@@ -51,6 +52,8 @@ def problem(request: web.BaseRequest, error: ServiceError) -> web.Response:
     )
     if error.retry_after is not None:
         answer.headers[hdrs.RETRY_AFTER] = str(max(1, math.ceil(error.retry_after)))
+    if isinstance(error, Unauthorized):
+        answer.headers[hdrs.WWW_AUTHENTICATE] = error.challenge
     if isinstance(error, MethodNotAllowed):
         answer.headers[hdrs.ALLOW] = ", ".join(error.allow)
     if isinstance(error, UnsupportedEncoding):

@@ -4,17 +4,25 @@ A request that cannot be parsed never meets a middleware. aiohttp would answer i
 plain text that repeats the bytes, and write them into the log with a traceback.
 """
 
+import asyncio
 import warnings
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import structlog
-from aiohttp import http, http_exceptions, web
+from aiohttp import StreamReader, http, http_exceptions, web
 
 from service.config import Config
-from service.errors import MalformedRequest, ServiceError, UnsupportedEncoding
+from service.errors import (
+    MalformedRequest,
+    ServiceError,
+    TooManyConnections,
+    UnsupportedEncoding,
+)
 from service.http import problems
-from service.http.keys import METRICS, REQUEST_ID
-from service.http.middlewares import UNMATCHED, request_id, sign
+from service.http.connections import Doorman, Pace, unread
+from service.http.keys import CONFIG, METRICS, REQUEST_ID
+from service.http.middlewares import request_id, sign
+from service.http.template import UNMATCHED
 from service.telemetry.metrics import Metrics
 
 log = structlog.get_logger(__name__)
@@ -26,16 +34,65 @@ IDLE_SECONDS: Final = 75.0
 """Most proxies keep an idle connection for 60 s; the service should not be first to close it."""
 
 
+LINGERING_SECONDS: Final = 5.0
+"""How long the rest of a refused body is read, so that its sender gets to see the answer."""
+
+
 class Connection(web.RequestHandler):
     """One connection; what goes wrong on it is answered as a problem."""
 
     def __init__(self, server: "Server", **settings: Any) -> None:
         super().__init__(server, **settings)
         self._metrics = server.metrics
+        self._config = server.config
+        self._doorman = server.doorman
+        self._pace = Pace(server.config.send_timeout_seconds)
+        self._head: asyncio.TimerHandle | None = None
+        """Runs while the headers of a request are awaited or incomplete."""
+        self._body: StreamReader | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Let a client in, if there is a place; it has to begin at once."""
+        if not self._doorman.enter(self):
+            self.force_close()
+            self._turn_away(cast("asyncio.Transport", transport))
+            return
+        super().connection_made(transport)
+        self._await_head()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Give the place to somebody else."""
+        self._doorman.leave(self)
+        self._pace.stop()
+        self._head_is_here()
+        super().connection_lost(exc)
+
+    @property
+    def idle(self) -> bool:
+        """Whether it has no request in work, whatever it may be sending."""
+        return self._waiter is not None and not self._waiter.done()
+
+    def pause_writing(self) -> None:
+        """Watch a client that takes its answer slower than it is written."""
+        super().pause_writing()
+        if self.transport is not None:
+            self._pace.watch(self.transport)
+
+    def resume_writing(self) -> None:
+        """Go on; the client has taken what there was."""
+        super().resume_writing()
+        self._pace.stop()
 
     def data_received(self, data: bytes) -> None:
         """Take what came; where a body turns out to be broken, its reader is told."""
+        of_body = self._body is not None and not self._body.is_eof()
+        before = self._request_count
         super().data_received(data)
+        if self._request_count != before:
+            self._head_is_here()
+            self._body = self._messages[-1][1] if self._messages else None
+        elif data and not of_body:
+            self._await_head()
         # The parser forgets a body that it fails in, and its handler would wait for the rest.
         broken = self._messages and not isinstance(self._messages[-1][0], http.RawRequestMessage)
         if broken and self._current_request is not None:
@@ -83,6 +140,35 @@ class Connection(web.RequestHandler):
         else:
             super().log_exception(*args, **kw)
 
+    def _await_head(self) -> None:
+        if self._head is None:
+            seconds = self._config.header_timeout_seconds
+            self._head = self._loop.call_later(seconds, self._no_head)
+
+    def _head_is_here(self) -> None:
+        if self._head is not None:
+            self._head.cancel()
+            self._head = None
+
+    def _no_head(self) -> None:
+        """End a connection whose next request does not get to the end of its headers."""
+        self._head = None
+        if self.idle:
+            self.force_close()
+        else:  # The request before it is still in work.
+            self._await_head()
+
+    def _turn_away(self, transport: asyncio.Transport) -> None:
+        """Answer before anything is read: a connection more than allowed costs nothing else."""
+        error = TooManyConnections(
+            f"{self._config.max_connections} connections are open (MAX_CONNECTIONS).",
+            retry_after=1,
+        )
+        self._metrics.refused.labels("connections").inc()
+        self._metrics.http_requests.labels(UNMATCHED, "other", str(error.status)).inc()
+        transport.write(unread(error))
+        transport.close()
+
     def _answer(
         self, request: web.BaseRequest, error: ServiceError, cause: BaseException
     ) -> web.Response:
@@ -120,6 +206,8 @@ class Server(web.Server):
     """What the event loop asks for a protocol at every new connection."""
 
     metrics: Metrics
+    config: Config
+    doorman: Doorman
 
     def __call__(self) -> Connection:
         """Return the protocol of one connection."""
@@ -144,6 +232,8 @@ with warnings.catch_warnings():
                 **made._kwargs,  # noqa: SLF001
             )
             server.metrics = self[METRICS]
+            server.config = self[CONFIG]
+            server.doorman = Doorman(self[CONFIG].max_connections)
             return server
 
 
@@ -155,5 +245,8 @@ def application(config: Config) -> Application:
     """
     return Application(
         client_max_size=config.max_body_bytes,
-        handler_args={"keepalive_timeout": max(config.request_timeout_seconds, IDLE_SECONDS)},
+        handler_args={
+            "keepalive_timeout": max(config.request_timeout_seconds, IDLE_SECONDS),
+            "lingering_time": LINGERING_SECONDS,
+        },
     )

@@ -8,6 +8,7 @@ from enum import StrEnum
 
 from service.diffusion.generation import GenerationRequest, JobFinished
 from service.errors import Cancelled, RequestTimedOut, ServiceError
+from service.jobs.allowance import Charge
 
 
 class JobState(StrEnum):
@@ -43,6 +44,8 @@ class Job:
     """Of the W3C trace that the request belongs to; empty for none."""
     key: str = "anonymous"
     """Name of the API key that it belongs to."""
+    charge: Charge | None = field(default=None, repr=False)
+    """Pictures that its key was charged; settled at the end."""
     state: JobState = JobState.QUEUED
     created: float = field(default_factory=time.monotonic)
     started: float | None = None
@@ -112,6 +115,8 @@ class Job:
     def _end(self, state: JobState) -> None:
         self.state = state
         self.ended = time.monotonic()
+        if self.charge is not None:
+            self.charge.settle(self.outcome, started=self.attempts > 0)
         self._done.set()
 
     async def wait(self) -> JobFinished:
@@ -136,6 +141,7 @@ class Job:
             "job_id": self.id,
             "request_id": self.request_id,
             **({"trace_id": self.trace_id} if self.trace_id else {}),
+            **({"key": self.key} if self.key != "anonymous" else {}),
             "width": request.width,
             "height": request.height,
             "steps": request.steps,

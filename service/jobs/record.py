@@ -79,6 +79,7 @@ def finished(metrics: Metrics, job: Job, event: JobFinished) -> None:
         (job.ended or 0.0) - (job.started or 0.0), _exemplar(job)
     )
     metrics.images.inc(len(event.pictures))
+    metrics.key_images.labels(metrics.key(job.key)).inc(len(event.pictures))
     metrics.pixels.inc(sum(picture.width * picture.height for picture in event.pictures))
 
 
@@ -86,12 +87,14 @@ def used(metrics: Metrics, job: Job, times: StageTimes) -> None:
     """Count the device time of a job by what became of it."""
     use = "useful" if job.outcome == "succeeded" else job.outcome
     metrics.gpu_seconds.labels(use).inc(times.total)
+    metrics.key_gpu_seconds.labels(metrics.key(job.key)).inc(times.total)
 
 
 def ended(metrics: Metrics, job: Job) -> None:
     """Count a job that ended, whichever way."""
     code = job.error.code if job.error is not None and job.outcome == "failed" else ""
     metrics.jobs.labels(job.outcome, code).inc()
+    metrics.key_jobs.labels(metrics.key(job.key), job.outcome).inc()
     metrics.job_duration.labels(job.outcome).observe(
         (job.ended or job.created) - job.created, _exemplar(job)
     )

@@ -40,12 +40,18 @@ FAILURES: Final = (
 )
 REFUSALS: Final = (
     "validation",
+    "host",
     "auth",
     "rate",
+    "connections",
     "queue_full",
     "draining",
     "model_unavailable",
 )
+ANONYMOUS: Final = "anonymous"
+OTHER_KEY: Final = "other"
+"""Jobs of keys that are not in force any more."""
+
 STAGES: Final = ("text_encode", "denoise", "vae_decode", "safety", "image_encode")
 OOM_STAGES: Final = ("text_encode", "denoise", "vae_decode", "safety")
 OOM_RUNGS: Final = ("free_cache", "split_batch", "vae_tiling", "offload", "fail")
@@ -139,6 +145,7 @@ class Metrics:
         self._jobs()
         self._generation()
         self._work()
+        self._keys()
         self._memory()
         self._engine()
         # process_* as Prometheus names them everywhere: resident memory, CPU, start time.
@@ -253,6 +260,41 @@ class Metrics:
             ("use",),
             _each(GPU_USES),
         )
+
+    def _keys(self) -> None:
+        self.key_jobs = self._counter(
+            "sd_key_jobs_total",
+            "Jobs that ended, by the name of their key and outcome.",
+            ("key", "outcome"),
+        )
+        self.key_images = self._counter(
+            "sd_key_images_total", "Pictures finished, by the name of their key.", ("key",)
+        )
+        self.key_gpu_seconds = self._counter(
+            "sd_key_gpu_seconds_total",
+            "Time of the device that computes, by the name of the key it worked for.",
+            ("key",),
+        )
+        self._known_keys: tuple[str, ...] = ()
+        self.know_keys((ANONYMOUS,))
+
+    def know_keys(self, names: tuple[str, ...]) -> None:
+        """Count for these keys from 0; series of keys that are gone go, too."""
+        for name in {*self._known_keys} - {*names}:
+            for outcome in OUTCOMES:
+                self.key_jobs.remove(name, outcome)
+            self.key_images.remove(name)
+            self.key_gpu_seconds.remove(name)
+        self._known_keys = names
+        for name in (*names, OTHER_KEY):
+            for outcome in OUTCOMES:
+                self.key_jobs.labels(name, outcome)
+            self.key_images.labels(name)
+            self.key_gpu_seconds.labels(name)
+
+    def key(self, name: str) -> str:
+        """Return the label of a key: its name, as long as it is in force."""
+        return name if name in self._known_keys else OTHER_KEY
 
     def _memory(self) -> None:
         self.memory = self._gauge(

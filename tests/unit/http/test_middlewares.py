@@ -33,7 +33,7 @@ def answered(lines: Any, event: str = "request_answered") -> Any:
 
 
 def test_the_stack_is_in_one_place_and_in_this_order():
-    """The id comes first, so that every line has it; checking the body comes last."""
+    """The id comes first, so that every line has it; the doors come before the body is read."""
     names = [getattr(middleware, "__name__", "") for middleware in middlewares.STACK]
     expected = [
         "request_ids",
@@ -41,8 +41,13 @@ def test_the_stack_is_in_one_place_and_in_this_order():
         "access_log",
         "measurement",
         "errors",
+        "known_host",
+        "preflight",
+        "authentication",
+        "rate",
         "deadline",
         "validation_middleware",
+        "quota",
     ]
     assert expected == names
 

@@ -135,13 +135,22 @@ def test_every_error_that_generate_answers_is_described_with_an_example():
             found[int(status)] = set(whole["content"]["application/problem+json"]["examples"])
     expected = {
         400: {"validation_error", "malformed_request"},
+        401: {"unauthorized"},
+        403: {"forbidden"},
         406: {"not_acceptable"},
         408: {"timeout"},
         413: {"body_too_large"},
         415: {"unsupported_media_type", "unsupported_encoding"},
         417: {"expectation_failed"},
         500: {"internal_error", "engine_crashed", "generation_failed"},
-        503: {"queue_full", "shutting_down", "model_unavailable", "out_of_memory"},
+        429: {"rate_limited", "quota_exceeded", "too_many_failures"},
+        503: {
+            "queue_full",
+            "shutting_down",
+            "model_unavailable",
+            "out_of_memory",
+            "too_many_connections",
+        },
     }
     assert expected == found
 

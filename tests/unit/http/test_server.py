@@ -10,9 +10,9 @@ from service.http import middlewares, server
 from service.http.keys import CONSUMER, METRICS
 
 MEMBERS = {"type", "title", "status", "detail", "instance", "code", "request_id"}
-GET = b"GET /health/live HTTP/1.1\r\nHost: here\r\nConnection: close\r\n"
+GET = b"GET /health/live HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
 POST = (
-    b"POST /generate HTTP/1.1\r\nHost: here\r\nConnection: close\r\n"
+    b"POST /generate HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
     b"Content-Type: application/json\r\n"
 )
 CHUNKED = POST + b"Transfer-Encoding: chunked\r\n\r\n"
@@ -42,10 +42,10 @@ def taken_apart(answer: bytes) -> tuple[int, dict[str, str], dict[str, object]]:
 
 MALFORMED = {
     "a request line": b"SECRET\r\n\r\n",
-    "an unknown method": b"FOO /SECRET HTTP/1.1\r\nHost: here\r\n\r\n",
+    "an unknown method": b"FOO /SECRET HTTP/1.1\r\nHost: localhost\r\n\r\n",
     "TLS": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03SECRET",
-    "a path beyond ASCII": b"GET /SECRET\xc3\xa9 HTTP/1.1\r\nHost: here\r\n\r\n",
-    "a long address": b"GET /" + b"SECRET" * 2000 + b" HTTP/1.1\r\nHost: here\r\n\r\n",
+    "a path beyond ASCII": b"GET /SECRET\xc3\xa9 HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    "a long address": b"GET /" + b"SECRET" * 2000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n",
     "a long header": GET + b"A: " + b"SECRET" * 2000 + b"\r\n\r\n",
     "NUL in a header": GET + b"A: SECRET\0\r\n\r\n",
     "two types of content": POST + b"Content-Type: text/SECRET\r\nContent-Length: 2\r\n\r\n{}",
@@ -107,7 +107,7 @@ async def test_identity_is_an_encoding(client):
 async def test_an_unknown_expectation_is_refused_in_the_one_shape(client, path):
     """417 with the request's own id; aiohttp checks it before any middleware."""
     raw = (
-        b"GET " + path + b" HTTP/1.1\r\nHost: here\r\nConnection: close\r\n"
+        b"GET " + path + b" HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
         b"X-Request-ID: mine\r\nExpect: SECRET\r\n\r\n"
     )
     status, headers, body = taken_apart(await talk(client, raw))
@@ -130,7 +130,7 @@ async def test_a_body_that_does_not_unpack_is_no_error_of_ours(client, caplog):
 
 async def test_connect_is_told_that_this_is_no_proxy(client):
     """404 with an instance: the target of CONNECT is a host, and has no path."""
-    raw = b"CONNECT there:80 HTTP/1.1\r\nHost: there:80\r\nConnection: close\r\n\r\n"
+    raw = b"CONNECT there:80 HTTP/1.1\r\nHost: localhost:80\r\nConnection: close\r\n\r\n"
     status, _, body = taken_apart(await talk(client, raw))
     assert (status, body["code"], body["instance"]) == (404, "not_found", "/")
     assert "no proxy" in str(body["detail"])
