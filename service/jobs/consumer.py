@@ -145,7 +145,6 @@ class Consumer:
             self._leaving[job.id] = job
             self.engine.cancel(job.id)
             self._queue.refund(job)
-        self._outlook.left(job)
         job.cancel(error)
         self._ended(job)
 
@@ -316,6 +315,7 @@ class Consumer:
         return error
 
     def _ended(self, job: Job) -> None:
+        self._outlook.left(job)
         record.ended(self._metrics, job)
         self._update_room()
         self._gauges()

@@ -10,7 +10,6 @@ from service.jobs.job import Job
 from service.jobs.queue import JobQueue
 from service.jobs.work import evaluations, pixels
 
-
 MOST_STRETCH = 4.0
 """How much later than by the present line a key's jobs are expected at most."""
 
