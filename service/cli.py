@@ -17,7 +17,6 @@ from service import binding
 from service.config import Config, secret_names
 from service.diffusion import catalog
 from service.errors import ConfigError
-from service.keyring import Keyring
 from service.telemetry import logs
 from service.terminal import complain, show
 
@@ -39,9 +38,9 @@ def serve(config: Config, _arguments: argparse.Namespace) -> int:
     for name in secret_names():  # Digests are kept; the engine's process inherits no secret.
         os.environ.pop(name, None)
     binding.check(config)
-    Keyring(config.api_keys, config.api_keys_file)  # So does a wrong line in the file of keys.
     catalog.resolve(config.model_id, config.model_cache_dir)  # A typing error ends the start here.
-    asyncio.run(_serve(config, _listen(config)))
+    with _listen(config) as door:
+        asyncio.run(_serve(config, door))
     log.info("service_stopped")
     return 0
 

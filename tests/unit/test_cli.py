@@ -133,6 +133,42 @@ def test_a_taken_port_is_one_line_and_exit_code_2(answering, capsys):
     assert "set API_PORT to a free port" in capsys.readouterr().err
 
 
+def test_a_public_address_without_keys_is_one_line_and_exit_code_2(capsys):
+    """The line names the cure."""
+    assert main(["serve", "--api-host", "0.0.0.0", "--api-port", "0"]) == 2  # noqa: S104 - refused
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "API_HOST=0.0.0.0" in line
+    assert "ALLOW_UNAUTHENTICATED=true" in line
+
+
+def test_a_wrong_file_of_keys_is_one_line_and_exit_code_2(tmp_path, capsys):
+    """Nothing listens for a moment without keys."""
+    path = tmp_path / "keys"
+    path.write_text("alice:short\n")
+    arguments = ["--api-host", "127.0.0.1", "--api-port", "0", "--api-keys-file", str(path)]
+    assert main(["serve", *arguments]) == 2
+    assert "line 1 (alice) needs a secret" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_wrong_key_in_the_environment_is_not_repeated(monkeypatch, capsys):
+    """The error names the setting and the pair's place."""
+    monkeypatch.setenv("API_KEYS", "alice:0123456789abcdef")
+    assert main(["models"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("sd-api: A setting is wrong: API_KEYS: pair 1 (alice) needs a secret")
+    assert "0123456789abcdef" not in said
+
+
+@pytest.mark.usefixtures("answering")
+def test_the_process_of_the_engine_inherits_no_secret(monkeypatch):
+    """They leave the environment as soon as they are read."""
+    word = "5f0c2f8e9f1b4b7f8d3a61c9e2b7d405"
+    monkeypatch.setenv("API_KEYS", f"alice:{word}")
+    monkeypatch.setenv("METRICS_TOKEN", word)
+    assert main(["serve"]) == 2  # The port is taken; it comes that far.
+    assert [name for name, value in os.environ.items() if word in value] == []
+
+
 def test_models_lists_the_demo(capsys, tmp_path):
     """The bundled model is always installed."""
     assert main(["models", "--model-cache-dir", str(tmp_path)]) == 0

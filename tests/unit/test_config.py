@@ -127,12 +127,19 @@ def test_unusable_text_is_refused(name, text, problem):
         {"DEFAULT_SAMPLER": "lcm", "DEFAULT_STEPS": "60", "MAX_STEPS": "100"},
         {"MAX_PROMPT_CHARS": "10000"},
         {"MAX_BODY_BYTES": "8192"},
+        {"CORS_ORIGINS": "*", "API_KEYS_FILE": "keys"},
     ],
 )
 def test_settings_that_contradict_each_other_are_refused(environment):
     """Values that are fine alone but not together are an error."""
     with pytest.raises(ConfigError):
         config.load(environment)
+
+
+def test_a_list_that_cannot_be_read_is_an_error():
+    """It says what a part must be."""
+    with pytest.raises(ConfigError, match="CORS_ORIGINS=example: must be origins between commas"):
+        config.load({"CORS_ORIGINS": "example"})
 
 
 def test_every_setting_has_a_help_text():

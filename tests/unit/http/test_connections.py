@@ -44,7 +44,7 @@ async def rest(reader) -> bytes:
 async def alive(reader, writer) -> bool:
     writer.write(HEAD + b"\r\n")
     async with asyncio.timeout(30):
-        return (await reader.readline()).startswith(b"HTTP/1.1 200")
+        return bool((await reader.readline()).startswith(b"HTTP/1.1 200"))
 
 
 async def test_a_connection_that_says_nothing_is_closed(serve):
@@ -96,10 +96,10 @@ async def test_a_long_picture_is_no_slow_client(serve):
         assert (await reader.readline()).startswith(b"HTTP/1.1 200")
 
 
-async def test_a_body_byte_by_byte_is_cut_off(serve):
+async def test_a_body_byte_by_byte_is_cut_off(serve, monkeypatch):
     """408 that names the setting, long before the deadline of the request."""
+    monkeypatch.setattr(server, "LINGERING_SECONDS", 0.01)
     client = await serve(body_timeout_seconds=0.05)
-    client.app._handler_args["lingering_time"] = 0.01  # type: ignore[index]
     async with connected(client) as (reader, writer):
         writer.write(POST + b'{"prompt": "a')
         answer = await rest(reader)

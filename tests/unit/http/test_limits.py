@@ -8,6 +8,7 @@ import pytest
 from service.credentials import Keys
 from service.engine.fake import FakeEngine
 from service.http.keys import ALLOWANCE, CONSUMER, METRICS
+from service.jobs.allowance import Allowance
 
 ALICE = "5f0c2f8e9f1b4b7f8d3a61c9e2b7d405"
 BOB = "2b7d4055f0c2f8e9f1b4b7f8d3a61c9e"
@@ -26,7 +27,7 @@ async def post(client, secret: str = ALICE, **more: Any) -> tuple[int, Any]:
 
 
 def images_left(client) -> int:
-    allowance = client.app[ALLOWANCE]
+    allowance: Allowance = client.app[ALLOWANCE]
     return 10 - sum(slot.images for slot in allowance._used["alice"]._slots)
 
 

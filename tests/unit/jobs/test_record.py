@@ -79,6 +79,24 @@ def test_pictures_count_with_their_pixels(metrics):
     assert value(metrics, "sd_generation_duration_seconds_sum", size_class="small") == 3
 
 
+def test_jobs_count_for_their_key(metrics):
+    """By its name; the jobs of a key that is gone count as others."""
+    metrics.know_keys(("alice",))
+    picture = Picture(width=64, height=64, pixels=b"", seed=0)
+    times = StageTimes(text_encode=0.5, denoise=2, vae_decode=0.5)
+    made = JobFinished(job_id="a", pictures=(picture, picture), times=times)
+    for name in ("alice", "bob"):
+        job = Job(request=GenerationRequest(prompt="a cat"), key=name, started=1.0)
+        job.succeed(made, "v1")
+        record.finished(metrics, job, made)
+        record.used(metrics, job, times)
+        record.ended(metrics, job)
+    for label in ("alice", "other"):
+        assert value(metrics, "sd_key_images_total", key=label) == 2
+        assert value(metrics, "sd_key_gpu_seconds_total", key=label) == 3
+        assert value(metrics, "sd_key_jobs_total", key=label, outcome="succeeded") == 1
+
+
 def test_what_is_asked_for_is_counted_at_the_door(metrics):
     """Sampler, steps, pictures and pixels, in buckets of their own."""
     request = GenerationRequest(prompt="a cat", steps=30, num_images=2, sampler="ddim")

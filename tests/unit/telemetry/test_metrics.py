@@ -67,6 +67,25 @@ def test_known_label_sets_start_at_zero(families):
     assert values(families["sd_engine_restarts"], "reason") == zeros(*RESTART_REASONS)
 
 
+def test_keys_are_counted_from_zero_and_leave_with_their_series():
+    """Only names in force are labels; what remains of others counts as other."""
+    metrics = Metrics()
+    value = metrics.registry.get_sample_value
+    assert value("sd_key_images_total", {"key": "anonymous"}) == 0
+    metrics.know_keys(("alice", "bob"))
+    assert value("sd_key_jobs_total", {"key": "bob", "outcome": "failed"}) == 0
+    assert value("sd_key_images_total", {"key": "anonymous"}) is None
+    metrics.key_images.labels(metrics.key("alice")).inc()
+    metrics.know_keys(("alice",))
+    assert value("sd_key_images_total", {"key": "alice"}) == 1
+    assert value("sd_key_images_total", {"key": "bob"}) is None
+    assert [metrics.key(name) for name in ("alice", "bob", "anonymous")] == [
+        "alice",
+        "other",
+        "other",
+    ]
+
+
 def test_the_list_of_definitions_is_complete(families):
     """What the documentation is checked against names every family with its labels."""
     defined = {d.name.removesuffix("_total"): d for d in Metrics().definitions}
