@@ -91,6 +91,13 @@ class JobStore:
 
         return await self._database.run(work)
 
+    async def find(self, key: str, idempotency_key: str) -> StoredJob | None:
+        """Return the job of the key that an idempotency key stands for; None where it is free."""
+        rows = await self._rows(
+            f"{SELECT} WHERE key = ? AND idempotency_key = ?", (key, idempotency_key)
+        )
+        return from_row(rows[0]) if rows else None
+
     async def begin(self, job_id: str) -> bool:
         """Count an attempt; return whether there was an unfinished job to begin."""
         return await self._change(

@@ -132,6 +132,14 @@ async def test_idempotency_keys_of_two_api_keys_are_two(store):
     assert [await store.add(one) for one in jobs] == jobs
 
 
+async def test_an_idempotency_key_is_looked_up_for_its_api_key(store):
+    """Before a job is put into the queue, to see whether it has to be."""
+    kept = await store.add(job(idempotency_key="once"))
+    assert await store.find("anna", "once") == kept
+    assert await store.find("bert", "once") is None
+    assert await store.find("anna", "twice") is None
+
+
 async def test_pages_show_the_newest_first_and_each_job_once(store):
     """Whatever comes or goes between two pages, nothing is shown twice or left out."""
     ids = [(await store.add(job(created_at=5.0 - i))).id for i in range(7)]

@@ -228,16 +228,24 @@ async def test_what_a_crash_left_pending_is_delivered_after_it(tmp_path):
         await store.add(job)
         await store.finish(JOB, JobState.SUCCEEDED)
         before = World(503, retries=Retries(attempts=3))
-        before.webhooks._told = store.deliver
-        before.webhooks._sleep = lambda _: asyncio.Event().wait()
+        waiting = asyncio.Event()
+
+        async def wait(_):
+            waiting.set()
+            await asyncio.Event().wait()
+
+        before.webhooks._told, before.webhooks._sleep = store.deliver, wait
         before.webhooks.deliver(JOB, URL, {})
-        while not (await store.get(JOB, "anna")).delivery.attempts:
-            await asyncio.sleep(0)
+        await waiting.wait()
         await before.webhooks.stop()
     async with JobStore(path) as store:
         after = World(200)
         after.webhooks._told = store.deliver
         for left in await store.undelivered():
+            assert left.webhook is not None
+            assert left.delivery == Delivery(
+                attempts=1, status=503, detail="the receiver was not ready"
+            )
             after.webhooks.deliver(left.id, left.webhook, {}, attempts=left.delivery.attempts)
         await asyncio.gather(*after.webhooks._tasks.values())
         assert (await store.get(JOB, "anna")).delivery == Delivery(
