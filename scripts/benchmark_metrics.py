@@ -78,7 +78,7 @@ async def scraped(session: ClientSession, server: BaseTestServer, accept: str) -
 
 async def measure(rounds: int, per_round: int) -> dict[str, Any]:
     """Measure the throughput in turns, then the scrape."""
-    config = Config(device="cpu", max_concurrent_requests=AT_ONCE, log_level="ERROR")
+    config = Config(device="cpu", data_dir="", max_concurrent_requests=AT_ONCE, log_level="ERROR")
     app = create_app(config, FakeEngine())
     ratios, rates = [], []
     async with TestServer(app) as server, ClientSession() as session:

@@ -9,9 +9,24 @@ from aiohttp import web
 from service.config import Config
 from service.engine.base import Engine
 from service.http import auth, middlewares, routes, server
-from service.http.keys import ALLOWANCE, CONFIG, CONSUMER, DISK, GPU, METRICS, STARTED
+from service.http.generate import metadata
+from service.http.keys import (
+    ALLOWANCE,
+    CONFIG,
+    CONSUMER,
+    DISK,
+    DURABLE,
+    GPU,
+    METRICS,
+    STARTED,
+    TARGETS,
+)
+from service.http.outbound import Outbound
+from service.http.pictures import files
+from service.jobs import durable
 from service.jobs.allowance import Allowance
 from service.jobs.consumer import Consumer
+from service.jobs.durable import Durable
 from service.telemetry.disk import DiskCollector, DiskSampler
 from service.telemetry.gpu import GpuSampler
 from service.telemetry.gpu_collector import GpuCollector
@@ -30,10 +45,19 @@ def create_app(config: Config, engine: Engine, metrics: Metrics | None = None) -
     app[DISK] = DiskSampler({"models": config.model_cache_dir})
     metrics.watch(GpuCollector(app[GPU]))
     metrics.watch(DiskCollector(app[DISK]))
+    app[TARGETS] = durable.targets(config)
+    if config.data_dir:
+        app[DURABLE] = Durable(
+            config,
+            app[CONSUMER],
+            encode=files,
+            describe=metadata,
+            post=Outbound(app[TARGETS]),
+        )
     auth.add_to(app)
     middlewares.add_to(app)
     routes.add_to(app)
-    app.cleanup_ctx.extend((_samplers, _consumer))
+    app.cleanup_ctx.extend((_samplers, _durable, _consumer))
     app.on_shutdown.append(_drain)
     return app
 
@@ -48,6 +72,15 @@ async def _samplers(app: web.Application) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
+async def _durable(app: web.Application) -> AsyncIterator[None]:
+    if DURABLE not in app:
+        yield
+        return
+    async with app[DURABLE].opened():
+        yield
+
+
+@asynccontextmanager
 async def _consumer(app: web.Application) -> AsyncIterator[None]:
     await app[CONSUMER].start()
     yield
@@ -57,3 +90,5 @@ async def _consumer(app: web.Application) -> AsyncIterator[None]:
 async def _drain(app: web.Application) -> None:
     """Refuse new work first; aiohttp then waits for the handlers, and cleans up last."""
     app[CONSUMER].drain()
+    if DURABLE in app:
+        app[DURABLE].book.closing.set()  # Event streams end; what is not over goes on later.

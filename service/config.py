@@ -56,7 +56,7 @@ def setting(
     """
     limits = {"minimum": minimum, "maximum": maximum, "multiple": multiple, "choices": choices}
     more = {"empty": empty, "secret": secret}
-    return field(default=default, metadata={"help": help_text, **more, **limits})
+    return field(default=default, repr=not secret, metadata={"help": help_text, **more, **limits})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,6 +178,23 @@ class Config:
         "Longest silence of an engine with work before it is killed and started again; ten "
         "times its usual step, once that is known, if that is less.",
         minimum=0.01,
+    )
+
+    # Jobs that outlive their connection.
+    data_dir: str = setting(
+        "data", "Folder for accepted jobs and their pictures; empty: no jobs are taken.", empty=True
+    )
+    results_max_age_seconds: float = setting(
+        86_400.0, "How long finished jobs and their pictures are kept.", minimum=60.0
+    )
+    results_max_bytes: int = setting(
+        2 * 2**30, "Space for kept pictures; the oldest make room.", minimum=2**20
+    )
+    webhook_secret: str = setting("", "Secret that webhooks are signed with.", secret=True)
+    webhook_hosts: str = setting(
+        "",
+        "Hosts and networks that webhooks may go to beyond https to public addresses, "
+        "between commas.",
     )
 
     # Limits and defaults of one request.

@@ -98,6 +98,20 @@ class RequestTimedOut(ServiceError):
     status = 408
 
 
+class IdempotencyConflict(ServiceError):
+    """Conflict: the idempotency key stands for another request."""
+
+    code = "idempotency_conflict"
+    status = 409
+
+
+class NotReady(ServiceError):
+    """Conflict: the job has no pictures, or none yet."""
+
+    code = "not_ready"
+    status = 409
+
+
 class JobExpired(ServiceError):
     """Gone: the job and its pictures were kept for their time."""
 
@@ -201,6 +215,13 @@ class StoreUnavailable(ServiceError):
     """Service Unavailable: the job store cannot be used."""
 
     code = "store_unavailable"
+    status = 503
+
+
+class JobsOff(ServiceError):
+    """Service Unavailable: this service keeps no jobs."""
+
+    code = "jobs_off"
     status = 503
 
 

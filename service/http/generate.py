@@ -30,6 +30,8 @@ from service.errors import (
 from service.http.accept import preferred
 from service.http.answers import Generated
 from service.http.decorators import docs, request_schema, response_schema
+from service.http.job_orders import Order
+from service.http.jobs import accepted
 from service.http.keys import (
     CALLER,
     CHARGE,
@@ -44,6 +46,7 @@ from service.http.keys import (
 from service.http.middlewares import timed_out
 from service.http.pictures import json_answer, png_answer
 from service.http.schemas import generation_schema
+from service.http.timeouts import timeout_seconds
 from service.jobs.job import Job
 from service.telemetry.exemplars import exemplar
 
@@ -61,7 +64,8 @@ def generate_handler(config: Config) -> Handler:
         description=(
             "The answer comes when the picture is finished. With `Accept: image/png` it is the "
             "file itself, with the metadata in its text chunks and in the header `X-Metadata`. "
-            "A client that closes the connection frees the GPU within one denoising step."
+            "A client that closes the connection frees the GPU within one denoising step. "
+            "With `Prefer: respond-async` it is the same as `POST /jobs`."
         ),
         produces=[JSON, PNG],
         errors=(
@@ -90,6 +94,11 @@ def generate_handler(config: Config) -> Handler:
     async def generate(request: web.Request) -> web.Response:
         media_type = preferred(request, (JSON, PNG))
         generation = request[GENERATION]
+        if "respond-async" in _preferences(request):
+            order = Order(generation=generation, timeout_seconds=timeout_seconds(request))
+            answer = await accepted(request, order)
+            answer.headers["Preference-Applied"] = "respond-async"
+            return answer
         if media_type == PNG and generation.num_images > 1:
             raise ValidationFailed(
                 {"num_images": ["must be 1 for image/png; ask for application/json to get more"]}
@@ -105,6 +114,12 @@ def generate_handler(config: Config) -> Handler:
         return await _answer(request, job, result, media_type)
 
     return generate
+
+
+def _preferences(request: web.Request) -> set[str]:
+    """Return what the client would like, if it is all the same to us (RFC 7240)."""
+    given = ",".join(request.headers.getall("Prefer", []))
+    return {part.split(";")[0].strip().lower() for part in given.split(",")}
 
 
 async def _finish(request: web.Request, job: Job) -> JobFinished:

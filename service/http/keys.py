@@ -9,8 +9,11 @@ from service.config import Config
 from service.credentials import ApiKey
 from service.diffusion.generation import GenerationRequest
 from service.http.failures import Failures
+from service.http.job_orders import Order
 from service.jobs.allowance import Allowance, Charge
 from service.jobs.consumer import Consumer
+from service.jobs.durable import Durable
+from service.jobs.targets import Targets
 from service.keyring import Keyring
 from service.telemetry.disk import DiskSampler
 from service.telemetry.gpu import GpuSampler
@@ -23,6 +26,9 @@ ALLOWANCE = web.AppKey("allowance", Allowance)
 CONFIG = web.AppKey("config", Config)
 CONSUMER = web.AppKey("consumer", Consumer)
 DISK = web.AppKey("disk", DiskSampler)
+DURABLE = web.AppKey("durable", Durable)
+"""Absent where no jobs are kept."""
+
 FAILURES = web.AppKey("failures", Failures)
 GPU = web.AppKey("gpu", GpuSampler)
 KEYRING = web.AppKey("keyring", Keyring)
@@ -34,6 +40,9 @@ SPANS: web.AppKey["Spans"] = web.AppKey("spans")
 STARTED = web.AppKey("started", float)
 """``time.monotonic`` at the start."""
 
+TARGETS = web.AppKey("targets", Targets)
+"""Whom webhooks may go to."""
+
 CALLER = web.RequestKey("caller", ApiKey)
 """Who asks; set by the authentication, before anything else is read."""
 
@@ -43,6 +52,7 @@ CHARGE = web.RequestKey("charge", Charge)
 DEADLINE = web.RequestKey("deadline", asyncio.Timeout)
 ERROR_CODE = web.RequestKey("error_code", str)
 GENERATION = web.RequestKey("generation", GenerationRequest)
+ORDER = web.RequestKey("order", Order)
 REQUEST_ID = web.RequestKey("request_id", str)
 TRACE_ID = web.RequestKey("trace_id", str)
 """32 hexadecimal digits; empty for a request without a trace."""

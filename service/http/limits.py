@@ -9,7 +9,7 @@ from aiohttp.typedefs import Handler
 
 from service.config import Config
 from service.credentials import ApiKey
-from service.http.keys import ALLOWANCE, CALLER, CHARGE, CONFIG, GENERATION
+from service.http.keys import ALLOWANCE, CALLER, CHARGE, CONFIG, GENERATION, ORDER
 from service.jobs.allowance import Limits
 
 
@@ -52,11 +52,15 @@ async def quota(request: web.Request, handler: Handler) -> web.StreamResponse:
         QuotaExceeded: the caller has had its pictures.
 
     """
-    if GENERATION not in request:
+    if GENERATION in request:
+        asked = request[GENERATION]
+    elif ORDER in request:
+        asked = request[ORDER].generation
+    else:
         return await handler(request)
     key = request[CALLER]
     charge = request.app[ALLOWANCE].charge(
-        key.name, request[GENERATION].num_images, limits(request.app[CONFIG], key)
+        key.name, asked.num_images, limits(request.app[CONFIG], key)
     )
     request[CHARGE] = charge
     try:

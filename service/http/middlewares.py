@@ -31,7 +31,6 @@ from service.errors import (
 )
 from service.http import auth, cors, headers, hosts, limits, problems
 from service.http.keys import (
-    CONFIG,
     DEADLINE,
     ERROR_CODE,
     METRICS,
@@ -40,6 +39,8 @@ from service.http.keys import (
     TRACE_ID,
 )
 from service.http.template import UNMATCHED, route_template
+from service.http.timeouts import HEADER as TIMEOUT_HEADER
+from service.http.timeouts import timeout_seconds
 from service.telemetry import traces
 from service.telemetry.exemplars import exemplar
 
@@ -196,7 +197,7 @@ def _refused(request: web.Request, error: ServiceError) -> web.StreamResponse:
 @web.middleware
 async def deadline(request: web.Request, handler: Handler) -> web.StreamResponse:
     """End a request that takes too long, from reading its body to writing its picture."""
-    seconds = request.app[CONFIG].request_timeout_seconds
+    seconds = timeout_seconds(request)
     try:
         async with asyncio.timeout(seconds) as timeout:
             request[DEADLINE] = timeout
@@ -209,9 +210,10 @@ async def deadline(request: web.Request, handler: Handler) -> web.StreamResponse
 
 def timed_out(request: web.Request) -> RequestTimedOut:
     """Return the error of a request that was older than it may be."""
-    seconds = request.app[CONFIG].request_timeout_seconds
+    seconds = timeout_seconds(request)
+    whose = TIMEOUT_HEADER if TIMEOUT_HEADER in request.headers else "REQUEST_TIMEOUT_SECONDS"
     return RequestTimedOut(
-        f"It took more than {seconds:g} s (REQUEST_TIMEOUT_SECONDS); "
+        f"It took more than {seconds:g} s ({whose}); "
         "ask for fewer steps or a smaller picture, or try again when the queue is shorter."
     )
 

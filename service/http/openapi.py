@@ -204,4 +204,4 @@ def _headers() -> dict[str, Any]:
 def _kinds(root: type[ServiceError]) -> list[type[ServiceError]]:
     """Return ``root`` and everything below it that a request can meet."""
     below = [kind for child in root.__subclasses__() for kind in _kinds(child)]
-    return [kind for kind in (root, *below) if kind is not errors.ConfigError]
+    return [kind for kind in (root, *below) if not issubclass(kind, errors.ConfigError)]

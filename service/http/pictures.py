@@ -8,10 +8,14 @@ from typing import Any, Final
 
 from PIL import Image, PngImagePlugin
 
-from service.diffusion.generation import GenerationRequest, Picture
+from service.diffusion.generation import GenerationRequest, JobFinished, Picture
+from service.jobs.results import Encoded
 
 Z_RLE: Final = 3
 """zlib strategy: 15 ms for 512x512 at the size that the default reaches in 44-82 ms."""
+
+MEDIA_TYPES: Final = {"png": "image/png", "webp": "image/webp", "jpeg": "image/jpeg"}
+JPEG_QUALITY: Final = 90
 
 INFOTEXT_SAMPLERS: Final = {
     "ddim": "DDIM",
@@ -85,3 +89,29 @@ def png_answer(
 ) -> bytes:
     """Return the PNG body of an answer with one picture."""
     return png(pictures[0], request, metadata["model_version"], metadata)
+
+
+def files(
+    result: JobFinished, request: GenerationRequest, metadata: Mapping[str, Any]
+) -> list[Encoded]:
+    """Return the pictures of a job as they are kept: PNG, with everything known about them."""
+    return [
+        Encoded(
+            data=png(picture, request, metadata["model_version"], metadata),
+            media_type=MEDIA_TYPES["png"],
+        )
+        for picture in result.pictures
+    ]
+
+
+def converted(kept: bytes, media_type: str) -> bytes:
+    """Return a kept picture as PNG, lossless WebP or JPEG."""
+    if media_type == MEDIA_TYPES["png"]:
+        return kept
+    file = io.BytesIO()
+    with Image.open(io.BytesIO(kept)) as image:
+        if media_type == MEDIA_TYPES["webp"]:
+            image.save(file, "WEBP", lossless=True, method=0)
+        else:
+            image.save(file, "JPEG", quality=JPEG_QUALITY)
+    return file.getvalue()

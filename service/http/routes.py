@@ -5,7 +5,7 @@ import warnings
 from aiohttp import web
 from prometheus_client.aiohttp import make_aiohttp_handler
 
-from service.http import health, openapi, swagger
+from service.http import health, jobs, openapi, swagger
 from service.http.body import BodyParser
 from service.http.decorators import docs
 from service.http.generate import generate_handler
@@ -25,6 +25,12 @@ def add_to(app: web.Application) -> None:
     )(make_aiohttp_handler(app[METRICS].registry))
     app.router.add_get("/", swagger.root)
     app.router.add_post("/generate", generate_handler(app[CONFIG]))
+    app.router.add_post("/jobs", jobs.accept_handler(app[CONFIG]))
+    app.router.add_get("/jobs", jobs.page)
+    app.router.add_get("/jobs/{id}", jobs.show)
+    app.router.add_delete("/jobs/{id}", jobs.cancel)
+    app.router.add_get("/jobs/{id}/image", jobs.image)
+    app.router.add_get("/jobs/{id}/events", jobs.watch)
     app.router.add_get("/health", health.health)
     app.router.add_get("/health/live", health.live)
     app.router.add_get("/health/ready", health.ready)

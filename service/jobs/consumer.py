@@ -26,6 +26,7 @@ from service.errors import (
 from service.jobs import record
 from service.jobs.estimate import LOAD_SECONDS, Estimate
 from service.jobs.job import Job
+from service.jobs.observer import Nobody, Observer
 from service.jobs.places import Places
 from service.jobs.position import Outlook, Position
 from service.jobs.queue import JobQueue, Limit
@@ -45,9 +46,11 @@ class Consumer:
     def __init__(self, engine: Engine, metrics: Metrics, config: Config) -> None:
         self.engine = engine
         self.draining = False
+        self.observer: Observer = Nobody()
         self._metrics = metrics
         self._config = config
         self._queue = JobQueue(config.queue_size)
+        self._told = self._queue.version
         self._running: dict[str, Job] = {}
         self._leaving: dict[str, Job] = {}
         """Jobs that were cancelled in the engine, which has not said yet what they cost."""
@@ -133,6 +136,12 @@ class Consumer:
         record.accepted(self._metrics, job, self.depth)
         self._gauges()
 
+    def restore(self, job: Job) -> None:
+        """Take up a job that an earlier process accepted, above the queue's bound if need be."""
+        self._queue.restore(job)
+        record.accepted(self._metrics, job, self.depth)
+        self._gauges()
+
     def position(self, job: Job) -> Position | None:
         """Return where a waiting job stands; None for one that does not wait."""
         return self._outlook.position(job, self._running.values(), delay=self._loading)
@@ -180,6 +189,7 @@ class Consumer:
         self._running[job.id] = job
         self._update_room()
         self._gauges()
+        self.observer.begun(job)
         self.engine.generate(job.id, job.request)
 
     @property
@@ -224,6 +234,7 @@ class Consumer:
         for job_id, steps_done in event.progress.items():
             if job := self._running.get(job_id):
                 job.steps_done = steps_done
+                self.observer.stepped(job, self._estimate.seconds([job]))
         for job_id, seconds in event.shares.items():
             if job := self._running.get(job_id) or self._leaving.get(job_id):
                 job.gpu_seconds += seconds
@@ -273,6 +284,7 @@ class Consumer:
             else:
                 job.requeue()
                 self._queue.put_back(job)
+                self.observer.requeued(job)
                 log.warning("job_requeued", attempts=job.attempts, **job.log_context)
 
     def _load_failed(self, event: EngineFailed) -> None:
@@ -317,10 +329,14 @@ class Consumer:
     def _ended(self, job: Job) -> None:
         self._outlook.left(job)
         record.ended(self._metrics, job)
+        self.observer.ended(job)
         self._update_room()
         self._gauges()
 
     def _gauges(self) -> None:
+        if self._told != self._queue.version:
+            self._told = self._queue.version
+            self.observer.moved()
         self._metrics.queue_depth.set(self.depth)
         self._metrics.jobs_running.set(self.running)
         if not self._running:

@@ -57,7 +57,7 @@ def hostile(rng: random.Random) -> tuple[str, str, dict[str, object]]:
 async def test_ten_thousand_hostile_requests_make_no_series_of_their_own():
     """Paths, methods, ids, keys and prompts reach no label; what there is has a bound."""
     rng = random.Random(7)  # noqa: S311 - it only has to vary
-    app = create_app(Config(device="cpu", queue_size=AT_ONCE), FakeEngine())
+    app = create_app(Config(device="cpu", data_dir="", queue_size=AT_ONCE), FakeEngine())
     orders = [hostile(rng) for _ in range(REQUESTS)]
     statuses: set[int] = set()
 

@@ -21,7 +21,7 @@ BODY = {"prompt": "a boat", "width": 256, "height": 256, "steps": 2}
 async def test_the_engine_starts_and_ends_with_the_application():
     """Nothing runs before the start, and nothing after the end."""
     engine = FakeEngine()
-    runner = web.AppRunner(create_app(Config(), engine))
+    runner = web.AppRunner(create_app(Config(data_dir=""), engine))
     states = [engine.state]
     await runner.setup()
     states.append(engine.state)
@@ -32,7 +32,7 @@ async def test_the_engine_starts_and_ends_with_the_application():
 
 def test_the_parts_share_one_set_of_metrics():
     """The caller's, where it brings one."""
-    metrics, config = Metrics(), Config(queue_size=7)
+    metrics, config = Metrics(), Config(data_dir="", queue_size=7)
     app = create_app(config, FakeEngine(), metrics)
     assert (app[METRICS], app[CONFIG]) == (metrics, config)
     assert metrics.registry.get_sample_value("sd_queue_limit") == 7
@@ -46,7 +46,7 @@ async def test_a_gpu_that_is_not_to_be_used_is_not_reported(
     reading = GpuReading(uuid="GPU-1", name="Some GPU", memory_used=1, memory_total=2)
     monkeypatch.setattr(gpu, "driver", contextlib.nullcontext)
     monkeypatch.setattr(gpu, "read", lambda devices: reading if devices == "0" else None)
-    client = await aiohttp_client(create_app(Config(device=device), FakeEngine()))
+    client = await aiohttp_client(create_app(Config(data_dir="", device=device), FakeEngine()))
     await asyncio.to_thread(client.app[GPU].wait_for_reading, 30)
     async with client.get("/health") as answer:
         assert visible == (await answer.json())["gpu_available"]
@@ -55,7 +55,7 @@ async def test_a_gpu_that_is_not_to_be_used_is_not_reported(
 async def test_a_shutdown_finishes_what_was_accepted(aiohttp_client):
     """New work is refused first, then the handlers end, then the engine."""
     engine = FakeEngine(step_seconds=None)
-    client = await aiohttp_client(create_app(Config(), engine))
+    client = await aiohttp_client(create_app(Config(data_dir=""), engine))
     asked = asyncio.create_task(client.post("/generate", json=BODY))
     await engine.jobs(1)
     await client.app.shutdown()
@@ -70,7 +70,8 @@ async def test_a_shutdown_finishes_what_was_accepted(aiohttp_client):
 async def test_what_is_not_finished_in_time_is_answered(aiohttp_client):
     """503 instead of a broken connection."""
     engine = FakeEngine(step_seconds=None)
-    client = await aiohttp_client(create_app(Config(shutdown_timeout_seconds=0.01), engine))
+    config = Config(data_dir="", shutdown_timeout_seconds=0.01)
+    client = await aiohttp_client(create_app(config, engine))
     asked = asyncio.create_task(client.post("/generate", json=BODY))
     await engine.jobs(1)
     await client.app.shutdown()
@@ -83,8 +84,8 @@ async def test_what_is_not_finished_in_time_is_answered(aiohttp_client):
 
 async def test_two_applications_in_one_process_do_not_meet(aiohttp_client):
     """No parser, registry or description is shared."""
-    small = await aiohttp_client(create_app(Config(max_steps=30), FakeEngine()))
-    large = await aiohttp_client(create_app(Config(max_steps=100), FakeEngine()))
+    small = await aiohttp_client(create_app(Config(data_dir="", max_steps=30), FakeEngine()))
+    large = await aiohttp_client(create_app(Config(data_dir="", max_steps=100), FakeEngine()))
     asked = {**BODY, "steps": 60}
     async with small.post("/generate", json=asked) as refused:
         assert refused.status == 400
@@ -95,7 +96,7 @@ async def test_two_applications_in_one_process_do_not_meet(aiohttp_client):
 @pytest.mark.parametrize("count", [1, 5])
 async def test_requests_at_the_same_time_share_the_batch(aiohttp_client, count):
     """Each gets its own picture."""
-    client = await aiohttp_client(create_app(Config(), FakeEngine()))
+    client = await aiohttp_client(create_app(Config(data_dir=""), FakeEngine()))
 
     async def seed_of(seed: int) -> int:
         async with client.post("/generate", json={**BODY, "seed": seed}) as answer:

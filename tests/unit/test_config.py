@@ -82,9 +82,9 @@ def test_a_choice_may_be_written_in_either_case():
 
 
 def test_an_empty_variable_is_an_unset_one():
-    """Compose files write unset variables so; for the GPU empty means none."""
+    """Compose files write unset variables so; for the GPU and the folder empty means none."""
     names = {row.name.upper(): "" for row in fields(Config)}
-    assert config.load(names) == config.load({"CUDA_VISIBLE_DEVICES": ""})
+    assert config.load(names) == config.load({"CUDA_VISIBLE_DEVICES": "", "DATA_DIR": ""})
 
 
 def test_an_empty_flag_is_a_mistake():

@@ -13,7 +13,8 @@ def serve(aiohttp_client):
     """Start an application with these settings; return its client."""
 
     async def start(engine: FakeEngine | None = None, **settings):
-        return await aiohttp_client(create_app(Config(**settings), engine or FakeEngine()))
+        config = Config(**{"data_dir": ""} | settings)
+        return await aiohttp_client(create_app(config, engine or FakeEngine()))
 
     return start
 

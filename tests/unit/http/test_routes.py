@@ -16,6 +16,7 @@ async def test_the_routes_are_these(client):
         if route.method != "HEAD"
     }
     expected = {
+        "DELETE /jobs/{id}",
         "GET /",
         "GET /docs",
         "GET /docs/start.js",
@@ -23,9 +24,14 @@ async def test_the_routes_are_these(client):
         "GET /health",
         "GET /health/live",
         "GET /health/ready",
+        "GET /jobs",
+        "GET /jobs/{id}",
+        "GET /jobs/{id}/events",
+        "GET /jobs/{id}/image",
         "GET /metrics",
         "GET /openapi.json",
         "POST /generate",
+        "POST /jobs",
     }
     assert expected == routes
 

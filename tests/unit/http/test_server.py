@@ -6,7 +6,7 @@ import json
 import pytest
 from structlog.testing import capture_logs
 
-from service.http import middlewares, server
+from service.http import server
 from service.http.keys import CONSUMER, METRICS
 
 MEMBERS = {"type", "title", "status", "detail", "instance", "code", "request_id"}
@@ -139,7 +139,7 @@ async def test_connect_is_told_that_this_is_no_proxy(client):
 async def test_malformed_requests_are_counted(client):
     """A flood of them shows in the same metric as all answers."""
     await talk(client, b"SECRET\r\n\r\n")
-    labels = {"route": middlewares.UNMATCHED, "method": "other", "status": "400"}
+    labels = {"route": UNMATCHED, "method": "other", "status": "400"}
     registry = client.app[METRICS].registry
     assert registry.get_sample_value("sd_http_requests_total", labels) == 1
 

@@ -93,7 +93,7 @@ def test_prompts_inside_other_values_are_prompts_too(capsys, log_prompts, shown)
 @pytest.mark.parametrize("log_prompts", [False, True])
 async def test_a_whole_request_is_logged_without_its_prompts(capsys, aiohttp_client, log_prompts):
     """From the door to the job's end; LOG_PROMPTS=true shows them on the job's lines."""
-    config = Config(log_format="json", log_level="DEBUG", log_prompts=log_prompts)
+    config = Config(data_dir="", log_format="json", log_level="DEBUG", log_prompts=log_prompts)
     logs.configure(config)
     client = await aiohttp_client(create_app(config, FakeEngine()))
     body = {"prompt": "SECRET one", "negative_prompt": "SECRET two", "steps": 1}

@@ -96,7 +96,8 @@ def serve(aiohttp_client):
     """Start a traced application; return its client."""
 
     async def start(engine: FakeEngine | None = None, **settings: Any):
-        return await aiohttp_client(create_app(Config(**settings), engine or FakeEngine()))
+        config = Config(**{"data_dir": ""} | settings)
+        return await aiohttp_client(create_app(config, engine or FakeEngine()))
 
     return start
 

@@ -1,0 +1,51 @@
+"""What ``POST /jobs`` takes: a generation, and what shall become of it."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from marshmallow import Schema, post_load
+
+from service.config import Config
+from service.diffusion.generation import GenerationRequest
+from service.http.fields import RealNumber, Text
+from service.http.schemas import GenerationSchema, generation_schema
+from service.jobs.targets import LONGEST_URL
+
+
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """A generation that its client fetches later."""
+
+    generation: GenerationRequest
+    timeout_seconds: float
+    webhook: str = ""
+
+
+class OrderSchema(GenerationSchema):
+    """An object that describes a job."""
+
+    @post_load
+    def _generation(self, data: dict[str, Any], **_: Any) -> Order:
+        beside = {name: data.pop(name) for name in ("timeout_seconds", "webhook")}
+        return Order(generation=GenerationRequest(**data), **beside)
+
+
+def order_schema(config: Config) -> Schema:
+    """Build the schema of ``POST /jobs`` with the limits and defaults in the settings."""
+    declared = {
+        **generation_schema(config).fields,
+        "timeout_seconds": RealNumber(
+            low=0.001,
+            high=config.request_timeout_seconds,
+            example=60,
+            load_default=config.request_timeout_seconds,
+            metadata={"description": "Seconds after which the job fails if it is not finished."},
+        ),
+        "webhook": Text(
+            high=LONGEST_URL,
+            example="https://example.org/pictures",
+            load_default="",
+            metadata={"description": "Address that is told when the job is over."},
+        ),
+    }
+    return OrderSchema.from_dict(dict(declared), name="JobOrder")()

@@ -1,0 +1,288 @@
+"""``/jobs``: pictures for clients that do not wait for them."""
+
+import asyncio
+import hashlib
+import json
+import time
+from typing import Any, Final
+
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from service.config import Config
+from service.errors import (
+    IdempotencyConflict,
+    JobExpired,
+    JobsOff,
+    ModelUnavailable,
+    NotAcceptable,
+    NotFound,
+    NotReady,
+    QueueFull,
+    ServiceError,
+    ShuttingDown,
+    StorageUnavailable,
+    StoreUnavailable,
+    ValidationFailed,
+)
+from service.http.accept import preferred
+from service.http.decorators import docs, request_schema, response_schema
+from service.http.job_answers import JobAnswer, JobPage
+from service.http.job_orders import Order, order_schema
+from service.http.keys import CALLER, CHARGE, DURABLE, ORDER, REQUEST_ID, TARGETS, TRACE_ID
+from service.http.pictures import MEDIA_TYPES, converted
+from service.http.streams import event_stream
+from service.jobs.book import Book, Entry
+from service.jobs.job import Job, JobState
+from service.jobs.stored import StoredJob
+
+MOST_PER_PAGE: Final = 100
+LONGEST_IDEMPOTENCY_KEY: Final = 255
+ID: Final = {"in": "path", "name": "id", "required": True, "schema": {"type": "string"}}
+REFUSALS: Final = (QueueFull, ShuttingDown, ModelUnavailable, StoreUnavailable, JobsOff)
+
+
+def _query(name: str, **schema: Any) -> dict[str, Any]:
+    return {"in": "query", "name": name, "schema": schema}
+
+
+def accept_handler(config: Config) -> Handler:
+    """Build the handler of ``POST /jobs``."""
+
+    @docs(
+        operationId="createJob",
+        tags=["jobs"],
+        summary="Accept a job, to be fetched later.",
+        description=(
+            "When 202 comes the job is on the disk: it is run whatever ends the service. With "
+            "an `Idempotency-Key` the same request sent again gets the same job."
+        ),
+        errors=(ValidationFailed, IdempotencyConflict, *REFUSALS, ServiceError),
+    )
+    @request_schema(
+        order_schema(config),
+        put_into=ORDER,
+        required=True,
+        example={"prompt": "a lighthouse at dusk", "seed": 42},
+    )
+    @response_schema(JobAnswer(), 202, description="The job was accepted.")
+    async def accept(request: web.Request) -> web.Response:
+        return await accepted(request, request[ORDER])
+
+    return accept
+
+
+async def accepted(request: web.Request, order: Order) -> web.Response:
+    """Hand a job in and answer 202, or 200 for one that was handed in before and is over."""
+    if order.webhook:
+        try:
+            request.app[TARGETS].validate_url(order.webhook)
+        except ValueError as error:
+            raise ValidationFailed({"webhook": [str(error)]}) from error
+    now = time.time()
+    job = Job(
+        request=order.generation,
+        request_id=request[REQUEST_ID],
+        trace_id=request[TRACE_ID],
+        key=request[CALLER].name,
+        charge=request.get(CHARGE),
+    )
+    stored = await book_of(request).accept(
+        job,
+        StoredJob(
+            id=job.id,
+            key=job.key,
+            request=order.generation,
+            request_id=job.request_id,
+            trace_id=job.trace_id,
+            created_at=now,
+            deadline_at=now + order.timeout_seconds,
+            idempotency_key=_idempotency_key(request),
+            idempotency_digest=_digest(await request.read()),
+            webhook=order.webhook or None,
+        ),
+    )
+    found, entry = await book_of(request).get(stored.id, job.key)
+    place = f"/jobs/{stored.id}"
+    answer = web.json_response(
+        answer_of(found, entry), status=200 if found.final else 202, headers={"Location": place}
+    )
+    if stored.id != job.id:
+        if job.charge is not None:
+            job.charge.give_back()  # The earlier request has paid.
+        answer.headers["Idempotent-Replayed"] = "true"
+    return answer
+
+
+@docs(
+    operationId="getJob",
+    tags=["jobs"],
+    summary="Say how a job is.",
+    parameters=[ID],
+    errors=(NotFound, JobExpired, StoreUnavailable, JobsOff),
+)
+@response_schema(JobAnswer(), 200, description="The job.")
+async def show(request: web.Request) -> web.Response:
+    """Answer with one job of the caller."""
+    stored, entry = await book_of(request).get(request.match_info["id"], request[CALLER].name)
+    return web.json_response(answer_of(stored, entry))
+
+
+@docs(
+    operationId="listJobs",
+    tags=["jobs"],
+    summary="List the caller's jobs, the newest first.",
+    parameters=[
+        _query("limit", type="integer", minimum=1, maximum=MOST_PER_PAGE, default=20),
+        _query("cursor", type="string"),
+        _query("state", type="string", enum=[state.value for state in JobState]),
+    ],
+    errors=(ValidationFailed, StoreUnavailable),
+)
+@response_schema(JobPage(), 200, description="Some jobs, and what the next page is asked with.")
+async def page(request: web.Request) -> web.Response:
+    """Answer with a page of jobs."""
+    query, book = request.query, book_of(request)
+    limit, state = query.get("limit", "20"), query.get("state")
+    if not limit.isdecimal() or not 1 <= int(limit) <= MOST_PER_PAGE:
+        raise ValidationFailed({"limit": [f"must be a whole number from 1 to {MOST_PER_PAGE}"]})
+    if state is not None and state not in {known.value for known in JobState}:
+        names = ", ".join(known.value for known in JobState)
+        raise ValidationFailed({"state": [f"must be one of {names}"]})
+    found = await book.page(
+        request[CALLER].name,
+        state=JobState(state) if state else None,
+        cursor=query.get("cursor"),
+        limit=int(limit),
+    )
+    jobs = [answer_of(stored, book.entry(stored.id)) for stored in found.jobs]
+    return web.json_response({"jobs": jobs, "cursor": found.cursor})
+
+
+@docs(
+    operationId="cancelJob",
+    tags=["jobs"],
+    summary="Cancel a job, waiting or running; one that is over stays as it is.",
+    parameters=[ID],
+    errors=(NotFound, JobExpired, StoreUnavailable, JobsOff),
+)
+@response_schema(JobAnswer(), 200, description="The job as it is now.")
+async def cancel(request: web.Request) -> web.Response:
+    """Cancel that job and no other; the GPU is free of it within one step."""
+    stored = await book_of(request).cancel(request.match_info["id"], request[CALLER].name)
+    return web.json_response(answer_of(stored, None))
+
+
+@docs(
+    operationId="getJobImage",
+    tags=["jobs"],
+    summary="Fetch a finished picture.",
+    produces=list(MEDIA_TYPES.values()),
+    parameters=[
+        ID,
+        _query("format", type="string", enum=list(MEDIA_TYPES)),
+        _query("index", type="integer", minimum=0, default=0),
+    ],
+    errors=(ValidationFailed, NotFound, JobExpired, NotReady, NotAcceptable, StorageUnavailable),
+)
+async def image(request: web.Request) -> web.Response:
+    """Answer with one picture, in the format that ``?format=`` or ``Accept`` asks for."""
+    media_type = _media_type(request)
+    stored, _ = await book_of(request).get(request.match_info["id"], request[CALLER].name)
+    if stored.state is not JobState.SUCCEEDED:
+        raise NotReady(f"The job is {stored.state.value}; pictures come with 'succeeded'.")
+    index = request.query.get("index", "0")
+    if not index.isdecimal() or int(index) >= stored.request.num_images:
+        most = stored.request.num_images - 1
+        raise ValidationFailed({"index": [f"must be a whole number from 0 to {most}"]})
+    picture = await book_of(request).picture(stored, int(index))
+    body = await asyncio.to_thread(converted, picture.data, media_type)
+    headers = {"Vary": "Accept", "Cache-Control": "private, no-store"}
+    return web.Response(body=body, content_type=media_type, headers=headers)
+
+
+@docs(
+    operationId="watchJob",
+    tags=["jobs"],
+    summary="Watch a job as server-sent events.",
+    description=(
+        "`queued` with the position, `started`, `step`, then `finished`, `failed` or "
+        "`cancelled`, which ends the stream. `Last-Event-ID` goes on where a lost line ended."
+    ),
+    produces=["text/event-stream"],
+    parameters=[ID],
+    errors=(NotFound, JobExpired, StoreUnavailable, JobsOff),
+)
+async def watch(request: web.Request) -> web.StreamResponse:
+    """Stream the events of a job until it is over."""
+    stored, entry = await book_of(request).get(request.match_info["id"], request[CALLER].name)
+    return await event_stream(request, book_of(request), stored, entry)
+
+
+def book_of(request: web.Request) -> Book:
+    """Return the book of the service's jobs.
+
+    Raises:
+        JobsOff: it keeps none.
+
+    """
+    if DURABLE not in request.app:
+        raise JobsOff("Set DATA_DIR to a folder to keep jobs in; or use POST /generate.")
+    return request.app[DURABLE].book
+
+
+def answer_of(stored: StoredJob, entry: Entry | None) -> dict[str, Any]:
+    """Describe a job: the row, and while it is not over what the entry knows beyond it."""
+    job = entry.job if entry is not None else None
+    state = stored.state if job is None or job.final else job.state
+    newest = entry.events.newest if entry is not None else None
+    place = f"/jobs/{stored.id}"
+    return {
+        "id": stored.id,
+        "state": state.value,
+        "created_at": stored.created_at,
+        "started_at": stored.started_at,
+        "finished_at": stored.finished_at,
+        "deadline_at": stored.deadline_at,
+        "attempts": job.attempts if job is not None else stored.attempts,
+        "steps": stored.request.steps,
+        "steps_done": job.steps_done if job is not None else stored.steps_done,
+        "progress": dict(newest.data) if newest is not None else None,
+        "error": {"code": stored.error_code, "detail": stored.error_detail}
+        if stored.error_code
+        else None,
+        "metadata": dict(stored.metadata) if stored.metadata is not None else None,
+        "webhook": stored.delivery
+        and {
+            "state": stored.delivery.state.value,
+            "attempts": stored.delivery.attempts,
+            "status": stored.delivery.status,
+            "detail": stored.delivery.detail,
+        },
+        "links": {"self": place, "image": f"{place}/image", "events": f"{place}/events"},
+    }
+
+
+def _idempotency_key(request: web.Request) -> str | None:
+    given = request.headers.get("Idempotency-Key")
+    if given is None:
+        return None
+    if not 0 < len(given) <= LONGEST_IDEMPOTENCY_KEY or not given.isprintable():
+        limit = f"must have 1 to {LONGEST_IDEMPOTENCY_KEY} printable characters"
+        raise ValidationFailed({"Idempotency-Key": [limit]})
+    return given
+
+
+def _digest(body: bytes) -> str:
+    """Return what tells one body from another; the order of its fields does not matter."""
+    text = json.dumps(json.loads(body), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _media_type(request: web.Request) -> str:
+    asked = request.query.get("format")
+    if asked is None:
+        return preferred(request, tuple(MEDIA_TYPES.values()))
+    if asked not in MEDIA_TYPES:
+        raise ValidationFailed({"format": [f"must be one of {', '.join(MEDIA_TYPES)}"]})
+    return MEDIA_TYPES[asked]

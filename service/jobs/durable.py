@@ -1,0 +1,114 @@
+"""The parts behind durable jobs, put together, opened and closed in their order."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from service.config import Config
+from service.errors import ConfigError, ServiceError
+from service.jobs.book import Book, Describe, Encode
+from service.jobs.consumer import Consumer
+from service.jobs.results import Results
+from service.jobs.store import JobStore
+from service.jobs.stored import StoredJob
+from service.jobs.targets import Targets
+from service.jobs.webhook import Post, Webhooks
+
+log = structlog.get_logger(__name__)
+
+FILE: Final = "jobs.sqlite"
+PICTURES: Final = "results"
+SWEEP_SECONDS: Final = 60.0
+TOMBSTONE_AGES: Final = 7
+"""How many times as long as the pictures an id is remembered, to say 410 and not 404."""
+
+
+def targets(config: Config) -> Targets:
+    """Return whom webhooks may go to.
+
+    Raises:
+        ConfigError: an entry of the setting is no host and no network.
+
+    """
+    try:
+        return Targets.parse(part.strip() for part in config.webhook_hosts.split(",") if part)
+    except ValueError as error:
+        raise ConfigError(f"WEBHOOK_HOSTS: {error}") from error
+
+
+class Durable:
+    """Store, pictures, book and webhooks of one service."""
+
+    def __init__(
+        self, config: Config, consumer: Consumer, *, encode: Encode, describe: Describe, post: Post
+    ) -> None:
+        folder = Path(config.data_dir)
+        self._config = config
+        self.store = JobStore(folder / FILE)
+        self.results = Results(folder / PICTURES)
+        self.webhooks = Webhooks(
+            post, self.store.deliver, secrets=[config.webhook_secret] * bool(config.webhook_secret)
+        )
+        self.book = Book(
+            consumer,
+            self.store,
+            self.results,
+            encode=encode,
+            describe=describe,
+            told=self.tell,
+            max_attempts=config.max_attempts,
+        )
+
+    @asynccontextmanager
+    async def opened(self) -> AsyncIterator[None]:
+        """Take up what an earlier process left, and keep the folder in its bounds."""
+        await asyncio.to_thread(self.results.open)  # It makes the folder, too.
+        async with self.store:
+            await asyncio.to_thread(self.results.clean, await self.store.with_pictures())
+            await self.book.open()
+            for stored in await self.store.undelivered():
+                self.tell(stored)
+            sweeping = asyncio.create_task(self._sweep(), name="sweep")
+            try:
+                yield
+            finally:
+                sweeping.cancel()
+                await asyncio.gather(sweeping, return_exceptions=True)
+                await self.book.close()
+                await self.webhooks.stop()
+
+    def tell(self, stored: StoredJob) -> None:
+        """Send the webhook of a job that is over, if it has one."""
+        if stored.webhook is None:
+            return
+        body = {
+            "id": stored.id,
+            "state": stored.state.value,
+            "error": {"code": stored.error_code, "detail": stored.error_detail}
+            if stored.error_code
+            else None,
+            "metadata": dict(stored.metadata) if stored.metadata is not None else None,
+        }
+        attempts = stored.delivery.attempts if stored.delivery else 0
+        self.webhooks.deliver(stored.id, stored.webhook, body, attempts=attempts)
+
+    async def _sweep(self) -> None:
+        """Forget what is too old or takes too much room, once a minute."""
+        age = self._config.results_max_age_seconds
+        while True:
+            with suppress(ServiceError):  # The store has said so in the log.
+                gone = await self.store.expire(max_age_seconds=age)
+                for job_id in gone:
+                    await asyncio.to_thread(self.results.delete, job_id)
+                room = await asyncio.to_thread(
+                    self.results.sweep, age, self._config.results_max_bytes
+                )
+                await self.store.expire(ids=room)
+                await self.store.purge(TOMBSTONE_AGES * age)
+                if gone or room:
+                    log.info("jobs_expired", by_age=len(gone), for_room=len(room))
+            await asyncio.sleep(SWEEP_SECONDS)

@@ -1,0 +1,43 @@
+"""Who wants to know how jobs fare, beside those who wait for them."""
+
+from typing import Protocol
+
+from service.jobs.job import Job
+
+
+class Observer(Protocol):
+    """Told by the consumer, on the event loop; every method returns at once."""
+
+    def begun(self, job: Job) -> None:
+        """Hear that it joined a batch."""
+
+    def stepped(self, job: Job, left_seconds: float) -> None:
+        """Hear that it did a step, and needs about so many seconds more."""
+
+    def requeued(self, job: Job) -> None:
+        """Hear that it lost its engine and waits again."""
+
+    def moved(self) -> None:
+        """Hear that the line of waiting jobs changed."""
+
+    def ended(self, job: Job) -> None:
+        """Hear that it is over, whichever way."""
+
+
+class Nobody:
+    """Wants to know nothing."""
+
+    def begun(self, job: Job) -> None:
+        """Pass over it."""
+
+    def stepped(self, job: Job, left_seconds: float) -> None:
+        """Pass over it."""
+
+    def requeued(self, job: Job) -> None:
+        """Pass over it."""
+
+    def moved(self) -> None:
+        """Pass over it."""
+
+    def ended(self, job: Job) -> None:
+        """Pass over it."""

@@ -1,0 +1,227 @@
+"""Jobs that outlive their connection, over an engine whose steps the test decides."""
+
+import asyncio
+import io
+import json
+from contextlib import asynccontextmanager
+
+import pytest
+from aiohttp.test_utils import TestClient, TestServer
+from PIL import Image
+
+from service.app import create_app
+from service.config import Config
+from service.credentials import Keys
+from service.engine.fake import FakeEngine
+
+BODY = {"prompt": "a cat", "width": 256, "height": 256, "steps": 2, "seed": 7}
+KEYS = "alice:" + "0f3a9c5e7b1d2846" * 2 + ",bob:" + "8d1e6f0a4c7b3952" * 2
+ALICE = {"Authorization": "Bearer " + "0f3a9c5e7b1d2846" * 2}
+BOB = {"Authorization": "Bearer " + "8d1e6f0a4c7b3952" * 2}
+
+
+@asynccontextmanager
+async def service(folder, engine=None, **settings):
+    """Run a service that keeps its jobs in ``folder``."""
+    config = Config(data_dir=str(folder), shutdown_timeout_seconds=0.01, **settings)
+    async with TestClient(TestServer(create_app(config, engine or FakeEngine()))) as client:
+        yield client
+
+
+async def ask(client, method, path, status, **more):
+    """Ask, check the status, and return what the answer holds."""
+    async with client.request(method, path, **more) as answer:
+        assert answer.status == status, await answer.text()
+        return await answer.json()
+
+
+async def until(client, job, *states, **more):
+    """Return the job as soon as it is in one of ``states``."""
+    async with asyncio.timeout(20):
+        while True:  # Asking is what waits.
+            found = await ask(client, "GET", f"/jobs/{job}", 200, **more)
+            if found["state"] in states:
+                return found
+
+
+async def events(client, job, seen=""):
+    """Follow a job to its end and return its events."""
+    async with client.get(f"/jobs/{job}/events", headers={"Last-Event-ID": seen}) as answer:
+        assert answer.content_type == "text/event-stream"
+        blocks = (await answer.text()).strip().split("\n\n")
+    return [dict(line.split(": ", 1) for line in block.splitlines()) for block in blocks]
+
+
+async def test_a_job_is_accepted_watched_and_fetched(tmp_path):
+    """202 with a place to look at; then events to the end, the metadata and the picture."""
+    engine = FakeEngine(step_seconds=None)
+    async with service(tmp_path, engine) as client:
+        async with client.post("/jobs", json=BODY) as answer:
+            assert answer.status == 202
+            job = await answer.json()
+            assert answer.headers["Location"] == f"/jobs/{job['id']}"
+        watching = asyncio.create_task(events(client, job["id"]))
+        await engine.jobs(1)
+        async with client.get(f"/jobs/{job['id']}/image") as answer:
+            assert answer.status == 409
+        await engine.step(2)
+        told = await watching
+        assert [event["event"] for event in told][-1] == "finished"
+        assert json.loads(told[-2]["data"])["step"] == 2
+        found = await ask(client, "GET", f"/jobs/{job['id']}", 200)
+        assert (found["state"], found["metadata"]["seed"]) == ("succeeded", 7)
+        assert await events(client, job["id"]) == [
+            {"event": "finished", "data": json.dumps({"id": job["id"]})}
+        ]
+
+
+@pytest.mark.parametrize(("name", "kind"), [("png", "PNG"), ("webp", "WEBP"), ("jpeg", "JPEG")])
+async def test_a_picture_comes_in_the_format_that_is_asked_for(tmp_path, name, kind):
+    """By ``?format=`` or by ``Accept``."""
+    async with service(tmp_path) as client:
+        job = (await ask(client, "POST", "/jobs", 202, json=BODY))["id"]
+        await until(client, job, "succeeded")
+        for query, accept in ((f"?format={name}", "*/*"), ("", f"image/{name}")):
+            async with client.get(
+                f"/jobs/{job}/image{query}", headers={"Accept": accept}
+            ) as answer:
+                assert answer.content_type == f"image/{name}"
+                picture = Image.open(io.BytesIO(await answer.read()))
+            assert (picture.format, picture.size) == (kind, (256, 256))
+
+
+async def test_cancelling_ends_that_job_and_no_other(tmp_path):
+    """Waiting or running; afterwards it stays cancelled."""
+    engine = FakeEngine(step_seconds=None)
+    async with service(tmp_path, engine, max_concurrent_requests=1) as client:
+        running = (await ask(client, "POST", "/jobs", 202, json=BODY))["id"]
+        await engine.jobs(1)
+        waiting = await ask(client, "POST", "/jobs", 202, json=BODY)
+        assert (waiting["state"], waiting["progress"]["position"]) == ("queued", 1)
+        for job in (waiting["id"], running):
+            assert (await ask(client, "DELETE", f"/jobs/{job}", 200))["state"] == "cancelled"
+        assert engine.cancelled == [running]
+        assert (await ask(client, "DELETE", f"/jobs/{running}", 200))["state"] == "cancelled"
+
+
+async def test_the_same_request_with_the_same_key_is_one_job(tmp_path):
+    """However often it is sent; another request with that key is refused."""
+    engine = FakeEngine(step_seconds=None)
+    async with service(tmp_path, engine) as client:
+        key = {"Idempotency-Key": "order-1"}
+        sent = [
+            asyncio.create_task(ask(client, "POST", "/jobs", 202, json=BODY, headers=key))
+            for _ in range(3)
+        ]
+        ids = {job["id"] for job in await asyncio.gather(*sent)}
+        assert len(ids) == 1
+        await engine.jobs(1)
+        await engine.step(2)
+        await until(client, *ids, "succeeded")
+        again = await ask(client, "POST", "/jobs", 200, json=BODY, headers=key)
+        assert {again["id"]} == ids
+        problem = await ask(client, "POST", "/jobs", 409, json=BODY | {"seed": 8}, headers=key)
+        assert problem["code"] == "idempotency_conflict"
+
+
+async def test_what_was_accepted_is_run_after_a_restart(tmp_path):
+    """A service that ends with a job in work and one in line leaves both to the next."""
+    engine = FakeEngine(step_seconds=None)
+    async with service(tmp_path, engine, max_concurrent_requests=1) as client:
+        jobs = [(await ask(client, "POST", "/jobs", 202, json=BODY))["id"] for _ in range(2)]
+        await engine.jobs(1)
+    async with service(tmp_path) as client:
+        for job in jobs:
+            assert (await until(client, job, "succeeded"))["metadata"]["seed"] == 7
+        page = await ask(client, "GET", "/jobs", 200)
+        assert [job["id"] for job in page["jobs"]] == jobs[::-1]
+
+
+async def test_a_deadline_ends_a_job_that_waits(tmp_path):
+    """With 408 as its reason."""
+    engine = FakeEngine(step_seconds=None)
+    async with service(tmp_path, engine) as client:
+        late = {**BODY, "timeout_seconds": 0.05}
+        job = (await ask(client, "POST", "/jobs", 202, json=late))["id"]
+        assert (await until(client, job, "failed"))["error"]["code"] == "timeout"
+
+
+async def test_jobs_of_one_key_are_invisible_to_another(tmp_path):
+    """Shown, listed, cancelled and fetched by their owner only: to others there is no such job."""
+    async with service(tmp_path, api_keys=Keys(KEYS)) as client:
+        job = (await ask(client, "POST", "/jobs", 202, json=BODY, headers=ALICE))["id"]
+        await until(client, job, "succeeded", headers=ALICE)
+        for method, path in (("GET", ""), ("DELETE", ""), ("GET", "/image"), ("GET", "/events")):
+            await ask(client, method, f"/jobs/{job}{path}", 404, headers=BOB)
+        assert (await ask(client, "GET", "/jobs", 200, headers=BOB))["jobs"] == []
+        assert len((await ask(client, "GET", "/jobs", 200, headers=ALICE))["jobs"]) == 1
+        await ask(client, "GET", f"/jobs/{job}", 401)
+
+
+async def test_pages_go_on_where_the_last_one_ended(tmp_path):
+    """The newest first, in any number of pages."""
+    async with service(tmp_path) as client:
+        jobs = [(await ask(client, "POST", "/jobs", 202, json=BODY))["id"] for _ in range(5)]
+        seen: list[str] = []
+        cursor: str | None = ""
+        while cursor is not None:
+            page = await ask(client, "GET", f"/jobs?limit=2{cursor and f'&cursor={cursor}'}", 200)
+            seen += [job["id"] for job in page["jobs"]]
+            cursor = page["cursor"]
+        assert seen == jobs[::-1]
+
+
+@pytest.mark.parametrize(
+    ("path", "field"),
+    [
+        ("/jobs?limit=0", "limit"),
+        ("/jobs?limit=x", "limit"),
+        ("/jobs?state=done", "state"),
+        ("/jobs?cursor=x", "cursor"),
+    ],
+)
+async def test_a_wrong_query_is_named(tmp_path, path, field):
+    """With the limit and the cure."""
+    async with service(tmp_path) as client:
+        assert field in (await ask(client, "GET", path, 400))["errors"]
+
+
+async def test_a_webhook_to_a_private_address_is_refused_at_the_door(tmp_path):
+    """Before anything is accepted."""
+    async with service(tmp_path) as client:
+        body = BODY | {"webhook": "http://127.0.0.1:9/x"}
+        assert "webhook" in (await ask(client, "POST", "/jobs", 400, json=body))["errors"]
+        assert (await ask(client, "GET", "/jobs", 200))["jobs"] == []
+
+
+async def test_without_a_folder_no_jobs_are_taken():
+    """The answer says which setting is missing."""
+    async with service("") as client:
+        assert "DATA_DIR" in (await ask(client, "POST", "/jobs", 503, json=BODY))["detail"]
+
+
+async def test_generate_can_answer_at_once(tmp_path):
+    """With ``Prefer: respond-async`` it is the same as POST /jobs."""
+    async with service(tmp_path) as client:
+        headers = {"Prefer": "respond-async, wait=10"}
+        async with client.post("/generate", json=BODY, headers=headers) as answer:
+            assert (answer.status, answer.headers["Preference-Applied"]) == (202, "respond-async")
+            job = (await answer.json())["id"]
+        assert (await until(client, job, "succeeded"))["metadata"]["seed"] == 7
+
+
+@pytest.mark.parametrize(("given", "status"), [("0.05", 408), ("0", 400), ("x", 400), ("9e9", 400)])
+async def test_a_client_may_set_its_own_deadline(tmp_path, given, status):
+    """Within REQUEST_TIMEOUT_SECONDS; the GPU is free when it is over."""
+    engine = FakeEngine(step_seconds=None)
+    async with service(tmp_path, engine) as client:
+        headers = {"X-Request-Timeout": given}
+        problem = await ask(client, "POST", "/generate", status, json=BODY, headers=headers)
+        assert "X-Request-Timeout" in json.dumps(problem)
+        assert engine.batch == {}
+
+
+async def test_an_unknown_job_is_not_found(tmp_path):
+    """Rather than looking finished."""
+    async with service(tmp_path) as client:
+        assert (await ask(client, "GET", f"/jobs/{'0' * 32}", 404))["code"] == "not_found"
