@@ -8,7 +8,7 @@ from aiohttp import web
 
 from service.config import Config
 from service.engine.base import Engine
-from service.http import middlewares, routes, server
+from service.http import middlewares, routes, server, tracing
 from service.http.keys import CONFIG, CONSUMER, DISK, GPU, METRICS, STARTED
 from service.jobs.consumer import Consumer
 from service.telemetry.disk import DiskCollector, DiskSampler
@@ -28,6 +28,7 @@ def create_app(config: Config, engine: Engine, metrics: Metrics | None = None) -
     app[DISK] = DiskSampler({"models": config.model_cache_dir})
     metrics.watch(GpuCollector(app[GPU]))
     metrics.watch(DiskCollector(app[DISK]))
+    tracing.add_to(app)
     middlewares.add_to(app)
     routes.add_to(app)
     app.cleanup_ctx.extend((_samplers, _consumer))
