@@ -18,6 +18,12 @@ from tests.unit.alerts.programs import (
     wrong,
 )
 
+HARMLESS = {
+    "SDTargetDown": 2,
+}
+"""Faults that change nothing: absent() is 1 or not there, and a target that is down has fired
+before it is asked whether it shows sd_build_info."""
+
 promtool = partial(needs, "promtool", "prometheus")()
 
 
@@ -82,4 +88,5 @@ def test_an_alert_does_what_its_cases_say_and_they_would_notice_if_it_did_not(na
             faults[key] = change
     failed = wrong(tmp_path, name, versions)
     assert name not in failed
-    assert [fault for key, fault in faults.items() if key not in failed] == []
+    unnoticed = [fault for key, fault in faults.items() if key not in failed]
+    assert len(unnoticed) == HARMLESS.get(name, 0), unnoticed

@@ -3,6 +3,7 @@
 import json
 import re
 from dataclasses import fields
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -25,12 +26,14 @@ def text(name):
     return (RUNBOOKS / f"{name}.md").read_text(encoding="utf-8")
 
 
+@cache
 def logged():
     """Return every event that the service logs."""
     source = "\n".join(path.read_text(encoding="utf-8") for path in SERVICE.rglob("*.py"))
     return set(re.findall(r"log\.\w+\(\s*\"([a-z_]+)\"", source))
 
 
+@cache
 def panels():
     titles = set()
     for path in sorted(DASHBOARDS.glob("*.json")):

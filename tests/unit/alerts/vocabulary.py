@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from functools import cache
 from typing import Any, Final
 
 from promql_parser import (
@@ -27,6 +28,7 @@ TARGET: Final = frozenset({"job", "instance"})
 """Labels that Prometheus adds to all it scrapes."""
 
 
+@cache
 def scraped() -> dict[str, frozenset[str]]:
     """Return the labels of each series that the service can show, as it is scraped."""
     known = {"up": TARGET}
@@ -40,6 +42,7 @@ def scraped() -> dict[str, frozenset[str]]:
     return known
 
 
+@cache
 def label_values() -> dict[tuple[str, str], set[str]]:
     """Return the values of labels that are known beforehand, by series and label."""
     known: dict[tuple[str, str], set[str]] = {}
@@ -57,7 +60,7 @@ def label_values() -> dict[tuple[str, str], set[str]]:
 
 def recorded(rules: list[dict[str, Any]]) -> dict[str, frozenset[str]]:
     """Return the labels of each series that the rules record."""
-    known = scraped()
+    known = dict(scraped())
     made = {}
     for rule in rules:
         if "record" in rule:
