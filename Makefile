@@ -80,7 +80,7 @@ define TORCH_FROM_ITS_INDEX
 endef
 
 $(VENV)/.installed-test: $(STAMP)
-	$(PIP) --editable '.[engine,test,lint]'
+	$(PIP) --editable '.[engine,tracing,test,lint]'
 	@touch $@
 
 clean:  ## Remove what was installed and built.

@@ -30,6 +30,6 @@ def alerts(windows: Windows) -> tuple[Alert, ...]:
             summary=f"The disk for {{{{ $labels.volume }}}} of {INSTANCE} is filling",
             description="{{ $value | humanizePercentage }} of the disk for {{ $labels.volume }} "
             f"is free, and it is nearly full or will be full within {windows.disk_ahead}.",
-            dashboard="sd-service",
+            dashboard="sd-gpu",
         ),
     )

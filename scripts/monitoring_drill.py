@@ -133,7 +133,12 @@ async def _keep(given: argparse.Namespace, ground: World) -> None:
         draft.write_text(text + "\n", encoding="utf-8")
         draft.replace(given.urls)  # Who waits for the file finds all of it.
     print(f"\n{text}\nkept until Ctrl-C", flush=True)
-    await asyncio.Event().wait()
+    try:
+        await asyncio.Event().wait()
+    except asyncio.CancelledError:
+        # That is how it ends; the exit code says how the drill went.
+        if (task := asyncio.current_task()) is not None:
+            task.uncancel()
 
 
 async def _cancellable(given: argparse.Namespace, folder: Path) -> bool:
@@ -160,7 +165,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             folder.mkdir(parents=True, exist_ok=True)
             return 0 if asyncio.run(_cancellable(given, folder)) else 1
     except (KeyboardInterrupt, asyncio.CancelledError):
-        # With --keep that is the way to end it, all having gone well or not before.
         return 130
     except TooLateError as error:
         print(f"drill: {error}", file=sys.stderr)

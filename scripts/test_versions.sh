@@ -22,7 +22,7 @@ for version in 3.11 3.12 3.13; do
   if [ ! -e "$stamp" ] || [ pyproject.toml -nt "$stamp" ] || [ constraints.txt -nt "$stamp" ]; then
     "$python" -m venv "$venv"
     "$venv/bin/python" -m pip install --quiet --disable-pip-version-check \
-      --constraint constraints.txt --editable '.[test]'
+      --constraint constraints.txt --editable '.[test,tracing]'
     touch "$stamp"
   fi
   echo "Python $version:"

@@ -8,7 +8,7 @@ from aiohttp import web
 
 from service.config import Config
 from service.engine.base import Engine
-from service.http import auth, middlewares, routes, server
+from service.http import auth, middlewares, routes, server, tracing
 from service.http.generate import metadata
 from service.http.keys import (
     ALLOWANCE,
@@ -55,6 +55,7 @@ def create_app(config: Config, engine: Engine, metrics: Metrics | None = None) -
             post=Outbound(app[TARGETS]),
         )
     auth.add_to(app)
+    tracing.add_to(app)
     middlewares.add_to(app)
     routes.add_to(app)
     app.cleanup_ctx.extend((_samplers, _durable, _consumer))

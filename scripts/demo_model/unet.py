@@ -33,6 +33,7 @@ SCHEDULE: dict[str, Any] = {
 picture comes from the prompt, not from the noise."""
 
 EMPTY_CAPTIONS = 0.1
+PEAKS = frozenset({"mountains", "lake"})
 MAX_SNR = 5.0
 """Errors count less where there is more signal than this (after min-SNR weighting, Hang et al.
 2023, arXiv 2303.09556). Unlike there they count in full where there is hardly any signal: that is
@@ -111,14 +112,26 @@ def build_unet() -> UNet2DConditionModel:
 
 @lru_cache
 def spotlight(rows: int, columns: int) -> Tensor:
-    """Return weights of shape (rows, columns) that make the subject's surroundings count more.
+    """Return weights of shape (rows, columns) that make the subject and the skyline count more.
 
-    The background fills most of a picture and is soon learnt; the subject is small.
+    Sky and ground fill most of a picture and are soon learnt; the subject is small, and what
+    tells mountains from hills is a thin line of little contrast.
     """
     y = torch.linspace(0, 1, rows)[:, None]
     x = torch.linspace(0, 1, columns)[None, :]
-    weights = 1 + 2 * torch.exp(-(((x - 0.5) / 0.24) ** 2) - ((y - 0.64) / 0.28) ** 2)
+    subject = torch.exp(-(((x - 0.5) / 0.24) ** 2) - ((y - 0.64) / 0.28) ** 2)
+    skyline = torch.exp(-(((y - 0.47) / 0.13) ** 2))
+    weights = 1 + 2 * subject + 1.5 * skyline
     return weights / weights.mean()
+
+
+def odds_of(scenes: list[Scene]) -> np.ndarray:
+    """Return how often each scene comes: peaks, and places without a subject, more often.
+
+    They are what newcomers ask for first, and nothing big in the middle helps to tell them.
+    """
+    odds = np.array([1.0 + (s.place in PEAKS) + 2 * (s.subject == "none") for s in scenes])
+    return odds / odds.sum()
 
 
 class Training:
@@ -145,6 +158,7 @@ class Training:
         self.shared = DistributedDataParallel(self.unet, gradient_as_bucket_view=True)
         self.step, self.seen, self.spent = 0, 0, 0.0
         self.cached: dict[Size, Latents] = {}
+        self.odds: dict[Size, np.ndarray] = {}
         if (folder / "unet.pt").exists():
             self._resume(torch.load(folder / "unet.pt", weights_only=True))
         else:
@@ -214,7 +228,9 @@ class Training:
         common = np.random.default_rng([8, self.step])
         share = phase.shares[int(common.choice(len(odds), p=odds / odds.sum()))]
         known = self._of(share)
-        chosen = self.rng.integers(len(known.scenes), size=share.batch)
+        if share.size not in self.odds:
+            self.odds[share.size] = odds_of(known.scenes)
+        chosen = self.rng.choice(len(known.scenes), share.batch, p=self.odds[share.size])
         clean = known.values[chosen].float() * self.scaling
         clean = clean.contiguous(memory_format=torch.channels_last)
         return clean, self._texts([known.scenes[i] for i in chosen])

@@ -13,7 +13,7 @@ import psutil
 
 from scripts.drill.configs import ROOT
 from scripts.drill.scene import Scene, fault
-from scripts.drill.service import BATCH
+from scripts.drill.service import BATCH, PLACES
 
 KILLS: Final = 3
 DEMO: Final = ROOT / "service" / "demo"
@@ -61,7 +61,7 @@ async def engine_never_ready(scene: Scene) -> AsyncIterator[None]:
     engine = await scene.service.next_engine(last)
     engine.suspend()
     try:
-        async with scene.traffic.clients(BATCH + 2):
+        async with scene.traffic.clients(PLACES - 1):
             yield
     finally:
         with contextlib.suppress(psutil.NoSuchProcess):

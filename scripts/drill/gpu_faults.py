@@ -56,7 +56,7 @@ def gpu_ecc(scene: Scene) -> AbstractAsyncContextManager[None]:
     return _figures(scene, ecc_uncorrected=2)
 
 
-@fault("SDGpuLost", "GPU gone")
+@fault("SDGpuLost", "GPU gone", silences=("SDGpuCollectorBroken",))
 def gpu_lost(scene: Scene) -> AbstractAsyncContextManager[None]:
     """Take the GPU away."""
     return _figures(scene, lost=1)

@@ -7,9 +7,10 @@ from http import HTTPStatus
 from typing import Any, Final
 
 import aiohttp
+import psutil
 
 from scripts.drill.scene import Fault, Scene, SkippedError
-from scripts.drill.stack import Stack
+from scripts.drill.stack import QueryError, Stack
 from scripts.drill.wait import TooLateError, until
 from scripts.drill.watch import WATCHDOG, Watch
 
@@ -67,7 +68,7 @@ class Drill:
             await self._quiet(fault, row, undone)
         except SkippedError as reason:
             row.skipped = str(reason)
-        except (TooLateError, aiohttp.ClientError) as error:
+        except (TooLateError, QueryError, aiohttp.ClientError, psutil.Error) as error:
             row.problem = str(error) or type(error).__name__
             await self.recover()
         delivered = self._stack.receiver.names("firing", clock.begun)

@@ -5,6 +5,8 @@ import socket
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
+import aiohttp
+
 Value = TypeVar("Value")
 
 POLL_SECONDS = 0.25
@@ -17,21 +19,24 @@ class TooLateError(Exception):
 async def until(
     condition: Callable[[], Awaitable[Value | None]], seconds: float, what: str
 ) -> Value:
-    """Ask until the answer is true and return it.
+    """Ask until the answer is true and return it; no answer at all is not true either.
 
     Raises:
-        TooLateError: names what did not come; the last answer too, where it says something.
+        TooLateError: names what did not come; why not, where that is known.
 
     """
-    answer: Value | None = None
+    last = ""
     try:
         async with asyncio.timeout(seconds):
-            while not (answer := await condition()):  # noqa: ASYNC110 - other programs' states
+            while True:
+                try:
+                    if answer := await condition():
+                        return answer
+                except (aiohttp.ClientError, TimeoutError) as error:
+                    last = f" ({type(error).__name__}: {error})"
                 await asyncio.sleep(POLL_SECONDS)
-            return answer
     except TimeoutError:
-        told = f" (last: {answer!r})" if answer else ""
-        raise TooLateError(f"{what}: not within {seconds:.0f} s{told}") from None
+        raise TooLateError(f"{what}: not within {seconds:.0f} s{last}") from None
 
 
 def free_port() -> int:

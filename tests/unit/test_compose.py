@@ -183,7 +183,7 @@ def test_runbooks_are_served_where_the_alerts_say():
     )
     assert outside("prometheus", f"{assets}/runbooks") == ROOT / "alerts" / "runbooks"
     rules = (ROOT / "alerts" / "rules.yml").read_text(encoding="utf-8")
-    assert "{{ externalURL }}/user/runbooks/SDTargetDown.md" in rules
+    assert "externalURL }}/user/runbooks/SDTargetDown.md" in rules
 
 
 def _provisioned(kind: str) -> dict[str, Any]:

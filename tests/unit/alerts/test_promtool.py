@@ -1,0 +1,92 @@
+"""What Prometheus' own tools say of the rules."""
+
+from functools import partial
+
+import pytest
+
+from alerts import generate
+from tests.unit.alerts.mutants import dead, lax
+from tests.unit.alerts.programs import (
+    ALERTS,
+    ALWAYS,
+    NAMES,
+    cases,
+    needs,
+    read,
+    rules,
+    run,
+    wrong,
+)
+
+HARMLESS = {
+    "SDTargetDown": 2,
+}
+"""Faults that change nothing: absent() is 1 or not there, and a target that is down has fired
+before it is asked whether it shows sd_build_info."""
+
+promtool = partial(needs, "promtool", "prometheus")()
+
+
+@promtool
+@pytest.mark.parametrize("windows", generate.WINDOWS)
+def test_the_rules_have_no_faults_that_promtool_knows(windows, tmp_path):
+    """The normal and the short rules are valid, and no rule is there twice."""
+    path = tmp_path / "rules.yml"
+    assert generate.main(["--windows", windows, "--out", str(path)]) == 0
+    finished = run("promtool", "check", "rules", "--lint=all", "--lint-fatal", path)
+    assert finished.returncode == 0, finished
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_alert_has_a_case_in_which_it_fires_and_a_quiet_one(name):
+    """A case is named for what it shows, and asks after its own alert alone."""
+    kinds = {"fires": True} if name in ALWAYS else {"fires": True, "quiet": False}
+    for kind, fires in kinds.items():
+        assert cases(name, kind)
+        for case in cases(name, kind):
+            asked = case["alert_rule_test"]
+            assert {question["alertname"] for question in asked} == {name}
+            assert any(question["exp_alerts"] for question in asked) is fires, case["name"]
+    assert len(read(name)["tests"]) == sum(len(cases(name, kind)) for kind in kinds)
+
+
+@pytest.mark.parametrize("name", sorted(set(NAMES) - set(ALWAYS)))
+def test_every_alert_is_seen_to_end(name):
+    """In at least one case it fires and later does not."""
+    ends = [
+        [bool(question["exp_alerts"]) for question in case["alert_rule_test"]]
+        for case in cases(name, "fires")
+    ]
+    assert any(True in end and not end[-1] for end in ends)
+
+
+def test_there_is_no_case_of_an_alert_that_does_not_exist():
+    """A renamed alert leaves no test behind that tests nothing."""
+    assert sorted(path.stem for path in (ALERTS / "tests").glob("*")) == NAMES
+    assert {read(name)["rule_files"][0] for name in NAMES} == {"../rules.yml"}
+
+
+@promtool
+@pytest.mark.parametrize("name", NAMES)
+def test_an_alert_does_what_its_cases_say_and_they_would_notice_if_it_did_not(name, tmp_path):
+    """The cases hold for the rules, and for no version of them with a fault.
+
+    The faults: a branch of the condition that never holds; a threshold, a guard or the time
+    that it must last is missing.
+    """
+    versions, faults = {name: rules(name)}, {}
+    for place, rule in enumerate(rules(name)):
+        changes = [{"expr": expr} for expr in dead(rule["expr"])]
+        if name not in ALWAYS:
+            changes += [{"expr": expr} for expr in lax(rule["expr"])]
+            changes += [{"for": "0s"}] if "for" in rule else []
+        for change in changes:
+            key = f"{name}_{len(versions)}"
+            versions[key] = [
+                one | change if index == place else one for index, one in enumerate(rules(name))
+            ]
+            faults[key] = change
+    failed = wrong(tmp_path, name, versions)
+    assert name not in failed
+    unnoticed = [fault for key, fault in faults.items() if key not in failed]
+    assert len(unnoticed) == HARMLESS.get(name, 0), unnoticed
