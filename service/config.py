@@ -56,7 +56,9 @@ def setting(
     """
     limits = {"minimum": minimum, "maximum": maximum, "multiple": multiple, "choices": choices}
     more = {"empty": empty, "secret": secret}
-    return field(default=default, repr=not secret, metadata={"help": help_text, **more, **limits})
+    # A secret that is kept as it is shows in no text of the settings.
+    shown = not (secret and isinstance(default, str))
+    return field(default=default, repr=shown, metadata={"help": help_text, **more, **limits})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -131,7 +131,8 @@ def odds_of(scenes: list[Scene]) -> np.ndarray:
     They are what newcomers ask for first, and nothing big in the middle helps to tell them.
     """
     odds = np.array([1.0 + (s.place in PEAKS) + 2 * (s.subject == "none") for s in scenes])
-    return odds / odds.sum()
+    normalised: np.ndarray = odds / odds.sum()
+    return normalised
 
 
 class Training:

@@ -7,6 +7,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from service.http import server
+from service.http.template import UNMATCHED
 from service.http.keys import CONSUMER, METRICS
 
 MEMBERS = {"type", "title", "status", "detail", "instance", "code", "request_id"}
