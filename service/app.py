@@ -3,6 +3,7 @@
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 from aiohttp import web
 
@@ -42,7 +43,8 @@ def create_app(config: Config, engine: Engine, metrics: Metrics | None = None) -
     app[CONSUMER] = Consumer(engine, metrics, config)
     app[GPU] = GpuSampler("" if config.device == "cpu" else config.cuda_visible_devices)
     app[STARTED] = time.monotonic()
-    app[DISK] = DiskSampler({"models": config.model_cache_dir})
+    kept = {"results": Path(config.data_dir)} if config.data_dir else {}
+    app[DISK] = DiskSampler({"models": config.model_cache_dir, **kept})
     metrics.watch(GpuCollector(app[GPU]))
     metrics.watch(DiskCollector(app[DISK]))
     app[TARGETS] = durable.targets(config)

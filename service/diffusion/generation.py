@@ -103,6 +103,8 @@ class JobFinished:
     job_id: str
     pictures: tuple[Picture, ...]
     times: StageTimes = StageTimes()
+    memory: MemoryUse = field(default=MemoryUse(), compare=False)
+    """After the decode, which takes the most."""
     prompt_tokens_cut: int = 0
     """Tokens of the prompt that the text encoder could not read."""
 

@@ -238,6 +238,7 @@ class StepLoop:
                 job_id=task.job_id,
                 pictures=tuple(task.pictures[i] for i in sorted(task.pictures)),
                 times=task.times,
+                memory=memory_use(self._model.device),
                 prompt_tokens_cut=task.conditioning.tokens_cut if task.conditioning else 0,
             )
         )

@@ -21,6 +21,7 @@ log = structlog.get_logger(__name__)
 
 STAGES: Final = frozenset({"text_encode", "denoise", "vae_decode", "safety"})
 HANG_POLL_SECONDS: Final = 0.05
+LONGEST_STEP: Final = 3600.0
 
 
 class Faults:
@@ -36,6 +37,12 @@ class Faults:
         unknown = sorted(set(oom or {}) - STAGES)
         if unknown:
             raise ValueError(f"oom: no such stage: {', '.join(unknown)}")
+        if not all(type(count) is int and count >= 0 for count in (oom or {}).values()):
+            raise ValueError("oom: must be whole numbers by stage")
+        if type(step_seconds) not in {int, float} or not 0 <= step_seconds <= LONGEST_STEP:
+            raise ValueError(f"step_seconds: must be from 0 to {LONGEST_STEP:g}")
+        if type(hang) is not bool:
+            raise ValueError("hang: must be true or false")
         self.oom = Counter(oom or {})
         self.step_seconds = step_seconds
         self.hang = hang
@@ -82,14 +89,12 @@ class FaultFile:
             seen = status.st_mtime_ns, status.st_size
             if seen == self._seen:
                 return
-            text = self._path.read_text()
+            self._seen = seen
+            text = self._path.read_text(encoding="utf-8")
+            self._faults = Faults(**_checked(json.loads(text or "{}")))
         except FileNotFoundError:
             self._seen, self._faults = None, Faults()
-            return
-        self._seen = seen
-        try:
-            self._faults = Faults(**_checked(json.loads(text or "{}")))
-        except (ValueError, TypeError) as error:
+        except (OSError, ValueError, TypeError, RecursionError) as error:
             # Written half, or by hand: a drill goes on without faults and its log says so.
             self._faults = Faults()
             log.warning("fault_file_unreadable", path=str(self._path), reason=str(error))

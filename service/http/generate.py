@@ -111,7 +111,13 @@ def generate_handler(config: Config) -> Handler:
             charge=request[CHARGE],
         )
         result = await _finish(request, job)
-        return await _answer(request, job, result, media_type)
+        try:
+            return await _answer(request, job, result, media_type)
+        except BaseException as error:
+            # A client that is gone by now had its picture made; anything else is our doing.
+            if not isinstance(error, asyncio.CancelledError) or request[DEADLINE].expired():
+                request.app[METRICS].answers_failed.inc()
+            raise
 
     return generate
 

@@ -67,6 +67,7 @@ def out_of_memory(metrics: Metrics, event: OutOfMemoryHit) -> None:
 
 def finished(metrics: Metrics, job: Job, event: JobFinished) -> None:
     """Count the pictures of a job, and its time in each stage of the engine."""
+    memory(metrics, event.memory)
     times = event.times
     stages = {"text_encode": times.text_encode, "denoise": times.denoise}
     stages["vae_decode"] = times.vae_decode
@@ -131,6 +132,7 @@ def engine_exited(metrics: Metrics, event: EngineExited, lost: list[Job]) -> Non
     metrics.engine_restarts.labels(event.reason).inc()
     metrics.gpu_seconds.labels("lost").inc(sum(job.gpu_seconds for job in lost))
     metrics.memory.clear()  # A dead process holds none.
+    metrics.engine_resident.forget()
     log.error(
         "engine_exited",
         exit_code=event.exit_code,

@@ -13,6 +13,7 @@ from prometheus_client import (
     ProcessCollector,
     disable_created_metrics,
 )
+from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from service import __version__
@@ -129,6 +130,25 @@ DISK: Final = (
 )
 
 
+class Reading(Gauge):
+    """A gauge that has no series until it is set, and none after it is forgotten."""
+
+    _known = False
+
+    def set(self, value: float) -> None:
+        """Show a value."""
+        self._known = True
+        super().set(value)
+
+    def forget(self) -> None:
+        """Show none: what it was read from is gone."""
+        self._known = False
+
+    def collect(self) -> Iterable[Metric]:
+        """Return the family, empty while nothing is known."""
+        return super().collect() if self._known else []
+
+
 class Metrics:
     """The service's metrics in a registry of their own.
 
@@ -167,6 +187,9 @@ class Metrics:
         )
         self.http_in_flight = self._gauge(
             "sd_http_requests_in_flight", "Requests being answered now."
+        )
+        self.answers_failed = self._counter(
+            "sd_answers_failed_total", "Answers that failed after their job had succeeded."
         )
         self.refused = self._counter(
             "sd_requests_refused_total",
@@ -302,7 +325,7 @@ class Metrics:
             "GPU memory of the engine by kind (allocated, reserved, peak); absent on a CPU.",
             ("kind",),
         )
-        self.engine_resident = self._gauge(
+        self.engine_resident = self._reading(
             "sd_engine_resident_memory_bytes", "Host memory of the engine process."
         )
         self.out_of_memory = self._counter(
@@ -329,7 +352,7 @@ class Metrics:
         self.engine_stepped_at = self._gauge(
             "sd_engine_last_step_timestamp_seconds", "When a step last ended; 0 for never."
         )
-        self.model_load = self._gauge(
+        self.model_load = self._reading(
             "sd_model_load_duration_seconds", "Time the loaded model took to load."
         )
         self.model_info = self._gauge(
@@ -349,6 +372,10 @@ class Metrics:
     def _gauge(self, name: str, text: str, labels: tuple[str, ...] = ()) -> Gauge:
         self.definitions.append(_define(name, "gauge", text, *labels))
         return Gauge(name, text, labels, registry=self.registry)
+
+    def _reading(self, name: str, text: str) -> Reading:
+        self.definitions.append(_define(name, "gauge", text))
+        return Reading(name, text, registry=self.registry)
 
     def _histogram(
         self,

@@ -152,6 +152,9 @@ def start(environment: Mapping[str, str]) -> "Spans | None":
             raise
         log.warning("tracing_extra_missing", missing=error.name, cure=INSTALL)
         return None
+    if (problem := _problem(goal)) is not None:
+        log.error("tracing_not_started", reason=problem)
+        return None
     asked = next((environment[name] for name in PROTOCOLS if environment.get(name)), PROTOCOL)
     if asked != PROTOCOL:
         log.warning("tracing_protocol_unknown", asked=asked, used=PROTOCOL)
@@ -162,6 +165,16 @@ def start(environment: Mapping[str, str]) -> "Spans | None":
         return None
     log.info("tracing_started", endpoint=_without_password(goal))
     return spans
+
+
+def _problem(url: str) -> str | None:
+    """Return why spans cannot go to ``url``; None where they may."""
+    try:
+        parts = urlsplit(url)
+        whole = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        whole = False
+    return None if whole else "the OTLP endpoint must be a URL such as http://127.0.0.1:4318"
 
 
 def _without_password(url: str) -> str:

@@ -47,12 +47,36 @@ def test_a_file_is_read_again_when_it_changes(tmp_path):
     faults("denoise", 1)
 
 
-@pytest.mark.parametrize("text", ["{", "[1]", '{"out_of_memory": 1}', ""])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{",
+        "[1]",
+        "",
+        "[" * 100_000,
+        '{"out_of_memory": 1}',
+        '{"oom": {"denoise": "3"}}',
+        '{"oom": {"denoise": -1}}',
+        '{"oom": [1]}',
+        '{"step_seconds": -1}',
+        '{"step_seconds": NaN}',
+        '{"step_seconds": "1"}',
+        '{"hang": 1}',
+    ],
+)
 def test_a_file_that_says_nothing_sensible_is_no_fault(tmp_path, text):
     """It may be half written; the log says so."""
     path = tmp_path / "faults.json"
     path.write_text(text)
     FaultFile(path)("denoise", 1)
+
+
+def test_what_is_no_readable_file_is_no_fault(tmp_path):
+    """A folder, a path below a file, bytes that are no text: the engine works on."""
+    blob = tmp_path / "blob"
+    blob.write_bytes(b"\xff\xfe{")
+    for path in (tmp_path, blob / "below", blob):
+        FaultFile(path)("denoise", 1)
 
 
 def test_a_hang_lasts_until_the_file_says_otherwise(tmp_path):

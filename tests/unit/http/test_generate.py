@@ -242,3 +242,16 @@ async def test_the_sampler_reaches_the_engine(serve, sampler):
     assert engine.batch[job_id] == GenerationRequest(**BODY, sampler=sampler)
     await engine.step(3)
     assert (await asked).status == 200
+
+
+async def test_an_answer_that_fails_after_its_job_is_counted(client, monkeypatch):
+    """The job has succeeded; the caller has nothing, and an objective must know."""
+
+    def broken(*_args):
+        raise RuntimeError("no PNG today")
+
+    monkeypatch.setattr(generate, "json_answer", broken)
+    async with client.post("/generate", json={"prompt": "a cat", "steps": 1}) as answer:
+        assert answer.status == 500
+    registry = client.app[METRICS].registry
+    assert registry.get_sample_value("sd_answers_failed_total") == 1

@@ -7,8 +7,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from service.http import server
-from service.http.template import UNMATCHED
 from service.http.keys import CONSUMER, METRICS
+from service.http.template import UNMATCHED
 
 MEMBERS = {"type", "title", "status", "detail", "instance", "code", "request_id"}
 GET = b"GET /health/live HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"

@@ -59,10 +59,12 @@ def test_gpu_memory_is_absent_without_a_gpu_and_gone_with_its_process(metrics):
     """A CPU has none, which is not the same as 0 bytes of it."""
     record.memory(metrics, MemoryUse(host_resident=7))
     assert value(metrics, "sd_engine_gpu_memory_bytes", kind="allocated") is None
-    record.memory(metrics, MemoryUse(allocated=3, reserved=4, peak=5, total=9))
+    held = MemoryUse(allocated=3, reserved=4, peak=5, total=9, host_resident=7)
+    record.memory(metrics, held)
     assert value(metrics, "sd_engine_gpu_memory_bytes", kind="reserved") == 4
     record.engine_exited(metrics, EngineExited(exit_code=1, restarts=1), [])
     assert value(metrics, "sd_engine_gpu_memory_bytes", kind="allocated") is None
+    assert value(metrics, "sd_engine_resident_memory_bytes") is None
 
 
 def test_pictures_count_with_their_pixels(metrics):

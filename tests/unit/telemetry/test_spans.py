@@ -373,6 +373,10 @@ async def test_a_collector_that_hangs_does_not_hold_up_the_end(serve, aiohttp_se
     ("setting", "event"),
     [
         (("OTEL_BSP_MAX_QUEUE_SIZE", "0"), "tracing_not_started"),
+        (("OTEL_EXPORTER_OTLP_ENDPOINT", "http://[::1"), "tracing_not_started"),
+        (("OTEL_EXPORTER_OTLP_ENDPOINT", "localhost:4318"), "tracing_not_started"),
+        (("OTEL_EXPORTER_OTLP_ENDPOINT", "not a url"), "tracing_not_started"),
+        (("OTEL_EXPORTER_OTLP_ENDPOINT", "://"), "tracing_not_started"),
         (("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"), "tracing_protocol_unknown"),
         (("OTEL_EXPORTER_OTLP_ENDPOINT", "http://me:SECRET@127.0.0.1:9"), "tracing_started"),
     ],
