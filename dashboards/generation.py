@@ -27,10 +27,6 @@ STAGE_COLORS: Final = dict(zip(STAGES, ("purple", BLUE, ORANGE, GREY, GREEN), st
 
 
 def _tiles() -> list[Panel]:
-    compared = (
-        f"max(({q.mean(STEP, by='size_class')})\n"
-        f"/ ({q.mean_before(STEP, '1d', by='size_class')})) or vector(-1)"
-    )
     still = f"(time() - {q.most('sd_engine_last_step_timestamp_seconds')})"
     running = q.total("sd_jobs_running")
     return [
@@ -70,12 +66,17 @@ def _tiles() -> list[Panel]:
         ),
         tile(
             "Step time vs yesterday",
-            "Mean time of a step against 24 hours ago, of the size class that changed most. Above "
-            "130 % with the same batches: the GPU is held down, shared, or a release made it slow.",
+            "Mean time of a step in the last 30 min against the day before the last 24 hours, of "
+            "the size class that grew most. Above 130 % with the same batches and model: the GPU "
+            "is held down, shared, or a release made it slow. No yesterday: no steps then of the "
+            "sizes made now.",
             "percentunit",
-            Target(expr=compared),
+            Target(expr=q.against_yesterday()),
             thresholds=((None, GREEN), (1.15, ORANGE), (1.3, RED)),
-            words={-1: Word(text="No yesterday", color=GREY)},
+            words={
+                q.NOT_THEN: Word(text="No yesterday", color=GREY),
+                q.NOT_NOW: Word(text="No traffic", color=GREY),
+            },
             decimals=0,
         ),
         tile(

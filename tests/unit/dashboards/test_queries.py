@@ -20,7 +20,7 @@ from tests.unit.dashboards.promql import (
     selectors,
     targets,
 )
-from tests.unit.dashboards.vocabulary import Known, vocabulary
+from tests.unit.dashboards.vocabulary import Known, rules, vocabulary
 
 DASHBOARDS = {
     name: json.loads((FOLDER / f"{name}.json").read_text())
@@ -232,3 +232,13 @@ def test_emptiness_is_never_dressed_up() -> None:
         for panel in panels_of(dashboard)
     }
     assert shown == {"", "No reading: see 'Which readings there are'"}
+
+
+def test_the_step_time_is_compared_as_the_alert_compares_it() -> None:
+    """Same recorded series; work without a yesterday is not taken for no work."""
+    (asked,) = (each for each in ASKED if each[0]["title"] == "Step time vs yesterday")
+    panel, _, expr = asked
+    (alert,) = (rule for rule in rules() if rule.get("alert") == "SDStepTimeRegressed")
+    names = {selector.name for selector, _ in selectors(expr)}
+    assert names < {selector.name for selector, _ in selectors(parse(alert["expr"]))}
+    assert {"No yesterday", "No traffic", "NO DATA"} <= _words(panel)
