@@ -91,15 +91,23 @@ def load() -> list[Panel]:
         lines(
             "Energy per picture",
             "What a picture costs, idle time included: it falls with fuller batches. A gap is a "
-            "time without pictures.",
+            "time without pictures. Of instances whose GPU gives its energy; a GPU that several "
+            "share counts once.",
             "joule",
-            Target(
-                expr=f"{q.rate('sd_gpu_energy_joules_total')} / ({q.rate('sd_images_total')} > 0)",
-                legend="per picture",
-            ),
+            Target(expr=_energy_per_picture(), legend="per picture"),
             no_value=NO_READING,
         ),
     ]
+
+
+def _energy_per_picture() -> str:
+    energy, pictures = (
+        f"rate({q.metric(name)}[$__rate_interval])"
+        for name in ("sd_gpu_energy_joules_total", "sd_images_total")
+    )
+    # Two services on one GPU both report all of it; one without a reading has only pictures.
+    measured = f"{pictures} and on (job, instance) {energy}"
+    return f"sum(max by (gpu) ({energy}))\n/ (sum({measured}) > 0)"
 
 
 def faults() -> list[Panel]:
