@@ -220,7 +220,8 @@ def host() -> list[Panel]:
         ),
         lines(
             "Disk free",
-            "What is left for models and results; the slope says when it is used up.",
+            "What is left for models, and for results where the service stores jobs; the slope "
+            "says when it is used up. Both on one disk: twice the same line.",
             "bytes",
             Target(
                 expr=q.least("sd_disk_free_bytes", by="instance, volume"),
