@@ -91,8 +91,8 @@ def _tiles() -> list[Panel]:
         ),
         tile(
             "Batch occupancy",
-            "Mean share of the batch's places in use. 100 % with a queue means that the GPU is "
-            "full; little is normal with little to do.",
+            "Mean share of the places that a batch may have, by the configured cap. 100 % with a "
+            "queue means that the GPU is full; little is normal with little to do.",
             "percentunit",
             Target(expr=q.mean("sd_batch_occupancy_ratio")),
             thresholds=((None, BLUE),),
@@ -211,8 +211,9 @@ def _batches() -> list[Panel]:
         ),
         lines(
             "Batch against its cap",
-            "The latest step. A cap that is never reached while jobs wait keeps apart sizes that "
-            "cannot share a batch.",
+            "The latest step, and the configured cap. Where it is never reached while jobs wait, "
+            "their sizes cannot share a batch, or memory ran out: the engine then halves the "
+            "batches of that size for a while.",
             "short",
             Target(expr=q.total("sd_batch_live_images"), legend="in the batch"),
             Target(expr=q.total("sd_batch_limit"), legend="cap"),

@@ -75,8 +75,9 @@ def saturation() -> list[Panel]:
         ),
         lines(
             "Batch against its cap",
-            "Pictures in one denoising step. At the cap with jobs waiting, the GPU is full; below "
-            "it with jobs waiting, something keeps them from joining.",
+            "Pictures in one denoising step, and the configured cap. At the cap with jobs waiting, "
+            "the GPU is full; below it with jobs waiting, their sizes cannot share a batch, or "
+            "memory ran out: the engine then halves the batches of that size for a while.",
             "short",
             Target(expr=q.total("sd_batch_live_images"), legend="in the batch"),
             Target(expr=q.total("sd_jobs_running"), legend="jobs in the engine"),
