@@ -18,6 +18,7 @@ from dashboards.panel import (
     override,
 )
 
+NOT_LOADED: Final = -1
 NO_READING: Final = "No reading: see 'Which readings there are'"
 """In place of an empty graph, which cannot tell a missing sensor from a broken collection."""
 
@@ -192,6 +193,13 @@ def faults() -> list[Panel]:
     ]
 
 
+def _load_time() -> str:
+    """Take the longest; an instance without one hides the others'."""
+    name = "sd_model_load_duration_seconds"
+    lacking = f"({q.metric('up')} == 1) unless on (job, instance) {q.metric(name)}"
+    return f"count({lacking}) * 0 + {NOT_LOADED}\nor {q.most(name)}"
+
+
 def host() -> list[Panel]:
     """Show the machine around the GPU."""
     return [
@@ -258,10 +266,12 @@ def host() -> list[Panel]:
         tile(
             "Loading the model took",
             "How long a restart of the engine keeps the service from working. Much longer than "
-            "before: the disk is slow, or the model came from the network.",
+            "before: the disk is slow, or the model came from the network. Not loaded: an instance "
+            "that answers has not loaded its model since it started, so nothing is known.",
             "s",
-            Target(expr=q.most("sd_model_load_duration_seconds")),
+            Target(expr=_load_time()),
             thresholds=((None, GREEN), (60, ORANGE), (180, RED)),
+            words={NOT_LOADED: Word(text="NOT LOADED", color=ORANGE)},
             width=4,
             height=5,
             decimals=1,

@@ -199,6 +199,21 @@ def test_every_metric_is_shown(known) -> None:
     assert ours - asked == set(NOT_SHOWN)
 
 
+def test_a_model_that_never_loaded_took_no_time_to_load() -> None:
+    """Its absence has a word of its own, and that is no green one."""
+    (panel,) = {
+        panel["id"]: panel for panel, _, _ in ASKED if panel["title"] == "Loading the model took"
+    }.values()
+    (words,) = (
+        mapping["options"]
+        for mapping in panel["fieldConfig"]["defaults"]["mappings"]
+        if mapping["type"] == "value"
+    )
+    assert words["-1"]["text"] == "NOT LOADED"
+    assert words["-1"]["color"] == "orange"
+    assert "noValue" not in panel["fieldConfig"]["defaults"]
+
+
 def base(series: str) -> str:
     return re.sub("_(bucket|sum|count)$", "", series)
 
