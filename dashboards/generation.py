@@ -19,6 +19,7 @@ from dashboards.panel import (
     limit,
     override,
 )
+from dashboards.shared import gpu_share
 from service.telemetry.metrics import STAGES
 
 STEP: Final = "sd_step_duration_seconds"
@@ -98,17 +99,12 @@ def _tiles() -> list[Panel]:
             thresholds=((None, BLUE),),
             decimals=0,
         ),
-        tile(
+        gpu_share(
             "GPU time useful",
             "Share of the GPU's time that became pictures. Below 90 % the service dashboard says "
             "what became of the rest.",
-            "percentunit",
-            Target(
-                expr=f"""{q.rate("sd_gpu_seconds_total", 'use="useful"')}"""
-                f" / {q.rate('sd_gpu_seconds_total')}"
-            ),
-            thresholds=((None, RED), (0.7, ORANGE), (0.9, GREEN)),
-            decimals=0,
+            'use="useful"',
+            ((None, RED), (0.7, ORANGE), (0.9, GREEN)),
         ),
     ]
 

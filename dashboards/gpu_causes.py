@@ -17,6 +17,7 @@ from dashboards.panel import (
     limit,
     override,
 )
+from dashboards.shared import restarts
 
 NOT_LOADED: Final = -1
 NO_READING: Final = "No reading: see 'Which readings there are'"
@@ -156,17 +157,8 @@ def faults() -> list[Panel]:
             height=10,
             no_value=NO_READING,
         ),
-        lines(
-            "Engine restarts by reason",
+        restarts(
             "Just after an XID or an out-of-memory: the GPU is the cause. Without: see the log.",
-            "short",
-            Target(
-                expr=q.grown("sd_engine_restarts_total", by="reason", over="$__rate_interval"),
-                legend="{{reason}}",
-            ),
-            stacked=True,
-            bars=True,
-            top=1,
         ),
         states(
             "GPU lost",

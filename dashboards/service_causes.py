@@ -16,6 +16,7 @@ from dashboards.panel import (
     colored,
     limit,
 )
+from dashboards.shared import restarts
 
 
 def objectives() -> list[Panel]:
@@ -186,18 +187,9 @@ def causes() -> list[Panel]:
                 legend="{{use}}",
             ),
         ),
-        lines(
-            "Engine restarts by reason",
+        restarts(
             "Each takes down the pictures in flight, which are then made again. stalled: a kernel "
             "hung; killed: the system, often for memory; crashed: a CUDA error.",
-            "short",
-            Target(
-                expr=q.grown("sd_engine_restarts_total", by="reason", over="$__rate_interval"),
-                legend="{{reason}}",
-            ),
-            stacked=True,
-            bars=True,
-            top=1,
         ),
         lines(
             "p95 time to answer, by route",
