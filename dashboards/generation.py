@@ -125,7 +125,7 @@ def _speed() -> list[Panel]:
         lines(
             "Stages of a picture, mean",
             "Where a picture's time goes. Denoising should be nearly all of it; a thick vae_decode "
-            "hints at tiling after running out of memory, a thick image_encode at the processor.",
+            "hints at large pictures or at VAE_TILING, a thick image_encode at the processor.",
             "s",
             Target(expr=q.mean("sd_stage_duration_seconds", by="stage"), legend="{{stage}}"),
             overrides=colored(STAGE_COLORS),
