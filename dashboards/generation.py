@@ -19,6 +19,7 @@ from dashboards.panel import (
     limit,
     override,
 )
+from dashboards.shared import gpu_share
 from service.telemetry.metrics import STAGES
 
 STEP: Final = "sd_step_duration_seconds"
@@ -27,10 +28,6 @@ STAGE_COLORS: Final = dict(zip(STAGES, ("purple", BLUE, ORANGE, GREY, GREEN), st
 
 
 def _tiles() -> list[Panel]:
-    compared = (
-        f"max(({q.mean(STEP, by='size_class')})\n"
-        f"/ ({q.mean_before(STEP, '1d', by='size_class')})) or vector(-1)"
-    )
     still = f"(time() - {q.most('sd_engine_last_step_timestamp_seconds')})"
     running = q.total("sd_jobs_running")
     return [
@@ -70,12 +67,17 @@ def _tiles() -> list[Panel]:
         ),
         tile(
             "Step time vs yesterday",
-            "Mean time of a step against 24 hours ago, of the size class that changed most. Above "
-            "130 % with the same batches: the GPU is held down, shared, or a release made it slow.",
+            "Mean time of a step in the last 30 min against the day before the last 24 hours, of "
+            "the size class that grew most. Above 130 % with the same batches and model: the GPU "
+            "is held down, shared, or a release made it slow. No yesterday: no steps then of the "
+            "sizes made now.",
             "percentunit",
-            Target(expr=compared),
+            Target(expr=q.against_yesterday()),
             thresholds=((None, GREEN), (1.15, ORANGE), (1.3, RED)),
-            words={-1: Word(text="No yesterday", color=GREY)},
+            words={
+                q.NOT_THEN: Word(text="No yesterday", color=GREY),
+                q.NOT_NOW: Word(text="No traffic", color=GREY),
+            },
             decimals=0,
         ),
         tile(
@@ -90,24 +92,19 @@ def _tiles() -> list[Panel]:
         ),
         tile(
             "Batch occupancy",
-            "Mean share of the batch's places in use. 100 % with a queue means that the GPU is "
-            "full; little is normal with little to do.",
+            "Mean share of the places that a batch may have, by the configured cap. 100 % with a "
+            "queue means that the GPU is full; little is normal with little to do.",
             "percentunit",
             Target(expr=q.mean("sd_batch_occupancy_ratio")),
             thresholds=((None, BLUE),),
             decimals=0,
         ),
-        tile(
+        gpu_share(
             "GPU time useful",
             "Share of the GPU's time that became pictures. Below 90 % the service dashboard says "
             "what became of the rest.",
-            "percentunit",
-            Target(
-                expr=f"""{q.rate("sd_gpu_seconds_total", 'use="useful"')}"""
-                f" / {q.rate('sd_gpu_seconds_total')}"
-            ),
-            thresholds=((None, RED), (0.7, ORANGE), (0.9, GREEN)),
-            decimals=0,
+            'use="useful"',
+            ((None, RED), (0.7, ORANGE), (0.9, GREEN)),
         ),
     ]
 
@@ -128,7 +125,7 @@ def _speed() -> list[Panel]:
         lines(
             "Stages of a picture, mean",
             "Where a picture's time goes. Denoising should be nearly all of it; a thick vae_decode "
-            "hints at tiling after running out of memory, a thick image_encode at the processor.",
+            "hints at large pictures or at VAE_TILING, a thick image_encode at the processor.",
             "s",
             Target(expr=q.mean("sd_stage_duration_seconds", by="stage"), legend="{{stage}}"),
             overrides=colored(STAGE_COLORS),
@@ -210,8 +207,9 @@ def _batches() -> list[Panel]:
         ),
         lines(
             "Batch against its cap",
-            "The latest step. A cap that is never reached while jobs wait keeps apart sizes that "
-            "cannot share a batch.",
+            "The latest step, and the configured cap. Where it is never reached while jobs wait, "
+            "their sizes cannot share a batch, or memory ran out: the engine then halves the "
+            "batches of that size for a while.",
             "short",
             Target(expr=q.total("sd_batch_live_images"), legend="in the batch"),
             Target(expr=q.total("sd_batch_limit"), legend="cap"),

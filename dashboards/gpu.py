@@ -154,10 +154,12 @@ def _tiles() -> list[Panel]:
         ),
         tile(
             "Disk free, fuller volume",
-            "Of models and results. Below 5 % delete results before writing them fails.",
+            "Of models, and of results where the service stores jobs. Below 5 % remove models that "
+            "nobody uses, or keep results for less time, before writing fails.",
             "percentunit",
             Target(
-                expr=f"min({q.metric('sd_disk_free_bytes')} / {q.metric('sd_disk_size_bytes')})"
+                expr=f"min({q.metric('sd_disk_free_bytes')}"
+                f" / ({q.metric('sd_disk_size_bytes')} > 0))"
             ),
             thresholds=((None, RED), (0.05, ORANGE), (0.15, GREEN)),
             decimals=0,

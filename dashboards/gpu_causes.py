@@ -17,7 +17,9 @@ from dashboards.panel import (
     limit,
     override,
 )
+from dashboards.shared import restarts
 
+NOT_LOADED: Final = -1
 NO_READING: Final = "No reading: see 'Which readings there are'"
 """In place of an empty graph, which cannot tell a missing sensor from a broken collection."""
 
@@ -91,15 +93,23 @@ def load() -> list[Panel]:
         lines(
             "Energy per picture",
             "What a picture costs, idle time included: it falls with fuller batches. A gap is a "
-            "time without pictures.",
+            "time without pictures. Of instances whose GPU gives its energy; a GPU that several "
+            "share counts once.",
             "joule",
-            Target(
-                expr=f"{q.rate('sd_gpu_energy_joules_total')} / ({q.rate('sd_images_total')} > 0)",
-                legend="per picture",
-            ),
+            Target(expr=_energy_per_picture(), legend="per picture"),
             no_value=NO_READING,
         ),
     ]
+
+
+def _energy_per_picture() -> str:
+    energy, pictures = (
+        f"rate({q.metric(name)}[$__rate_interval])"
+        for name in ("sd_gpu_energy_joules_total", "sd_images_total")
+    )
+    # Two services on one GPU both report all of it; one without a reading has only pictures.
+    measured = f"{pictures} and on (job, instance) {energy}"
+    return f"sum(max by (gpu) ({energy}))\n/ (sum({measured}) > 0)"
 
 
 def faults() -> list[Panel]:
@@ -147,17 +157,8 @@ def faults() -> list[Panel]:
             height=10,
             no_value=NO_READING,
         ),
-        lines(
-            "Engine restarts by reason",
+        restarts(
             "Just after an XID or an out-of-memory: the GPU is the cause. Without: see the log.",
-            "short",
-            Target(
-                expr=q.grown("sd_engine_restarts_total", by="reason", over="$__rate_interval"),
-                legend="{{reason}}",
-            ),
-            stacked=True,
-            bars=True,
-            top=1,
         ),
         states(
             "GPU lost",
@@ -182,6 +183,13 @@ def faults() -> list[Panel]:
             no_value=NO_READING,
         ),
     ]
+
+
+def _load_time() -> str:
+    """Take the longest; an instance without one hides the others'."""
+    name = "sd_model_load_duration_seconds"
+    lacking = f"({q.metric('up')} == 1) unless on (job, instance) {q.metric(name)}"
+    return f"count({lacking}) * 0 + {NOT_LOADED}\nor {q.most(name)}"
 
 
 def host() -> list[Panel]:
@@ -212,7 +220,8 @@ def host() -> list[Panel]:
         ),
         lines(
             "Disk free",
-            "What is left for models and results; the slope says when it is used up.",
+            "What is left for models, and for results where the service stores jobs; the slope "
+            "says when it is used up. Both on one disk: twice the same line.",
             "bytes",
             Target(
                 expr=q.least("sd_disk_free_bytes", by="instance, volume"),
@@ -249,10 +258,12 @@ def host() -> list[Panel]:
         tile(
             "Loading the model took",
             "How long a restart of the engine keeps the service from working. Much longer than "
-            "before: the disk is slow, or the model came from the network.",
+            "before: the disk is slow, or the model came from the network. Not loaded: an instance "
+            "that answers has not loaded its model since it started, so nothing is known.",
             "s",
-            Target(expr=q.most("sd_model_load_duration_seconds")),
+            Target(expr=_load_time()),
             thresholds=((None, GREEN), (60, ORANGE), (180, RED)),
+            words={NOT_LOADED: Word(text="NOT LOADED", color=ORANGE)},
             width=4,
             height=5,
             decimals=1,

@@ -11,7 +11,9 @@ DATASOURCE: Final[Json] = {"type": "prometheus", "uid": "${datasource}"}
 GREEN, ORANGE, RED, GREY, BLUE = "green", "orange", "red", "#6e7687", "blue"
 DARK_RED: Final = "#8f1d1d"
 
-METRIC: Final = re.compile(r"\b((?:sd|process)_[a-z0-9_]+|slo:[a-z0-9_:]+|up|ALERTS)\{")
+METRIC: Final = re.compile(
+    r"\b((?:sd|process)_[a-z0-9_]+|(?:slo|instance_size_class):[a-z0-9_:]+|up|ALERTS)\{"
+)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -63,13 +63,24 @@ def mean(name: str, *matchers: str, by: str = "") -> str:
     return f"{rate(f'{name}_sum', *matchers, by=by)} / {rate(f'{name}_count', *matchers, by=by)}"
 
 
-def mean_before(name: str, ago: str, *, by: str) -> str:
-    """Give the mean as it was ``ago``."""
-    total, count = (
-        f"sum by ({by}) (rate({metric(f'{name}_{part}')}[$__rate_interval] offset {ago}))"
-        for part in ("sum", "count")
+NOT_THEN, NOT_NOW = -1, -2
+
+
+def against_yesterday() -> str:
+    """Compare the recorded times of a step as the alert does; or say which of the two lacks."""
+    now, then = (
+        metric(f"instance_size_class:sd_step_duration_seconds:mean_{when}")
+        for when in ("now", "day_ago")
     )
-    return f"{total} / {count}"
+    # The count is recorded with nothing to do as well: without it no rule is at work.
+    counted = metric("instance_size_class:sd_steps:count_now")
+    return "\nor ".join(
+        (
+            f"max({now} / ({then} > 0))",
+            f"count({now}) * 0 + {NOT_THEN}",
+            f"count({counted}) * 0 + {NOT_NOW}",
+        )
+    )
 
 
 def between(name: str, above: float | None, most: float | None) -> str:

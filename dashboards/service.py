@@ -19,6 +19,7 @@ from dashboards.panel import (
     override,
 )
 from dashboards.service_causes import causes, objectives, saturation
+from dashboards.shared import gpu_share
 
 SUCCEEDED: Final = 'outcome="succeeded"'
 OUTCOMES: Final = {
@@ -152,17 +153,12 @@ def _tiles() -> list[Panel]:
             thresholds=((None, RED), (0, ORANGE), (0.25, GREEN)),
             decimals=0,
         ),
-        tile(
+        gpu_share(
             "GPU time wasted",
             "Share of the GPU's time in the last 5 min that became no picture: cancelled, failed, "
             "timed out, lost, done twice, or padding. Above 10 %, see below what became of it.",
-            "percentunit",
-            Target(
-                expr=f"""{q.rate("sd_gpu_seconds_total", 'use!="useful"')}"""
-                f" / {q.rate('sd_gpu_seconds_total')}"
-            ),
-            thresholds=((None, GREEN), (0.1, ORANGE), (0.3, RED)),
-            decimals=0,
+            'use!="useful"',
+            ((None, GREEN), (0.1, ORANGE), (0.3, RED)),
         ),
     ]
 

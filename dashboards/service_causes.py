@@ -16,6 +16,7 @@ from dashboards.panel import (
     colored,
     limit,
 )
+from dashboards.shared import restarts
 
 
 def objectives() -> list[Panel]:
@@ -75,8 +76,9 @@ def saturation() -> list[Panel]:
         ),
         lines(
             "Batch against its cap",
-            "Pictures in one denoising step. At the cap with jobs waiting, the GPU is full; below "
-            "it with jobs waiting, something keeps them from joining.",
+            "Pictures in one denoising step, and the configured cap. At the cap with jobs waiting, "
+            "the GPU is full; below it with jobs waiting, their sizes cannot share a batch, or "
+            "memory ran out: the engine then halves the batches of that size for a while.",
             "short",
             Target(expr=q.total("sd_batch_live_images"), legend="in the batch"),
             Target(expr=q.total("sd_jobs_running"), legend="jobs in the engine"),
@@ -185,18 +187,9 @@ def causes() -> list[Panel]:
                 legend="{{use}}",
             ),
         ),
-        lines(
-            "Engine restarts by reason",
+        restarts(
             "Each takes down the pictures in flight, which are then made again. stalled: a kernel "
             "hung; killed: the system, often for memory; crashed: a CUDA error.",
-            "short",
-            Target(
-                expr=q.grown("sd_engine_restarts_total", by="reason", over="$__rate_interval"),
-                legend="{{reason}}",
-            ),
-            stacked=True,
-            bars=True,
-            top=1,
         ),
         lines(
             "p95 time to answer, by route",

@@ -20,7 +20,7 @@ from tests.unit.dashboards.promql import (
     selectors,
     targets,
 )
-from tests.unit.dashboards.vocabulary import Known, vocabulary
+from tests.unit.dashboards.vocabulary import Known, rules, vocabulary
 
 DASHBOARDS = {
     name: json.loads((FOLDER / f"{name}.json").read_text())
@@ -199,6 +199,21 @@ def test_every_metric_is_shown(known) -> None:
     assert ours - asked == set(NOT_SHOWN)
 
 
+def test_a_model_that_never_loaded_took_no_time_to_load() -> None:
+    """Its absence has a word of its own, and that is no green one."""
+    (panel,) = {
+        panel["id"]: panel for panel, _, _ in ASKED if panel["title"] == "Loading the model took"
+    }.values()
+    (words,) = (
+        mapping["options"]
+        for mapping in panel["fieldConfig"]["defaults"]["mappings"]
+        if mapping["type"] == "value"
+    )
+    assert words["-1"]["text"] == "NOT LOADED"
+    assert words["-1"]["color"] == "orange"
+    assert "noValue" not in panel["fieldConfig"]["defaults"]
+
+
 def base(series: str) -> str:
     return re.sub("_(bucket|sum|count)$", "", series)
 
@@ -232,3 +247,13 @@ def test_emptiness_is_never_dressed_up() -> None:
         for panel in panels_of(dashboard)
     }
     assert shown == {"", "No reading: see 'Which readings there are'"}
+
+
+def test_the_step_time_is_compared_as_the_alert_compares_it() -> None:
+    """Same recorded series; work without a yesterday is not taken for no work."""
+    (asked,) = (each for each in ASKED if each[0]["title"] == "Step time vs yesterday")
+    panel, _, expr = asked
+    (alert,) = (rule for rule in rules() if rule.get("alert") == "SDStepTimeRegressed")
+    names = {selector.name for selector, _ in selectors(expr)}
+    assert names < {selector.name for selector, _ in selectors(parse(alert["expr"]))}
+    assert {"No yesterday", "No traffic", "NO DATA"} <= _words(panel)

@@ -1,5 +1,6 @@
 """Every metric, label and label value that a query of a dashboard may name."""
 
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -83,10 +84,12 @@ def recorded() -> dict[str, Known]:
             continue
         given = rule.get("labels", {})
         constant = rule["expr"].strip().startswith("vector(")
+        kept = re.findall(r"\bby \(([^)]*)\)", rule["expr"])
+        grouped = {label for group in kept for label in group.split(", ")}
         before = known.get(rule["record"], Known(counts=False, labels=frozenset()))
         known[rule["record"]] = Known(
             counts=False,
-            labels=before.labels | {*given, *(() if constant else ADDED)},
+            labels=before.labels | {*given, *grouped, *(() if constant else ADDED)},
             values={
                 label: before.values.get(label, set()) | {value} for label, value in given.items()
             },
