@@ -22,13 +22,17 @@ def _stuck(windows: Windows) -> Alert:
     """Return the alert; a job that times out has ended, and shows no sign of life.
 
     While a model loads, jobs wait as they should: only a service that was ready counts.
+    What the engine holds is work as well: a queue is empty when it has taken all of it.
     """
     window = windows.stuck
     return Alert(
         name="SDQueueStuck",
         severity=Severity.PAGE,
         expr=f"""
-            min_over_time(sd_queue_depth[{window}]) > 0
+            (
+              min_over_time(sd_queue_depth[{window}]) > 0
+              or min_over_time(sd_jobs_running[{window}]) > 0
+            )
             and on (job, instance)
               sum by (job, instance) (
                 increase(sd_jobs_total{{outcome=~"succeeded|failed"}}[{window}])
@@ -38,8 +42,8 @@ def _stuck(windows: Windows) -> Alert:
         """,
         lasting=windows.stuck_for,
         summary=f"The queue of {INSTANCE} stands still",
-        description=f"{{{{ $value }}}} or more jobs have been waiting for {window}, and in that "
-        "time no job finished and no denoising step was done.",
+        description=f"{{{{ $value }}}} or more jobs have been waiting or in the engine for "
+        f"{window}, and in that time no job finished and no denoising step was done.",
         dashboard="sd-service",
     )
 
