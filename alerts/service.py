@@ -12,11 +12,15 @@ RESTARTS_TO_PAGE: Final = 2.5
 """Three in the window: one crash heals itself, a row of them does not. increase() extrapolates,
 so two may read 2.1, and three never less than 3."""
 
+STARTS_TO_PAGE: Final = 2
+"""Three are a page, two may be a deployment and its correction. changes() does not extrapolate."""
+
 
 def alerts(windows: Windows) -> tuple[Alert, ...]:
     """Return the alerts, the ones that silence others first."""
     return (
         _target_down(windows),
+        _service_restarting(windows),
         _model_not_loaded(windows),
         _not_ready(windows),
         *_engine_restarting(windows),
@@ -55,6 +59,23 @@ def _target_down(windows: Windows) -> Alert:
         "service has ended, hangs or cannot be reached."
         "{{ else }}{{ $labels.instance }} answers, but not with the metrics of this service: "
         "something else listens there.{{ end }}",
+        dashboard="sd-service",
+    )
+
+
+def _service_restarting(windows: Windows) -> Alert:
+    """Return the alert on a service that a supervisor starts again and again.
+
+    Each time it is gone for less than SDTargetDown waits, and up for less than SDNotReady.
+    """
+    return Alert(
+        name="SDServiceRestarting",
+        severity=Severity.PAGE,
+        expr=f"changes(process_start_time_seconds{{{JOB}}}[{windows.starts}]) > {STARTS_TO_PAGE}",
+        at_once="the count already spans the whole window.",
+        summary=f"{INSTANCE} ends and is started again and again",
+        description=f"The service itself was started anew {COUNT} times in {windows.starts}: it "
+        "ends soon after each start, and what it had accepted is lost each time.",
         dashboard="sd-service",
     )
 

@@ -54,6 +54,9 @@ class Windows:
     ready_for: Span
     failed_for: Span
     restarts: Span
+    """Over which restarts of the engine are counted."""
+    starts: Span
+    """The same for the whole service."""
 
     memory: Span
     """How long one shortage of memory is news."""
@@ -103,6 +106,7 @@ NORMAL: Final = Windows(
     ready_for=span("5m"),
     failed_for=span("30s"),
     restarts=span("15m"),
+    starts=span("15m"),
     memory=span("15m"),
     memory_repeated=span("30m"),
     memory_near_for=span("10m"),
@@ -143,6 +147,7 @@ SHORT: Final = Windows(
     ready_for=span("8s"),
     failed_for=span("2s"),
     restarts=span("15s"),
+    starts=span("30s"),
     memory=span("10s"),
     memory_repeated=span("20s"),
     memory_near_for=span("5s"),

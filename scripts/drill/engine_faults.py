@@ -6,6 +6,7 @@ import shutil
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -14,8 +15,12 @@ import psutil
 from scripts.drill.configs import ROOT
 from scripts.drill.scene import Scene, fault
 from scripts.drill.service import BATCH, PLACES
+from scripts.drill.wait import until
 
 KILLS: Final = 3
+SEEN_SECONDS: Final = 60.0
+"""For a service that was just started to answer its first scrape."""
+STARTED: Final = 'process_start_time_seconds{job="sd-api"}'
 DEMO: Final = ROOT / "service" / "demo"
 
 
@@ -77,6 +82,22 @@ async def service_killed(scene: Scene) -> AsyncIterator[None]:
         yield
     finally:
         await scene.service.start(ready=False)
+
+
+@fault("SDServiceRestarting", "Service killed again and again")
+@asynccontextmanager
+async def service_keeps_dying(scene: Scene) -> AsyncIterator[None]:
+    """Kill the service and those that follow it, each once it was scraped."""
+    for _ in range(KILLS):
+        last = await scene.stack.value(STARTED)
+        await scene.service.child.kill()
+        await scene.service.start(ready=False)
+        await until(partial(_another, scene, last), SEEN_SECONDS, "the next service scraped")
+    yield
+
+
+async def _another(scene: Scene, last: float | None) -> bool:
+    return await scene.stack.value(STARTED) not in {None, last}
 
 
 @fault("SDModelNotLoaded", "Model's weights cannot be read", silences=("SDErrorBudgetBurnFast",))

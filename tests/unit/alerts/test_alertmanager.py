@@ -137,7 +137,9 @@ def test_a_service_that_is_gone_is_the_only_news():
     assert silenced_by(named("SDTargetDown", "page")) == everything - kept
 
 
-@pytest.mark.parametrize("name", ["SDModelNotLoaded", "SDNotReady", "SDEngineRestarting"])
+@pytest.mark.parametrize(
+    "name", ["SDModelNotLoaded", "SDNotReady", "SDEngineRestarting", "SDServiceRestarting"]
+)
 def test_without_an_engine_its_symptoms_are_silent(name):
     """Queue, latency and errors are what a dead engine looks like from outside."""
     symptoms = re.compile(r"SDQueue.*|SD(ErrorBudget|LatencyBudget)Burn.*")

@@ -21,6 +21,7 @@ from tests.unit.alerts.vocabulary import (
 
 AGREED = {
     "SDTargetDown",
+    "SDServiceRestarting",
     "SDNotReady",
     "SDModelNotLoaded",
     "SDEngineRestarting",

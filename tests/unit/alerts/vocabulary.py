@@ -31,7 +31,7 @@ TARGET: Final = frozenset({"job", "instance"})
 @cache
 def scraped() -> dict[str, frozenset[str]]:
     """Return the labels of each series that the service can show, as it is scraped."""
-    known = {"up": TARGET}
+    known = {"up": TARGET, "process_start_time_seconds": TARGET}
     for definition in Metrics().definitions:
         labels = TARGET | set(definition.labels)
         if definition.kind == "histogram":
