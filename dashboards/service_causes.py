@@ -158,12 +158,14 @@ def causes() -> list[Panel]:
         lines(
             "Failed jobs by code",
             "out_of_memory: see the GPU dashboard. engine_crashed: see the restarts beside. "
-            "generation_failed and internal_error: the log has the reason.",
+            "generation_failed and internal_error: the log has the reason. answer failed: the "
+            "picture was made and never reached its caller; the log has request_failed.",
             "opm",
             Target(
                 expr=f"""60 * {q.rate("sd_jobs_total", 'outcome="failed"', by="code")}""",
                 legend="{{code}}",
             ),
+            Target(expr=f"60 * {q.rate('sd_answers_failed_total')}", legend="answer failed"),
             stacked=True,
             bars=True,
             top=1,
