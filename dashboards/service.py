@@ -254,7 +254,7 @@ def _symptoms() -> list[Panel]:
         lines(
             "Refused by reason",
             "queue_full and model_unavailable are ours and count against the objective; "
-            "validation, auth and rate are the caller's; draining is a restart.",
+            "validation, host, auth, rate and connections are the caller's; draining is a restart.",
             "opm",
             Target(
                 expr=f"60 * {q.rate('sd_requests_refused_total', by='reason')}",
@@ -266,6 +266,8 @@ def _symptoms() -> list[Panel]:
                     "model_unavailable": DARK_RED,
                     "rate": "yellow",
                     "auth": "purple",
+                    "connections": ORANGE,
+                    "host": "light-blue",
                     "validation": BLUE,
                     "draining": GREY,
                 }
