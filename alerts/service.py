@@ -94,13 +94,17 @@ def _model_not_loaded(windows: Windows) -> Alert:
 
 
 def _not_ready(windows: Windows) -> Alert:
-    """Leave out a model that failed to load: that alert says more."""
+    """Leave out a model that failed to load: that alert says more.
+
+    Without the last known state, one scrape that fails would begin the time anew.
+    """
     return Alert(
         name="SDNotReady",
         severity=Severity.PAGE,
-        expr="""
-            sd_ready == 0
-            unless on (job, instance) sd_engine_state{state="failed"} == 1
+        expr=f"""
+            last_over_time(sd_ready[{windows.ready_gap}]) == 0
+            unless on (job, instance)
+              last_over_time(sd_engine_state{{state="failed"}}[{windows.ready_gap}]) == 1
         """,
         lasting=windows.ready_for,
         summary=f"{INSTANCE} is not ready",

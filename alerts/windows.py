@@ -52,6 +52,8 @@ class Windows:
 
     down_for: Span
     ready_for: Span
+    ready_gap: Span
+    """How long the last known state counts when a scrape fails: no longer than ``ready_for``."""
     failed_for: Span
     restarts: Span
     """Over which restarts of the engine are counted."""
@@ -104,6 +106,7 @@ NORMAL: Final = Windows(
     period=span("30d"),
     down_for=span("1m"),
     ready_for=span("5m"),
+    ready_gap=span("2m"),
     failed_for=span("30s"),
     restarts=span("15m"),
     starts=span("15m"),
@@ -145,6 +148,7 @@ SHORT: Final = Windows(
     period=span("10m"),
     down_for=span("3s"),
     ready_for=span("8s"),
+    ready_gap=span("4s"),
     failed_for=span("2s"),
     restarts=span("15s"),
     starts=span("30s"),
