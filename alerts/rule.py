@@ -49,6 +49,8 @@ class Alert:
     lasting: Span | None = None
     """How long the condition must hold; None is at once, for the reason in ``at_once``."""
     at_once: str = ""
+    keeping: Span | None = None
+    """How long it goes on firing after the condition ended."""
     summary: str
     description: str
     dashboard: str
@@ -98,6 +100,8 @@ def _alert(alert: Alert, links: Links) -> Iterator[str]:
     yield from _expression(alert.expr)
     if alert.lasting is not None:
         yield f"        for: {alert.lasting}"
+    if alert.keeping is not None:
+        yield f"        keep_firing_for: {alert.keeping}"
     yield from _mapping("labels", {"severity": alert.severity.value})
     yield from _mapping("annotations", annotations(alert, links))
 

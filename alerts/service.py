@@ -1,4 +1,9 @@
-"""Whether the service is there, ready, and its engine alive."""
+"""Whether the service is there, ready, and its engine alive.
+
+The causes of an outage, which hold back its symptoms, fire for a while beyond its end: else
+the errors of the outage, which stand in the windows of the burn rates until then, would page
+when all is well again.
+"""
 
 from typing import Final
 
@@ -73,6 +78,7 @@ def _service_restarting(windows: Windows) -> Alert:
         severity=Severity.PAGE,
         expr=f"changes(process_start_time_seconds{{{JOB}}}[{windows.starts}]) > {STARTS_TO_PAGE}",
         at_once="the count already spans the whole window.",
+        keeping=windows.outage_keep,
         summary=f"{INSTANCE} ends and is started again and again",
         description=f"The service itself was started anew {COUNT} times in {windows.starts}: it "
         "ends soon after each start, and what it had accepted is lost each time.",
@@ -86,6 +92,7 @@ def _model_not_loaded(windows: Windows) -> Alert:
         severity=Severity.PAGE,
         expr='max by (job, instance) (sd_engine_state{state="failed"}) == 1',
         lasting=windows.failed_for,
+        keeping=windows.outage_keep,
         summary=f"{INSTANCE} cannot load its model",
         description=f"The engine of {INSTANCE} gave up loading the model and will not try again "
         "by itself; every request is refused with 503. /health says why.",
@@ -107,6 +114,7 @@ def _not_ready(windows: Windows) -> Alert:
               last_over_time(sd_engine_state{{state="failed"}}[{windows.ready_gap}]) == 1
         """,
         lasting=windows.ready_for,
+        keeping=windows.outage_keep,
         summary=f"{INSTANCE} is not ready",
         description=f"{INSTANCE} runs, but has not been able to work on requests for "
         f"{windows.ready_for}: the model still loads, the engine does not come back, or the "
@@ -123,6 +131,7 @@ def _engine_restarting(windows: Windows) -> tuple[Alert, Alert]:
             severity=Severity.PAGE,
             expr=f"sum by (job, instance) ({again}) > {RESTARTS_TO_PAGE}",
             at_once="the count already spans the whole window.",
+            keeping=windows.outage_keep,
             summary=f"The engine of {INSTANCE} keeps crashing",
             description=f"The engine was started again {COUNT} times in {windows.restarts}. "
             "Each time, what it worked on is lost and done again, until a "

@@ -55,6 +55,9 @@ class Windows:
     ready_gap: Span
     """How long the last known state counts when a scrape fails: no longer than ``ready_for``."""
     failed_for: Span
+    outage_keep: Span
+    """How long the cause of an outage is named after its end. Its errors stand in the short
+    windows of what pages until then: longer than ``burn_30m`` by a few evaluations."""
     restarts: Span
     """Over which restarts of the engine are counted."""
     starts: Span
@@ -108,6 +111,7 @@ NORMAL: Final = Windows(
     ready_for=span("5m"),
     ready_gap=span("2m"),
     failed_for=span("30s"),
+    outage_keep=span("32m"),
     restarts=span("15m"),
     starts=span("15m"),
     memory=span("15m"),
@@ -150,6 +154,7 @@ SHORT: Final = Windows(
     ready_for=span("8s"),
     ready_gap=span("4s"),
     failed_for=span("2s"),
+    outage_keep=span("10s"),
     restarts=span("15s"),
     starts=span("30s"),
     memory=span("10s"),

@@ -142,7 +142,7 @@ def test_a_service_that_is_gone_is_the_only_news():
 )
 def test_without_an_engine_its_symptoms_are_silent(name):
     """Queue, latency and errors are what a dead engine looks like from outside."""
-    symptoms = re.compile(r"SDQueue.*|SD(ErrorBudget|LatencyBudget)Burn.*")
+    symptoms = re.compile(r"SDQueue(Depth|Wait)High|SD(ErrorBudget|LatencyBudget)Burn.*")
     wanted = {(one["alertname"], one["severity"]) for one in alerts()}
     assert {one for one in wanted if symptoms.fullmatch(one[0])} <= silenced_by(named(name, "page"))
 
@@ -154,6 +154,7 @@ def test_without_an_engine_its_symptoms_are_silent(name):
         (named("SDErrorBudgetBurnFast", "page"), {"SDErrorBudgetBurnSlow"}),
         (named("SDLatencyBudgetBurnFast", "page"), {"SDLatencyBudgetBurnSlow"}),
         (named("SDQueueStuck", "page"), {"SDQueueDepthHigh", "SDQueueWaitHigh"}),
+        (named("SDModelNotLoaded", "page"), {"SDNotReady"}),
         (named("SDGpuLost", "page"), {"SDGpuCollectorBroken", "SDGpuXid", "SDEngineRestarting"}),
     ],
     ids=lambda value: value.get("alertname") if isinstance(value, dict) else "",
@@ -161,6 +162,13 @@ def test_without_an_engine_its_symptoms_are_silent(name):
 def test_the_graver_form_silences_the_milder(source, held_back):
     """One incident, one message."""
     assert held_back <= {name for name, _ in silenced_by(source)}
+
+
+@pytest.mark.parametrize("rule", [rule for rule in RULES if "keep_firing_for" in rule])
+def test_a_cause_that_outlasts_its_outage_does_not_hide_a_queue_that_stands_still(rule):
+    """It pages a service that is ready, which is what the end of an outage looks like."""
+    source = named(rule["alert"], rule["labels"]["severity"])
+    assert ("SDQueueStuck", "page") not in silenced_by(source)
 
 
 def test_the_burn_of_one_objective_does_not_silence_the_other():

@@ -79,7 +79,7 @@ def test_an_alert_does_what_its_cases_say_and_they_would_notice_if_it_did_not(na
         changes = [{"expr": expr} for expr in dead(rule["expr"])]
         if name not in ALWAYS:
             changes += [{"expr": expr} for expr in lax(rule["expr"])]
-            changes += [{"for": "0s"}] if "for" in rule else []
+            changes += [{key: "0s"} for key in ("for", "keep_firing_for") if key in rule]
         for change in changes:
             key = f"{name}_{len(versions)}"
             versions[key] = [

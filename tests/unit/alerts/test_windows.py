@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields
 import pytest
 
 from alerts import rules
+from alerts.objectives import FAST, spans
 from alerts.rule import Links, write
 from alerts.windows import NORMAL, SHORT, Span, Windows, span
 
@@ -78,3 +79,10 @@ def test_the_short_window_of_a_pair_is_shorter(windows):
     lengths += [windows.burn_6h, windows.burn_1d, windows.burn_3d, windows.period]
     assert lengths == sorted(lengths, key=lambda one: one.seconds)
     assert len(set(lengths)) == len(lengths)
+
+
+@pytest.mark.parametrize("windows", [NORMAL, SHORT], ids=["normal", "short"])
+def test_a_cause_is_named_for_as_long_as_its_errors_can_page(windows):
+    """The longer of the short windows of what pages holds them until then."""
+    longest = max(spans(windows)[short].seconds for _, _, short in FAST)
+    assert windows.outage_keep.seconds >= longest + 2 * windows.interval.seconds
