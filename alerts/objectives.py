@@ -19,12 +19,13 @@ and no reason to wake anyone; a service that is all broken reaches this within f
 
 @dataclass(frozen=True, kw_only=True)
 class Objective:
-    """A promise to users; ``good`` and ``bad`` are PromQL with the window as ``$window``."""
+    """A promise to users; ``bad`` and ``events`` are PromQL with the window as ``$window``."""
 
     name: str
     ratio: float
-    good: str
     bad: str
+    events: str
+    """All of them, good and bad."""
     burn_alert: str
     """The name of its alerts, before ``Fast`` and ``Slow``."""
     meaning: str
@@ -40,28 +41,35 @@ OBJECTIVES: Final = (
     Objective(
         name="availability",
         ratio=0.99,
-        good='sum by (job, instance) (increase(sd_jobs_total{outcome="succeeded"}[$window]))',
+        # The series differ in their labels, so that "or" joins all of them, those that are there.
         bad="""\
-sum by (job, instance) (increase(sd_jobs_total{outcome=~"failed|timed_out"}[$window]))
-+ sum by (job, instance) (
-  increase(sd_requests_refused_total{reason=~"queue_full|model_unavailable"}[$window])
+sum by (job, instance) (
+  increase(sd_jobs_total{outcome=~"failed|timed_out"}[$window])
+  or increase(sd_requests_refused_total{reason=~"queue_full|model_unavailable"}[$window])
+  or increase(sd_answers_failed_total[$window])
+)""",
+        # A job whose answer failed has succeeded: it is one of these already.
+        events="""\
+sum by (job, instance) (
+  increase(sd_jobs_total{outcome=~"succeeded|failed|timed_out"}[$window])
+  or increase(sd_requests_refused_total{reason=~"queue_full|model_unavailable"}[$window])
 )""",
         burn_alert="SDErrorBudgetBurn",
-        meaning="jobs that failed, timed out or were turned away",
+        meaning="jobs that failed, timed out, were turned away or could not be answered",
     ),
     Objective(
         name="latency",
         ratio=0.95,
-        good="""\
-sum by (job, instance) (
-  increase(sd_job_duration_seconds_bucket{outcome="succeeded", le="30.0"}[$window])
-)""",
         bad="""\
 sum by (job, instance) (
   increase(sd_job_duration_seconds_count{outcome="succeeded"}[$window])
 )
 - sum by (job, instance) (
   increase(sd_job_duration_seconds_bucket{outcome="succeeded", le="30.0"}[$window])
+)""",
+        events="""\
+sum by (job, instance) (
+  increase(sd_job_duration_seconds_count{outcome="succeeded"}[$window])
 )""",
         burn_alert="SDLatencyBudgetBurn",
         meaning="pictures that took longer than 30 seconds",
@@ -124,12 +132,12 @@ def _ratios(objective: Objective, windows: Windows) -> Iterator[Recording]:
     labels = _labels(objective)
     mine = {"sloth_id": labels["sloth_id"]}
     for name, window in spans(windows).items():
-        good, bad = (
-            text.replace("$window", str(window)) for text in (objective.good, objective.bad)
+        bad, all_of_them = (
+            text.replace("$window", str(window)) for text in (objective.bad, objective.events)
         )
         errors, events = f"instance:sd_errors:increase{name}", f"instance:sd_events:increase{name}"
         yield Recording(name=errors, expr=bad, labels=labels)
-        yield Recording(name=events, expr=f"{bad}\n+ {good}", labels=labels)
+        yield Recording(name=events, expr=all_of_them, labels=labels)
         yield Recording(
             name=f"slo:sli_error:ratio_rate{name}",
             expr=_ratio(series(errors, mine), series(events, mine)),
