@@ -19,6 +19,7 @@ def alerts(windows: Windows) -> tuple[Alert, ...]:
     """Return the alerts, the ones that silence others first."""
     return (
         _lost(windows),
+        _unused(windows),
         _collector(windows),
         _xid(windows),
         _ecc(windows),
@@ -36,6 +37,27 @@ def _lost(windows: Windows) -> Alert:
         summary=f"{INSTANCE} lost its GPU",
         description="The driver no longer reaches {{ $labels.gpu }}, which was there before."
         " What runs on it fails; usually only a reset or a reboot brings it back.",
+        dashboard="sd-gpu",
+    )
+
+
+def _unused(windows: Windows) -> Alert:
+    """Return the alert on a service that fell back to the CPU, which is slow and no error."""
+    return Alert(
+        name="SDComputesOnCpu",
+        severity=Severity.TICKET,
+        expr=f"""
+            sd_model_info{{device="cpu"}} == 1
+            and on (job, instance)
+              count by (job, instance) (
+                last_over_time(sd_model_info{{device!="cpu"}}[{windows.gpu_before}])
+              )
+        """,
+        at_once="the device is chosen once, when the engine starts.",
+        summary=f"{INSTANCE} computes on the CPU, and had a GPU before",
+        description="The engine found no GPU and computes {{ $labels.model_id }} on the CPU: "
+        "pictures take many times as long. It had a GPU within the last "
+        f"{windows.gpu_before}.",
         dashboard="sd-gpu",
     )
 

@@ -89,6 +89,8 @@ class Windows:
     """How long one fault of the GPU is news."""
     gpu_silent: Span
     gpu_silent_for: Span
+    gpu_before: Span
+    """How long it is remembered that the service computed on a GPU."""
 
     disk: Span
     """From which the disk's future is drawn."""
@@ -133,6 +135,7 @@ NORMAL: Final = Windows(
     gpu_fault=span("1h"),
     gpu_silent=span("2m"),
     gpu_silent_for=span("5m"),
+    gpu_before=span("1d"),
     disk=span("6h"),
     disk_ahead=span("1d"),
     disk_for=span("30m"),
@@ -176,6 +179,7 @@ SHORT: Final = Windows(
     gpu_fault=span("15s"),
     gpu_silent=span("15s"),
     gpu_silent_for=span("4s"),
+    gpu_before=span("30s"),
     disk=span("30s"),
     disk_ahead=span("1m"),
     disk_for=span("4s"),

@@ -11,3 +11,8 @@ ALL: Final[list[Fault]] = [
     for fault in FAULTS
     if fault.commit.__module__ == module.__name__
 ]
+
+EXCUSED: Final = {
+    "SDComputesOnCpu": "no GPU is taken away here: the engine of a drill computes on the CPU",
+}
+"""Alerts that no fault of a drill can raise, and why; their cases in alerts/tests stand alone."""

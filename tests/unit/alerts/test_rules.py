@@ -44,6 +44,7 @@ AGREED = {
     "SDGpuEccErrors",
     "SDGpuCollectorBroken",
     "SDDiskFilling",
+    "SDComputesOnCpu",
     "SDWatchdog",
 }
 KNOWN = scraped() | recorded(RULES)

@@ -55,6 +55,7 @@ def label_values() -> dict[tuple[str, str], set[str]]:
     known["sd_gpu_ecc_errors_total", "kind"] = set(ECC_KINDS)
     # service/telemetry/metrics.py names these three in the metric's help.
     known["sd_engine_gpu_memory_bytes", "kind"] = {"allocated", "reserved", "peak"}
+    known["sd_model_info", "device"] = {"cpu", "cuda"}
     return known
 
 
