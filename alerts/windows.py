@@ -92,6 +92,10 @@ class Windows:
     gpu_before: Span
     """How long it is remembered that the service computed on a GPU."""
 
+    monitoring: Span
+    """How long one failure of the monitoring is news."""
+    monitoring_for: Span
+
     disk: Span
     """From which the disk's future is drawn."""
     disk_ahead: Span
@@ -136,6 +140,8 @@ NORMAL: Final = Windows(
     gpu_silent=span("2m"),
     gpu_silent_for=span("5m"),
     gpu_before=span("1d"),
+    monitoring=span("15m"),
+    monitoring_for=span("5m"),
     disk=span("6h"),
     disk_ahead=span("1d"),
     disk_for=span("30m"),
@@ -180,6 +186,8 @@ SHORT: Final = Windows(
     gpu_silent=span("15s"),
     gpu_silent_for=span("4s"),
     gpu_before=span("30s"),
+    monitoring=span("15s"),
+    monitoring_for=span("5s"),
     disk=span("30s"),
     disk_ahead=span("1m"),
     disk_for=span("4s"),

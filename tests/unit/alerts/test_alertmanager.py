@@ -131,9 +131,9 @@ def test_no_two_alerts_hold_each_other_back():
 
 
 def test_a_service_that_is_gone_is_the_only_news():
-    """All else of the instance is silent, but for the dead man's switch."""
+    """All else of the instance is silent, but for the dead man's switch and what is no service."""
     everything = {(one["alertname"], one["severity"]) for one in alerts()}
-    kept = {("SDTargetDown", "page"), ("SDWatchdog", "none")}
+    kept = {("SDTargetDown", "page"), ("SDWatchdog", "none"), ("SDMonitoringBroken", "ticket")}
     assert silenced_by(named("SDTargetDown", "page")) == everything - kept
 
 

@@ -27,11 +27,21 @@ from service.telemetry.metrics import ENGINE_STATES, Metrics
 TARGET: Final = frozenset({"job", "instance"})
 """Labels that Prometheus adds to all it scrapes."""
 
+MONITORING: Final = {
+    "prometheus_rule_evaluation_failures_total": TARGET | {"rule_group"},
+    "prometheus_notifications_dropped_total": TARGET,
+    "prometheus_notifications_errors_total": TARGET | {"alertmanager"},
+    "prometheus_config_last_reload_successful": TARGET,
+    "alertmanager_notifications_failed_total": TARGET | {"integration"},
+    "alertmanager_config_last_reload_successful": TARGET,
+}
+"""What Prometheus (2.42 and 3) and Alertmanager say of themselves."""
+
 
 @cache
 def scraped() -> dict[str, frozenset[str]]:
     """Return the labels of each series that the service can show, as it is scraped."""
-    known = {"up": TARGET, "process_start_time_seconds": TARGET}
+    known = {"up": TARGET, "process_start_time_seconds": TARGET, **MONITORING}
     for definition in Metrics().definitions:
         labels = TARGET | set(definition.labels)
         if definition.kind == "histogram":
@@ -125,6 +135,8 @@ def _of_call(call: Call, known: dict[str, frozenset[str]]) -> frozenset[str]:
     if call.func.name == "absent":
         (selector,) = selectors(call.args[0])
         return frozenset(name for name, _ in fixed_values(selector))
+    if call.func.name == "label_replace":
+        return surviving(call.args[0], known) | {call.args[1].val}
     vectors = [argument for argument in call.args if not isinstance(argument, NumberLiteral)]
     lost = {"le"} if call.func.name == "histogram_quantile" else set()
     return surviving(vectors[0], known) - lost
