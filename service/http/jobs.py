@@ -103,11 +103,11 @@ async def accepted(request: web.Request, order: Order) -> web.Response:
         ),
     )
     found, entry = await book_of(request).get(stored.id, job.key)
-    place = f"/jobs/{stored.id}"
-    answer = web.json_response(
-        answer_of(found, entry), status=200 if found.final else 202, headers={"Location": place}
-    )
-    if stored.id != job.id:
+    replayed = stored.id != job.id
+    status = 200 if replayed and found.final else 202
+    headers = {"Location": f"/jobs/{stored.id}"}
+    answer = web.json_response(answer_of(found, entry), status=status, headers=headers)
+    if replayed:
         if job.charge is not None:
             job.charge.give_back()  # The earlier request has paid.
         answer.headers["Idempotent-Replayed"] = "true"
