@@ -114,7 +114,7 @@ def _energy_per_picture() -> str:
 
 def faults() -> list[Panel]:
     """Show what broke, and which readings are missing and why."""
-    counts = q.total("sd_gpu_xid_errors_total", by="gpu, xid")
+    counts = f"({q.total('sd_gpu_xid_errors_total', by='gpu, xid')} > 0)"
     known = q.most("sd_gpu_xid_last_timestamp_seconds", by="gpu")
     none = f'label_replace({known} * 0, "xid", "none", "gpu", ".*")'
     words: Words = {0: Word(text="reading", color=GREEN), **q.STATES}
