@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from tempfile import TemporaryDirectory
 from typing import Any
 
 WAIT_SECONDS = 120.0
@@ -17,8 +18,11 @@ class ServiceProcess:
     """A started service; its log lines are dictionaries, in ``log``."""
 
     def __init__(self, **settings: object) -> None:
+        # A folder belongs to one service: each has its own unless a test says otherwise.
+        self._folder = TemporaryDirectory()
         environment = {
             **os.environ,
+            "DATA_DIR": self._folder.name,
             "API_PORT": "0",
             "LOG_FORMAT": "json",
             "HF_HUB_OFFLINE": "1",
@@ -100,3 +104,4 @@ def running_service(**settings: object) -> Iterator[ServiceProcess]:
         service._reader.join(WAIT_SECONDS)
         assert service.process.stdout is not None
         service.process.stdout.close()
+        service._folder.cleanup()

@@ -45,6 +45,7 @@ class Service:
         self._session = session
         self._faults = folder / "faults.json"
         self._environment = {
+            "DATA_DIR": str(folder / "data"),
             "API_HOST": "127.0.0.1",
             "API_PORT": self.address.rpartition(":")[2],
             "FAULT_FILE": str(self._faults),

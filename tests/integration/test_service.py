@@ -158,6 +158,30 @@ async def test_an_engine_does_not_outlive_a_killed_service():
         assert not service._reader.is_alive(), f"engine {engine} is still there"
 
 
+async def test_jobs_survive_a_killed_service(tmp_path):
+    """Kill -9 with one job in work and two in line: the next service finishes all three."""
+    with running_service(DATA_DIR=tmp_path, MAX_CONCURRENT_REQUESTS=1) as service:
+        async with session(service) as client:
+            jobs = []
+            for seed in range(3):
+                async with client.post("/jobs", json={**SMALL, "seed": seed}) as answer:
+                    assert answer.status == 202
+                    jobs.append((await answer.json())["id"])
+            await logged(service, "job_started")
+            service.process.kill()
+            await asyncio.to_thread(service.process.wait)
+    with running_service(DATA_DIR=tmp_path) as service:
+        async with session(service) as client:
+            for seed, job in enumerate(jobs):
+                async with client.get(f"/jobs/{job}/events") as answer:
+                    assert "event: finished" in await answer.text()
+                async with client.get(f"/jobs/{job}") as answer:
+                    found = await answer.json()
+                assert (found["state"], found["metadata"]["seed"]) == ("succeeded", seed)
+                async with client.get(f"/jobs/{job}/image") as answer:
+                    assert Image.open(io.BytesIO(await answer.read())).size == (256, 256)
+
+
 async def test_sigterm_finishes_what_was_accepted():
     """A stop lets the running picture end, answers it, and exits with 0."""
     with running_service() as service:
