@@ -266,7 +266,9 @@ class Metrics:
         self.batch_live = self._gauge(
             "sd_batch_live_images", "Pictures in the latest denoising step; 0 when idle."
         )
-        self.batch_limit = self._gauge("sd_batch_limit", "Most pictures in one denoising step, as configured.")
+        self.batch_limit = self._gauge(
+            "sd_batch_limit", "Most pictures in one denoising step, as configured."
+        )
 
     def _work(self) -> None:
         self.images = self._counter("sd_images_total", "Pictures finished.")
