@@ -18,6 +18,7 @@ from service.http.keys import (
     DISK,
     DURABLE,
     GPU,
+    KEYRING,
     METRICS,
     STARTED,
     TARGETS,
@@ -40,7 +41,8 @@ def create_app(config: Config, engine: Engine, metrics: Metrics | None = None) -
     app[CONFIG] = config
     app[METRICS] = metrics = metrics or Metrics()
     app[ALLOWANCE] = Allowance()
-    app[CONSUMER] = Consumer(engine, metrics, config)
+    auth.add_to(app)
+    app[CONSUMER] = Consumer(engine, metrics, config, weights=app[KEYRING].weights)
     app[GPU] = GpuSampler("" if config.device == "cpu" else config.cuda_visible_devices)
     app[STARTED] = time.monotonic()
     kept = {"results": Path(config.data_dir)} if config.data_dir else {}
@@ -56,7 +58,6 @@ def create_app(config: Config, engine: Engine, metrics: Metrics | None = None) -
             describe=metadata,
             post=Outbound(app[TARGETS]),
         )
-    auth.add_to(app)
     tracing.add_to(app)
     middlewares.add_to(app)
     routes.add_to(app)

@@ -50,7 +50,7 @@ class ApiKey:
     images: int | None = None
     """Pictures in 24 hours."""
     priority: int = 0
-    """Higher is served sooner, where the queue looks at it."""
+    """Its share of the GPU while others wait, too: a key of 2 gets twice that of a key of 1."""
 
 
 ANONYMOUS: Final = ApiKey(name="anonymous")
@@ -120,6 +120,11 @@ class Keys:
     def names(self) -> tuple[str, ...]:
         """Each name once, in the order of the setting."""
         return tuple(dict.fromkeys(key.name for _, key in self._entries))
+
+    @property
+    def weights(self) -> dict[str, int]:
+        """The share of each name in the queue's turns, 1 where none was agreed."""
+        return {key.name: max(1, key.priority) for _, key in self._entries}
 
     def find(self, given: str) -> ApiKey | None:
         """Return whose secret this is; it takes as long for every wrong one."""

@@ -42,6 +42,8 @@ class Keyring:
                 self._keys = _read(self._path)
             except (OSError, ValueError) as error:
                 raise ConfigError(f"API_KEYS_FILE={file}: {_reason(error)}") from None
+        self.weights = self._keys.weights
+        """The share of each key in the queue's turns; one mapping, kept up to date."""
 
     def __bool__(self) -> bool:
         """Whether a key is needed."""
@@ -77,6 +79,7 @@ class Keyring:
         added = sorted({*keys.names} - {*self.names})
         revoked = sorted({*self.names} - {*keys.names})
         self._keys = keys
+        self.weights |= keys.weights
         log.info("keys_read", names=len(keys.names), added=added, revoked=revoked)
         return True
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Mapping
 
 import structlog
 
@@ -43,13 +44,21 @@ class Consumer:
     event loop, so no state needs a lock.
     """
 
-    def __init__(self, engine: Engine, metrics: Metrics, config: Config) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        metrics: Metrics,
+        config: Config,
+        *,
+        weights: Mapping[str, int] | None = None,
+    ) -> None:
+        """Set up; ``weights`` are the shares of the keys where several share the queue."""
         self.engine = engine
         self.draining = False
         self.observer: Observer = Nobody()
         self._metrics = metrics
         self._config = config
-        self._queue = JobQueue(config.queue_size)
+        self._queue = JobQueue(config.queue_size, weights=weights, shared=bool(weights))
         self._told = self._queue.version
         self._running: dict[str, Job] = {}
         self._leaving: dict[str, Job] = {}

@@ -111,3 +111,15 @@ def test_a_file_that_everybody_can_read_is_warned_of(file, mode, warnings):
     with capture_logs() as lines:
         Keyring(Keys(), str(file))
     assert [line["event"] for line in lines] == ["keys_readable_by_everybody"] * warnings
+
+
+def test_the_queue_sees_new_shares_at_once(tmp_path):
+    """One mapping for the life of the service: a key that is added has its share at once."""
+    path = tmp_path / "keys"
+    path.write_text("alice:0f3a9c5e7b1d28460f3a9c5e7b1d2846 priority=3\n")
+    keyring = Keyring(Keys(), str(path))
+    weights = keyring.weights
+    assert weights == {"alice": 3}
+    path.write_text(path.read_text() + "bob:8d1e6f0a4c7b39528d1e6f0a4c7b3952\n")
+    assert keyring.refresh()
+    assert weights == {"alice": 3, "bob": 1}
