@@ -31,6 +31,8 @@ log = structlog.get_logger(__name__)
 RETRY_SECONDS: Final = 1.0
 """Between two tries to write down an end, while the disk does not take it."""
 
+CLOSE_SECONDS: Final = 10.0
+
 Encode = Callable[[JobFinished, GenerationRequest, Mapping[str, Any]], Sequence[Encoded]]
 Describe = Callable[[Job, JobFinished], dict[str, Any]]
 Told = Callable[[StoredJob], None]
@@ -96,7 +98,13 @@ class Book:
         for entry in self._entries.values():
             if entry.deadline is not None:
                 entry.deadline.cancel()
-        await asyncio.gather(*self._endings, return_exceptions=True)
+        if not self._endings:
+            return
+        # A disk that takes nothing must not hold up the end: such a job is run again instead.
+        _, late = await asyncio.wait(self._endings, timeout=CLOSE_SECONDS)
+        for task in late:
+            task.cancel()
+        await asyncio.gather(*late, return_exceptions=True)
 
     async def accept(self, job: Job, stored: StoredJob) -> StoredJob:
         """Take a job in: when this returns it is on the disk and will be run.
@@ -125,7 +133,7 @@ class Book:
                 self._consumer.submit(job)
                 await self._store.add(stored)
             except ServiceError as error:
-                del self._entries[job.id]
+                self._entries.pop(job.id, None)
                 self._consumer.cancel(job, error)
                 raise
         self._watch_deadline(entry)
@@ -232,6 +240,10 @@ class Book:
                 await asyncio.to_thread(self._results.write, job.id, pictures, metadata)
             except ServiceError as failure:
                 error, metadata = failure, None
+            except Exception:
+                # Whatever it is, the job must end: else its watchers wait for ever.
+                log.exception("job_not_kept", job_id=job.id)
+                error, metadata = GenerationFailed("The pictures could not be kept."), None
         state = JobState.SUCCEEDED
         if error is not None:
             state = JobState.CANCELLED if isinstance(error, Cancelled) else JobState.FAILED

@@ -50,9 +50,11 @@ class Durable:
         self._config = config
         self.store = JobStore(folder / FILE)
         self.results = Results(folder / PICTURES)
-        self.webhooks = Webhooks(
-            post, self.store.deliver, secrets=[config.webhook_secret] * bool(config.webhook_secret)
-        )
+        secrets = [config.webhook_secret] if config.webhook_secret else []
+        try:
+            self.webhooks = Webhooks(post, self.store.deliver, secrets=secrets)
+        except ValueError as error:
+            raise ConfigError(f"WEBHOOK_SECRET: {error}") from None
         self.book = Book(
             consumer,
             self.store,

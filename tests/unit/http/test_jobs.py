@@ -13,6 +13,7 @@ from service.app import create_app
 from service.config import Config
 from service.credentials import Keys
 from service.engine.fake import FakeEngine
+from service.errors import ConfigError
 
 BODY = {"prompt": "a cat", "width": 256, "height": 256, "steps": 2, "seed": 7}
 KEYS = "alice:" + "0f3a9c5e7b1d2846" * 2 + ",bob:" + "8d1e6f0a4c7b3952" * 2
@@ -225,3 +226,22 @@ async def test_an_unknown_job_is_not_found(tmp_path):
     """Rather than looking finished."""
     async with service(tmp_path) as client:
         assert (await ask(client, "GET", f"/jobs/{'0' * 32}", 404))["code"] == "not_found"
+
+
+async def test_pictures_that_cannot_be_kept_end_their_job(tmp_path, monkeypatch):
+    """A fault nobody thought of fails the job; it is not left running for ever."""
+
+    def broken(*_args):
+        raise RuntimeError("no PNG today")
+
+    monkeypatch.setattr("service.http.pictures.png", broken)
+    async with service(tmp_path) as client:
+        job = (await ask(client, "POST", "/jobs", 202, json=BODY))["id"]
+        assert (await until(client, job, "failed"))["error"]["code"] == "generation_failed"
+
+
+def test_a_webhook_secret_that_is_too_short_is_a_wrong_setting(tmp_path):
+    """It is named at the start, without a traceback."""
+    config = Config(data_dir=str(tmp_path), webhook_secret="short")  # noqa: S106 - it is refused
+    with pytest.raises(ConfigError, match="WEBHOOK_SECRET"):
+        create_app(config, FakeEngine())
