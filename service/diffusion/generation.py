@@ -1,5 +1,7 @@
 """What goes into a generation and what comes out of it: plain values, no torch."""
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 
@@ -137,9 +139,45 @@ class OutOfMemoryHit:
     """``text_encode``, ``denoise``, ``vae_decode`` or ``safety``."""
     batch_size: int
     rung: str = "fail"
-    """``free_cache`` or ``split_batch``: tried again; ``fail``: the job it belongs to fails."""
+    """What is tried next: ``free_cache``, ``split_batch``, ``vae_tiling``, ``offload``; or
+    ``fail``: the job it belongs to fails."""
     seconds: float = field(default=0.0, compare=False)
     """Work that is lost; no job's ``StageTimes`` hold it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Capacity:
+    """How much memory one picture may take beyond the model, and what it will take."""
+
+    available: int
+    """Bytes; on a CPU those of the host."""
+    needs: Mapping[str, tuple[float, float]]
+    """By stage: bytes that a picture of any size takes, and bytes for each of its pixels."""
+    relief: Mapping[str, int] = field(default_factory=dict)
+    """By stage: bytes that become free when the rest of the model leaves the device."""
+
+    def need(self, pixels: int) -> dict[str, int]:
+        """Return the bytes that one picture takes, by stage."""
+        return {stage: round(a + b * pixels) for stage, (a, b) in self.needs.items()}
+
+    def fits(self, pixels: int) -> bool:
+        """Whether one picture can be made, if need be with the last means against a lack."""
+        return all(
+            need <= self.available + self.relief.get(stage, 0)
+            for stage, need in self.need(pixels).items()
+        )
+
+    @property
+    def most_pixels(self) -> float:
+        """Pixels of the largest picture that can be made."""
+        return min(
+            (
+                max(self.available + self.relief.get(stage, 0) - fixed, 0) / each
+                for stage, (fixed, each) in self.needs.items()
+                if each > 0
+            ),
+            default=math.inf,
+        )
 
 
 Outcome = Stepped | JobFinished | JobFailed | JobCancelled | OutOfMemoryHit

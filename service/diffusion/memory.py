@@ -1,13 +1,13 @@
 """How much memory the engine uses, and how it notices that there is no more."""
 
-import os
-from pathlib import Path
+import ctypes
+import gc
 
 import torch
 
+from service.diffusion import host
 from service.diffusion.generation import MemoryUse
 
-STATM = Path("/proc/self/statm")
 OUT_OF_MEMORY = (
     "not enough memory",
     "can't allocate memory",
@@ -15,31 +15,70 @@ OUT_OF_MEMORY = (
     "cuda error: out of memory",
     "cublas_status_alloc_failed",
     "cudnn_status_alloc_failed",
+    "std::bad_alloc",
+    "could not create a primitive",
+    "could not create a memory",
 )
-"""How the host's allocator and CUDA's libraries word it; they raise a plain RuntimeError."""
+"""How the host's allocator, CUDA's libraries and oneDNN (the last two) word it; they raise a
+plain RuntimeError."""
 
 
-def memory_use(device: torch.device) -> MemoryUse:
-    """Return what the process holds now, in bytes; costs tens of microseconds."""
-    if device.type != "cuda":
-        return MemoryUse(host_resident=host_resident())
-    return MemoryUse(
-        allocated=torch.cuda.memory_allocated(device),
-        reserved=torch.cuda.memory_reserved(device),
-        peak=torch.cuda.max_memory_allocated(device),
-        total=torch.cuda.get_device_properties(device).total_memory,
-        host_resident=host_resident(),
-    )
+class Meter:
+    """Measures what work takes of a device's memory, beyond what was in use before it.
 
+    On a GPU these are torch's own counters; on a CPU the resident set, which also grows by
+    what the allocator keeps, so that a single figure may be too low or too high: it is for
+    those who learn from many.
+    """
 
-def host_resident() -> int:
-    """Return the resident set of this process in bytes, 0 where /proc does not tell."""
-    try:
-        # Second field: resident pages, see proc(5).
-        pages = int(STATM.read_text().split()[1])
-    except (OSError, IndexError, ValueError):
-        return 0
-    return pages * os.sysconf("SC_PAGE_SIZE")
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._before = 0
+        self._watched = False
+        self._peak = 0
+
+    @property
+    def _cuda(self) -> bool:
+        return self._device.type == "cuda"
+
+    def begin(self) -> None:
+        """Take what is in use now as nothing."""
+        if self._cuda:
+            self._peak = max(self._peak, torch.cuda.max_memory_allocated(self._device))
+            torch.cuda.reset_peak_memory_stats(self._device)
+            self._before = torch.cuda.memory_allocated(self._device)
+        else:
+            self._watched = host.reset_peak()
+            self._before = host.resident()
+
+    def taken(self) -> int | None:
+        """Return the most bytes in use at a time since ``begin``; None where nothing tells."""
+        if self._cuda:
+            return torch.cuda.max_memory_allocated(self._device) - self._before
+        return max(host.peak() - self._before, 0) if self._watched else None
+
+    def available(self) -> int | None:
+        """Return the bytes that work may take now, the process's own unused ones included."""
+        if not self._cuda:
+            return host.available()
+        free, total = torch.cuda.mem_get_info(self._device)
+        reserved = torch.cuda.memory_reserved(self._device)
+        share = torch.cuda.get_per_process_memory_fraction(self._device)
+        free = min(free, max(int(total * share) - reserved, 0))
+        return free + reserved - torch.cuda.memory_allocated(self._device)
+
+    def use(self) -> MemoryUse:
+        """Return what the process holds now, in bytes; costs tens of microseconds."""
+        if not self._cuda:
+            return MemoryUse(host_resident=host.resident())
+        self._peak = max(self._peak, torch.cuda.max_memory_allocated(self._device))
+        return MemoryUse(
+            allocated=torch.cuda.memory_allocated(self._device),
+            reserved=torch.cuda.memory_reserved(self._device),
+            peak=self._peak,
+            total=torch.cuda.get_device_properties(self._device).total_memory,
+            host_resident=host.resident(),
+        )
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -51,9 +90,12 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def free_cache(device: torch.device) -> None:
-    """Give blocks that no tensor uses back to the driver, against fragmentation."""
+    """Give what no tensor uses back to the driver, or to the host, against fragmentation."""
+    gc.collect()  # An error's frames and what they hold may be a cycle.
     if device.type == "cuda":
         torch.cuda.empty_cache()
+    elif (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)) is not None:
+        trim(0)  # glibc alone has it; see malloc_trim(3).
 
 
 def is_device_lost(error: BaseException) -> bool:

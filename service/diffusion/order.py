@@ -1,6 +1,6 @@
 """Jobs inside the step loop, and which of their pictures moves next."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from service.diffusion.encoding import Conditioning
@@ -79,20 +79,25 @@ class Task:
 
 
 class BatchLimits:
-    """How many pictures a step may move, by size: lowered where memory ran out."""
+    """How many pictures a step may move, by size: lowered where memory ran out.
 
-    def __init__(self, most: int) -> None:
+    ``fits`` tells how many pictures of so many pixels, up to a number, memory has room for.
+    """
+
+    def __init__(self, most: int, *, fits: Callable[[int, int], int] | None = None) -> None:
         self._most = most
+        self._fits = fits or (lambda _pixels, count: count)
         self._lowered: dict[Size, int] = {}
         self._calm: dict[Size, int] = {}
 
     def of(self, size: Size) -> int:
         """Return the limit of a group."""
-        return self._lowered.get(size, self._most)
+        width, height = size
+        return self._fits(width * height, self._lowered.get(size, self._most))
 
     def lower(self, size: Size, failed: int) -> None:
         """Halve what did not fit; one picture is always tried."""
-        self._lowered[size] = max(1, min(failed, self.of(size)) // 2)
+        self._lowered[size] = max(1, min(failed, self._lowered.get(size, self._most)) // 2)
         self._calm[size] = 0
 
     def moved(self, size: Size) -> None:
@@ -119,9 +124,9 @@ def next_batch(places: Iterable[Place], limits: BatchLimits, clock: int) -> Sequ
     """
     groups: dict[Size, list[Place]] = {}
     for place in places:
-        group = groups.setdefault(place.size, [])
-        if len(group) < limits.of(place.size):
-            group.append(place)
+        groups.setdefault(place.size, []).append(place)
+    for size, group in groups.items():
+        del group[limits.of(size) :]
     return max(groups.values(), key=lambda group: max(_urgency(p, clock) for p in group))
 
 

@@ -11,25 +11,29 @@ import torch
 from service.diffusion.batch import predict
 from service.diffusion.decode import checked, decode, has_safety_checker
 from service.diffusion.encoding import Conditioning, Encoder
+from service.diffusion.footprint import Footprint
 from service.diffusion.generation import (
+    Capacity,
     GenerationRequest,
     JobCancelled,
     JobFailed,
     JobFinished,
+    MemoryUse,
     Outcome,
-    OutOfMemoryHit,
     Picture,
     Stepped,
 )
+from service.diffusion.ladder import Ladder
 from service.diffusion.load import Model
 from service.diffusion.memory import (
+    Meter,
     free_cache,
     is_device_lost,
     is_out_of_memory,
-    memory_use,
     synchronise,
 )
 from service.diffusion.order import BatchLimits, Place, Task, next_batch
+from service.diffusion.room import Room
 from service.diffusion.row import Row
 from service.diffusion.samplers import Samplers
 from service.errors import GenerationFailed, OutOfMemory, ServiceError
@@ -39,6 +43,10 @@ log = structlog.get_logger(__name__)
 T = TypeVar("T")
 Fault = Callable[[str, int], None]
 """Called with a stage's name and its number of pictures before the stage; tests raise in it."""
+
+
+def no_fault(stage: str, pictures: int) -> None:
+    """Let a stage go on."""
 
 
 class StepLoop:
@@ -56,17 +64,21 @@ class StepLoop:
 
     def __init__(self, model: Model, *, batch_limit: int, fault: Fault | None = None) -> None:
         self._model = model
-        self._limits = BatchLimits(batch_limit)
-        self._fault: Fault = fault or (lambda _stage, _pictures: None)
+        self._outcomes: list[Outcome] = []
+        self.fault: Fault = fault or no_fault
+        self._meter = Meter(model.device)
+        self._footprint = Footprint(self._meter)
+        self._ladder = Ladder(model, self._outcomes.append)
+        self._room = Room(
+            self._footprint, self._meter, self._ladder.parking, tiles=self._ladder.tiles.able
+        )
+        self._limits = BatchLimits(batch_limit, fits=self._room.pictures)
         self._samplers = Samplers(model.pipeline.scheduler.config)
         self._encoder = Encoder(model)
         self._tasks: dict[str, Task] = {}
         self._clock = 0
         """Pixel steps done so far, for anyone: what waiting is measured with."""
         self._decoded_last = False
-        self._retried = 0.0
-        """Seconds of work that ran out of memory, of all time: no stage counts them."""
-        self._outcomes: list[Outcome] = []
 
     @property
     def busy(self) -> bool:
@@ -104,16 +116,29 @@ class StepLoop:
             elif moving:
                 self._denoise(next_batch(moving, self._limits, self._clock))
                 self._decoded_last = False
-        outcomes, self._outcomes = self._outcomes, []
+        outcomes = list(self._outcomes)
+        self._outcomes.clear()
         return outcomes
+
+    def capacity(self) -> Capacity | None:
+        """Return how much memory a picture may take, and what it will; None if nothing tells."""
+        return self._room.capacity()
+
+    def capacity_news(self) -> Capacity | None:
+        """Return the capacity where it is another than was returned here before."""
+        return self._room.news()
+
+    def memory(self) -> MemoryUse:
+        """Return what the process holds now."""
+        return self._meter.use()
 
     def _denoise(self, batch: Sequence[Place]) -> None:
         ready = [(place, row) for place in batch if (row := self._row(place)) is not None]
-        started = time.perf_counter() - self._retried
+        started = time.perf_counter() - self._ladder.lost
         moved = [
             (place, row)
             for place, row, prediction in self._predictions(ready)
-            if self._attempt(place.task, None, lambda: row.advance(prediction)) is not None  # noqa: B023 - called at once
+            if self._attempt(place.task, "denoise", lambda: row.advance(prediction), once=True)  # noqa: B023 - called at once
         ]
         moved = [(place, row) for place, row in moved if self._alive(place.task)]
         if not moved:
@@ -121,7 +146,7 @@ class StepLoop:
         # One wait for the GPU per step: without it steps would queue up ahead of a cancel,
         # and the seconds would be those of the launch.
         synchronise(self._model.device)
-        seconds = time.perf_counter() - self._retried - started
+        seconds = time.perf_counter() - self._ladder.lost - started
         pixels = sum(row.pixels for _, row in moved)
         self._clock += pixels
         self._limits.moved(moved[0][0].size)
@@ -137,7 +162,7 @@ class StepLoop:
                 pixels=pixels,
                 seconds=seconds,
                 shares=shares,
-                memory=memory_use(self._model.device),
+                memory=self._meter.use(),
             )
         )
 
@@ -149,7 +174,7 @@ class StepLoop:
             if conditioning is not None:
                 place.row = self._attempt(
                     task,
-                    None,
+                    "denoise",
                     lambda: Row(
                         self._model,
                         self._samplers.new(task.request.sampler),
@@ -162,51 +187,55 @@ class StepLoop:
 
     def _conditioning(self, task: Task) -> Conditioning | None:
         if task.conditioning is None:
-            started = time.perf_counter() - self._retried
+            started = time.perf_counter() - self._ladder.lost
             task.conditioning = self._attempt(
-                task, "text_encode", lambda: self._encoder.conditioning(task.request)
+                task, "text_encode", lambda: self._encoded(task.request)
             )
             synchronise(self._model.device)
-            task.text_encode += time.perf_counter() - self._retried - started
+            task.text_encode += time.perf_counter() - self._ladder.lost - started
         return task.conditioning
+
+    def _encoded(self, request: GenerationRequest) -> Conditioning:
+        self.fault("text_encode", 1)
+        return self._encoder.conditioning(request)
 
     def _predictions(
         self, batch: Sequence[tuple[Place, Row]]
     ) -> list[tuple[Place, Row, torch.Tensor]]:
-        """Ask the UNet about all rows at once; if that fails, about one at a time.
+        """Ask the UNet about all rows at once; if that fails, about fewer at a time.
 
         So an error ends the job that causes it and no other, and memory that does not
-        suffice for all may suffice for each.
+        suffice for all may suffice for half of them, or for each.
         """
+        batch = [(place, row) for place, row in batch if self._alive(place.task)]
         if not batch:
             return []
-        started = time.perf_counter()
         try:
-            return self._predicted(batch)
-        except Exception as error:  # noqa: BLE001 - sorted in _noted
-            rung = "split_batch" if len(batch) > 1 else "free_cache"
-            self._noted(error, "denoise", len(batch), rung, started)
+            return self._ladder.climb(
+                "denoise", lambda: self._predicted(batch), pictures=len(batch)
+            )
+        except Exception as error:
+            if is_device_lost(error):
+                raise
+            if len(batch) == 1:
+                self._fail(batch[0][0].task, error)
+                return []
+            some = 1
             if is_out_of_memory(error):
                 self._limits.lower(batch[0][0].size, len(batch))
+                some = (len(batch) + 1) // 2
         # Outside the handler: the error's frames keep the tensors alive that did not fit.
         free_cache(self._model.device)
-        predictions = []
-        for place, row in batch:
-            if not self._alive(place.task):
-                continue
-            started = time.perf_counter()
-            try:
-                predictions += self._predicted([(place, row)])
-            except Exception as error:  # noqa: BLE001 - sorted in _noted
-                self._noted(error, "denoise", 1, "fail", started)
-                self._fail(place.task, error)
-        return predictions
+        parts = [batch[first : first + some] for first in range(0, len(batch), some)]
+        return [prediction for part in parts for prediction in self._predictions(part)]
 
     def _predicted(
         self, batch: Sequence[tuple[Place, Row]]
     ) -> list[tuple[Place, Row, torch.Tensor]]:
-        self._fault("denoise", len(batch))
-        predictions = predict(self._model, [row for _, row in batch])
+        self.fault("denoise", len(batch))
+        pixels = sum(row.pixels * len(row.conditioning.texts) for _, row in batch)
+        with self._footprint.measuring("denoise", pixels):
+            predictions = predict(self._model, [row for _, row in batch])
         return [
             (place, row, prediction)
             for (place, row), prediction in zip(batch, predictions, strict=True)
@@ -216,18 +245,17 @@ class StepLoop:
         task, row = place.task, place.row
         if row is None:  # pragma: no cover - a finished place has one
             return
-        started = time.perf_counter() - self._retried
-        picture: Picture | None = self._attempt(
-            task, "vae_decode", lambda: decode(self._model, row.latents, row.seed)
-        )
-        task.vae_decode += time.perf_counter() - self._retried - started
+        started = time.perf_counter() - self._ladder.lost
+        picture = self._attempt(task, "vae_decode", lambda: self._decoded(row), latents=row.latents)
+        task.vae_decode += time.perf_counter() - self._ladder.lost - started
         if picture is not None and has_safety_checker(self._model):
-            started = time.perf_counter() - self._retried
+            started = time.perf_counter() - self._ladder.lost
             made = picture
-            picture = self._attempt(task, "safety", lambda: checked(self._model, made))
-            task.safety += time.perf_counter() - self._retried - started
+            picture = self._attempt(task, "safety", lambda: self._checked(made))
+            task.safety += time.perf_counter() - self._ladder.lost - started
         if picture is None:
             return
+        self._ladder.parking.picture_made()
         task.pictures[place.index] = picture
         task.places.remove(place)
         if task.places:
@@ -238,49 +266,42 @@ class StepLoop:
                 job_id=task.job_id,
                 pictures=tuple(task.pictures[i] for i in sorted(task.pictures)),
                 times=task.times,
-                memory=memory_use(self._model.device),
+                memory=self._meter.use(),
                 prompt_tokens_cut=task.conditioning.tokens_cut if task.conditioning else 0,
             )
         )
 
-    def _attempt(self, task: Task, stage: str | None, work: Callable[[], T]) -> T | None:
-        """Do one picture's work; if it fails its job fails, and None is returned.
+    def _decoded(self, row: Row) -> Picture:
+        self.fault("vae_decode", 1)
+        if self._ladder.tiles.used(row.latents):
+            with self._ladder.tiles.applied(row.latents):
+                return decode(self._model, row.latents, row.seed)
+        with self._footprint.measuring("vae_decode", row.pixels):
+            return decode(self._model, row.latents, row.seed)
 
-        A named stage can be repeated: after an out-of-memory it is, once, with a free cache.
-        """
-        started = time.perf_counter()
+    def _checked(self, picture: Picture) -> Picture:
+        self.fault("safety", 1)
+        return checked(self._model, picture)
+
+    def _attempt(
+        self,
+        task: Task,
+        stage: str,
+        work: Callable[[], T],
+        *,
+        latents: torch.Tensor | None = None,
+        once: bool = False,
+    ) -> T | None:
+        """Do one picture's work; if it fails its job fails, and None is returned."""
         try:
-            if stage is not None:
-                self._fault(stage, 1)
-            return work()
-        except Exception as error:  # noqa: BLE001 - sorted in _noted
-            rung = "fail" if stage is None else "free_cache"
-            self._noted(error, stage or "denoise", 1, rung, started)
-            if stage is None or not is_out_of_memory(error):
-                self._fail(task, error)
-                return None
-        free_cache(self._model.device)
-        started = time.perf_counter()
-        try:
-            self._fault(stage, 1)
-            return work()
-        except Exception as error:  # noqa: BLE001 - sorted in _noted
-            self._noted(error, stage, 1, "fail", started)
+            if once:
+                return self._ladder.once(stage, work)
+            return self._ladder.climb(stage, work, latents=latents)
+        except Exception as error:
+            if is_device_lost(error):
+                raise
             self._fail(task, error)
         return None
-
-    def _noted(
-        self, error: Exception, stage: str, pictures: int, rung: str, started: float
-    ) -> None:
-        """Report an out-of-memory; let an error that no retry can cure go up."""
-        if is_out_of_memory(error):
-            seconds = time.perf_counter() - started
-            self._retried += seconds
-            self._outcomes.append(
-                OutOfMemoryHit(stage=stage, batch_size=pictures, rung=rung, seconds=seconds)
-            )
-        elif is_device_lost(error):
-            raise error
 
     def _fail(self, task: Task, error: Exception) -> None:
         if self._tasks.get(task.job_id) is not task:

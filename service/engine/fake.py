@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 
 from service.diffusion.generation import (
+    Capacity,
     GenerationRequest,
     JobCancelled,
     JobFailed,
@@ -120,6 +121,10 @@ class FakeEngine(Engine):
         """End loading without a model, for good."""
         self.state, self.failure = EngineState.FAILED, detail
         self._tell(EngineFailed(code=ModelError.code, detail=detail))
+
+    def tell_capacity(self, capacity: Capacity) -> None:
+        """Say how much memory pictures may take."""
+        self._tell(capacity)
 
     def fail(self, code: str = "generation_failed", detail: str = "It was told to fail.") -> None:
         """End every job in the batch with an error."""

@@ -3,7 +3,13 @@
 import signal
 from dataclasses import dataclass, field
 
-from service.diffusion.generation import GenerationRequest, MemoryUse, ModelInfo, Outcome
+from service.diffusion.generation import (
+    Capacity,
+    GenerationRequest,
+    MemoryUse,
+    ModelInfo,
+    Outcome,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,4 +75,4 @@ class EngineExited:
         return "killed" if self.exit_code == -signal.SIGKILL else "crashed"
 
 
-Event = EngineReady | EngineFailed | EngineExited | Outcome
+Event = EngineReady | EngineFailed | EngineExited | Capacity | Outcome

@@ -49,6 +49,7 @@ def run(connection: "Connection[Event, Command]", config: Config) -> None:
 def _load_and_work(connection: "Connection[Event, Command]", config: Config) -> None:
     try:
         loop, ready = load(config)
+        news = warmed_up(loop, config)
     except ServiceError as error:
         connection.send(EngineFailed(code=error.code, detail=error.detail))
         return
@@ -56,7 +57,8 @@ def _load_and_work(connection: "Connection[Event, Command]", config: Config) -> 
         detail = f"{error}. Install what the engine needs: pip install 'sd-api[engine]'"
         connection.send(EngineFailed(code=ModelError.code, detail=detail))
         return
-    connection.send(ready)
+    for event in (ready, *news):
+        connection.send(event)
     work(connection, loop)
 
 
@@ -73,7 +75,6 @@ def load(config: Config) -> "tuple[StepLoop, EngineReady]":
     os.environ["CUDA_VISIBLE_DEVICES"] = config.cuda_visible_devices
     from service.diffusion import catalog  # noqa: PLC0415 - torch must wait for the lines above
     from service.diffusion.load import load_model  # noqa: PLC0415
-    from service.diffusion.memory import memory_use  # noqa: PLC0415
     from service.diffusion.step_loop import StepLoop  # noqa: PLC0415
 
     model = load_model(
@@ -92,7 +93,15 @@ def load(config: Config) -> "tuple[StepLoop, EngineReady]":
         batch_limit=config.max_concurrent_requests,
         fault=FaultFile(Path(config.fault_file)) if config.fault_file else None,
     )
-    return loop, EngineReady(model=model.info, memory=memory_use(model.device))
+    return loop, EngineReady(model=model.info, memory=loop.memory())
+
+
+def warmed_up(loop: "StepLoop", config: Config) -> list[Event]:
+    """Make the first pictures, and return what they taught about memory."""
+    from service.diffusion.warm_up import warm_up  # noqa: PLC0415 - it imports torch
+
+    limit = config.max_concurrent_requests
+    return [*warm_up(loop, size=config.min_size, batch_limit=limit)]
 
 
 def work(connection: "Connection[Event, Command]", loop: "StepLoop") -> None:
@@ -109,3 +118,5 @@ def work(connection: "Connection[Event, Command]", loop: "StepLoop") -> None:
                     return
         for outcome in loop.step():
             connection.send(outcome)
+        if (capacity := loop.capacity_news()) is not None:
+            connection.send(capacity)

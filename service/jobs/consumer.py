@@ -8,6 +8,7 @@ import structlog
 
 from service.config import Config
 from service.diffusion.generation import (
+    Capacity,
     JobCancelled,
     JobFailed,
     JobFinished,
@@ -26,6 +27,7 @@ from service.errors import (
 )
 from service.jobs import record
 from service.jobs.estimate import LOAD_SECONDS, Estimate
+from service.jobs.fitting import lack
 from service.jobs.job import Job
 from service.jobs.observer import Nobody, Observer
 from service.jobs.places import Places
@@ -68,6 +70,7 @@ class Consumer:
             self._queue, self._estimate, batch_limit=config.max_concurrent_requests
         )
         self._places = Places(self._queue)
+        self._capacity: Capacity | None = None
         self._room = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._deadline: asyncio.TimerHandle | None = None
@@ -127,6 +130,7 @@ class Consumer:
         Raises:
             ShuttingDown: no new work is taken any more.
             ModelUnavailable: the model could not be loaded.
+            OutOfMemory: its pictures do not fit, not even one at a time.
             QueueFull: with the seconds after which there is a place.
 
         """
@@ -134,6 +138,8 @@ class Consumer:
             raise self._refused("draining", ShuttingDown("Send the request to another instance."))
         if self.engine.state is EngineState.FAILED:
             raise self._refused("model_unavailable", ModelUnavailable(self.engine.failure))
+        if self._capacity and (error := lack(job.request, self._capacity)) is not None:
+            raise self._refused("memory", error)
         if self._queue.limit(job.key) is not None:
             self._start_waiting()  # The consumer task may not have had its turn yet.
         now = time.monotonic()
@@ -230,6 +236,9 @@ class Consumer:
                 log.info("job_left_batch", job_id=event.job_id, steps_done=event.steps_done)
             case OutOfMemoryHit():
                 record.out_of_memory(self._metrics, event)
+            case Capacity():
+                self._capacity = event
+                record.capacity(self._metrics, event, self._config.default_size)
             case EngineReady():
                 record.loaded(self._metrics, event.model, event.memory)
             case EngineExited():

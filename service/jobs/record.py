@@ -3,6 +3,7 @@
 import structlog
 
 from service.diffusion.generation import (
+    Capacity,
     JobFinished,
     MemoryUse,
     ModelInfo,
@@ -63,6 +64,13 @@ def out_of_memory(metrics: Metrics, event: OutOfMemoryHit) -> None:
     metrics.out_of_memory.labels(event.stage, event.rung).inc()
     metrics.out_of_memory_at.set_to_current_time()
     metrics.gpu_seconds.labels("failed" if event.rung == "fail" else "retried").inc(event.seconds)
+
+
+def capacity(metrics: Metrics, capacity: Capacity, size: int) -> None:
+    """Show how much memory pictures may take, and what one of ``size`` x ``size`` takes."""
+    metrics.memory_available.set(capacity.available)
+    for stage, need in capacity.need(size * size).items():
+        metrics.memory_need.labels(stage).set(need)
 
 
 def finished(metrics: Metrics, job: Job, event: JobFinished) -> None:
@@ -133,6 +141,8 @@ def engine_exited(metrics: Metrics, event: EngineExited, lost: list[Job]) -> Non
     metrics.gpu_seconds.labels("lost").inc(sum(job.gpu_seconds for job in lost))
     metrics.memory.clear()  # A dead process holds none.
     metrics.engine_resident.forget()
+    metrics.memory_available.forget()
+    metrics.memory_need.clear()
     log.error(
         "engine_exited",
         exit_code=event.exit_code,

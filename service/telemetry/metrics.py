@@ -48,6 +48,7 @@ REFUSALS: Final = (
     "queue_full",
     "draining",
     "model_unavailable",
+    "memory",
 )
 ANONYMOUS: Final = "anonymous"
 OTHER_KEY: Final = "other"
@@ -329,6 +330,15 @@ class Metrics:
         )
         self.engine_resident = self._reading(
             "sd_engine_resident_memory_bytes", "Host memory of the engine process."
+        )
+        self.memory_available = self._reading(
+            "sd_memory_available_bytes",
+            "Memory that pictures may take beside the model; without a GPU the host's.",
+        )
+        self.memory_need = self._gauge(
+            "sd_memory_need_bytes",
+            "Memory that a picture of DEFAULT_SIZE takes by stage, as far as was measured.",
+            ("stage",),
         )
         self.out_of_memory = self._counter(
             "sd_oom_total",

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -43,14 +44,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
 
 
 @pytest.fixture(scope="session")
-def model(folder: Callable[[str], Path]) -> Callable[[str], Model]:
+def model(folder: Callable[[str], Path]) -> Callable[..., Model]:
     """Return a loaded tiny model of a kind, shared by all tests."""
     loaded: dict[str, Model] = {}
 
-    def get(kind: str = "sd") -> Model:
+    def get(kind: str = "sd", **settings: Any) -> Model:
         if kind not in loaded:
             path = folder(kind)
-            loaded[kind] = load_model(resolve(str(path), path.parent), cache_dir=path.parent)
+            source = resolve(str(path), path.parent)
+            loaded[kind] = load_model(source, cache_dir=path.parent, **settings)
         return loaded[kind]
 
     return get

@@ -80,6 +80,23 @@ def test_limit_is_halved_where_memory_ran_out() -> None:
     assert limits.of(LARGE) == 1
 
 
+def test_limit_is_what_memory_has_room_for() -> None:
+    """It is asked for as many as the size may have otherwise; one that ran out may have fewer."""
+    asked: list[tuple[int, int]] = []
+
+    def fits(pixels: int, most: int) -> int:
+        asked.append((pixels, most))
+        return min(most, 2)
+
+    limits = BatchLimits(8, fits=fits)
+    places = [Place(task=task(name), index=0) for name in "abc"]
+
+    assert len(next_batch(places, limits, 0)) == 2
+    limits.lower(places[0].size, 2)
+    assert len(next_batch(places, limits, 0)) == 1
+    assert asked == [(256 * 256, 8), (256 * 256, 1)]
+
+
 def test_limit_recovers() -> None:
     """After many steps without trouble the batch doubles again, up to its first limit."""
     limits = BatchLimits(3)

@@ -1,10 +1,4 @@
-import sys
-from collections import deque
-from collections.abc import Callable
 from dataclasses import replace
-from itertools import count, islice
-from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -17,47 +11,16 @@ from service.diffusion.generation import (
     JobCancelled,
     JobFailed,
     JobFinished,
-    Outcome,
     OutOfMemoryHit,
     Picture,
     Stepped,
 )
 from service.diffusion.load import Model
 from service.diffusion.row import Row
-from service.diffusion.step_loop import Fault, StepLoop
+from service.diffusion.step_loop import StepLoop
+from tests.step_loops import drained, of, raising
 
 REQUEST = GenerationRequest(prompt="a cat", width=16, height=16, steps=4, seed=5)
-
-
-def drained(loop: StepLoop) -> list[Outcome]:
-    """Step until nothing is left to do."""
-    found: list[Outcome] = []
-    while loop.busy:
-        found += loop.step()
-    return found
-
-
-def of(kind: type[Any], outcomes: list[Outcome]) -> list[Any]:
-    """Pick the outcomes of one kind."""
-    return [outcome for outcome in outcomes if isinstance(outcome, kind)]
-
-
-def raising(*raises: tuple[str, int, int], error: Callable[[], Exception]) -> Fault:
-    """Return a fault that raises at a stage, for at least so many pictures, so many times."""
-    left = {(stage, pictures): times for stage, pictures, times in raises}
-
-    def fault(stage: str, pictures: int) -> None:
-        for (where, least), times in left.items():
-            if stage == where and pictures >= least and times > 0:
-                left[where, least] -= 1
-                raise error()
-
-    return fault
-
-
-def no_memory() -> Exception:
-    """Make the error that a full GPU raises."""
-    return torch.OutOfMemoryError("CUDA out of memory.")
 
 
 def test_one_request(sd: Model) -> None:
@@ -201,95 +164,6 @@ def test_long_prompt(sd: Model) -> None:
     assert drained(loop)[-1].prompt_tokens_cut == 5  # type: ignore[union-attr]
 
 
-def test_batch_that_does_not_fit(sd: Model) -> None:
-    """Pictures that do not fit together are made one by one, and later in smaller batches."""
-    loop = StepLoop(sd, batch_limit=4, fault=raising(("denoise", 3, 1), error=no_memory))
-    for name in "abcd":
-        loop.add(name, REQUEST)
-
-    outcomes = drained(loop)
-
-    assert of(OutOfMemoryHit, outcomes) == [
-        OutOfMemoryHit(stage="denoise", batch_size=4, rung="split_batch")
-    ]
-    assert {finished.job_id for finished in of(JobFinished, outcomes)} == set("abcd")
-    assert [stepped.batch_size for stepped in of(Stepped, outcomes)] == [4] + [2] * 6
-
-
-def test_picture_that_never_fits(sd: Model) -> None:
-    """A picture that does not fit even alone fails with advice; its batch-mates go on."""
-    # The batch, then the first picture alone.
-    fault = raising(("denoise", 2, 1), ("denoise", 1, 1), error=no_memory)
-    loop = StepLoop(sd, batch_limit=2, fault=fault)
-    loop.add("a", REQUEST)
-    loop.add("b", REQUEST)
-
-    outcomes = drained(loop)
-
-    assert [(hit.batch_size, hit.rung) for hit in of(OutOfMemoryHit, outcomes)] == [
-        (2, "split_batch"),
-        (1, "fail"),
-    ]
-    (failed,) = of(JobFailed, outcomes)
-    assert (failed.job_id, failed.code) == ("a", "out_of_memory")
-    assert "16x16" in failed.detail
-    assert "smaller size" in failed.detail
-    assert [finished.job_id for finished in of(JobFinished, outcomes)] == ["b"]
-
-
-@pytest.mark.parametrize("stage", ["text_encode", "denoise", "vae_decode"])
-def test_memory_that_comes_back(sd: Model, stage: str) -> None:
-    """Every stage is tried again once after the cache was freed."""
-    loop = StepLoop(sd, batch_limit=1, fault=raising((stage, 1, 1), error=no_memory))
-    loop.add("a", REQUEST)
-
-    outcomes = drained(loop)
-
-    assert of(OutOfMemoryHit, outcomes) == [
-        OutOfMemoryHit(stage=stage, batch_size=1, rung="free_cache")
-    ]
-    assert [finished.job_id for finished in of(JobFinished, outcomes)] == ["a"]
-
-
-@pytest.mark.parametrize("stage", ["text_encode", "denoise", "vae_decode"])
-def test_memory_that_does_not_come_back(sd: Model, stage: str) -> None:
-    """A job that finds no memory twice fails, whichever stage it is at."""
-    loop = StepLoop(sd, batch_limit=1, fault=raising((stage, 1, 2), error=no_memory))
-    loop.add("a", REQUEST)
-
-    outcomes = drained(loop)
-
-    assert of(OutOfMemoryHit, outcomes) == [
-        OutOfMemoryHit(stage=stage, batch_size=1, rung=rung) for rung in ("free_cache", "fail")
-    ]
-    assert [failed.code for failed in of(JobFailed, outcomes)] == ["out_of_memory"]
-    assert not of(JobFinished, outcomes)
-
-
-def test_lost_work_is_told_apart_from_work(sd: Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The time of an attempt that ran out of memory is in its own report, in no job's times."""
-    clock = count()
-    monkeypatch.setattr(step_loop, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
-    left = [MemoryError()]
-
-    def slow(stage: str, _pictures: int) -> None:
-        if stage == "denoise" and left:
-            deque(islice(clock, 1000), maxlen=0)
-            raise left.pop()
-
-    loop = StepLoop(sd, batch_limit=1, fault=slow)
-    loop.add("a", replace(REQUEST, steps=1))
-
-    outcomes = drained(loop)
-
-    (hit,) = of(OutOfMemoryHit, outcomes)
-    (stepped,) = of(Stepped, outcomes)
-    (finished,) = of(JobFinished, outcomes)
-    assert 1000 <= hit.seconds < 1010
-    assert stepped.seconds == stepped.shares["a"] == finished.times.denoise
-    assert 0 < finished.times.total < 100
-
-
 def test_a_cancelled_job_tells_what_it_had_cost(sd: Model) -> None:
     """Its stages so far, for the books."""
     loop = StepLoop(sd, batch_limit=1)
@@ -301,19 +175,6 @@ def test_a_cancelled_job_tells_what_it_had_cost(sd: Model) -> None:
 
     assert cancelled.times.text_encode > 0
     assert cancelled.times.denoise > 0
-
-
-def test_freed_only_after_the_error_is_gone(sd: Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The cache is freed when no traceback holds on to the tensors that did not fit."""
-    handled: list[BaseException | None] = []
-    monkeypatch.setattr(step_loop, "free_cache", lambda _device: handled.append(sys.exc_info()[1]))
-    fault = raising(("denoise", 1, 1), ("vae_decode", 1, 1), error=no_memory)
-    loop = StepLoop(sd, batch_limit=1, fault=fault)
-    loop.add("a", REQUEST)
-
-    drained(loop)
-
-    assert handled == [None, None]
 
 
 def test_error_of_a_batch_is_traced_to_its_row(sd: Model, monkeypatch: pytest.MonkeyPatch) -> None:

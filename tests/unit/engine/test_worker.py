@@ -31,6 +31,9 @@ class PaperLoop:
         if self.left.pop(job_id, None):
             self.cancelled.append(job_id)
 
+    def capacity_news(self) -> None:
+        pass
+
     def step(self) -> list[Any]:
         self._between_steps()
         outcomes: list[Any] = [JobCancelled(job_id=job_id) for job_id in self.cancelled]

@@ -7,6 +7,7 @@ import pytest
 
 from service.config import Config
 from service.diffusion.generation import (
+    Capacity,
     GenerationRequest,
     JobCancelled,
     JobFailed,
@@ -313,6 +314,25 @@ async def test_a_burst_fills_the_batch_and_the_queue(consumer, engine):
         consumer.submit(job())
     await settle()
     assert (consumer.running, consumer.depth) == (2, 2)
+
+
+async def test_a_picture_that_cannot_fit_is_refused_at_the_door(consumer, engine, metrics):
+    """As long as it does not: a later word of the engine, with more memory, lets it in."""
+    await engine.ready()
+    need = {"denoise": (0.0, 10.0)}
+    engine.tell(Capacity(available=512 * 512 * 10 - 1, needs=need))
+
+    with pytest.raises(OutOfMemory, match="512x512"):
+        consumer.submit(job())
+    engine.tell(Capacity(available=512 * 512 * 10, needs=need))
+    consumer.submit(job())
+
+    assert value(metrics, "sd_requests_refused_total", reason="memory") == 1
+    assert value(metrics, "sd_memory_available_bytes") == 512 * 512 * 10
+    assert value(metrics, "sd_memory_need_bytes", stage="denoise") == 512 * 512 * 10
+    await engine.dies()
+    shown = {sample.name for family in metrics.registry.collect() for sample in family.samples}
+    assert not any(name.startswith("sd_memory_") for name in shown)
 
 
 async def test_without_a_model_waiting_jobs_fail_and_new_ones_are_refused(consumer, engine):

@@ -1,0 +1,93 @@
+"""The host's memory: what this process holds, and what it may still take."""
+
+import os
+import resource
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+PROC: Final = Path("/proc")
+CGROUPS: Final = Path("/sys/fs/cgroup")
+PAGE: Final = os.sysconf("SC_PAGE_SIZE")
+RESET_PEAK: Final = "5"
+"""Written to clear_refs it makes the present resident set the peak, see proc(5)."""
+
+
+def resident() -> int:
+    """Return the resident set of this process in bytes, 0 where /proc does not tell."""
+    try:
+        return int((PROC / "self/statm").read_text().split()[1]) * PAGE
+    except (OSError, IndexError, ValueError):
+        return 0
+
+
+def reset_peak() -> bool:
+    """Begin to watch the peak of the resident set; False where the kernel does not."""
+    try:
+        (PROC / "self/clear_refs").write_text(RESET_PEAK)
+    except OSError:
+        return False
+    return True
+
+
+def peak() -> int:
+    """Return the largest resident set since ``reset_peak`` in bytes, 0 where unknown."""
+    return _field(PROC / "self/status", "VmHWM:")
+
+
+def available() -> int | None:
+    """Return the bytes that this process may still take; None where nothing tells.
+
+    The least of what the machine, the control groups above the process (containers set
+    them) and its own limit of address space leave.
+    """
+    return min(_bounds(), default=None)
+
+
+def _bounds() -> Iterator[int]:
+    if machine := _field(PROC / "meminfo", "MemAvailable:"):
+        yield machine
+    yield from _cgroup_bounds()
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit != resource.RLIM_INFINITY:
+        yield max(limit - _field(PROC / "self/status", "VmSize:"), 0)
+
+
+def _cgroup_bounds() -> Iterator[int]:
+    """Yield what each control group (version 2) leaves; files it can drop count as free."""
+    try:
+        lines = (PROC / "self/cgroup").read_text().splitlines()
+    except OSError:
+        return
+    own = next((line[3:] for line in lines if line.startswith("0::")), None)
+    if own is None:
+        return
+    group = CGROUPS / own.lstrip("/")
+    for folder in (group, *group.parents):
+        try:
+            most = (folder / "memory.max").read_text().strip()
+            if most.isdecimal():
+                now = int((folder / "memory.current").read_text())
+                now -= _statistic(folder / "memory.stat", "inactive_file")
+                yield max(int(most) - now, 0)
+        except (OSError, ValueError):
+            pass
+        if folder == CGROUPS:
+            return
+
+
+def _field(path: Path, name: str) -> int:
+    """Return a line of ``name value kB`` in bytes, 0 where there is none."""
+    return _statistic(path, name) * 1024
+
+
+def _statistic(path: Path, name: str) -> int:
+    try:
+        lines = path.read_text().splitlines()
+    except OSError:
+        return 0
+    for line in lines:
+        words = line.split()
+        if words[:1] == [name]:
+            return int(words[1])
+    return 0

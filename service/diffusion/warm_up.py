@@ -1,0 +1,41 @@
+"""The first pictures of a model, made before anyone waits: they measure what pictures take."""
+
+from dataclasses import replace
+
+import structlog
+
+from service.diffusion.generation import (
+    Capacity,
+    GenerationRequest,
+    JobFailed,
+    OutOfMemoryHit,
+)
+from service.diffusion.step_loop import StepLoop, no_fault
+
+log = structlog.get_logger(__name__)
+
+
+def warm_up(loop: StepLoop, *, size: int, batch_limit: int) -> list[OutOfMemoryHit | Capacity]:
+    """Make one picture of ``size`` x ``size``, then two of twice that, a step each.
+
+    Two points make the lines from which the need of other sizes and batches is foretold
+    (``footprint.Line``). It also loads the kernels. Returns what the service must hear
+    of: that memory ran out, and how much there is. A model that fails is only logged: the
+    first request will tell its client why.
+    """
+    small = GenerationRequest(prompt="warm-up", width=size, height=size, steps=1)
+    large = replace(small, width=2 * size, num_images=min(2, batch_limit))
+    worth_telling: list[OutOfMemoryHit | Capacity] = []
+    fault, loop.fault = loop.fault, no_fault  # Those on purpose are for requests.
+    for number, request in enumerate((small, large)):
+        loop.add(f"warm-up-{number}", request)
+        while loop.busy:
+            for outcome in loop.step():
+                if isinstance(outcome, JobFailed):
+                    log.warning("warm_up_failed", code=outcome.code, detail=outcome.detail)
+                elif isinstance(outcome, OutOfMemoryHit):
+                    worth_telling.append(outcome)
+    loop.fault = fault
+    if (capacity := loop.capacity()) is not None:
+        worth_telling.append(capacity)
+    return worth_telling

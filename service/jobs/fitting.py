@@ -1,0 +1,34 @@
+"""Whether a picture fits into the engine's memory, told before it waits for nothing."""
+
+import math
+from typing import Final
+
+from service.diffusion.generation import Capacity, GenerationRequest
+from service.errors import OutOfMemory
+
+SIDE: Final = 64
+"""Widths and heights are multiples of it."""
+
+MIB: Final = 2**20
+GIB: Final = 2**30
+
+
+def lack(request: GenerationRequest, capacity: Capacity) -> OutOfMemory | None:
+    """Return the error of a request whose pictures do not fit, each alone; None if they do."""
+    pixels = request.width * request.height
+    if capacity.fits(pixels):
+        return None
+    stage, need = max(
+        capacity.need(pixels).items(), key=lambda pair: pair[1] - capacity.relief.get(pair[0], 0)
+    )
+    had = capacity.available + capacity.relief.get(stage, 0)
+    side = int(math.sqrt(capacity.most_pixels)) // SIDE * SIDE
+    cure = f"Ask for {side}x{side} or less" if side else "Try again when other programs ended"
+    return OutOfMemory(
+        f"A picture of {request.width}x{request.height} needs about {_size(need)} of memory "
+        f"beside the model ({stage}), and there are {_size(had)}. {cure}."
+    )
+
+
+def _size(count: int) -> str:
+    return f"{count / GIB:.1f} GiB" if count >= GIB else f"{count / MIB:.0f} MiB"

@@ -1,0 +1,70 @@
+"""Memory that really runs out: the bundled model under a limit of the address space."""
+
+import multiprocessing
+import resource
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from service.config import Config
+from service.diffusion.generation import GenerationRequest, JobFailed, JobFinished, OutOfMemoryHit
+from service.engine import worker
+
+MIB = 2**20
+ROOM = 150 * MIB
+"""Enough for pictures of 256x256, not for one of 1024x1024 decoded whole."""
+
+
+def mapped() -> int:
+    """Return the address space of this process in bytes."""
+    return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+
+
+def limited(answers: "Connection[dict[str, Any], None]") -> None:
+    """Make pictures with too little memory, then with enough; runs in a process of its own."""
+    config = Config(torch_threads=1, max_size=1024)
+    loop, _ = worker.load(config)
+    worker.warmed_up(loop, config)
+
+    def made(size: int, count: int = 1) -> list[Any]:
+        for number in range(count):
+            request = GenerationRequest(prompt="a boat", width=size, height=size, steps=2)
+            loop.add(f"{size}-{number}", request)
+        outcomes = []
+        while loop.busy:
+            outcomes += loop.step()
+        return outcomes
+
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (mapped() + ROOM, hard))
+    short = {"large": made(1024, 2), "small": made(256, 3)}
+    resource.setrlimit(resource.RLIMIT_AS, (hard, hard))
+    answers.send({**short, "after": made(1024)})
+
+
+def ends(outcomes: list[Any]) -> set[str]:
+    """Return how jobs ended."""
+    kinds = {"succeeded" for outcome in outcomes if isinstance(outcome, JobFinished)}
+    return kinds | {outcome.code for outcome in outcomes if isinstance(outcome, JobFailed)}
+
+
+def test_memory_that_really_runs_out() -> None:
+    """What does not fit fails with its reason or is made in tiles; all else is made.
+
+    The engine goes on, and makes the same large picture when there is memory again.
+    """
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe(duplex=False)
+    child = context.Process(target=limited, args=(theirs,))
+    child.start()
+    theirs.close()
+    found = ours.recv()
+    child.join()
+
+    hits = [outcome for outcome in found["large"] if isinstance(outcome, OutOfMemoryHit)]
+    assert {hit.stage for hit in hits} <= {"denoise", "vae_decode"}
+    assert hits[0].rung == "free_cache"
+    assert ends(found["large"]) <= {"succeeded", "out_of_memory"}
+    assert ends(found["small"]) == {"succeeded"}
+    assert ends(found["after"]) == {"succeeded"}
+    assert child.exitcode == 0

@@ -1,0 +1,90 @@
+from contextlib import suppress
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from service.diffusion.footprint import FORGETTING, MARGIN, Footprint, Line
+
+
+def footprint(*taken: int | None) -> Footprint:
+    """Return a footprint whose next measurements are given."""
+    figures = iter(taken)
+    meter: Any = SimpleNamespace(begin=lambda: None, taken=lambda: next(figures))
+    return Footprint(meter)
+
+
+def learn(found: Footprint, stage: str, *pixels: int) -> None:
+    """Do work of these sizes."""
+    for count in pixels:
+        with found.measuring(stage, count):
+            pass
+
+
+def test_nothing_seen() -> None:
+    """Before the first picture there is no estimate."""
+    assert footprint().bytes("denoise", 100) is None
+    assert footprint().fits == {}
+
+
+def test_what_was_seen_is_known() -> None:
+    """A size that was made is foretold as measured, stage by stage."""
+    found = footprint(500, 700, 90)
+
+    learn(found, "denoise", 100, 200)
+    learn(found, "vae_decode", 100)
+
+    assert found.bytes("denoise", 100) == 500
+    assert found.bytes("denoise", 200) == 700
+    assert found.bytes("vae_decode", 100) == 90
+
+
+def test_other_sizes_lie_on_a_line() -> None:
+    """Two sizes tell what any picture takes and what its pixels do; a margin comes on top."""
+    found = footprint(500, 700)
+
+    learn(found, "denoise", 100, 200)
+
+    assert found.fits["denoise"] == pytest.approx((300, 2))
+    assert found.bytes("denoise", 1000) == round(MARGIN * 2300)
+
+
+@pytest.mark.parametrize("figures", [(500, 400), (0, 300)], ids=["falling", "below nothing"])
+def test_figures_that_make_no_line(figures: tuple[int, int]) -> None:
+    """Noise does not foretell that pictures are for nothing: the dearest pixel counts."""
+    found = footprint(*figures)
+
+    learn(found, "denoise", 100, 200)
+
+    dearest = max(figures[0] / 100, figures[1] / 200)
+    assert found.bytes("denoise", 1000) == round(MARGIN * 1000 * dearest)
+
+
+def test_corrected_by_what_is_observed() -> None:
+    """A higher figure counts at once, a lower one little by little."""
+    line = Line()
+
+    line.learn(100, 1000)
+    line.learn(100, 2000)
+    assert line.bytes(100) == 2000
+    line.learn(100, 1000)
+    assert line.bytes(100) == 2000 - FORGETTING * 1000
+
+
+def test_work_that_failed_teaches_nothing() -> None:
+    """What ran out of memory half way did not take all it would have."""
+    found = footprint(500)
+
+    with suppress(MemoryError), found.measuring("denoise", 100):
+        raise MemoryError
+
+    assert found.bytes("denoise", 100) is None
+
+
+def test_no_figure() -> None:
+    """Where nothing can be measured nothing is learned."""
+    found = footprint(None)
+
+    learn(found, "denoise", 100)
+
+    assert found.bytes("denoise", 100) is None

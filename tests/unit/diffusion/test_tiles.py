@@ -1,0 +1,113 @@
+from collections.abc import Callable
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from service.diffusion.decode import decode
+from service.diffusion.load import Model
+from service.diffusion.tiles import TRIED_AGAIN_AFTER, Tiles
+
+
+def latents(channels: int = 4, height: int = 16, width: int = 24) -> torch.Tensor:
+    """Draw latents of a picture that is wider than high."""
+    return torch.randn(1, channels, height, width, generator=torch.Generator().manual_seed(3))
+
+
+def tiles(model: Model) -> Tiles:
+    """Return the tiles of a model's VAE."""
+    return Tiles(model.pipeline.vae, model.pipeline.vae_scale_factor)
+
+
+@pytest.mark.parametrize(("kind", "channels"), [("sd", 4), ("tiny_vae", 12)])
+def test_less_is_decoded_at_a_time(model: Callable[[str], Model], kind: str, channels: int) -> None:
+    """No tile has more than half the longer side; the picture has the size and look it had."""
+    loaded = model(kind)
+    vae = loaded.pipeline.vae
+    given = latents(channels)
+    seen: list[tuple[int, ...]] = []
+    hook = vae.decoder.register_forward_pre_hook(lambda _, args: seen.append(args[0].shape[-2:]))
+    before = dict(vars(vae))
+
+    with torch.inference_mode():
+        whole = decode(loaded, given, seed=1)
+        whole_shapes = seen.copy()
+        seen.clear()
+        cut = tiles(loaded)
+        cut.begin(given)
+        with cut.applied(given):
+            tiled = decode(loaded, given, seed=1)
+
+    hook.remove()
+    assert whole_shapes == [(16, 24)]
+    assert len(seen) > 1
+    assert max(max(shape) for shape in seen) == 12
+    assert (tiled.width, tiled.height) == (whole.width, whole.height)
+    pictures = [np.frombuffer(p.pixels, np.uint8).astype(float) for p in (whole, tiled)]
+    assert np.abs(pictures[0] - pictures[1]).mean() < 16
+    assert {name: vars(vae)[name] for name in before if name != "_forward_pre_hooks"} == {
+        name: value for name, value in before.items() if name != "_forward_pre_hooks"
+    }
+
+
+def test_only_what_is_as_large_is_cut(sd: Model) -> None:
+    """Smaller pictures than the one that did not fit are decoded whole."""
+    cut = tiles(sd)
+
+    cut.begin(latents())
+
+    assert cut.used(latents())
+    assert not cut.used(latents(width=16))
+
+
+def test_tiles_that_did_not_fit_either(sd: Model) -> None:
+    """They are made smaller once; from the smallest there is no way on."""
+    cut = tiles(sd)
+    large = latents(height=64, width=64)
+    sides = []
+
+    while cut.possible(large):
+        cut.begin(large)
+        with cut.applied(large):
+            sides.append(sd.pipeline.vae.tile_latent_min_size)
+
+    assert sides == [32, 16]
+    cut.begin(latents(height=9, width=9))
+    assert not cut.possible(latents(height=9, width=9))
+
+
+def test_a_whole_one_is_tried_again(sd: Model) -> None:
+    """After a number of pictures in tiles memory may suffice again."""
+    cut = tiles(sd)
+    cut.begin(latents())
+
+    for _ in range(TRIED_AGAIN_AFTER):
+        assert cut.used(latents())
+        with cut.applied(latents()):
+            pass
+
+    assert not cut.used(latents())
+    assert cut.possible(latents())
+
+
+def test_too_small_to_cut(sd: Model) -> None:
+    """Of eight latents along a side no smaller tiles are made."""
+    assert not tiles(sd).possible(latents(height=8, width=8))
+
+
+def test_vae_that_knows_no_tiles() -> None:
+    """Such a rung is left out."""
+    assert not Tiles(SimpleNamespace(), 8).possible(latents())
+
+
+def test_setting_asks_for_smaller_ones_already(sd: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tiles that did not fit are not made larger."""
+    vae = sd.pipeline.vae
+    monkeypatch.setattr(vae, "use_tiling", True)
+    monkeypatch.setattr(vae, "tile_latent_min_size", 10)
+    cut = tiles(sd)
+    cut.begin(latents())
+
+    with cut.applied(latents()):
+        assert vae.tile_latent_min_size == 10

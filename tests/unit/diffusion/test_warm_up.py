@@ -1,0 +1,75 @@
+import pytest
+import structlog
+
+from service.diffusion.generation import (
+    Capacity,
+    GenerationRequest,
+    JobFinished,
+    OutOfMemoryHit,
+    Stepped,
+)
+from service.diffusion.load import Model
+from service.diffusion.step_loop import StepLoop
+from service.diffusion.warm_up import warm_up
+from tests.step_loops import drained, no_memory, raising
+
+
+def test_memory_is_known_before_the_first_request(sd: Model) -> None:
+    """Two sizes are made, and every stage of them is measured."""
+    loop = StepLoop(sd, batch_limit=3)
+
+    (capacity,) = warm_up(loop, size=16, batch_limit=3)
+
+    assert isinstance(capacity, Capacity)
+    assert capacity.available > 0
+    assert set(capacity.needs) == {"denoise", "vae_decode"}
+    assert capacity.fits(16 * 16)
+    assert len(loop._footprint._lines["denoise"].seen) >= 2
+
+
+def test_it_leaves_no_trace(sd: Model) -> None:
+    """The first request is the first of which anything is heard, and gets the same picture."""
+    request = GenerationRequest(prompt="a cat", width=16, height=16, steps=2, seed=3)
+    cold, warm = StepLoop(sd, batch_limit=1), StepLoop(sd, batch_limit=1)
+
+    warm_up(warm, size=16, batch_limit=1)
+
+    assert not warm.busy
+    pictures = []
+    for loop in (cold, warm):
+        loop.add("a", request)
+        *steps, finished = drained(loop)
+        assert [type(step) for step in steps] == [Stepped] * 2
+        assert isinstance(finished, JobFinished)
+        pictures.append(finished.pictures)
+    assert pictures[0] == pictures[1]
+
+
+def test_faults_on_purpose_are_for_requests(sd: Model) -> None:
+    """A drill that counts faults does not lose them to the warm-up."""
+    loop = StepLoop(sd, batch_limit=1, fault=raising(("denoise", 1, 1), error=no_memory))
+
+    warm_up(loop, size=16, batch_limit=1)
+    loop.add("a", GenerationRequest(prompt="a cat", width=16, height=16, steps=1))
+
+    assert any(isinstance(outcome, OutOfMemoryHit) for outcome in drained(loop))
+
+
+def test_model_that_fails(sd: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is logged; that memory ran out is told; the service starts."""
+    loop = StepLoop(sd, batch_limit=1)
+
+    def broken(_request: GenerationRequest) -> None:
+        raise no_memory()
+
+    monkeypatch.setattr(loop._encoder, "conditioning", broken)
+    with structlog.testing.capture_logs() as lines:
+        told = warm_up(loop, size=16, batch_limit=1)
+
+    assert [line["code"] for line in lines if line["event"] == "warm_up_failed"] == [
+        "out_of_memory"
+    ] * 2
+    assert OutOfMemoryHit(stage="text_encode", batch_size=1, rung="fail") in told
+    monkeypatch.undo()
+    loop.add("a", GenerationRequest(prompt="a cat", width=16, height=16, steps=1))
+    assert isinstance(drained(loop)[-1], JobFinished)
