@@ -18,6 +18,7 @@ def alerts(windows: Windows) -> tuple[Alert, ...]:
     return (
         _repeated(windows),
         _first(windows),
+        _refused(windows),
         _recovered(windows),
         _near(windows),
     )
@@ -70,6 +71,23 @@ def _repeated(windows: Windows) -> Alert:
         description=f"{COUNT} requests failed for want of memory in {window}. It will not "
         "get better by itself: the model, the sizes asked for and the "
         "batch together are too large for this device, or something else uses its memory.",
+        dashboard="sd-gpu",
+    )
+
+
+def _refused(windows: Windows) -> Alert:
+    return Alert(
+        name="SDPicturesDoNotFit",
+        severity=Severity.TICKET,
+        expr=f"""
+            sum by (job, instance)
+            (increase(sd_requests_refused_total{{reason="memory"}}[{windows.memory}])) > 0
+        """,
+        at_once="the count already spans the whole window.",
+        summary=f"{INSTANCE} refuses pictures that do not fit into its memory",
+        description="Requests within the limits of the settings were answered with 503, because "
+        "the engine's estimate says that one such picture needs more memory than there is. "
+        f"Requests in the last {windows.memory}: {COUNT}.",
         dashboard="sd-gpu",
     )
 

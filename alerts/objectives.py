@@ -45,14 +45,14 @@ OBJECTIVES: Final = (
         bad="""\
 sum by (job, instance) (
   increase(sd_jobs_total{outcome=~"failed|timed_out"}[$window])
-  or increase(sd_requests_refused_total{reason=~"queue_full|model_unavailable"}[$window])
+  or increase(sd_requests_refused_total{reason=~"queue_full|model_unavailable|memory"}[$window])
   or increase(sd_answers_failed_total[$window])
 )""",
         # A job whose answer failed has succeeded: it is one of these already.
         events="""\
 sum by (job, instance) (
   increase(sd_jobs_total{outcome=~"succeeded|failed|timed_out"}[$window])
-  or increase(sd_requests_refused_total{reason=~"queue_full|model_unavailable"}[$window])
+  or increase(sd_requests_refused_total{reason=~"queue_full|model_unavailable|memory"}[$window])
 )""",
         burn_alert="SDErrorBudgetBurn",
         meaning="jobs that failed, timed out, were turned away or could not be answered",

@@ -208,6 +208,19 @@ def _memory() -> list[Panel]:
             top=1,
             width=12,
         ),
+        lines(
+            "What a picture takes against what there is",
+            "Memory for pictures beside the model, and what one of the default size takes by "
+            "stage, as measured. Where a need comes near what there is, batches shrink first, then "
+            "requests are refused (below): lower MAX_SIZE, or free memory. Without a GPU it is the "
+            "host's memory.",
+            "bytes",
+            Target(expr=q.total("sd_memory_available_bytes"), legend="available"),
+            Target(expr=f"max by (stage) ({q.metric('sd_memory_need_bytes')})", legend="{{stage}}"),
+            overrides=[limit("available")],
+            legend="right",
+            width=24,
+        ),
     ]
 
 

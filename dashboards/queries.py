@@ -11,7 +11,7 @@ OURS: Final = 'alertname=~"SD.+", alertname!="SDWatchdog"'
 """The service's alerts, without the one that always fires."""
 
 BAD_OUTCOMES: Final = 'outcome=~"failed|timed_out"'
-BAD_REFUSALS: Final = 'reason=~"queue_full|model_unavailable"'
+BAD_REFUSALS: Final = 'reason=~"queue_full|model_unavailable|memory"'
 """What the availability objective counts as bad; the caller's own doing is not."""
 
 

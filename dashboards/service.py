@@ -253,7 +253,7 @@ def _symptoms() -> list[Panel]:
         ),
         lines(
             "Refused by reason",
-            "queue_full and model_unavailable are ours and count against the objective; "
+            "queue_full, model_unavailable and memory are ours and count against the objective; "
             "validation, host, auth, rate and connections are the caller's; draining is a restart.",
             "opm",
             Target(
@@ -264,6 +264,7 @@ def _symptoms() -> list[Panel]:
                 {
                     "queue_full": RED,
                     "model_unavailable": DARK_RED,
+                    "memory": "purple",
                     "rate": "yellow",
                     "auth": "purple",
                     "connections": ORANGE,

@@ -33,7 +33,7 @@ GROUPS: Final = {
     "jobs": ("sd_jobs_", "sd_answers_", "sd_queue_", "sd_job_duration_", "sd_job_last_"),
     "generation": ("sd_generation_", "sd_stage_", "sd_step_", "sd_batch_"),
     "work": ("sd_images_", "sd_steps_", "sd_pixels_", "sd_job_", "sd_gpu_seconds_", "sd_key_"),
-    "memory": ("sd_oom_", "sd_engine_gpu_memory_", "sd_engine_resident_memory_"),
+    "memory": ("sd_oom_", "sd_memory_", "sd_engine_gpu_memory_", "sd_engine_resident_memory_"),
     "engine": ("sd_ready", "sd_engine_", "sd_model_", "sd_build_"),
     "gpu": ("sd_gpu_",),
     "disk": ("sd_disk_",),

@@ -1,13 +1,19 @@
 """Memory that runs out, at each stage, with and without a way out."""
 
-import asyncio
+import resource
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Final
 
 from scripts.drill.scene import Scene, fault
+from scripts.drill.wait import until
 
-AGAIN_SECONDS: Final = 3.0
+ROOM: Final = 64 * 2**20
+"""Plenty for the pictures of a drill, and too little for its largest."""
+
+LARGE: Final = {"width": 2048, "height": 2048, "steps": 1}
+NOTICED_SECONDS: Final = 60.0
+UNLIMITED: Final = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
 
 
 @asynccontextmanager
@@ -34,20 +40,24 @@ def oom_recovered(scene: Scene) -> AbstractAsyncContextManager[None]:
 @fault("SDOutOfMemoryRecovered", "Out of memory in a batch", stage="denoise", rung="split_batch")
 @asynccontextmanager
 async def oom_split(scene: Scene) -> AsyncIterator[None]:
-    """Let a batch run out, and its pictures go on one by one."""
-
-    async def again() -> None:
-        while True:  # Until it meets a batch, not a picture that is alone for the moment.
-            scene.service.fail(oom={"denoise": 1})
-            await asyncio.sleep(AGAIN_SECONDS)
-
-    async with scene.traffic.clients(2, num_images=2):
-        task = asyncio.create_task(again())
-        try:
+    """Let a batch run out twice, and its pictures go on in smaller ones."""
+    scene.service.fail(oom={"denoise": 2}, oom_pictures=2)
+    try:
+        async with scene.traffic.clients(2, num_images=2):
             yield
-        finally:
-            task.cancel()
-            scene.service.fail()
+    finally:
+        scene.service.fail()
+
+
+@fault(
+    "SDOutOfMemoryRecovered",
+    "Out of memory in vae_decode, with a free cache too",
+    stage="vae_decode",
+    rung="vae_tiling",
+)
+def oom_tiled(scene: Scene) -> AbstractAsyncContextManager[None]:
+    """Let a decoding run out twice, and succeed in tiles."""
+    return _out_of_memory(scene, vae_decode=2)
 
 
 @fault("SDOutOfMemory", "Out of memory in text_encode, twice", stage="text_encode")
@@ -56,19 +66,40 @@ def oom_text_encode(scene: Scene) -> AbstractAsyncContextManager[None]:
     return _out_of_memory(scene, text_encode=2)
 
 
-@fault("SDOutOfMemory", "Out of memory in denoise, twice", stage="denoise")
+@fault("SDOutOfMemory", "Out of memory in denoise, also when alone", stage="denoise")
 def oom_denoise(scene: Scene) -> AbstractAsyncContextManager[None]:
-    """Let both tries of a step run out."""
-    return _out_of_memory(scene, denoise=2)
+    """Let a step run out, as a batch of two and alone, or of two pictures that are alone."""
+    return _out_of_memory(scene, denoise=4)
 
 
-@fault("SDOutOfMemory", "Out of memory in vae_decode, twice", stage="vae_decode")
+@fault("SDOutOfMemory", "Out of memory in vae_decode, also in tiles", stage="vae_decode")
 def oom_vae_decode(scene: Scene) -> AbstractAsyncContextManager[None]:
-    """Let both tries of a decoding run out."""
-    return _out_of_memory(scene, vae_decode=2)
+    """Let all tries of a decoding run out."""
+    return _out_of_memory(scene, vae_decode=3)
 
 
 @fault("SDOutOfMemoryRepeated", "Out of memory again and again", silences=("SDOutOfMemory",))
 def oom_repeated(scene: Scene) -> AbstractAsyncContextManager[None]:
     """Let every request run out."""
     return _out_of_memory(scene, text_encode=1000)
+
+
+@fault("SDPicturesDoNotFit", "Little memory left to the engine (RLIMIT_AS)")
+@asynccontextmanager
+async def memory_taken(scene: Scene) -> AsyncIterator[None]:
+    """Limit the engine's address space, and ask for a picture that is too large for it."""
+    engine = await scene.service.engine()
+    limit = engine.memory_info().vms + ROOM
+    engine.rlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
+
+    async def noticed() -> bool:
+        left = await scene.service.figure("sd_memory_available_bytes")
+        return left is not None and left <= ROOM
+
+    try:
+        async with scene.traffic.clients(1):  # The engine looks at its memory while it works.
+            await until(noticed, NOTICED_SECONDS, "the engine's look at its memory")
+        async with scene.traffic.clients(1, **LARGE):
+            yield
+    finally:
+        engine.rlimit(resource.RLIMIT_AS, UNLIMITED)

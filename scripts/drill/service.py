@@ -25,6 +25,7 @@ LIMITS: Final = {
     "MAX_CONCURRENT_REQUESTS": str(BATCH),
     "QUEUE_SIZE": str(PLACES),
     "MIN_SIZE": "128",
+    "MAX_SIZE": "2048",
     "TORCH_THREADS": "1",
     "REQUEST_TIMEOUT_SECONDS": "200",
     "ENGINE_STALL_SECONDS": "45",
@@ -101,6 +102,13 @@ class Service:
                 return answer.status == HTTPStatus.OK
         except (aiohttp.ClientError, TimeoutError):
             return False
+
+    async def figure(self, name: str) -> float | None:
+        """Return a metric without labels as the service shows it now, None if it does not."""
+        async with self._session.get(f"{self.url}/metrics") as answer:
+            lines = (await answer.text()).splitlines()
+        words = next((line.split() for line in lines if line.startswith(f"{name} ")), None)
+        return None if words is None else float(words[1])
 
     def fail(self, **faults: Any) -> None:
         """Let the engine commit these faults from now on, and no others.

@@ -2,11 +2,12 @@
 
 ``FAULT_FILE`` names a JSON file that the engine reads again whenever it changes::
 
-    {"oom": {"denoise": 2}, "step_seconds": 0.5, "hang": false}
+    {"oom": {"denoise": 2}, "oom_pictures": 1, "step_seconds": 0.5, "hang": false}
 
 ``oom``: how many of the next calls of a stage run out of memory, counted from the moment the
-file changed. ``step_seconds``: how much longer every denoising step takes. ``hang``: the next
-stage does not return while the file says so. A file that is absent or empty means no fault.
+file changed; ``oom_pictures``: only calls for at least so many pictures at once.
+``step_seconds``: how much longer every denoising step takes. ``hang``: the next stage does not
+return while the file says so. A file that is absent or empty means no fault.
 """
 
 import json
@@ -31,6 +32,7 @@ class Faults:
         self,
         *,
         oom: dict[str, int] | None = None,
+        oom_pictures: int = 1,
         step_seconds: float = 0.0,
         hang: bool = False,
     ) -> None:
@@ -39,11 +41,14 @@ class Faults:
             raise ValueError(f"oom: no such stage: {', '.join(unknown)}")
         if not all(type(count) is int and count >= 0 for count in (oom or {}).values()):
             raise ValueError("oom: must be whole numbers by stage")
+        if type(oom_pictures) is not int or oom_pictures < 1:
+            raise ValueError("oom_pictures: must be a whole number above 0")
         if type(step_seconds) not in {int, float} or not 0 <= step_seconds <= LONGEST_STEP:
             raise ValueError(f"step_seconds: must be from 0 to {LONGEST_STEP:g}")
         if type(hang) is not bool:
             raise ValueError("hang: must be true or false")
         self.oom = Counter(oom or {})
+        self.oom_pictures = oom_pictures
         self.step_seconds = step_seconds
         self.hang = hang
 
@@ -56,7 +61,7 @@ class Faults:
         """
         if stage == "denoise" and self.step_seconds:
             time.sleep(self.step_seconds)
-        if self.oom[stage] > 0:
+        if self.oom[stage] > 0 and pictures >= self.oom_pictures:
             self.oom[stage] -= 1
             raise MemoryError(f"{stage} of {pictures} pictures: out of memory on purpose")
 

@@ -28,6 +28,7 @@ AGREED = {
     "SDOutOfMemory",
     "SDOutOfMemoryRepeated",
     "SDOutOfMemoryRecovered",
+    "SDPicturesDoNotFit",
     "SDVramNearLimit",
     "SDQueueDepthHigh",
     "SDQueueWaitHigh",

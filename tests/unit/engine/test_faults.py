@@ -57,6 +57,8 @@ def test_a_file_is_read_again_when_it_changes(tmp_path):
         '{"out_of_memory": 1}',
         '{"oom": {"denoise": "3"}}',
         '{"oom": {"denoise": -1}}',
+        '{"oom_pictures": 0}',
+        '{"oom_pictures": "2"}',
         '{"oom": [1]}',
         '{"step_seconds": -1}',
         '{"step_seconds": NaN}',

@@ -91,7 +91,11 @@ def test_the_list_of_definitions_is_complete(families):
     defined = {d.name.removesuffix("_total"): d for d in Metrics().definitions}
     beside = {d.name.removesuffix("_total") for d in (*GPU, *DISK)}
     ours = {name for name in families if not name.startswith(STANDARD)}
-    unknown = {"sd_engine_resident_memory_bytes", "sd_model_load_duration_seconds"}
+    unknown = {
+        "sd_engine_resident_memory_bytes",
+        "sd_memory_available_bytes",
+        "sd_model_load_duration_seconds",
+    }
     assert set(defined) - beside - unknown == ours
     for name in ours:
         labels = {label for s in families[name].samples for label in s.labels} - {"le"}
