@@ -19,6 +19,7 @@ from statistics import fmean
 from typing import Protocol
 
 from service.diffusion.generation import GenerationRequest
+from service.jobs.beside import slips_in
 from service.jobs.job import Job
 from service.jobs.queue import JobQueue
 from service.jobs.work import REST_STEPS, evaluations, pixels, work
@@ -39,6 +40,9 @@ class Order(Protocol):
     def get(self) -> Job | None:
         """Hand out the next job."""
 
+    def beside(self, running: Sequence[Job]) -> Job | None:
+        """Hand out the next job if it may join a full batch."""
+
 
 class FirstCome:
     """One line."""
@@ -56,6 +60,10 @@ class FirstCome:
     def get(self) -> Job | None:
         """Hand out the oldest."""
         return self._line.popleft() if self._line else None
+
+    def beside(self, running: Sequence[Job]) -> Job | None:  # noqa: ARG002 - the protocol's
+        """Let nobody in beside a full batch."""
+        return None
 
 
 class ShortestFirst:
@@ -77,6 +85,10 @@ class ShortestFirst:
         """Hand out the shortest."""
         return heapq.heappop(self._heap)[-1] if self._heap else None
 
+    def beside(self, running: Sequence[Job]) -> Job | None:  # noqa: ARG002 - the protocol's
+        """Let nobody in beside a full batch."""
+        return None
+
 
 class Fair:
     """The service's own queue."""
@@ -94,6 +106,11 @@ class Fair:
     def get(self) -> Job | None:
         """Hand out the next of the fair order."""
         return None if self._queue.empty() else self._queue.get_nowait()
+
+    def beside(self, running: Sequence[Job]) -> Job | None:
+        """Hand out the next if it may join a full batch."""
+        first = next(iter(self._queue.waiting), None)
+        return self.get() if first and slips_in(first, running) else None
 
 
 ORDERS: dict[str, Callable[[int], Order]] = {
@@ -133,6 +150,11 @@ class Loop:
         """Take a job in."""
         self.tasks.append(Running(job=job, arrived=self._clock))
 
+    @property
+    def jobs(self) -> list[Job]:
+        """Those in it."""
+        return [task.job for task in self.tasks]
+
     def step(self) -> tuple[float, dict[str, float], list[Job]]:
         """Decode or move one batch; return its seconds, each key's share and who is done."""
         finished = [task for task in self.tasks if not task.left]
@@ -147,7 +169,9 @@ class Loop:
         groups: dict[int, list[Running]] = defaultdict(list)
         for task in moving:
             groups[task.job.request.width].append(task)
-        batch = max(groups.values(), key=lambda g: max(t.urgency(self._clock) for t in g[:BATCH]))
+        for group in groups.values():
+            group.sort(key=lambda task: -task.urgency(self._clock))
+        batch = max(groups.values(), key=lambda group: group[0].urgency(self._clock))
         shares: dict[str, float] = defaultdict(float)
         for task in batch[:BATCH]:
             task.left -= 1
@@ -167,16 +191,25 @@ class Result:
     """GPU seconds by key, until the arrivals end."""
 
 
+def fill(loop: Loop, order: Order) -> None:
+    """Let jobs in as the consumer does: up to a full batch, and one short one beside it."""
+    while len(loop.tasks) < BATCH and (entering := order.get()) is not None:
+        loop.add(entering)
+    if len(loop.tasks) == BATCH and (entering := order.beside(loop.jobs)) is not None:
+        loop.add(entering)
+
+
 def simulate(order: Order, arrivals: Sequence[tuple[float, Job]]) -> Result:
     """Run jobs through a queue and the loop until the last picture."""
     loop, result, now, coming = Loop(), Result(), 0.0, deque(arrivals)
     last = arrivals[-1][0]
     came = {job: moment for moment, job in arrivals}
+    for job in came:  # Another order may have run them before.
+        job.steps_done = 0
     while True:
         while coming and coming[0][0] <= now:
             order.put(coming.popleft()[1])
-        while len(loop.tasks) < BATCH and (entering := order.get()) is not None:
-            loop.add(entering)
+        fill(loop, order)
         if not loop.tasks:
             if not coming:
                 return result
@@ -232,14 +265,17 @@ def scenarios(seed: int, seconds: float) -> dict[str, list[tuple[float, Job]]]:
         ],
         "One key, 4 steps at 90 % load, a job of 50 steps every 100 s": [("only", 0.9, short)],
         "One key, 4 steps at 120 % load, one job of 50 steps": [("only", 1.2, short)],
+        "One key, 50 steps at 90 % load, a job of 4 steps every 100 s": [("only", 0.9, long)],
     }
     made = {}
     for name, plan in plans.items():
         chance = random.Random(f"{seed} {name}")  # noqa: S311 - repeatable, not secret
         arrivals = [each for part in plan for each in stream(chance, *part[:2], seconds, part[2])]
         lone = range(60, 61) if "one job" in name else range(60, int(seconds), 100)
-        if "job of 50" in name:
-            arrivals += [(float(at), Job(request=request(50, 512), key="only")) for at in lone]
+        for steps in (50, 4):
+            if f"job of {steps} " in f"{name} ":
+                beside = request(steps, 512)
+                arrivals += [(float(at), Job(request=beside, key="only")) for at in lone]
         made[name] = sorted(arrivals, key=lambda arrival: arrival[0])
     return made
 

@@ -113,10 +113,11 @@ class BatchLimits:
 
 
 def next_batch(places: Iterable[Place], limits: BatchLimits, clock: int) -> Sequence[Place]:
-    """Choose the group of one size that moves now: its first pictures in arrival order.
+    """Choose the pictures of one size that move now, in arrival order.
 
-    It is the group that holds the highest response ratio (waited + left) / left, Brinch
-    Hansen's Highest Response Ratio Next (1971), asked again before every step: a short job
+    It is the group that holds the highest response ratio (waited + left) / left, and of a
+    group with more pictures than fit into a step those that have the highest: Brinch
+    Hansen's Highest Response Ratio Next (1971), asked again before every step. A short job
     soon overtakes a long one, what runs tends to run to its end instead of everyone being
     late, and a waiting job's ratio grows until it is its turn, so none starves. Waiting is
     counted in pixel steps done for anyone (``clock``), not in seconds, so that the order
@@ -125,9 +126,12 @@ def next_batch(places: Iterable[Place], limits: BatchLimits, clock: int) -> Sequ
     groups: dict[Size, list[Place]] = {}
     for place in places:
         groups.setdefault(place.size, []).append(place)
-    for size, group in groups.items():
-        del group[limits.of(size) :]
-    return max(groups.values(), key=lambda group: max(_urgency(p, clock) for p in group))
+    group = max(groups.values(), key=lambda group: max(_urgency(p, clock) for p in group))
+    most = limits.of(group[0].size)
+    if len(group) <= most:
+        return group
+    chosen = sorted(group, key=lambda place: _urgency(place, clock), reverse=True)[:most]
+    return [place for place in group if place in chosen]
 
 
 def _urgency(place: Place, clock: int) -> tuple[float, int]:

@@ -29,7 +29,7 @@ def test_sizes_do_not_mix() -> None:
 
 
 def test_limit_keeps_arrival_order() -> None:
-    """Beyond the limit pictures wait, first come first served."""
+    """Beyond the limit pictures wait; between equals it is first come, first served."""
     assert chosen(task("a", images=2), task("b", images=2), limit=3) == ["a", "a", "b"]
 
 
@@ -107,6 +107,17 @@ def test_limit_recovers() -> None:
         assert limits.of(LARGE) == expected
         for _ in range(RECOVERY_STEPS):
             limits.moved(LARGE)
+
+
+def test_short_job_moves_before_a_long_one_of_its_size() -> None:
+    """Beside a batch that is full it waits for some steps, not for the end of a picture."""
+    step = 256 * 256
+    long = [task("a", steps=50), task("b", steps=50)]
+    late = task("late", steps=4, arrived=60 * step)
+
+    assert chosen(*long, task("c", steps=4), limit=2) == ["a", "c"]
+    assert chosen(*long, late, limit=2, clock=60 * step) == ["a", "b"]
+    assert chosen(*long, late, limit=2, clock=68 * step) == ["a", "late"]
 
 
 def test_place_without_row_is_not_finished() -> None:
