@@ -8,7 +8,8 @@ from typing import Any, Final
 from aiohttp import web
 
 from service.http.keys import DEADLINE
-from service.jobs.book import Book, Entry
+from service.jobs.book import Book
+from service.jobs.entry import Entry
 from service.jobs.job import JobState
 from service.jobs.stored import StoredJob
 

@@ -10,13 +10,15 @@ import structlog
 
 from service.config import Config
 from service.errors import ConfigError, ServiceError
-from service.jobs.book import Book, Describe, Encode
+from service.jobs.book import Book
 from service.jobs.consumer import Consumer
+from service.jobs.endings import Describe, Encode, Endings, OfSpans
 from service.jobs.results import Results
 from service.jobs.store import JobStore
 from service.jobs.stored import StoredJob
 from service.jobs.targets import Targets
 from service.jobs.webhook import Post, Webhooks
+from service.telemetry.metrics import Metrics
 
 log = structlog.get_logger(__name__)
 
@@ -44,7 +46,15 @@ class Durable:
     """Store, pictures, book and webhooks of one service."""
 
     def __init__(
-        self, config: Config, consumer: Consumer, *, encode: Encode, describe: Describe, post: Post
+        self,
+        config: Config,
+        consumer: Consumer,
+        metrics: Metrics,
+        *,
+        encode: Encode,
+        describe: Describe,
+        post: Post,
+        spans: OfSpans,
     ) -> None:
         folder = Path(config.data_dir)
         self._config = config
@@ -59,8 +69,9 @@ class Durable:
             consumer,
             self.store,
             self.results,
-            encode=encode,
-            describe=describe,
+            Endings(
+                self.store, self.results, metrics, encode=encode, describe=describe, spans=spans
+            ),
             told=self.tell,
             max_attempts=config.max_attempts,
         )

@@ -21,6 +21,10 @@ INSERT: Final = (
     f"INSERT INTO jobs ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))})"  # noqa: S608
     " ON CONFLICT (key, idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING"
 )
+RELEASE: Final = (
+    "UPDATE jobs SET idempotency_key = NULL, idempotency_digest = ''"  # noqa: S608
+    f" WHERE id = ? AND NOT {UNFINISHED}"
+)
 EXPIRE: Final = (
     "UPDATE jobs SET expired_at = :now, request = '{}', metadata = NULL, error_detail = '',"
     " idempotency_key = NULL, idempotency_digest = '', webhook = NULL, webhook_state = NULL,"
@@ -142,6 +146,12 @@ class JobStore:
                 model_version,
             ),
             job_id,
+        )
+
+    async def release(self, job_id: str) -> bool:
+        """Let the idempotency key of a job that is over go, for another job to take."""
+        return await self._database.run(
+            lambda connection: bool(connection.execute(RELEASE, (job_id,)).rowcount)
         )
 
     async def deliver(self, job_id: str, delivery: Delivery) -> bool:
