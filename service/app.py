@@ -56,6 +56,7 @@ def create_app(config: Config, engine: Engine, metrics: Metrics | None = None) -
             config,
             app[CONSUMER],
             metrics,
+            app[ALLOWANCE],
             encode=files,
             describe=metadata,
             post=Outbound(app[TARGETS]),

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 from service.errors import (
@@ -61,16 +61,22 @@ class Book:
         self.closing = asyncio.Event()
         """Set when the service ends: what is not over goes on after a restart."""
 
-    async def open(self) -> None:
-        """Take up what an earlier process accepted and did not finish, in its order."""
-        for stored in await self._store.unfinished():
+    async def open(self, unfinished: Sequence[StoredJob], charges: Mapping[str, Charge]) -> None:
+        """Take up what an earlier process accepted and did not finish, in its order.
+
+        ``charges`` are what their keys were charged, by the id of the job.
+        """
+        for stored in unfinished:
+            charge = charges.get(stored.id)
             if not stored.complete:
                 error: ServiceError = GenerationFailed("Another version accepted it.")
             elif stored.attempts >= self._max_attempts:
                 error = EngineCrashed(f"Engine or service ended {stored.attempts} times with it.")
             else:
-                self._restore(stored)
+                self._restore(stored, charge)
                 continue
+            if charge is not None:
+                charge.give_back()
             self._told(await self._endings.write(stored, error))
 
     async def close(self) -> None:
@@ -255,7 +261,7 @@ class Book:
         """Follow a job from the event ``seen`` on."""
         return entry.events.after(seen)
 
-    def _restore(self, stored: StoredJob) -> None:
+    def _restore(self, stored: StoredJob, charge: Charge | None) -> None:
         job = Job(
             id=stored.id,
             key=stored.key,
@@ -263,6 +269,7 @@ class Book:
             request_id=stored.request_id,
             trace_id=stored.trace_id,
             attempts=stored.attempts,
+            charge=charge,
         )
         entry = self.entries[job.id] = Entry(
             job, stored, context=self._endings.resumed(job.trace_id)

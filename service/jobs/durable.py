@@ -10,6 +10,7 @@ import structlog
 
 from service.config import Config
 from service.errors import ConfigError, ServiceError
+from service.jobs.allowance import Allowance
 from service.jobs.book import Book
 from service.jobs.consumer import Consumer
 from service.jobs.endings import Describe, Encode, Endings, OfSpans
@@ -17,6 +18,7 @@ from service.jobs.results import Results
 from service.jobs.store import JobStore
 from service.jobs.stored import StoredJob
 from service.jobs.targets import Targets
+from service.jobs.usage import Usage
 from service.jobs.webhook import Post, Webhooks
 from service.telemetry.metrics import Metrics
 
@@ -50,6 +52,7 @@ class Durable:
         config: Config,
         consumer: Consumer,
         metrics: Metrics,
+        allowance: Allowance,
         *,
         encode: Encode,
         describe: Describe,
@@ -58,8 +61,9 @@ class Durable:
     ) -> None:
         folder = Path(config.data_dir)
         self._config = config
-        self.store = JobStore(folder / FILE)
+        self.store = JobStore(folder / FILE, metrics=metrics)
         self.results = Results(folder / PICTURES)
+        self._usage = Usage(self.store, allowance)
         secrets = [config.webhook_secret] if config.webhook_secret else []
         try:
             self.webhooks = Webhooks(post, self.store.deliver, secrets=secrets)
@@ -82,7 +86,8 @@ class Durable:
         await asyncio.to_thread(self.results.open)  # It makes the folder, too.
         async with self.store:
             await asyncio.to_thread(self.results.clean, await self.store.with_pictures())
-            await self.book.open()
+            unfinished = await self.store.unfinished()
+            await self.book.open(unfinished, await self._usage.open(unfinished))
             for stored in await self.store.undelivered():
                 self.tell(stored)
             sweeping = asyncio.create_task(self._sweep(), name="sweep")
@@ -92,6 +97,7 @@ class Durable:
                 sweeping.cancel()
                 await asyncio.gather(sweeping, return_exceptions=True)
                 await self.book.close()
+                await self._usage.close()
                 await self.webhooks.stop()
 
     def tell(self, stored: StoredJob) -> None:

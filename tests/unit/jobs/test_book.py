@@ -10,6 +10,7 @@ from service.config import Config
 from service.diffusion.generation import GenerationRequest
 from service.engine.fake import FakeEngine
 from service.jobs import durable, endings
+from service.jobs.allowance import Allowance
 from service.jobs.consumer import Consumer
 from service.jobs.durable import Durable
 from service.jobs.job import Job, JobState
@@ -32,6 +33,7 @@ def kept(folder: Path, consumer: Consumer) -> Durable:
         Config(data_dir=str(folder)),
         consumer,
         Metrics(),
+        Allowance(),
         encode=lambda *_: KEPT,
         describe=lambda *_: {"model_version": "fake-1"},
         post=_nowhere,
