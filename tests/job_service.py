@@ -36,9 +36,10 @@ async def until(client, job, *states, **more):
                 return found
 
 
-async def events(client, job, seen=""):
+async def events(client, job, seen="", query=""):
     """Follow a job to its end and return its events."""
-    async with client.get(f"/jobs/{job}/events", headers={"Last-Event-ID": seen}) as answer:
+    headers = {"Last-Event-ID": seen}
+    async with client.get(f"/jobs/{job}/events{query}", headers=headers) as answer:
         assert answer.content_type == "text/event-stream"
         blocks = (await answer.text()).strip().split("\n\n")
     return [dict(line.split(": ", 1) for line in block.splitlines()) for block in blocks]

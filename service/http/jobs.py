@@ -28,7 +28,7 @@ from service.http.accept import preferred
 from service.http.decorators import docs, request_schema, response_schema
 from service.http.job_answers import JobAnswer, JobPage
 from service.http.job_orders import Order, order_schema
-from service.http.keys import CALLER, DURABLE, ORDER, REQUEST_ID, TARGETS, TRACE_ID
+from service.http.keys import CALLER, CONFIG, DURABLE, ORDER, REQUEST_ID, TARGETS, TRACE_ID
 from service.http.pictures import MEDIA_TYPES, converted
 from service.http.streams import event_stream
 from service.jobs.book import Book
@@ -188,16 +188,20 @@ async def image(request: web.Request) -> web.Response:
     summary="Watch a job as server-sent events.",
     description=(
         "`queued` with the position, `started`, `step`, then `finished`, `failed` or "
-        "`cancelled`, which ends the stream. `Last-Event-ID` goes on where a lost line ended."
+        "`cancelled`, which ends the stream. `Last-Event-ID` goes on where a lost line ended. "
+        "With `preview=true` also `preview`, about every half second: the first picture as it is "
+        "now, a JPEG with one pixel for every 8 by 8 of the picture (`image_base64`, "
+        "`media_type`, `width`, `height`, `step`, `steps`)."
     ),
     produces=["text/event-stream"],
-    parameters=[ID],
-    errors=(NotFound, JobExpired, StoreUnavailable, JobsOff),
+    parameters=[ID, _query("preview", type="string", enum=["true", "false"], default="false")],
+    errors=(ValidationFailed, NotFound, JobExpired, StoreUnavailable, JobsOff),
 )
 async def watch(request: web.Request) -> web.StreamResponse:
     """Stream the events of a job until it is over."""
+    previews = _previews(request)
     stored, entry = await book_of(request).get(request.match_info["id"], request[CALLER].name)
-    return await event_stream(request, book_of(request), stored, entry)
+    return await event_stream(request, book_of(request), stored, entry, previews=previews)
 
 
 def new_job(request: web.Request, generation: GenerationRequest) -> Job:
@@ -252,6 +256,16 @@ def answer_of(stored: StoredJob, entry: Entry | None) -> dict[str, Any]:
         },
         "links": {"self": place, "image": f"{place}/image", "events": f"{place}/events"},
     }
+
+
+def _previews(request: web.Request) -> bool:
+    asked = request.query.get("preview", "false")
+    if asked not in {"true", "false"}:
+        raise ValidationFailed({"preview": ["must be true or false"]})
+    if asked == "true" and request.app[CONFIG].safety_checker:
+        # Small as it is, it would show what the checker is there to hide.
+        raise ValidationFailed({"preview": ["must be false where SAFETY_CHECKER is on"]})
+    return asked == "true"
 
 
 def _media_type(request: web.Request) -> str:

@@ -112,6 +112,15 @@ def files(
     ]
 
 
+def preview(seen: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the event of a preview says: its pixels as a JPEG of two kilobytes or so."""
+    image = Image.frombytes("RGB", (seen["width"], seen["height"]), seen["pixels"])
+    file = _saved(image, MEDIA_TYPES["jpeg"])
+    said = {name: value for name, value in seen.items() if name != "pixels"}
+    encoded = base64.b64encode(file).decode("ascii")
+    return {**said, "media_type": MEDIA_TYPES["jpeg"], "image_base64": encoded}
+
+
 def converted(kept: bytes, media_type: str) -> bytes:
     """Return a kept picture as PNG, lossless WebP or JPEG."""
     if media_type == MEDIA_TYPES["png"]:

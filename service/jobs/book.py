@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 from service.errors import (
@@ -257,9 +257,20 @@ class Book:
         """Return one picture of a job that succeeded."""
         return await asyncio.to_thread(self._results.read, stored.id, index)
 
-    def events(self, entry: Entry, seen: str = "") -> AsyncIterator[JobEvent]:
-        """Follow a job from the event ``seen`` on."""
-        return entry.events.after(seen)
+    async def events(
+        self, entry: Entry, seen: str = "", *, previews: bool = False
+    ) -> AsyncGenerator[JobEvent, None]:
+        """Follow a job from the event ``seen`` on; with ``previews`` the engine makes some."""
+        events = entry.events.after(seen, previews=previews)
+        if previews and not entry.events.viewers:
+            self._consumer.preview(entry.job, wanted=True)
+        try:
+            async for event in events:
+                yield event
+        finally:
+            await events.aclose()
+            if previews and not entry.events.viewers:
+                self._consumer.preview(entry.job, wanted=False)
 
     def _restore(self, stored: StoredJob, charge: Charge | None) -> None:
         job = Job(

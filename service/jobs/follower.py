@@ -2,10 +2,12 @@
 
 from collections.abc import Callable
 
+from service.diffusion.generation import Previewed
 from service.errors import ShuttingDown
 from service.jobs.consumer import Consumer
 from service.jobs.endings import Endings
 from service.jobs.entry import Entry
+from service.jobs.events import PREVIEW
 from service.jobs.job import Job, JobState
 from service.jobs.store import JobStore
 from service.jobs.stored import StoredJob
@@ -33,6 +35,8 @@ class Follower:
         if entry := self.entries.get(job.id):
             self._endings.later(self._store.begin(job.id))
             entry.events.say("started", {"attempt": job.attempts})
+            if entry.events.viewers:
+                self._consumer.preview(job, wanted=True)
 
     def stepped(self, job: Job, left_seconds: float) -> None:
         """Tell those who watch."""
@@ -40,6 +44,13 @@ class Follower:
             done, steps = job.steps_done, job.request.steps
             eta = {"eta_seconds": round(left_seconds, 3)}
             entry.events.say("step", {"step": done, "steps": steps, **eta})
+
+    def previewed(self, job: Job, preview: Previewed) -> None:
+        """Show those who asked for it how far the picture is."""
+        if (entry := self.entries.get(job.id)) and entry.events.viewers:
+            data = {"step": preview.step, "steps": job.request.steps}
+            size = {"width": preview.width, "height": preview.height}
+            entry.events.say(PREVIEW, {**data, **size, "pixels": preview.pixels})
 
     def requeued(self, job: Job) -> None:
         """Note that it waits again."""
