@@ -14,6 +14,7 @@ from service.jobs.allowance import Allowance
 from service.jobs.book import Book
 from service.jobs.consumer import Consumer
 from service.jobs.endings import Describe, Encode, Endings, OfSpans
+from service.jobs.figures import Figures
 from service.jobs.results import Results
 from service.jobs.store import JobStore
 from service.jobs.stored import StoredJob
@@ -64,9 +65,11 @@ class Durable:
         self.store = JobStore(folder / FILE, metrics=metrics)
         self.results = Results(folder / PICTURES)
         self._usage = Usage(self.store, allowance)
+        self._figures = Figures(self.store, self.results, metrics)
+        metrics.results_limit.set(config.results_max_bytes)
         secrets = [config.webhook_secret] if config.webhook_secret else []
         try:
-            self.webhooks = Webhooks(post, self.store.deliver, secrets=secrets)
+            self.webhooks = Webhooks(post, self._figures.attempted, secrets=secrets)
         except ValueError as error:
             raise ConfigError(f"WEBHOOK_SECRET: {error}") from None
         self.book = Book(
@@ -90,12 +93,16 @@ class Durable:
             await self.book.open(unfinished, await self._usage.open(unfinished))
             for stored in await self.store.undelivered():
                 self.tell(stored)
-            sweeping = asyncio.create_task(self._sweep(), name="sweep")
+            tasks = [
+                asyncio.create_task(self._sweep(), name="sweep"),
+                asyncio.create_task(self._figures.run(), name="figures"),
+            ]
             try:
                 yield
             finally:
-                sweeping.cancel()
-                await asyncio.gather(sweeping, return_exceptions=True)
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
                 await self.book.close()
                 await self._usage.close()
                 await self.webhooks.stop()
@@ -123,9 +130,11 @@ class Durable:
                 gone = await self.store.expire(max_age_seconds=age)
                 for job_id in gone:
                     await asyncio.to_thread(self.results.delete, job_id)
+                self._figures.removed("age")
                 room = await asyncio.to_thread(
                     self.results.sweep, age, self._config.results_max_bytes
                 )
+                self._figures.removed("room")
                 await self.store.expire(ids=room)
                 await self.store.purge(TOMBSTONE_AGES * age)
                 if gone or room:

@@ -306,6 +306,34 @@ class Metrics:
             ("reason",),
             _each(STORE_FAILURES),
         )
+        self.jobs_kept = self._gauge(
+            "sd_jobs_kept", "Jobs on the disk, by state; absent where none are kept.", ("state",)
+        )
+        self.results_bytes = self._reading(
+            "sd_results_bytes", "Size of the finished pictures that are kept."
+        )
+        self.results_limit = self._reading(
+            "sd_results_limit_bytes", "Size from which on the oldest pictures make room."
+        )
+        self.results_removed = self._counter(
+            "sd_results_removed_bytes_total",
+            "Size of finished pictures that were removed, by age or to make room.",
+            ("reason",),
+            _each(("age", "room")),
+        )
+        self.webhook_attempts = self._counter(
+            "sd_webhook_attempts_total",
+            "Attempts to deliver a webhook: delivered, retried later, or failed for good.",
+            ("outcome",),
+            _each(("delivered", "retried", "failed")),
+        )
+        self.webhooks_pending = self._reading(
+            "sd_webhooks_pending", "Webhooks of jobs that are over, and not delivered yet."
+        )
+        self.webhook_oldest = self._reading(
+            "sd_webhook_oldest_pending_age_seconds",
+            "Time since the end of the job whose webhook waits longest; 0 when none waits.",
+        )
 
     def _keys(self) -> None:
         self.key_jobs = self._counter(

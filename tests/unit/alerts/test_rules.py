@@ -44,6 +44,8 @@ AGREED = {
     "SDGpuEccErrors",
     "SDGpuCollectorBroken",
     "SDDiskFilling",
+    "SDJobStoreFailing",
+    "SDWebhooksFailing",
     "SDComputesOnCpu",
     "SDMonitoringBroken",
     "SDWatchdog",

@@ -91,7 +91,11 @@ def test_the_list_of_definitions_is_complete(families):
     defined = {d.name.removesuffix("_total"): d for d in Metrics().definitions}
     beside = {d.name.removesuffix("_total") for d in (*GPU, *DISK)}
     ours = {name for name in families if not name.startswith(STANDARD)}
-    unknown = {"sd_engine_resident_memory_bytes", "sd_model_load_duration_seconds"}
+    unknown = {
+        *("sd_engine_resident_memory_bytes", "sd_model_load_duration_seconds"),
+        *("sd_results_bytes", "sd_results_limit_bytes"),
+        *("sd_webhooks_pending", "sd_webhook_oldest_pending_age_seconds"),
+    }
     assert set(defined) - beside - unknown == ours
     for name in ours:
         labels = {label for s in families[name].samples for label in s.labels} - {"le"}
