@@ -137,7 +137,7 @@ class Previews:
         """Return the previews that are due after a step: of a job's first picture."""
         if not self._watched:
             return []
-        made = []
+        made: list[Previewed] = []
         for place, row in moved:
             watched = self._watched.get(place.task.job_id)
             if watched is None or place.index or self._clock() < watched.due:
