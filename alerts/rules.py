@@ -1,6 +1,6 @@
 """All rules together."""
 
-from alerts import disk, gpu, memory, monitoring, objectives, queue, service, steps
+from alerts import disk, gpu, kept, memory, monitoring, objectives, queue, service, steps
 from alerts.rule import Alert, Group, Links, Recording, write
 from alerts.windows import NORMAL, Windows
 
@@ -20,6 +20,7 @@ def groups(windows: Windows = NORMAL) -> list[Group]:
         "steps": (*steps.recordings(windows), *steps.alerts(windows)),
         "gpu": gpu.alerts(windows),
         "disk": disk.alerts(windows),
+        "kept": kept.alerts(windows),
         "monitoring": monitoring.alerts(windows),
     }
     return [

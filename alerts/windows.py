@@ -92,6 +92,13 @@ class Windows:
     gpu_before: Span
     """How long it is remembered that the service computed on a GPU."""
 
+    store: Span
+    """Over which failures of the job store are counted."""
+    store_for: Span
+    webhooks: Span
+    """Over which deliveries are counted."""
+    webhooks_for: Span
+
     monitoring: Span
     """How long one failure of the monitoring is news."""
     monitoring_for: Span
@@ -140,6 +147,10 @@ NORMAL: Final = Windows(
     gpu_silent=span("2m"),
     gpu_silent_for=span("5m"),
     gpu_before=span("1d"),
+    store=span("5m"),
+    store_for=span("1m"),
+    webhooks=span("1h"),
+    webhooks_for=span("5m"),
     monitoring=span("15m"),
     monitoring_for=span("5m"),
     disk=span("6h"),
@@ -186,6 +197,10 @@ SHORT: Final = Windows(
     gpu_silent=span("15s"),
     gpu_silent_for=span("4s"),
     gpu_before=span("30s"),
+    store=span("8s"),
+    store_for=span("2s"),
+    webhooks=span("15s"),
+    webhooks_for=span("2s"),
     monitoring=span("15s"),
     monitoring_for=span("5s"),
     disk=span("30s"),

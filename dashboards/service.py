@@ -3,6 +3,7 @@
 from typing import Final
 
 from dashboards import queries as q
+from dashboards.kept import kept
 from dashboards.keys import keys
 from dashboards.kinds import lines, table, tile
 from dashboards.layout import Dashboard, Row, textbox
@@ -291,6 +292,7 @@ def dashboard() -> Dashboard:
             Row(title="Objectives: 99 % succeed, 95 % within 30 s", panels=objectives()),
             Row(title="Saturation: what is full", panels=saturation()),
             Row(title="Causes: where it goes wrong", panels=causes()),
+            Row(title="Jobs on the disk: kept, fetched and told of", panels=kept()),
             Row(title="Keys: who uses it", panels=keys()),
         ],
         variables=[textbox("request_id", "Request id")],

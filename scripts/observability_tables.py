@@ -31,6 +31,7 @@ DECISION: Final = re.compile(r"^\| `(\w+)` \|.*\| ([^|]*) \|$", re.MULTILINE)
 GROUPS: Final = {
     "requests": ("sd_http_", "sd_requests_"),
     "jobs": ("sd_jobs_", "sd_answers_", "sd_queue_", "sd_job_duration_", "sd_job_last_"),
+    "kept": ("sd_store_", "sd_jobs_kept", "sd_results_", "sd_webhook"),
     "generation": ("sd_generation_", "sd_stage_", "sd_step_", "sd_batch_"),
     "work": ("sd_images_", "sd_steps_", "sd_pixels_", "sd_job_", "sd_gpu_seconds_", "sd_key_"),
     "memory": ("sd_oom_", "sd_memory_", "sd_engine_gpu_memory_", "sd_engine_resident_memory_"),

@@ -20,6 +20,7 @@ from service.http.keys import (
     GPU,
     KEYRING,
     METRICS,
+    SPANS,
     STARTED,
     TARGETS,
 )
@@ -54,9 +55,12 @@ def create_app(config: Config, engine: Engine, metrics: Metrics | None = None) -
         app[DURABLE] = Durable(
             config,
             app[CONSUMER],
+            metrics,
+            app[ALLOWANCE],
             encode=files,
             describe=metadata,
             post=Outbound(app[TARGETS]),
+            spans=lambda: app.get(SPANS),
         )
     tracing.add_to(app)
     middlewares.add_to(app)

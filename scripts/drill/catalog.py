@@ -2,12 +2,12 @@
 
 from typing import Final
 
-from scripts.drill import engine_faults, gpu_faults, memory_faults, queue_faults
+from scripts.drill import engine_faults, gpu_faults, job_faults, memory_faults, queue_faults
 from scripts.drill.scene import FAULTS, Fault
 
 ALL: Final[list[Fault]] = [
     fault
-    for module in (memory_faults, queue_faults, gpu_faults, engine_faults)
+    for module in (memory_faults, queue_faults, job_faults, gpu_faults, engine_faults)
     for fault in FAULTS
     if fault.commit.__module__ == module.__name__
 ]

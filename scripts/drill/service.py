@@ -52,6 +52,7 @@ class Service:
             "FAULT_FILE": str(self._faults),
             "HF_HUB_OFFLINE": "1",
             "LOG_FORMAT": "json",
+            "WEBHOOK_HOSTS": "127.0.0.1",
             "OMP_WAIT_POLICY": "PASSIVE",
             **LIMITS,
             **environment,

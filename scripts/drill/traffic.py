@@ -66,6 +66,26 @@ class Traffic:
             await self.picture(session, **each | fields)
             await asyncio.sleep(PAUSE_SECONDS)
 
+    @asynccontextmanager
+    async def jobs(self, **fields: Any) -> AsyncIterator[None]:
+        """Keep handing in jobs, whatever comes of them."""
+
+        async def again(session: aiohttp.ClientSession) -> None:
+            while True:
+                with contextlib.suppress(aiohttp.ClientError, TimeoutError):
+                    body = {"prompt": PROMPTS[0], **SMALL, "steps": 1, **fields}
+                    async with session.post(f"{self._url}/jobs", json=body) as answer:
+                        await answer.read()
+                await asyncio.sleep(PAUSE_SECONDS)
+
+        async with _session() as session:
+            task = asyncio.create_task(again(session))
+            try:
+                yield
+            finally:
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+
     async def few(self) -> None:
         """Ask for some of the smallest pictures, two at a time, to see how fast this machine is."""
 

@@ -99,6 +99,18 @@ class Stepped:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Previewed:
+    """A small picture of an unfinished one: 8-bit RGB rows, a pixel per latent cell."""
+
+    job_id: str
+    step: int
+    """Steps done when it was made."""
+    width: int
+    height: int
+    pixels: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, kw_only=True)
 class JobFinished:
     """All pictures of a job are made."""
 
@@ -180,5 +192,5 @@ class Capacity:
         )
 
 
-Outcome = Stepped | JobFinished | JobFailed | JobCancelled | OutOfMemoryHit
+Outcome = Stepped | Previewed | JobFinished | JobFailed | JobCancelled | OutOfMemoryHit
 """What the step loop reports."""

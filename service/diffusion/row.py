@@ -1,6 +1,7 @@
 """A row: one picture on its way from noise to pixels, with a clock of its own."""
 
 import inspect
+import math
 from typing import Any
 
 import torch
@@ -41,12 +42,14 @@ class Row:
             # The SDXL pipeline counts positions, the SD one looks the first timestep up.
             scheduler.set_begin_index(0)
         self._timesteps: torch.Tensor = scheduler.timesteps
+        self._latest: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = None
+        """Latents, timestep and prediction of the latest step, for ``estimate``."""
         self._step_extras = self._extras(scheduler)
         states = conditioning.texts[-1].states
         noise = torch.randn(
             self._latent_shape(), generator=self._generator, dtype=states.dtype, device="cpu"
         )
-        self.latents = noise.to(model.device) * scheduler.init_noise_sigma
+        self.latents: torch.Tensor = noise.to(model.device) * scheduler.init_noise_sigma
 
     @property
     def pixels(self) -> int:
@@ -88,12 +91,42 @@ class Row:
         if self.guided:
             negative, positive = prediction.chunk(2)
             prediction = negative + self.request.guidance_scale * (positive - negative)
+        self._latest = self.latents, self.timestep, prediction
         dtype = self.latents.dtype
         self.latents = self._scheduler.step(
             prediction, self.timestep, self.latents, **self._step_extras, return_dict=False
         )[0].to(dtype)
         self.position += 1
         return self.position
+
+    def estimate(self) -> torch.Tensor:
+        """Return the latents that the latest prediction is on the way to; changes nothing.
+
+        The formulas are in ``preview``; samplers that count in sigmas hold latents of variance
+        1 + sigma^2 = 1 / alpha, the others of variance one.
+        """
+        if self._latest is None:
+            return self.latents
+        latents, timestep, prediction = self._latest
+        alpha = self._alpha(float(timestep))
+        signal, noise = math.sqrt(alpha), math.sqrt(1 - alpha)
+        if float(self._scheduler.init_noise_sigma) > 1:
+            latents = latents * signal
+        clean: torch.Tensor = (latents - prediction * noise) / signal
+        if self._scheduler.config.prediction_type == "v_prediction":
+            clean = latents * signal - prediction * noise
+        elif self._scheduler.config.prediction_type == "sample":
+            clean = prediction
+        return clean
+
+    def _alpha(self, timestep: float) -> float:
+        """Return the schedule's share of signal; between two timesteps what lies between."""
+        alphas = self._scheduler.alphas_cumprod
+        below = min(max(int(timestep), 0), len(alphas) - 1)
+        above = min(below + 1, len(alphas) - 1)
+        part = timestep - below
+        # A schedule that ends in pure noise has 0 there, which nothing can be divided by.
+        return max(float(alphas[below]) * (1 - part) + float(alphas[above]) * part, 1e-4)
 
     def _latent_shape(self) -> tuple[int, int, int, int]:
         factor = self._model.pipeline.vae_scale_factor

@@ -33,6 +33,7 @@ from service.diffusion.memory import (
     synchronise,
 )
 from service.diffusion.order import BatchLimits, Place, Task, next_batch
+from service.diffusion.preview import Previews
 from service.diffusion.room import Room
 from service.diffusion.row import Row
 from service.diffusion.samplers import Samplers
@@ -75,6 +76,7 @@ class StepLoop:
         self._limits = BatchLimits(batch_limit, fits=self._room.pictures)
         self._samplers = Samplers(model.pipeline.scheduler.config)
         self._encoder = Encoder(model)
+        self.previews = Previews(model)
         self._tasks: dict[str, Task] = {}
         self._clock = 0
         """Pixel steps done so far, for anyone: what waiting is measured with."""
@@ -165,6 +167,7 @@ class StepLoop:
                 memory=self._meter.use(),
             )
         )
+        self._outcomes += self.previews.after(moved)
 
     def _row(self, place: Place) -> Row | None:
         """Return the place's row, which is made when its first step comes; None if it failed."""
@@ -248,6 +251,8 @@ class StepLoop:
         started = time.perf_counter() - self._ladder.lost
         picture = self._attempt(task, "vae_decode", lambda: self._decoded(row), latents=row.latents)
         task.vae_decode += time.perf_counter() - self._ladder.lost - started
+        if picture is not None:
+            self.previews.learn(row.latents, picture)
         if picture is not None and has_safety_checker(self._model):
             started = time.perf_counter() - self._ladder.lost
             made = picture

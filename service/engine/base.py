@@ -48,3 +48,9 @@ class Engine(ABC):
     @abstractmethod
     def cancel(self, job_id: str) -> None:
         """Take a job out of the batch before the next step; unknown ids are ignored."""
+
+    def preview(self, job_id: str, *, wanted: bool) -> None:  # noqa: B027 - not every engine can
+        """Begin or end to send ``Previewed`` events of a job, before or after ``generate``.
+
+        An engine that makes none does nothing.
+        """

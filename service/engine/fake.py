@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from dataclasses import replace
 
 from service.diffusion.generation import (
     Capacity,
@@ -12,6 +13,7 @@ from service.diffusion.generation import (
     ModelInfo,
     OutOfMemoryHit,
     Picture,
+    Previewed,
     StageTimes,
     Stepped,
 )
@@ -53,6 +55,8 @@ class FakeEngine(Engine):
         """The jobs in work, the oldest first."""
         self.cancelled: list[str] = []
         """Ids of the jobs that were taken out."""
+        self.watched: set[str] = set()
+        """Ids of the jobs whose previews are wanted."""
         self.steps = 0
         """Steps done since the start, by whole batches."""
         self._step_seconds = step_seconds
@@ -99,6 +103,10 @@ class FakeEngine(Engine):
         times = StageTimes(denoise=done * (self._step_seconds or 0.0))
         self._tell(JobCancelled(job_id=job_id, steps_done=done, times=times))
         self._notify()
+
+    def preview(self, job_id: str, *, wanted: bool) -> None:
+        """Send a preview of a job after each step, or no more."""
+        (self.watched.add if wanted else self.watched.discard)(job_id)
 
     async def jobs(self, count: int) -> tuple[str, ...]:
         """Wait until exactly ``count`` jobs are in the batch and return their ids."""
@@ -176,6 +184,8 @@ class FakeEngine(Engine):
                 shares=dict.fromkeys(self.batch, seconds / len(self.batch)),
             )
         )
+        for job_id in [job_id for job_id in self.batch if job_id in self.watched]:
+            self._tell(preview(job_id, self.batch[job_id], self._done[job_id]))
         for job_id, request in list(self.batch.items()):
             if self._done[job_id] >= request.steps:
                 self._finish(job_id, request)
@@ -217,6 +227,7 @@ class FakeEngine(Engine):
 
     def _forget(self) -> None:
         self.batch.clear()
+        self.watched.clear()  # A new engine has to be told again.
         self._done.clear()
 
     def _tell(self, event: Event) -> None:
@@ -244,3 +255,14 @@ def gradient(request: GenerationRequest, seed: int) -> Picture:
     starts = (3 * (y % request.width) for y in range(request.height))
     pixels = b"".join(ring[start : start + len(row)] for start in starts)
     return Picture(width=request.width, height=request.height, pixels=pixels, seed=seed)
+
+
+def preview(job_id: str, request: GenerationRequest, step: int) -> Previewed:
+    """Return a job's gradient at an eighth of its size, as bright as its steps are many."""
+    small = gradient(
+        replace(request, width=request.width // 8, height=request.height // 8), request.seed
+    )
+    pixels = bytes(value * step // request.steps for value in small.pixels)
+    return Previewed(
+        job_id=job_id, step=step, width=small.width, height=small.height, pixels=pixels
+    )

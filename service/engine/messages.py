@@ -28,11 +28,19 @@ class Cancel:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Preview:
+    """Begin or end to send previews of a job, which may come later than this."""
+
+    job_id: str
+    wanted: bool
+
+
+@dataclass(frozen=True, kw_only=True)
 class Shutdown:
     """End the engine after the current step."""
 
 
-Command = Generate | Cancel | Shutdown
+Command = Generate | Cancel | Preview | Shutdown
 
 
 @dataclass(frozen=True, kw_only=True)

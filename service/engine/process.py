@@ -23,6 +23,7 @@ from service.engine.messages import (
     EngineReady,
     Event,
     Generate,
+    Preview,
     Shutdown,
 )
 
@@ -90,6 +91,11 @@ class ProcessEngine(Engine):
         """Take a job out of the batch before the next step; unknown ids are ignored."""
         if self._child is not None:
             self._child.send(Cancel(job_id=job_id))
+
+    def preview(self, job_id: str, *, wanted: bool) -> None:
+        """Begin or end to send previews of a job."""
+        if self._child is not None:
+            self._child.send(Preview(job_id=job_id, wanted=wanted))
 
     async def _spawn(self) -> None:
         child = Child(self._entry, self._config)

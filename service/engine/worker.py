@@ -19,6 +19,7 @@ from service.engine.messages import (
     EngineReady,
     Event,
     Generate,
+    Preview,
     Shutdown,
 )
 from service.errors import ModelError, ServiceError
@@ -114,6 +115,8 @@ def work(connection: "Connection[Event, Command]", loop: "StepLoop") -> None:
                     loop.add(job_id, request)
                 case Cancel(job_id=job_id):
                     loop.cancel(job_id)
+                case Preview(job_id=job_id, wanted=wanted):
+                    loop.previews.watch(job_id, wanted=wanted)
                 case Shutdown():
                     return
         for outcome in loop.step():

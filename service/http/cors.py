@@ -20,7 +20,8 @@ REQUEST_HEADERS: Final = ", ".join(
 )
 ANSWER_HEADERS: Final = ", ".join(
     (
-        *("Location", "Preference-Applied", "Retry-After", "X-Metadata", "X-Request-ID"),
+        *("Idempotent-Replayed", "Location", "Preference-Applied", "Retry-After", "X-Metadata"),
+        "X-Request-ID",
         *(
             f"X-RateLimit-{part}-{kind}"
             for kind in ("Requests", "Images")

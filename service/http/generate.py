@@ -3,7 +3,8 @@
 import asyncio
 import json
 import time
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from typing import Any, Final
 
 from aiohttp import web
@@ -16,42 +17,41 @@ from service.errors import (
     Cancelled,
     EngineCrashed,
     GenerationFailed,
+    IdempotencyConflict,
+    JobExpired,
+    JobsOff,
     ModelUnavailable,
     NotAcceptable,
     OutOfMemory,
     QueueFull,
     RequestTimedOut,
+    ResultDamaged,
     ServiceError,
     ShuttingDown,
+    StorageFull,
+    StorageUnavailable,
+    StoreUnavailable,
     UnsupportedEncoding,
     UnsupportedMediaType,
     ValidationFailed,
 )
+from service.http import limits
 from service.http.accept import preferred
 from service.http.answers import Generated
 from service.http.decorators import docs, request_schema, response_schema
+from service.http.idempotency import PARAMETER, REPLAYED, key_of, row
 from service.http.job_orders import Order
-from service.http.jobs import accepted
-from service.http.keys import (
-    CALLER,
-    CHARGE,
-    CONSUMER,
-    DEADLINE,
-    GENERATION,
-    METRICS,
-    REQUEST_ID,
-    SPANS,
-    TRACE_ID,
-)
+from service.http.jobs import accepted, book_of, new_job
+from service.http.keys import CONSUMER, DEADLINE, GENERATION, METRICS, SPANS
 from service.http.middlewares import timed_out
-from service.http.pictures import json_answer, png_answer
+from service.http.pictures import MEDIA_TYPES, converted, file_answer, json_answer, json_body
 from service.http.schemas import generation_schema
 from service.http.timeouts import timeout_seconds
 from service.jobs.job import Job
 from service.telemetry.exemplars import exemplar
 
 JSON: Final = "application/json"
-PNG: Final = "image/png"
+OFFERED: Final = (JSON, *MEDIA_TYPES.values())
 
 
 def generate_handler(config: Config) -> Handler:
@@ -62,12 +62,16 @@ def generate_handler(config: Config) -> Handler:
         tags=["pictures"],
         summary="Make pictures from a prompt.",
         description=(
-            "The answer comes when the picture is finished. With `Accept: image/png` it is the "
-            "file itself, with the metadata in its text chunks and in the header `X-Metadata`. "
+            "The answer comes when the picture is finished. With `Accept: image/png`, "
+            "`image/webp` or `image/jpeg` it is the file itself, with the metadata in the header "
+            "`X-Metadata`, and in the text chunks of a PNG. "
             "A client that closes the connection frees the GPU within one denoising step. "
+            "With an `Idempotency-Key` the same request sent again joins the first one, or gets "
+            "its answer; it is tried anew where the first one ended without pictures. "
             "With `Prefer: respond-async` it is the same as `POST /jobs`."
         ),
-        produces=[JSON, PNG],
+        produces=list(OFFERED),
+        parameters=[PARAMETER],
         errors=(
             ValidationFailed,
             NotAcceptable,
@@ -81,6 +85,12 @@ def generate_handler(config: Config) -> Handler:
             OutOfMemory,
             EngineCrashed,
             GenerationFailed,
+            IdempotencyConflict,
+            JobsOff,
+            StoreUnavailable,
+            StorageFull,
+            StorageUnavailable,
+            ResultDamaged,
             ServiceError,
         ),
     )
@@ -92,34 +102,37 @@ def generate_handler(config: Config) -> Handler:
     )
     @response_schema(Generated(), 200, description="The finished pictures.")
     async def generate(request: web.Request) -> web.Response:
-        media_type = preferred(request, (JSON, PNG))
+        media_type = preferred(request, OFFERED)
         generation = request[GENERATION]
         if "respond-async" in _preferences(request):
             order = Order(generation=generation, timeout_seconds=timeout_seconds(request))
             answer = await accepted(request, order)
             answer.headers["Preference-Applied"] = "respond-async"
             return answer
-        if media_type == PNG and generation.num_images > 1:
+        if media_type != JSON and generation.num_images > 1:
             raise ValidationFailed(
-                {"num_images": ["must be 1 for image/png; ask for application/json to get more"]}
+                {"num_images": [f"must be 1 for {media_type}; ask for {JSON} to get more"]}
             )
-        job = Job(
-            request=generation,
-            request_id=request[REQUEST_ID],
-            trace_id=request[TRACE_ID],
-            key=request[CALLER].name,
-            charge=request[CHARGE],
-        )
+        if key_of(request) is not None:
+            return await repeatable(request, media_type)
+        job = new_job(request, generation)
         result = await _finish(request, job)
-        try:
+        with answering(request):
             return await _answer(request, job, result, media_type)
-        except BaseException as error:
-            # A client that is gone by now had its picture made; anything else is our doing.
-            if not isinstance(error, asyncio.CancelledError) or request[DEADLINE].expired():
-                request.app[METRICS].answers_failed.inc()
-            raise
 
     return generate
+
+
+@contextmanager
+def answering(request: web.Request) -> Iterator[None]:
+    """Count an answer that fails after its job had succeeded."""
+    try:
+        yield
+    except BaseException as error:
+        # A client that is gone by now had its picture made; anything else is our doing.
+        if not isinstance(error, asyncio.CancelledError) or request[DEADLINE].expired():
+            request.app[METRICS].answers_failed.inc()
+        raise
 
 
 def _preferences(request: web.Request) -> set[str]:
@@ -131,35 +144,91 @@ def _preferences(request: web.Request) -> set[str]:
 async def _finish(request: web.Request, job: Job) -> JobFinished:
     """Hand the job in and wait; a request that ends early takes its job with it."""
     consumer = request.app[CONSUMER]
-    consumer.submit(job)
+    job.charge = limits.charge(request, job.request)
+    try:
+        consumer.submit(job)
+    except ServiceError:
+        job.charge.give_back()
+        raise
     try:
         return await job.wait()
     except asyncio.CancelledError:
-        late = request[DEADLINE].expired()
-        consumer.cancel(
-            job, timed_out(request) if late else Cancelled("The client closed the connection.")
-        )
+        consumer.cancel(job, gone(request))
         raise
     finally:
         if spans := request.app.get(SPANS):
             spans.job(job)
 
 
+def gone(request: web.Request) -> ServiceError:
+    """Return why nobody waits for the job of a request any more."""
+    late = request[DEADLINE].expired()
+    return timed_out(request) if late else Cancelled("The client closed the connection.")
+
+
 async def _answer(
     request: web.Request, job: Job, result: JobFinished, media_type: str
 ) -> web.Response:
     details = metadata(job, result)
-    encode = png_answer if media_type == PNG else json_answer
     spans = request.app.get(SPANS)
     started = time.monotonic()
     with spans.stage("image_encode") if spans else nullcontext():
-        body = await asyncio.to_thread(encode, result.pictures, job.request, details)
+        if media_type == JSON:
+            body = await asyncio.to_thread(json_answer, result.pictures, job.request, details)
+        else:
+            body = await asyncio.to_thread(
+                file_answer, result.pictures, job.request, details, media_type
+            )
     request.app[METRICS].stage_duration.labels("image_encode").observe(
         time.monotonic() - started, exemplar(job.request_id, job.trace_id)
     )
+    return answer_with(body, media_type, details)
+
+
+async def repeatable(request: web.Request, media_type: str) -> web.Response:
+    """Answer a request with an idempotency key, from the disk whether it is the first or not.
+
+    Raises:
+        JobsOff: nothing is kept, so nothing could be told from its repetition.
+
+    """
+    book = book_of(request, "send the request without Idempotency-Key")
+    job = new_job(request, request[GENERATION])
+    stored = await row(request, job, timeout_seconds=timeout_seconds(request))
+    while True:
+        async with book.joined(
+            job, stored, lambda: limits.charge(request, job.request), lambda: gone(request)
+        ) as (found, entry):
+            done = await book.result(found, entry)
+        replayed = done.id != job.id
+        try:
+            with answering(request):
+                files = [
+                    (await book.picture(done, index)).data
+                    for index in range(done.request.num_images)
+                ]
+                break
+        except (JobExpired, ResultDamaged):
+            if not replayed:
+                raise
+            await book.forget_key(done)  # There is nothing left to repeat.
+    details = dict(done.metadata or {})
+    with answering(request):
+        if media_type == JSON:
+            body = await asyncio.to_thread(json_body, files, details)
+        else:
+            body = await asyncio.to_thread(converted, files[0], media_type)
+    answer = answer_with(body, media_type, details)
+    if replayed:
+        answer.headers[REPLAYED] = "true"
+    return answer
+
+
+def answer_with(body: bytes, media_type: str, details: Mapping[str, Any]) -> web.Response:
+    """Return the answer with finished pictures."""
     answer = web.Response(body=body, content_type=media_type)
     answer.headers["Vary"] = "Accept"
-    if media_type == PNG:
+    if media_type != JSON:
         # Two prompts may take 12 kB as header; proxies and clients end at 8.
         short = {k: v for k, v in details.items() if k not in ("prompt", "negative_prompt")}
         answer.headers["X-Metadata"] = json.dumps(short)

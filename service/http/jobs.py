@@ -1,15 +1,13 @@
 """``/jobs``: pictures for clients that do not wait for them."""
 
 import asyncio
-import hashlib
-import json
-import time
 from typing import Any, Final
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from service.config import Config
+from service.diffusion.generation import GenerationRequest
 from service.errors import (
     IdempotencyConflict,
     JobExpired,
@@ -25,19 +23,20 @@ from service.errors import (
     StoreUnavailable,
     ValidationFailed,
 )
+from service.http import idempotency, limits
 from service.http.accept import preferred
 from service.http.decorators import docs, request_schema, response_schema
 from service.http.job_answers import JobAnswer, JobPage
 from service.http.job_orders import Order, order_schema
-from service.http.keys import CALLER, CHARGE, DURABLE, ORDER, REQUEST_ID, TARGETS, TRACE_ID
+from service.http.keys import CALLER, CONFIG, DURABLE, ORDER, REQUEST_ID, TARGETS, TRACE_ID
 from service.http.pictures import MEDIA_TYPES, converted
 from service.http.streams import event_stream
-from service.jobs.book import Book, Entry
+from service.jobs.book import Book
+from service.jobs.entry import Entry
 from service.jobs.job import Job, JobState
 from service.jobs.stored import StoredJob
 
 MOST_PER_PAGE: Final = 100
-LONGEST_IDEMPOTENCY_KEY: Final = 255
 ID: Final = {"in": "path", "name": "id", "required": True, "schema": {"type": "string"}}
 REFUSALS: Final = (QueueFull, ShuttingDown, ModelUnavailable, StoreUnavailable, JobsOff)
 
@@ -57,6 +56,7 @@ def accept_handler(config: Config) -> Handler:
             "When 202 comes the job is on the disk: it is run whatever ends the service. With "
             "an `Idempotency-Key` the same request sent again gets the same job."
         ),
+        parameters=[idempotency.PARAMETER],
         errors=(ValidationFailed, IdempotencyConflict, *REFUSALS, ServiceError),
     )
     @request_schema(
@@ -79,39 +79,20 @@ async def accepted(request: web.Request, order: Order) -> web.Response:
             request.app[TARGETS].validate_url(order.webhook)
         except ValueError as error:
             raise ValidationFailed({"webhook": [str(error)]}) from error
-    now = time.time()
-    job = Job(
-        request=order.generation,
-        request_id=request[REQUEST_ID],
-        trace_id=request[TRACE_ID],
-        key=request[CALLER].name,
-        charge=request.get(CHARGE),
-    )
+    job = new_job(request, order.generation)
+    seconds, webhook = order.timeout_seconds, order.webhook
     stored = await book_of(request).accept(
         job,
-        StoredJob(
-            id=job.id,
-            key=job.key,
-            request=order.generation,
-            request_id=job.request_id,
-            trace_id=job.trace_id,
-            created_at=now,
-            deadline_at=now + order.timeout_seconds,
-            idempotency_key=_idempotency_key(request),
-            idempotency_digest=_digest(await request.read()),
-            webhook=order.webhook or None,
-        ),
+        await idempotency.row(request, job, timeout_seconds=seconds, webhook=webhook),
+        admit=lambda: limits.charge(request, order.generation),
     )
     found, entry = await book_of(request).get(stored.id, job.key)
     replayed = stored.id != job.id
     status = 200 if replayed and found.final else 202
     headers = {"Location": f"/jobs/{stored.id}"}
-    answer = web.json_response(answer_of(found, entry), status=status, headers=headers)
     if replayed:
-        if job.charge is not None:
-            job.charge.give_back()  # The earlier request has paid.
-        answer.headers["Idempotent-Replayed"] = "true"
-    return answer
+        headers[idempotency.REPLAYED] = "true"
+    return web.json_response(answer_of(found, entry), status=status, headers=headers)
 
 
 @docs(
@@ -155,7 +136,7 @@ async def page(request: web.Request) -> web.Response:
         cursor=query.get("cursor"),
         limit=int(limit),
     )
-    jobs = [answer_of(stored, book.entry(stored.id)) for stored in found.jobs]
+    jobs = [answer_of(stored, book.entries.get(stored.id)) for stored in found.jobs]
     return web.json_response({"jobs": jobs, "cursor": found.cursor})
 
 
@@ -207,27 +188,41 @@ async def image(request: web.Request) -> web.Response:
     summary="Watch a job as server-sent events.",
     description=(
         "`queued` with the position, `started`, `step`, then `finished`, `failed` or "
-        "`cancelled`, which ends the stream. `Last-Event-ID` goes on where a lost line ended."
+        "`cancelled`, which ends the stream. `Last-Event-ID` goes on where a lost line ended. "
+        "With `preview=true` also `preview`, about every half second: the first picture as it is "
+        "now, a JPEG with one pixel for every 8 by 8 of the picture (`image_base64`, "
+        "`media_type`, `width`, `height`, `step`, `steps`)."
     ),
     produces=["text/event-stream"],
-    parameters=[ID],
-    errors=(NotFound, JobExpired, StoreUnavailable, JobsOff),
+    parameters=[ID, _query("preview", type="string", enum=["true", "false"], default="false")],
+    errors=(ValidationFailed, NotFound, JobExpired, StoreUnavailable, JobsOff),
 )
 async def watch(request: web.Request) -> web.StreamResponse:
     """Stream the events of a job until it is over."""
+    previews = _previews(request)
     stored, entry = await book_of(request).get(request.match_info["id"], request[CALLER].name)
-    return await event_stream(request, book_of(request), stored, entry)
+    return await event_stream(request, book_of(request), stored, entry, previews=previews)
 
 
-def book_of(request: web.Request) -> Book:
+def new_job(request: web.Request, generation: GenerationRequest) -> Job:
+    """Return the job that a request asks for."""
+    return Job(
+        request=generation,
+        request_id=request[REQUEST_ID],
+        trace_id=request[TRACE_ID],
+        key=request[CALLER].name,
+    )
+
+
+def book_of(request: web.Request, instead: str = "use POST /generate") -> Book:
     """Return the book of the service's jobs.
 
     Raises:
-        JobsOff: it keeps none.
+        JobsOff: it keeps none; ``instead`` is what can be done without.
 
     """
     if DURABLE not in request.app:
-        raise JobsOff("Set DATA_DIR to a folder to keep jobs in; or use POST /generate.")
+        raise JobsOff(f"Set DATA_DIR to a folder to keep jobs in; or {instead}.")
     return request.app[DURABLE].book
 
 
@@ -263,20 +258,14 @@ def answer_of(stored: StoredJob, entry: Entry | None) -> dict[str, Any]:
     }
 
 
-def _idempotency_key(request: web.Request) -> str | None:
-    given = request.headers.get("Idempotency-Key")
-    if given is None:
-        return None
-    if not 0 < len(given) <= LONGEST_IDEMPOTENCY_KEY or not given.isprintable():
-        limit = f"must have 1 to {LONGEST_IDEMPOTENCY_KEY} printable characters"
-        raise ValidationFailed({"Idempotency-Key": [limit]})
-    return given
-
-
-def _digest(body: bytes) -> str:
-    """Return what tells one body from another; the order of its fields does not matter."""
-    text = json.dumps(json.loads(body), sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
+def _previews(request: web.Request) -> bool:
+    asked = request.query.get("preview", "false")
+    if asked not in {"true", "false"}:
+        raise ValidationFailed({"preview": ["must be true or false"]})
+    if asked == "true" and request.app[CONFIG].safety_checker:
+        # Small as it is, it would show what the checker is there to hide.
+        raise ValidationFailed({"preview": ["must be false where SAFETY_CHECKER is on"]})
+    return asked == "true"
 
 
 def _media_type(request: web.Request) -> str:

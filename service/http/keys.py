@@ -10,7 +10,7 @@ from service.credentials import ApiKey
 from service.diffusion.generation import GenerationRequest
 from service.http.failures import Failures
 from service.http.job_orders import Order
-from service.jobs.allowance import Allowance, Charge
+from service.jobs.allowance import Allowance
 from service.jobs.consumer import Consumer
 from service.jobs.durable import Durable
 from service.jobs.targets import Targets
@@ -45,9 +45,6 @@ TARGETS = web.AppKey("targets", Targets)
 
 CALLER = web.RequestKey("caller", ApiKey)
 """Who asks; set by the authentication, before anything else is read."""
-
-CHARGE = web.RequestKey("charge", Charge)
-"""For the job of a request that makes pictures."""
 
 DEADLINE = web.RequestKey("deadline", asyncio.Timeout)
 ERROR_CODE = web.RequestKey("error_code", str)

@@ -1,7 +1,8 @@
 """What a caller may still ask for, checked at the door and told in the answer's headers.
 
-Requests are counted before their body is read, pictures once it is checked. Only requests
-for pictures count: who polls a job that it was given does nothing that needs a limit.
+Requests are counted before their body is read, pictures when they become
+a job: who sends a request again and gets the first one's pictures pays once. Only requests for
+pictures count: who polls a job that it was given does nothing that needs a limit.
 """
 
 from aiohttp import hdrs, web
@@ -9,8 +10,9 @@ from aiohttp.typedefs import Handler
 
 from service.config import Config
 from service.credentials import ApiKey
-from service.http.keys import ALLOWANCE, CALLER, CHARGE, CONFIG, GENERATION, ORDER
-from service.jobs.allowance import Limits
+from service.diffusion.generation import GenerationRequest
+from service.http.keys import ALLOWANCE, CALLER, CONFIG
+from service.jobs.allowance import Charge, Limits
 
 
 def limits(config: Config, key: ApiKey) -> Limits:
@@ -41,36 +43,19 @@ async def rate(request: web.Request, handler: Handler) -> web.StreamResponse:
     return await handler(request)
 
 
-@web.middleware
-async def quota(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Charge pictures, and give them back unless a job settles that at its end.
+def charge(request: web.Request, generation: GenerationRequest) -> Charge:
+    """Charge the caller with the pictures of a new job, which settles that at its end.
 
-    The charge goes to the job (``request[CHARGE]``). A request that never became one, or
-    was answered by another's pictures, leaves it here.
+    Who hands the job in gives them back where it is refused.
 
     Raises:
         QuotaExceeded: the caller has had its pictures.
 
     """
-    if GENERATION in request:
-        asked = request[GENERATION]
-    elif ORDER in request:
-        asked = request[ORDER].generation
-    else:
-        return await handler(request)
     key = request[CALLER]
-    charge = request.app[ALLOWANCE].charge(
-        key.name, asked.num_images, limits(request.app[CONFIG], key)
+    return request.app[ALLOWANCE].charge(
+        key.name, generation.num_images, limits(request.app[CONFIG], key)
     )
-    request[CHARGE] = charge
-    try:
-        answer = await handler(request)
-    except BaseException:
-        charge.give_back()
-        raise
-    if answer.status >= 400:  # noqa: PLR2004 - the first error status
-        charge.give_back()
-    return answer
 
 
 def tell(request: web.Request, answer: web.StreamResponse) -> None:

@@ -244,7 +244,6 @@ STACK: Final[tuple[Middleware, ...]] = (
     limits.rate,
     deadline,
     validation_middleware,
-    limits.quota,
 )
 
 

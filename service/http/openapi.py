@@ -64,7 +64,7 @@ REQUEST_ID_PARAMETER: Final = {
     "description": "Your own id for this request; the answer and the log carry it.",
     "schema": {"type": "string", "pattern": f"^{SANE_ID.pattern}$"},
 }
-BINARY: Final = {"image/png": {"schema": {"type": "string", "format": "binary"}}}
+BINARY: Final = {"schema": {"type": "string", "format": "binary"}}
 
 
 @docs(operationId="openapi", tags=["description"], summary="Describe this API (OpenAPI 3.1).")
@@ -153,9 +153,9 @@ def _success(response: dict[str, Any], produces: list[str]) -> dict[str, Any]:
     content: dict[str, Any] = {"application/json": {"schema": response["schema"]}}
     headers = _headers()
     if "image/png" in produces:
-        content |= BINARY
+        content |= {name: BINARY for name in produces if name.startswith("image/")}
         headers["X-Metadata"] = {
-            "description": "With image/png: the metadata as JSON, without the prompts.",
+            "description": "With a picture: the metadata as JSON, without the prompts.",
             "schema": {"type": "string"},
         }
     return {"description": response["description"], "headers": headers, "content": content}

@@ -3,7 +3,7 @@
 import base64
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from PIL import Image, PngImagePlugin
@@ -74,21 +74,29 @@ def json_answer(
     pictures: tuple[Picture, ...], request: GenerationRequest, metadata: Mapping[str, Any]
 ) -> bytes:
     """Return the JSON body of an answer; several pictures also come as a list."""
-    encoded = [
-        base64.b64encode(png(picture, request, metadata["model_version"])).decode("ascii")
-        for picture in pictures
-    ]
+    return json_body([png(one, request, metadata["model_version"]) for one in pictures], metadata)
+
+
+def json_body(files: Sequence[bytes], metadata: Mapping[str, Any]) -> bytes:
+    """Return the JSON body of an answer with these PNG files."""
+    encoded = [base64.b64encode(file).decode("ascii") for file in files]
     body: dict[str, Any] = {"image_base64": encoded[0], "metadata": metadata}
     if len(encoded) > 1:
         body["images_base64"] = encoded
     return json.dumps(body).encode()
 
 
-def png_answer(
-    pictures: tuple[Picture, ...], request: GenerationRequest, metadata: Mapping[str, Any]
+def file_answer(
+    pictures: tuple[Picture, ...],
+    request: GenerationRequest,
+    metadata: Mapping[str, Any],
+    media_type: str,
 ) -> bytes:
-    """Return the PNG body of an answer with one picture."""
-    return png(pictures[0], request, metadata["model_version"], metadata)
+    """Return the body of an answer with one picture, as a file."""
+    if media_type == MEDIA_TYPES["png"]:
+        return png(pictures[0], request, metadata["model_version"], metadata)
+    one = pictures[0]
+    return _saved(Image.frombytes("RGB", (one.width, one.height), one.pixels), media_type)
 
 
 def files(
@@ -104,14 +112,27 @@ def files(
     ]
 
 
+def preview(seen: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the event of a preview says: its pixels as a JPEG of two kilobytes or so."""
+    image = Image.frombytes("RGB", (seen["width"], seen["height"]), seen["pixels"])
+    file = _saved(image, MEDIA_TYPES["jpeg"])
+    said = {name: value for name, value in seen.items() if name != "pixels"}
+    encoded = base64.b64encode(file).decode("ascii")
+    return {**said, "media_type": MEDIA_TYPES["jpeg"], "image_base64": encoded}
+
+
 def converted(kept: bytes, media_type: str) -> bytes:
     """Return a kept picture as PNG, lossless WebP or JPEG."""
     if media_type == MEDIA_TYPES["png"]:
         return kept
-    file = io.BytesIO()
     with Image.open(io.BytesIO(kept)) as image:
-        if media_type == MEDIA_TYPES["webp"]:
-            image.save(file, "WEBP", lossless=True, method=0)
-        else:
-            image.save(file, "JPEG", quality=JPEG_QUALITY)
+        return _saved(image, media_type)
+
+
+def _saved(image: Image.Image, media_type: str) -> bytes:
+    file = io.BytesIO()
+    if media_type == MEDIA_TYPES["webp"]:
+        image.save(file, "WEBP", lossless=True, method=0)
+    else:
+        image.save(file, "JPEG", quality=JPEG_QUALITY)
     return file.getvalue()

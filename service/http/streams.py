@@ -8,7 +8,10 @@ from typing import Any, Final
 from aiohttp import web
 
 from service.http.keys import DEADLINE
-from service.jobs.book import Book, Entry
+from service.http.pictures import preview
+from service.jobs.book import Book
+from service.jobs.entry import Entry
+from service.jobs.events import PREVIEW
 from service.jobs.job import JobState
 from service.jobs.stored import StoredJob
 
@@ -28,7 +31,7 @@ LAST_WORD: Final = {
 
 
 async def event_stream(
-    request: web.Request, book: Book, stored: StoredJob, entry: Entry | None
+    request: web.Request, book: Book, stored: StoredJob, entry: Entry | None, *, previews: bool
 ) -> web.StreamResponse:
     """Stream a job's events until it is over; of one that is over the last word alone.
 
@@ -43,7 +46,7 @@ async def event_stream(
             data |= {"code": stored.error_code, "detail": stored.error_detail}
         await stream.write(_event(LAST_WORD[stored.state], data))
         return stream
-    events = book.events(entry, request.headers.get("Last-Event-ID", ""))
+    events = book.events(entry, request.headers.get("Last-Event-ID", ""), previews=previews)
     waiting = asyncio.ensure_future(anext(events, None))
     closing = asyncio.ensure_future(book.closing.wait())
     try:
@@ -61,12 +64,16 @@ async def event_stream(
             event = waiting.result()
             if event is None:
                 return stream
-            await stream.write(_event(event.kind, event.data, event.id))
+            told = event.data
+            if event.kind == PREVIEW:
+                told = await asyncio.to_thread(preview, told)
+            await stream.write(_event(event.kind, told, event.id))
             waiting = asyncio.ensure_future(anext(events, None))
     finally:
         waiting.cancel()
         closing.cancel()
         await asyncio.gather(waiting, closing, return_exceptions=True)
+        await events.aclose()
 
 
 def _event(kind: str, data: Mapping[str, Any], event_id: str = "") -> bytes:

@@ -98,11 +98,16 @@ class Charge:
 
     images: int
     slot: Slot = field(repr=False)
+    kept: Callable[[], None] | None = field(default=None, repr=False)
+    """Called when the pictures are paid for."""
     settled: bool = False
 
     def keep(self) -> None:
         """End with the pictures paid for."""
-        self.settled = True
+        if not self.settled:
+            self.settled = True
+            if self.kept is not None:
+                self.kept()
 
     def give_back(self) -> None:
         """End with the pictures given back."""
@@ -151,11 +156,13 @@ class Allowance:
 
     Wired so: ``take`` when a request for pictures arrives, ``charge`` when it is accepted,
     the ``Charge`` on the job, which settles it at its end. After a restart ``restore`` takes
-    the jobs that a store remembers, the oldest first.
+    what a store remembers, the oldest first (``service.jobs.usage``).
     """
 
     def __init__(self, clock: Clock = time.monotonic) -> None:
         self._clock = clock
+        self.kept: Callable[[str, int, float], None] = _nobody
+        """Hears of the pictures that a key with a quota paid for, and how many seconds ago."""
         self._buckets: dict[str, Bucket] = {}
         self._used: dict[str, Used] = {}
 
@@ -197,11 +204,20 @@ class Allowance:
                 f"retry in {seconds} s.",
                 retry_after=seconds,
             )
-        return used.add(now, images)
+        charged = used.add(now, images)
+        if limit:
+            self._tell(charged, name, now)
+        return charged
 
     def restore(self, name: str, images: int, age_seconds: float) -> Charge:
         """Count pictures that were charged before a restart; call it with the oldest first."""
-        return self._used.setdefault(name, Used()).add(self._clock() - age_seconds, images)
+        at = self._clock() - age_seconds
+        charged = self._used.setdefault(name, Used()).add(at, images)
+        self._tell(charged, name, at)
+        return charged
+
+    def _tell(self, charged: Charge, name: str, at: float) -> None:
+        charged.kept = lambda: self.kept(name, charged.images, self._clock() - at)
 
     def requests_left(self, name: str, limits: Limits) -> Left | None:
         """Return how many requests are allowed at once now; None without a limit."""
@@ -241,3 +257,7 @@ class Allowance:
         elif (bucket.capacity, bucket.per_second) != (limits.burst, per_second):
             bucket.adapt(limits.burst, per_second, now)
         return bucket
+
+
+def _nobody(name: str, images: int, age_seconds: float) -> None:
+    """Keep nothing: a service without a folder forgets quotas when it ends."""

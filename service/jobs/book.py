@@ -2,13 +2,9 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Final
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 
-import structlog
-
-from service.diffusion.generation import GenerationRequest, JobFinished
 from service.errors import (
     Cancelled,
     EngineCrashed,
@@ -17,45 +13,31 @@ from service.errors import (
     RequestTimedOut,
     ServiceError,
     ShuttingDown,
-    StoreUnavailable,
+    error_class,
 )
+from service.jobs.allowance import Charge
 from service.jobs.consumer import Consumer
-from service.jobs.events import EventLog, JobEvent
+from service.jobs.endings import Endings
+from service.jobs.entry import Entry
+from service.jobs.events import JobEvent
+from service.jobs.follower import Follower, Told
 from service.jobs.job import Job, JobState
 from service.jobs.results import Encoded, Results
 from service.jobs.store import JobStore
 from service.jobs.stored import Page, StoredJob
 
-log = structlog.get_logger(__name__)
+Admit = Callable[[], Charge | None]
+"""Charges a new job to its key, where that is counted; raises QuotaExceeded."""
 
-RETRY_SECONDS: Final = 1.0
-"""Between two tries to write down an end, while the disk does not take it."""
-
-CLOSE_SECONDS: Final = 10.0
-
-Encode = Callable[[JobFinished, GenerationRequest, Mapping[str, Any]], Sequence[Encoded]]
-Describe = Callable[[Job, JobFinished], dict[str, Any]]
-Told = Callable[[StoredJob], None]
-
-
-@dataclass(eq=False)
-class Entry:
-    """A job that is not over on the disk."""
-
-    job: Job
-    stored: StoredJob
-    events: EventLog = field(default_factory=EventLog)
-    settled: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set when its end is on the disk."""
-    deadline: asyncio.TimerHandle | None = None
+Found = tuple[StoredJob, Entry | None]
+"""A row, and while the job is not over what is known beyond it."""
 
 
 class Book:
-    """Accepts durable jobs, follows them through the consumer, and writes down their end.
+    """Accepts durable jobs, follows them through the consumer, and has their end written down.
 
     A job is over when its pictures and its row are on the disk, and not before: until then a
-    restart runs it again. ``encode`` turns pictures into files (in a thread), ``describe``
-    says what answers say beside them, ``told`` hears of each end that was written down.
+    restart runs it again. ``told`` hears of each end that was written down.
     """
 
     def __init__(
@@ -63,50 +45,48 @@ class Book:
         consumer: Consumer,
         store: JobStore,
         results: Results,
+        endings: Endings,
         *,
-        encode: Encode,
-        describe: Describe,
         told: Told,
         max_attempts: int,
     ) -> None:
         self._consumer = consumer
-        self._store, self._results = store, results
-        self._encode, self._describe, self._told = encode, describe, told
+        self._store, self._results, self._endings = store, results, endings
+        self._told = told
         self._max_attempts = max_attempts
-        self._entries: dict[str, Entry] = {}
-        self._endings: set[asyncio.Task[None]] = set()
+        self._follower = Follower(consumer, store, endings, told=told)
+        self.entries = self._follower.entries
+        """Jobs that are not over on the disk, by id."""
         self._accepting = asyncio.Lock()
         self.closing = asyncio.Event()
         """Set when the service ends: what is not over goes on after a restart."""
-        consumer.observer = self
 
-    async def open(self) -> None:
-        """Take up what an earlier process accepted and did not finish, in its order."""
-        for stored in await self._store.unfinished():
+    async def open(self, unfinished: Sequence[StoredJob], charges: Mapping[str, Charge]) -> None:
+        """Take up what an earlier process accepted and did not finish, in its order.
+
+        ``charges`` are what their keys were charged, by the id of the job.
+        """
+        for stored in unfinished:
+            charge = charges.get(stored.id)
             if not stored.complete:
-                await self._close(stored, GenerationFailed("Another version accepted it."))
+                error: ServiceError = GenerationFailed("Another version accepted it.")
             elif stored.attempts >= self._max_attempts:
-                await self._close(
-                    stored,
-                    EngineCrashed(f"Engine or service ended {stored.attempts} times with it."),
-                )
+                error = EngineCrashed(f"Engine or service ended {stored.attempts} times with it.")
             else:
-                self._restore(stored)
+                self._restore(stored, charge)
+                continue
+            if charge is not None:
+                charge.give_back()
+            self._told(await self._endings.write(stored, error))
 
     async def close(self) -> None:
         """Wait until every end that is known is on the disk; call it after the consumer's stop."""
-        for entry in self._entries.values():
+        for entry in self.entries.values():
             if entry.deadline is not None:
                 entry.deadline.cancel()
-        if not self._endings:
-            return
-        # A disk that takes nothing must not hold up the end: such a job is run again instead.
-        _, late = await asyncio.wait(self._endings, timeout=CLOSE_SECONDS)
-        for task in late:
-            task.cancel()
-        await asyncio.gather(*late, return_exceptions=True)
+        await self._endings.close()
 
-    async def accept(self, job: Job, stored: StoredJob) -> StoredJob:
+    async def accept(self, job: Job, stored: StoredJob, admit: Admit) -> StoredJob:
         """Take a job in: when this returns it is on the disk and will be run.
 
         Returns the row that stands for it: an earlier one where the same request was sent with
@@ -114,35 +94,125 @@ class Book:
 
         Raises:
             QueueFull, ShuttingDown, ModelUnavailable: as the consumer refuses it.
+            QuotaExceeded: as ``admit`` does.
             IdempotencyConflict: the idempotency key was used for another request.
             StoreUnavailable: it cannot be written down, and was not accepted.
 
         """
         # A client that hangs up now must not leave a job in the queue without a row.
-        return await asyncio.shield(asyncio.ensure_future(self._accept(job, stored)))
+        taking = asyncio.ensure_future(self._accept(job, stored, admit, waits=False))
+        return (await asyncio.shield(taking))[0]
 
-    async def _accept(self, job: Job, stored: StoredJob) -> StoredJob:
-        async with self._accepting:  # Of two requests with one idempotency key one is first.
-            if stored.idempotency_key is not None:
-                earlier = await self._store.find(stored.key, stored.idempotency_key)
-                if earlier is not None:
-                    return _same(earlier, stored)
-            entry = Entry(job, stored)
-            self._entries[job.id] = entry
-            try:
-                self._consumer.submit(job)
-                await self._store.add(stored)
-            except ServiceError as error:
-                self._entries.pop(job.id, None)
-                self._consumer.cancel(job, error)
-                raise
-        self._watch_deadline(entry)
-        self._say_queued(entry)
-        return stored
+    @asynccontextmanager
+    async def joined(
+        self, job: Job, stored: StoredJob, admit: Admit, gone: Callable[[], ServiceError]
+    ) -> AsyncIterator[Found]:
+        """Take a job in for a client that waits for it, or let it wait for the earlier one.
 
-    def entry(self, job_id: str) -> Entry | None:
-        """Return what is known of a job that is not over."""
-        return self._entries.get(job_id)
+        An earlier one that ended without pictures does not count: the request is tried again.
+        When the last client leaves before the end the job is cancelled with ``gone``, unless
+        somebody was promised that it will be run. Raises what ``accept`` raises.
+        """
+        taking = asyncio.ensure_future(self._accept(job, stored, admit, waits=True))
+        try:
+            yield await asyncio.shield(taking)
+        finally:
+            if taking.done():
+                self._leave(taking, gone)
+            else:  # The client is gone, and its job is just being written down.
+                taking.add_done_callback(lambda _: self._leave(taking, gone))
+
+    async def result(self, found: StoredJob, entry: Entry | None) -> StoredJob:
+        """Wait for the end of a job and return its row.
+
+        Raises:
+            ServiceError: it ended without pictures.
+
+        """
+        if entry is not None:
+            await entry.job.wait()
+            await entry.settled.wait()
+        if not found.final:
+            found = await self._store.get(found.id, found.key)
+        if found.error_code:
+            raise error_class(found.error_code)(found.error_detail)
+        return found
+
+    async def forget_key(self, stored: StoredJob) -> None:
+        """Let the idempotency key of a job stand for nothing any more."""
+        await self._store.release(stored.id)
+
+    async def _accept(self, job: Job, stored: StoredJob, admit: Admit, *, waits: bool) -> Found:
+        while True:
+            async with self._accepting:  # Of two requests with one idempotency key one is first.
+                earlier = await self._earlier(stored, waits=waits)
+                if earlier is None:
+                    return stored, await self._take(job, stored, admit, waits=waits)
+                entry = self.entries.get(earlier.id)
+                if entry is None or not (waits and entry.job.error):
+                    self._share(entry, waits=waits)
+                    return earlier, entry
+            if isinstance(entry.job.error, ShuttingDown):
+                raise entry.job.error
+            # It is over without pictures, which the disk is about to know.
+            await entry.settled.wait()
+
+    async def _earlier(self, stored: StoredJob, *, waits: bool) -> StoredJob | None:
+        """Return the job that an idempotency key stands for."""
+        if stored.idempotency_key is None:
+            return None
+        earlier = await self._store.find(stored.key, stored.idempotency_key)
+        if earlier is None:
+            return None
+        if earlier.idempotency_digest != stored.idempotency_digest:
+            raise IdempotencyConflict(
+                "This Idempotency-Key was used for another request; take a new one for a new"
+                " request."
+            )
+        if waits and earlier.final and earlier.state is not JobState.SUCCEEDED:
+            await self.forget_key(earlier)
+            return None
+        return earlier
+
+    async def _take(self, job: Job, stored: StoredJob, admit: Admit, *, waits: bool) -> Entry:
+        job.charge = admit()
+        entry = Entry(job, stored, promised=not waits, clients=int(waits))
+        try:
+            self._consumer.submit(job)
+        except ServiceError:
+            if job.charge is not None:
+                job.charge.give_back()
+            raise
+        self.entries[job.id] = entry
+        try:
+            await self._store.add(stored)
+        except ServiceError as error:
+            self.entries.pop(job.id, None)
+            self._consumer.cancel(job, error)
+            raise
+        if entry.promised:
+            self._watch_deadline(entry)
+        self._follower.say_queued(entry)
+        return entry
+
+    def _share(self, entry: Entry | None, *, waits: bool) -> None:
+        if entry is None:
+            return
+        if waits:
+            entry.clients += 1
+        elif not entry.promised:
+            entry.promised = True
+            self._watch_deadline(entry)
+
+    def _leave(self, taking: "asyncio.Future[Found]", gone: Callable[[], ServiceError]) -> None:
+        if taking.cancelled() or taking.exception() is not None:
+            return
+        entry = taking.result()[1]
+        if entry is None:
+            return
+        entry.clients -= 1
+        if not entry.clients and not entry.promised:
+            self._consumer.cancel(entry.job, gone())
 
     async def get(self, job_id: str, key: str) -> tuple[StoredJob, Entry | None]:
         """Return a job of the key, and its entry while it is not over.
@@ -151,7 +221,7 @@ class Book:
             NotFound, JobExpired: as the store says.
 
         """
-        entry = self._entries.get(job_id)
+        entry = self.entries.get(job_id)
         stored = await self._store.get(job_id, key)
         return stored, None if stored.final else entry
 
@@ -187,106 +257,22 @@ class Book:
         """Return one picture of a job that succeeded."""
         return await asyncio.to_thread(self._results.read, stored.id, index)
 
-    def events(self, entry: Entry, seen: str = "") -> AsyncIterator[JobEvent]:
-        """Follow a job from the event ``seen`` on."""
-        return entry.events.after(seen)
+    async def events(
+        self, entry: Entry, seen: str = "", *, previews: bool = False
+    ) -> AsyncGenerator[JobEvent, None]:
+        """Follow a job from the event ``seen`` on; with ``previews`` the engine makes some."""
+        events = entry.events.after(seen, previews=previews)
+        if previews and not entry.events.viewers:
+            self._consumer.preview(entry.job, wanted=True)
+        try:
+            async for event in events:
+                yield event
+        finally:
+            await events.aclose()
+            if previews and not entry.events.viewers:
+                self._consumer.preview(entry.job, wanted=False)
 
-    # What the consumer tells.
-
-    def begun(self, job: Job) -> None:
-        """Count the attempt, so that a job that ends every process is given up in the end."""
-        if entry := self._entries.get(job.id):
-            self._later(self._store.begin(job.id))
-            entry.events.say("started", {"attempt": job.attempts})
-
-    def stepped(self, job: Job, left_seconds: float) -> None:
-        """Tell those who watch."""
-        if entry := self._entries.get(job.id):
-            done, steps = job.steps_done, job.request.steps
-            eta = {"eta_seconds": round(left_seconds, 3)}
-            entry.events.say("step", {"step": done, "steps": steps, **eta})
-
-    def requeued(self, job: Job) -> None:
-        """Note that it waits again."""
-        if entry := self._entries.get(job.id):
-            self._later(self._store.requeue(job.id))
-            self._say_queued(entry)
-
-    def moved(self) -> None:
-        """Tell those who watch a waiting job how the line has moved."""
-        for entry in self._entries.values():
-            if entry.events.watchers and entry.job.state is JobState.QUEUED:
-                self._say_queued(entry)
-
-    def ended(self, job: Job) -> None:
-        """Write the end down, except where a restart shall run the job again."""
-        entry = self._entries.get(job.id)
-        if entry is None:
-            return
-        if isinstance(job.error, ShuttingDown):
-            entry.events.say("queued", {"position": None, "reason": "the service restarts"})
-            return
-        self._later(self._end(entry))
-
-    # How ends come to the disk.
-
-    async def _end(self, entry: Entry) -> None:
-        job, error = entry.job, entry.job.error
-        metadata: dict[str, Any] | None = None
-        if job.result is not None:
-            metadata = self._describe(job, job.result)
-            try:
-                pictures = await asyncio.to_thread(self._encode, job.result, job.request, metadata)
-                await asyncio.to_thread(self._results.write, job.id, pictures, metadata)
-            except ServiceError as failure:
-                error, metadata = failure, None
-            except Exception:
-                # Whatever it is, the job must end: else its watchers wait for ever.
-                log.exception("job_not_kept", job_id=job.id)
-                error, metadata = GenerationFailed("The pictures could not be kept."), None
-        state = JobState.SUCCEEDED
-        if error is not None:
-            state = JobState.CANCELLED if isinstance(error, Cancelled) else JobState.FAILED
-        await self._written(entry.stored, state, error, job, metadata)
-        if entry.deadline is not None:
-            entry.deadline.cancel()
-        del self._entries[job.id]
-        entry.settled.set()
-        kind = {JobState.SUCCEEDED: "finished", JobState.CANCELLED: "cancelled"}
-        data = {} if error is None else {"code": error.code, "detail": error.detail}
-        entry.events.say(kind.get(state, "failed"), {"id": job.id, **data})
-        self._told(await self._store.get(job.id, entry.stored.key))
-
-    async def _written(
-        self,
-        stored: StoredJob,
-        state: JobState,
-        error: ServiceError | None,
-        job: Job | None = None,
-        metadata: Mapping[str, Any] | None = None,
-    ) -> None:
-        """Write an end down, however long the disk does not take it."""
-        while True:
-            try:
-                await self._store.finish(
-                    stored.id,
-                    state,
-                    error=error,
-                    steps_done=job.steps_done if job else 0,
-                    metadata=metadata,
-                    model_version=job.model_version if job else "",
-                )
-            except StoreUnavailable as failure:
-                log.warning("job_end_not_stored", job_id=stored.id, reason=failure.detail)
-                await asyncio.sleep(RETRY_SECONDS)
-            else:
-                return
-
-    async def _close(self, stored: StoredJob, error: ServiceError) -> None:
-        await self._written(stored, JobState.FAILED, error)
-        self._told(await self._store.get(stored.id, stored.key))
-
-    def _restore(self, stored: StoredJob) -> None:
+    def _restore(self, stored: StoredJob, charge: Charge | None) -> None:
         job = Job(
             id=stored.id,
             key=stored.key,
@@ -294,11 +280,14 @@ class Book:
             request_id=stored.request_id,
             trace_id=stored.trace_id,
             attempts=stored.attempts,
+            charge=charge,
         )
-        entry = self._entries[job.id] = Entry(job, stored)
+        entry = self.entries[job.id] = Entry(
+            job, stored, context=self._endings.resumed(job.trace_id)
+        )
         self._consumer.restore(job)
         self._watch_deadline(entry)
-        self._say_queued(entry)
+        self._follower.say_queued(entry)
 
     def _watch_deadline(self, entry: Entry) -> None:
         if entry.stored.deadline_at is None:
@@ -308,30 +297,3 @@ class Book:
             max(0.0, entry.stored.deadline_at - time.time()),
             lambda: self._consumer.cancel(entry.job, late),
         )
-
-    def _say_queued(self, entry: Entry) -> None:
-        place = self._consumer.position(entry.job)
-        if place is None or entry.job.state is not JobState.QUEUED:
-            return
-        data = {"position": place.number, "start_seconds": round(place.start_seconds, 3)}
-        newest = entry.events.newest
-        if newest is None or newest.kind != "queued" or newest.data != data:
-            entry.events.say("queued", data)
-
-    def _later(self, work: Any) -> None:
-        task = asyncio.ensure_future(work)
-        self._endings.add(task)
-        task.add_done_callback(self._done)
-
-    def _done(self, task: "asyncio.Task[None]") -> None:
-        self._endings.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("job_record_failed", exc_info=error)
-
-
-def _same(earlier: StoredJob, stored: StoredJob) -> StoredJob:
-    if earlier.idempotency_digest == stored.idempotency_digest:
-        return earlier
-    raise IdempotencyConflict(
-        "This Idempotency-Key was used for another request; take a new one for a new request."
-    )

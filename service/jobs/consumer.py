@@ -13,6 +13,7 @@ from service.diffusion.generation import (
     JobFailed,
     JobFinished,
     OutOfMemoryHit,
+    Previewed,
     Stepped,
 )
 from service.engine.base import Engine, EngineState
@@ -172,6 +173,10 @@ class Consumer:
         job.cancel(error)
         self._ended(job)
 
+    def preview(self, job: Job, *, wanted: bool) -> None:
+        """Begin or end to show a job's pictures in the making; again after each requeueing."""
+        self.engine.preview(job.id, wanted=wanted)
+
     async def _feed(self) -> None:
         while True:
             await self._room.wait()
@@ -225,8 +230,8 @@ class Consumer:
 
     def _on_event(self, event: Event) -> None:
         match event:
-            case Stepped():
-                self._stepped(event)
+            case Stepped() | Previewed():
+                self._moved(event)
             case JobFinished():
                 self._finished(event)
             case JobFailed():
@@ -247,6 +252,12 @@ class Consumer:
                 self._load_failed(event)
         self._update_room()
         self._gauges()
+
+    def _moved(self, event: Stepped | Previewed) -> None:
+        if isinstance(event, Stepped):
+            self._stepped(event)
+        elif job := self._running.get(event.job_id):
+            self.observer.previewed(job, event)
 
     def _stepped(self, event: Stepped) -> None:
         for job_id, steps_done in event.progress.items():

@@ -14,25 +14,36 @@ import structlog
 from service.errors import StoreError, StoreUnavailable
 from service.jobs.claim import Claim
 from service.jobs.schema import DAMAGED, connect, primary_code
+from service.telemetry.metrics import Metrics
 
 log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
 LOCKED: Final = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
-FORBIDDEN: Final = "cannot be written; make it and its folder writable for the service's user"
 REASONS: Final = {
-    sqlite3.SQLITE_BUSY: "is locked by another program; end what has it open",
-    sqlite3.SQLITE_LOCKED: "is locked by another program; end what has it open",
-    sqlite3.SQLITE_FULL: "cannot grow, for its disk is full; make room there",
-    sqlite3.SQLITE_CORRUPT: DAMAGED,
-    sqlite3.SQLITE_NOTADB: DAMAGED,
-    sqlite3.SQLITE_READONLY: FORBIDDEN,
-    sqlite3.SQLITE_PERM: FORBIDDEN,
-    sqlite3.SQLITE_CANTOPEN: FORBIDDEN,
-    sqlite3.SQLITE_IOERR: "could not be read or written; check the room and health of its disk",
+    "locked": "is locked by another program; end what has it open",
+    "full": "cannot grow, for its disk is full; make room there",
+    "damaged": DAMAGED,
+    "forbidden": "cannot be written; make it and its folder writable for the service's user",
+    "failing": "could not be read or written; check the room and health of its disk",
+    "replaced": "was deleted, moved or replaced while it was in use; put it back or restart",
+    "unreachable": "cannot be opened; check the folder, its owner and its rights",
+    "other": "could not be used",
 }
-"""What follows the file's name: what is wrong, and what cures it."""
+"""What follows the file's name: what is wrong, and what cures it; by its name in the metrics."""
+
+CODES: Final = {
+    sqlite3.SQLITE_BUSY: "locked",
+    sqlite3.SQLITE_LOCKED: "locked",
+    sqlite3.SQLITE_FULL: "full",
+    sqlite3.SQLITE_CORRUPT: "damaged",
+    sqlite3.SQLITE_NOTADB: "damaged",
+    sqlite3.SQLITE_READONLY: "forbidden",
+    sqlite3.SQLITE_PERM: "forbidden",
+    sqlite3.SQLITE_CANTOPEN: "forbidden",
+    sqlite3.SQLITE_IOERR: "failing",
+}
 
 DISK_SECONDS: Final = 30.0
 """After which a client may try again where a person has to make room first."""
@@ -44,8 +55,9 @@ class Database:
     So no query holds up the event loop, and none meets another half-way.
     """
 
-    def __init__(self, path: Path, *, busy_seconds: float) -> None:
+    def __init__(self, path: Path, *, busy_seconds: float, metrics: Metrics | None = None) -> None:
         self.path = path
+        self._metrics = metrics
         self._busy_seconds = busy_seconds
         self._claim = Claim(path.with_name(f"{path.name}.lock"))
         self._identity = (0, 0)
@@ -76,8 +88,10 @@ class Database:
             await asyncio.get_running_loop().run_in_executor(thread, self._close)
             thread.shutdown()
 
-    async def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
+    async def run(self, work: Callable[[sqlite3.Connection], T], *, changes: bool = False) -> T:
         """Do ``work`` in the thread, after all that was asked for before.
+
+        ``changes`` says that it changes something, which is timed.
 
         Raises:
             StoreUnavailable: the file cannot be used now; nothing was changed.
@@ -85,9 +99,13 @@ class Database:
         """
         if self._thread is None:
             raise StoreUnavailable("The job store is closed; the service is starting or stopping.")
-        return await asyncio.get_running_loop().run_in_executor(
-            self._thread, self._work, work, time.monotonic()
+        asked = time.monotonic()
+        made = await asyncio.get_running_loop().run_in_executor(
+            self._thread, self._work, work, asked
         )
+        if changes and self._metrics is not None:
+            self._metrics.store_commit.observe(time.monotonic() - asked)
+        return made
 
     def _open(self) -> None:
         try:
@@ -100,7 +118,7 @@ class Database:
             self._connection = connect(self.path, self._busy_seconds)
             self._identity = self._identify()
         except (OSError, sqlite3.Error) as error:
-            raise StoreError(f"{self.path} {_reason(error)} ({error}).") from error
+            raise StoreError(f"{self.path} {REASONS[_reason(error)]} ({error}).") from error
 
     def _close(self) -> None:
         connection, self._connection = self._connection, None
@@ -130,7 +148,10 @@ class Database:
         return found.st_dev, found.st_ino
 
     def _unavailable(self, error: OSError | sqlite3.Error) -> StoreUnavailable:
-        reason = _reason(error)
+        name = _reason(error)
+        reason = REASONS[name]
+        if self._metrics is not None:
+            self._metrics.store_failures.labels(name).inc()
         log.error("store_failed", path=str(self.path), reason=reason, error=str(error))
         # Clients learn the name of the file, and the log its place.
         busy = isinstance(error, sqlite3.Error) and primary_code(error) in LOCKED
@@ -141,9 +162,7 @@ class Database:
 
 
 def _reason(error: OSError | sqlite3.Error) -> str:
-    """Say what is wrong with the file, and what cures it."""
+    """Return which of REASONS it is."""
     if isinstance(error, sqlite3.Error):
-        return REASONS.get(primary_code(error), "could not be used")
-    if isinstance(error, FileNotFoundError):
-        return "was deleted, moved or replaced while it was in use; put it back or restart"
-    return "cannot be opened; check the folder, its owner and its rights"
+        return CODES.get(primary_code(error), "other")
+    return "replaced" if isinstance(error, FileNotFoundError) else "unreachable"

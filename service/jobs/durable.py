@@ -10,13 +10,18 @@ import structlog
 
 from service.config import Config
 from service.errors import ConfigError, ServiceError
-from service.jobs.book import Book, Describe, Encode
+from service.jobs.allowance import Allowance
+from service.jobs.book import Book
 from service.jobs.consumer import Consumer
+from service.jobs.endings import Describe, Encode, Endings, OfSpans
+from service.jobs.figures import Figures
 from service.jobs.results import Results
 from service.jobs.store import JobStore
 from service.jobs.stored import StoredJob
 from service.jobs.targets import Targets
+from service.jobs.usage import Usage
 from service.jobs.webhook import Post, Webhooks
+from service.telemetry.metrics import Metrics
 
 log = structlog.get_logger(__name__)
 
@@ -44,23 +49,36 @@ class Durable:
     """Store, pictures, book and webhooks of one service."""
 
     def __init__(
-        self, config: Config, consumer: Consumer, *, encode: Encode, describe: Describe, post: Post
+        self,
+        config: Config,
+        consumer: Consumer,
+        metrics: Metrics,
+        allowance: Allowance,
+        *,
+        encode: Encode,
+        describe: Describe,
+        post: Post,
+        spans: OfSpans,
     ) -> None:
         folder = Path(config.data_dir)
         self._config = config
-        self.store = JobStore(folder / FILE)
+        self.store = JobStore(folder / FILE, metrics=metrics)
         self.results = Results(folder / PICTURES)
+        self._usage = Usage(self.store, allowance)
+        self._figures = Figures(self.store, self.results, metrics)
+        metrics.results_limit.set(config.results_max_bytes)
         secrets = [config.webhook_secret] if config.webhook_secret else []
         try:
-            self.webhooks = Webhooks(post, self.store.deliver, secrets=secrets)
+            self.webhooks = Webhooks(post, self._figures.attempted, secrets=secrets)
         except ValueError as error:
             raise ConfigError(f"WEBHOOK_SECRET: {error}") from None
         self.book = Book(
             consumer,
             self.store,
             self.results,
-            encode=encode,
-            describe=describe,
+            Endings(
+                self.store, self.results, metrics, encode=encode, describe=describe, spans=spans
+            ),
             told=self.tell,
             max_attempts=config.max_attempts,
         )
@@ -71,16 +89,22 @@ class Durable:
         await asyncio.to_thread(self.results.open)  # It makes the folder, too.
         async with self.store:
             await asyncio.to_thread(self.results.clean, await self.store.with_pictures())
-            await self.book.open()
+            unfinished = await self.store.unfinished()
+            await self.book.open(unfinished, await self._usage.open(unfinished))
             for stored in await self.store.undelivered():
                 self.tell(stored)
-            sweeping = asyncio.create_task(self._sweep(), name="sweep")
+            tasks = [
+                asyncio.create_task(self._sweep(), name="sweep"),
+                asyncio.create_task(self._figures.run(), name="figures"),
+            ]
             try:
                 yield
             finally:
-                sweeping.cancel()
-                await asyncio.gather(sweeping, return_exceptions=True)
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
                 await self.book.close()
+                await self._usage.close()
                 await self.webhooks.stop()
 
     def tell(self, stored: StoredJob) -> None:
@@ -106,9 +130,11 @@ class Durable:
                 gone = await self.store.expire(max_age_seconds=age)
                 for job_id in gone:
                     await asyncio.to_thread(self.results.delete, job_id)
+                self._figures.removed("age")
                 room = await asyncio.to_thread(
                     self.results.sweep, age, self._config.results_max_bytes
                 )
+                self._figures.removed("room")
                 await self.store.expire(ids=room)
                 await self.store.purge(TOMBSTONE_AGES * age)
                 if gone or room:

@@ -2,13 +2,14 @@
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 BOOT: Final = secrets.token_hex(4)
 """Tells the ids of this process from those of the one before, which counted anew."""
 
+PREVIEW: Final = "preview"
 LAST: Final = frozenset({"finished", "failed", "cancelled"})
 
 
@@ -18,7 +19,7 @@ class JobEvent:
 
     number: int
     kind: str
-    """``queued``, ``started``, ``step``, ``finished``, ``failed`` or ``cancelled``."""
+    """``queued``, ``started``, ``step``, ``preview``, ``finished``, ``failed`` or ``cancelled``."""
     data: Mapping[str, Any]
 
     @property
@@ -45,11 +46,15 @@ class EventLog:
         self._news = asyncio.Event()
         self.watchers = 0
         """How many follow it now."""
+        self.viewers = 0
+        """How many of them want previews; while nobody does none is kept."""
 
     def say(self, kind: str, data: Mapping[str, Any]) -> None:
         """Tell all who watch; what a job was before it waited again is no longer told."""
         if kind == "queued":
             self._events.clear()
+        elif kind in LAST:
+            self._events.pop(PREVIEW, None)
         self._number += 1
         self._events.pop(kind, None)
         self._events[kind] = JobEvent(number=self._number, kind=kind, data=data)
@@ -58,22 +63,27 @@ class EventLog:
 
     @property
     def newest(self) -> JobEvent | None:
-        """The latest event, None before the first."""
-        return next(reversed(self._events.values()), None)
+        """The latest event, None before the first; previews are for those who asked for them."""
+        found = (event for event in reversed(self._events.values()) if event.kind != PREVIEW)
+        return next(found, None)
 
-    async def after(self, seen: str = "") -> AsyncIterator[JobEvent]:
+    async def after(
+        self, seen: str = "", *, previews: bool = False
+    ) -> AsyncGenerator[JobEvent, None]:
         """Yield what came after the event with the id ``seen``, and what comes, to the end.
 
         An id that is unknown, that of an earlier process say, is taken for none.
         """
         number = self._number_of(seen)
         self.watchers += 1
+        self.viewers += previews
         try:
             while True:
                 news = self._news
                 for event in [e for e in self._events.values() if e.number > number]:
                     number = event.number
-                    yield event
+                    if previews or event.kind != PREVIEW:
+                        yield event
                     if event.last:
                         return
                 if not (self.newest and self.newest.last):
@@ -82,6 +92,9 @@ class EventLog:
                     return
         finally:
             self.watchers -= 1
+            self.viewers -= previews
+            if not self.viewers:
+                self._events.pop(PREVIEW, None)
 
     def _number_of(self, seen: str) -> int:
         boot, _, number = seen.partition("-")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from service.diffusion.generation import GenerationRequest, JobFinished
-from service.errors import Cancelled, RequestTimedOut, ServiceError
+from service.errors import Cancelled, RequestTimedOut, ServiceError, ShuttingDown
 from service.jobs.allowance import Charge
 
 
@@ -115,7 +115,9 @@ class Job:
     def _end(self, state: JobState) -> None:
         self.state = state
         self.ended = time.monotonic()
-        if self.charge is not None:
+        if self.charge is not None and isinstance(self.error, ShuttingDown):
+            self.charge.give_back()  # Whoever hung up, it was not the client.
+        elif self.charge is not None:
             self.charge.settle(self.outcome, started=self.attempts > 0)
         self._done.set()
 

@@ -2,6 +2,7 @@
 
 from typing import Protocol
 
+from service.diffusion.generation import Previewed
 from service.jobs.job import Job
 
 
@@ -13,6 +14,9 @@ class Observer(Protocol):
 
     def stepped(self, job: Job, left_seconds: float) -> None:
         """Hear that it did a step, and needs about so many seconds more."""
+
+    def previewed(self, job: Job, preview: Previewed) -> None:
+        """See how far its picture is."""
 
     def requeued(self, job: Job) -> None:
         """Hear that it lost its engine and waits again."""
@@ -31,6 +35,9 @@ class Nobody:
         """Pass over it."""
 
     def stepped(self, job: Job, left_seconds: float) -> None:
+        """Pass over it."""
+
+    def previewed(self, job: Job, preview: Previewed) -> None:
         """Pass over it."""
 
     def requeued(self, job: Job) -> None:

@@ -93,6 +93,8 @@ class Results:
         self._keep_free = keep_free
         self._grace = grace_seconds
         self._clock = clock or SteadyClock()
+        self.removed_bytes = 0
+        """Of all pictures that were removed since the start."""
 
     def open(self) -> None:
         """Make the folder, and remove what a crash left half-written.
@@ -151,12 +153,15 @@ class Results:
 
     def delete(self, job_id: str) -> bool:
         """Remove the pictures of a job; return whether there were any."""
+        path = self._path(job_id)
         try:
-            self._path(job_id).unlink()
+            size = path.stat().st_size
+            path.unlink()
         except FileNotFoundError:
             return False
         except OSError as error:
             raise self._failed(error) from error
+        self.removed_bytes += size
         return True
 
     def sweep(self, max_age_seconds: float, max_bytes: int) -> list[str]:
@@ -170,7 +175,7 @@ class Results:
         for one in kept:
             if one.age < self._grace or (one.age <= max_age_seconds and used <= max_bytes):
                 continue
-            if self._remove(one.path):
+            if self._remove(one):
                 used -= one.size
                 removed.append(one.job_id)
         if removed:
@@ -186,7 +191,7 @@ class Results:
         unknown = [
             one for one in self._kept() if one.job_id not in known and one.age >= self._grace
         ]
-        return [one.job_id for one in unknown if self._remove(one.path)]
+        return [one.job_id for one in unknown if self._remove(one)]
 
     @property
     def used_bytes(self) -> int:
@@ -269,15 +274,16 @@ class Results:
             raise self._failed(error) from error
         return sorted(kept, key=lambda one: (-one.age, one.job_id))
 
-    def _remove(self, path: Path) -> bool:
+    def _remove(self, one: _Kept) -> bool:
         try:
-            path.unlink()
+            one.path.unlink()
         except FileNotFoundError:
             return False
         except OSError as error:
             # One file that cannot go must not keep all others.
-            log.warning("result_not_removed", path=str(path), error=str(error))
+            log.warning("result_not_removed", path=str(one.path), error=str(error))
             return False
+        self.removed_bytes += one.size
         return True
 
     def _full(self) -> StorageFull:

@@ -60,6 +60,17 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "CREATE INDEX jobs_expired ON jobs (expired_at) WHERE expired_at IS NOT NULL",
         "CREATE INDEX jobs_undelivered ON jobs (seq) WHERE webhook_state = 'pending'",
     ),
+    (
+        # Pictures that a key with a quota paid for, by minutes since 1970.
+        """
+        CREATE TABLE usage (
+            key TEXT NOT NULL,
+            minute INTEGER NOT NULL,
+            images INTEGER NOT NULL,
+            PRIMARY KEY (key, minute)
+        ) WITHOUT ROWID
+        """,
+    ),
 )
 """What takes a file from the version of its index to the next one; never changed, only added to."""
 

@@ -12,6 +12,7 @@ from service.jobs.database import Database
 from service.jobs.job import FINAL, JobState
 from service.jobs.schema import UNFINISHED, transaction
 from service.jobs.stored import COLUMNS, Delivery, Page, StoredJob, from_row, to_row
+from service.telemetry.metrics import Metrics
 
 BUSY_SECONDS: Final = 5.0
 """How long a call waits, its turn included, while another program holds the file."""
@@ -20,6 +21,10 @@ SELECT: Final = f"SELECT {', '.join(COLUMNS)} FROM jobs"  # noqa: S608 - names o
 INSERT: Final = (
     f"INSERT INTO jobs ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))})"  # noqa: S608
     " ON CONFLICT (key, idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING"
+)
+RELEASE: Final = (
+    "UPDATE jobs SET idempotency_key = NULL, idempotency_digest = ''"  # noqa: S608
+    f" WHERE id = ? AND NOT {UNFINISHED}"
 )
 EXPIRE: Final = (
     "UPDATE jobs SET expired_at = :now, request = '{}', metadata = NULL, error_detail = '',"
@@ -47,9 +52,12 @@ class JobStore:
         *,
         busy_seconds: float = BUSY_SECONDS,
         clock: Callable[[], float] | None = None,
+        metrics: Metrics | None = None,
     ) -> None:
         self._clock = clock or SteadyClock()
-        self._database = Database(path, busy_seconds=busy_seconds)
+        self._database = Database(path, busy_seconds=busy_seconds, metrics=metrics)
+        self.run = self._database.run
+        """For what is kept beside the jobs."""
 
     async def __aenter__(self) -> Self:
         await self.open()
@@ -89,7 +97,7 @@ class JobStore:
                 )
                 return from_row(earlier.fetchone())
 
-        return await self._database.run(work)
+        return await self.run(work, changes=True)
 
     async def find(self, key: str, idempotency_key: str) -> StoredJob | None:
         """Return the job of the key that an idempotency key stands for; None where it is free."""
@@ -144,18 +152,18 @@ class JobStore:
             job_id,
         )
 
+    async def release(self, job_id: str) -> bool:
+        """Let the idempotency key of a job that is over go, for another job to take."""
+        return bool(await self._execute(RELEASE, (job_id,)))
+
     async def deliver(self, job_id: str, delivery: Delivery) -> bool:
         """Keep how far the webhook of a job got."""
         values = (delivery.state.value, delivery.attempts, delivery.status, delivery.detail)
-        return await self._database.run(
-            lambda connection: bool(
-                connection.execute(
-                    "UPDATE jobs SET webhook_state = ?, webhook_attempts = ?, webhook_status = ?,"
-                    " webhook_detail = ? WHERE id = ? AND webhook IS NOT NULL",
-                    (*values, job_id),
-                ).rowcount
-            )
+        statement = (
+            "UPDATE jobs SET webhook_state = ?, webhook_attempts = ?, webhook_status = ?,"
+            " webhook_detail = ? WHERE id = ? AND webhook IS NOT NULL"
         )
+        return bool(await self._execute(statement, (*values, job_id)))
 
     async def get(self, job_id: str, key: str) -> StoredJob:
         """Return a job of the key.
@@ -249,16 +257,12 @@ class JobStore:
                     if connection.execute(EXPIRE, {"now": now, "id": job_id}).rowcount
                 ]
 
-        return await self._database.run(work)
+        return await self.run(work, changes=True)
 
     async def purge(self, max_age_seconds: float) -> int:
         """Forget even the ids of jobs that expired longer ago; return how many."""
         before = self._clock() - max_age_seconds
-        return await self._database.run(
-            lambda connection: (
-                connection.execute("DELETE FROM jobs WHERE expired_at < ?", (before,)).rowcount
-            )
-        )
+        return await self._execute("DELETE FROM jobs WHERE expired_at < ?", (before,))
 
     async def counts(self, key: str | None = None) -> Mapping[JobState, int]:
         """Return how many jobs are in each state, of one key or of all, without the expired."""
@@ -276,11 +280,13 @@ class JobStore:
         The state is asked for in the statement that changes it: of two ends one is told.
         """
         statement = f"UPDATE jobs SET {change} WHERE id = ? AND {UNFINISHED}"  # noqa: S608
-        return await self._database.run(
-            lambda connection: connection.execute(statement, (*values, job_id)).rowcount == 1
+        return await self._execute(statement, (*values, job_id)) == 1
+
+    async def _execute(self, statement: str, values: Sequence[object]) -> int:
+        """Change rows, and return how many."""
+        return await self.run(
+            lambda connection: connection.execute(statement, values).rowcount, changes=True
         )
 
     async def _rows(self, query: str, values: Sequence[object]) -> list[tuple[Any, ...]]:
-        return await self._database.run(
-            lambda connection: connection.execute(query, values).fetchall()
-        )
+        return await self.run(lambda connection: connection.execute(query, values).fetchall())

@@ -20,6 +20,7 @@ from service import __version__
 
 SECONDS: Final = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15, 20, 30, 45, 60, 120, 300)
 WAIT_SECONDS: Final = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
+COMMIT_SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 STAGE_SECONDS: Final = (
     *(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
     *(1, 2.5, 5, 10, 15, 20, 30, 60, 120),
@@ -75,6 +76,11 @@ GPU_USES: Final = (
 
 SIZE_CLASSES: Final = {"small": 384**2, "medium": 512**2, "large": 768**2}
 """Most pixels of a picture in each class; beyond the last it is ``huge``."""
+
+STORE_FAILURES: Final = (
+    *("locked", "full", "damaged", "forbidden", "failing"),
+    *("replaced", "unreachable", "other"),
+)
 
 Pairs = Sequence[tuple[str, ...]]
 
@@ -166,6 +172,7 @@ class Metrics:
         self._jobs()
         self._generation()
         self._work()
+        self._kept()
         self._keys()
         self._memory()
         self._engine()
@@ -285,6 +292,47 @@ class Metrics:
             "Time of the device that computes, by what became of the work.",
             ("use",),
             _each(GPU_USES),
+        )
+
+    def _kept(self) -> None:
+        self.store_commit = self._histogram(
+            "sd_store_commit_duration_seconds",
+            "Time until a change is in the job store, its wait in line included.",
+            COMMIT_SECONDS,
+        )
+        self.store_failures = self._counter(
+            "sd_store_failures_total",
+            "Times the job store could not be used, by what was wrong.",
+            ("reason",),
+            _each(STORE_FAILURES),
+        )
+        self.jobs_kept = self._gauge(
+            "sd_jobs_kept", "Jobs on the disk, by state; absent where none are kept.", ("state",)
+        )
+        self.results_bytes = self._reading(
+            "sd_results_bytes", "Size of the finished pictures that are kept."
+        )
+        self.results_limit = self._reading(
+            "sd_results_limit_bytes", "Size from which on the oldest pictures make room."
+        )
+        self.results_removed = self._counter(
+            "sd_results_removed_bytes_total",
+            "Size of finished pictures that were removed, by age or to make room.",
+            ("reason",),
+            _each(("age", "room")),
+        )
+        self.webhook_attempts = self._counter(
+            "sd_webhook_attempts_total",
+            "Attempts to deliver a webhook: delivered, retried later, or failed for good.",
+            ("outcome",),
+            _each(("delivered", "retried", "failed")),
+        )
+        self.webhooks_pending = self._reading(
+            "sd_webhooks_pending", "Webhooks of jobs that are over, and not delivered yet."
+        )
+        self.webhook_oldest = self._reading(
+            "sd_webhook_oldest_pending_age_seconds",
+            "Time since the end of the job whose webhook waits longest; 0 when none waits.",
         )
 
     def _keys(self) -> None:

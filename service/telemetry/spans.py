@@ -8,12 +8,14 @@ from contextlib import contextmanager
 from typing import Final
 
 import structlog
+from opentelemetry import context as present
 from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
+from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags, TraceState
 from opentelemetry.util.types import AttributeValue
 
@@ -116,6 +118,19 @@ class Spans:
             except BaseException as error:  # A client that hangs up cancels.
                 span.set_status(Status(StatusCode.ERROR, type(error).__name__))
                 raise
+
+    def resume(self, trace_id: str) -> None:
+        """Make what follows in the present context part of a trace that began before a restart.
+
+        Its span is not known any more, so what follows hangs below one that nobody sent.
+        """
+        lost = SpanContext(
+            trace_id=int(trace_id, 16),
+            span_id=RandomIdGenerator().generate_span_id(),
+            is_remote=True,
+            trace_flags=TraceFlags(TraceFlags.SAMPLED),
+        )
+        present.attach(trace.set_span_in_context(trace.NonRecordingSpan(lost)))
 
     def job(self, job: Job) -> None:
         """Add the spans of a job that ended, below the present one, from its own times."""

@@ -45,6 +45,8 @@ AGREED = {
     "SDGpuEccErrors",
     "SDGpuCollectorBroken",
     "SDDiskFilling",
+    "SDJobStoreFailing",
+    "SDWebhooksFailing",
     "SDComputesOnCpu",
     "SDMonitoringBroken",
     "SDWatchdog",

@@ -1,6 +1,7 @@
 """The engine without a model behaves like one with a model."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -10,6 +11,7 @@ from service.diffusion.generation import (
     JobFailed,
     JobFinished,
     OutOfMemoryHit,
+    Previewed,
     Stepped,
 )
 from service.engine.base import EngineState
@@ -137,3 +139,18 @@ async def test_no_event_follows_the_end(engine, events):
     engine.fail()
     assert len(events) == 1
     assert engine.state is EngineState.STOPPED
+
+
+async def test_previews_are_sent_for_jobs_that_are_watched(engine, events):
+    """After each step, as bright as the job is far; a new engine has to be told again."""
+    engine.preview("short", wanted=True)
+    engine.generate("short", SHORT)
+    engine.generate("long", LONG)
+    await engine.step()
+    (seen,) = [event for event in events if isinstance(event, Previewed)]
+    assert (seen.job_id, seen.step, seen.width, seen.height) == ("short", 1, 32, 32)
+    small = gradient(replace(SHORT, width=32, height=32), SHORT.seed).pixels
+    assert seen.pixels == bytes(value // 2 for value in small)
+    engine.preview("short", wanted=False)
+    await engine.step()
+    assert len([event for event in events if isinstance(event, Previewed)]) == 1

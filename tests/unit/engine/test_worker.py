@@ -7,9 +7,19 @@ import pytest
 
 from service.diffusion.generation import GenerationRequest, JobCancelled, JobFinished, Stepped
 from service.engine import worker
-from service.engine.messages import Cancel, Generate, Shutdown
+from service.engine.messages import Cancel, Generate, Preview, Shutdown
 
 REQUEST = GenerationRequest(prompt="a cat", steps=2)
+
+
+class Watching:
+    """Who is watched."""
+
+    def __init__(self) -> None:
+        self.jobs: set[str] = set()
+
+    def watch(self, job_id, *, wanted) -> None:
+        (self.jobs.add if wanted else self.jobs.discard)(job_id)
 
 
 class PaperLoop:
@@ -18,6 +28,7 @@ class PaperLoop:
     def __init__(self, between_steps=lambda: None) -> None:
         self.left: dict[str, int] = {}
         self.cancelled: list[str] = []
+        self.previews = Watching()
         self._between_steps = between_steps
 
     @property
@@ -105,3 +116,18 @@ def test_the_engine_leaves_when_the_service_is_gone(pipe):
     ours.close()
     with pytest.raises((EOFError, OSError)):
         worker.work(theirs, cast("Any", PaperLoop()))
+
+
+def test_who_wants_previews_is_heard_between_two_steps(pipe):
+    """Before and after the job comes."""
+    ours, theirs = pipe
+    loop = PaperLoop()
+    for command in (
+        Preview(job_id="a", wanted=True),
+        Preview(job_id="b", wanted=True),
+        Preview(job_id="a", wanted=False),
+        Shutdown(),
+    ):
+        ours.send(command)
+    worker.work(theirs, cast("Any", loop))
+    assert loop.previews.jobs == {"b"}

@@ -3,10 +3,8 @@
 import asyncio
 import io
 import json
-from contextlib import asynccontextmanager
 
 import pytest
-from aiohttp.test_utils import TestClient, TestServer
 from PIL import Image
 
 from service.app import create_app
@@ -14,43 +12,11 @@ from service.config import Config
 from service.credentials import Keys
 from service.engine.fake import FakeEngine
 from service.errors import ConfigError
+from tests.job_service import BODY, ask, events, service, until
 
-BODY = {"prompt": "a cat", "width": 256, "height": 256, "steps": 2, "seed": 7}
 KEYS = "alice:" + "0f3a9c5e7b1d2846" * 2 + ",bob:" + "8d1e6f0a4c7b3952" * 2
 ALICE = {"Authorization": "Bearer " + "0f3a9c5e7b1d2846" * 2}
 BOB = {"Authorization": "Bearer " + "8d1e6f0a4c7b3952" * 2}
-
-
-@asynccontextmanager
-async def service(folder, engine=None, **settings):
-    """Run a service that keeps its jobs in ``folder``."""
-    config = Config(data_dir=str(folder), shutdown_timeout_seconds=0.01, **settings)
-    async with TestClient(TestServer(create_app(config, engine or FakeEngine()))) as client:
-        yield client
-
-
-async def ask(client, method, path, status, **more):
-    """Ask, check the status, and return what the answer holds."""
-    async with client.request(method, path, **more) as answer:
-        assert answer.status == status, await answer.text()
-        return await answer.json()
-
-
-async def until(client, job, *states, **more):
-    """Return the job as soon as it is in one of ``states``."""
-    async with asyncio.timeout(20):
-        while True:  # Asking is what waits.
-            found = await ask(client, "GET", f"/jobs/{job}", 200, **more)
-            if found["state"] in states:
-                return found
-
-
-async def events(client, job, seen=""):
-    """Follow a job to its end and return its events."""
-    async with client.get(f"/jobs/{job}/events", headers={"Last-Event-ID": seen}) as answer:
-        assert answer.content_type == "text/event-stream"
-        blocks = (await answer.text()).strip().split("\n\n")
-    return [dict(line.split(": ", 1) for line in block.splitlines()) for block in blocks]
 
 
 async def test_a_job_is_accepted_watched_and_fetched(tmp_path):

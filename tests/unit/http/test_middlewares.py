@@ -47,7 +47,6 @@ def test_the_stack_is_in_one_place_and_in_this_order():
         "rate",
         "deadline",
         "validation_middleware",
-        "quota",
     ]
     assert expected == names
 

@@ -142,7 +142,8 @@ def test_every_error_that_generate_answers_is_described_with_an_example():
         413: {"body_too_large"},
         415: {"unsupported_media_type", "unsupported_encoding"},
         417: {"expectation_failed"},
-        500: {"internal_error", "engine_crashed", "generation_failed"},
+        409: {"idempotency_conflict"},
+        500: {"internal_error", "engine_crashed", "generation_failed", "result_damaged"},
         429: {"rate_limited", "quota_exceeded", "too_many_failures"},
         503: {
             "queue_full",
@@ -150,6 +151,10 @@ def test_every_error_that_generate_answers_is_described_with_an_example():
             "model_unavailable",
             "out_of_memory",
             "too_many_connections",
+            "jobs_off",
+            "store_unavailable",
+            "storage_full",
+            "storage_unavailable",
         },
     }
     assert expected == found

@@ -109,7 +109,8 @@ def test_a_newer_file_is_refused(path):
     connection = sqlite3.connect(path)
     connection.execute("PRAGMA user_version = 99")
     connection.close()
-    with pytest.raises(StoreError, match=r"newer version .* \(format 99; this one knows 1\)"):
+    said = rf"newer version .* \(format 99; this one knows {len(schema.MIGRATIONS)}\)"
+    with pytest.raises(StoreError, match=said):
         schema.connect(path, 1.0)
 
 
@@ -138,15 +139,30 @@ def test_an_older_file_is_brought_up_step_by_step(path, monkeypatch):
             "UPDATE jobs SET node = 'there' WHERE seq = 1",
         ),
     )
+    newest = len(schema.MIGRATIONS) + len(later)
     monkeypatch.setattr(schema, "MIGRATIONS", (*schema.MIGRATIONS, *later))
     for _ in range(2):
         connection = schema.connect(path, 1.0)
-        assert connection.execute("PRAGMA user_version").fetchone() == (3,)
+        assert connection.execute("PRAGMA user_version").fetchone() == (newest,)
         assert connection.execute("SELECT node FROM jobs WHERE seq < 3").fetchall() == [
             ("there",),
             ("here",),
         ]
         connection.close()
+
+
+def test_a_file_of_the_first_version_is_brought_up_to_this_one(tmp_path, monkeypatch):
+    """With the jobs that it holds."""
+    path = tmp_path / "jobs.sqlite3"
+    with monkeypatch.context() as patch:
+        patch.setattr(schema, "MIGRATIONS", schema.MIGRATIONS[:1])
+        connection = schema.connect(path, 1.0)
+        add(connection, 7)
+        connection.close()
+    assert ids(path) == [7]
+    connection = schema.connect(path, 1.0)
+    assert connection.execute("SELECT count(*) FROM usage").fetchone() == (0,)
+    connection.close()
 
 
 def test_a_step_that_fails_leaves_the_version_before_it(path, monkeypatch):
@@ -157,7 +173,7 @@ def test_a_step_that_fails_leaves_the_version_before_it(path, monkeypatch):
         with pytest.raises(sqlite3.OperationalError, match="NONSENSE"):
             schema.connect(path, 1.0)
     connection = schema.connect(path, 1.0)
-    assert connection.execute("PRAGMA user_version").fetchone() == (1,)
+    assert connection.execute("PRAGMA user_version").fetchone() == (len(schema.MIGRATIONS),)
     assert "node" not in {row[1] for row in connection.execute("PRAGMA table_info(jobs)")}
     connection.close()
 

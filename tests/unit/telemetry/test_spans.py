@@ -13,7 +13,7 @@ from aiohttp import web
 from service.app import create_app
 from service.config import Config
 from service.engine.fake import FakeEngine
-from service.http.keys import CONSUMER
+from service.http.keys import CONSUMER, METRICS
 from service.telemetry import logs
 
 pytest.importorskip("opentelemetry.sdk", reason="the extra 'tracing' is not installed")
@@ -394,3 +394,54 @@ async def test_settings_that_cannot_be_used_are_a_line_and_not_the_end(
     text = capsys.readouterr().err
     assert event in {json.loads(line)["event"] for line in text.splitlines()}
     assert "SECRET" not in text
+
+
+async def until_ended(client, job):
+    """Wait for the end of a job."""
+    async with client.get(f"/jobs/{job}/events") as answer:
+        assert "event: finished" in await answer.text()
+
+
+async def test_a_job_that_is_fetched_later_is_part_of_its_requests_trace(
+    serve, collector, tmp_path
+):
+    """Its stages come when it is over, below a span that was answered long before."""
+    client = await serve(FakeEngine(step_seconds=0.001), data_dir=str(tmp_path))
+    async with client.post("/jobs", json=BODY, headers=CALLER) as answer:
+        job = (await answer.json())["id"]
+    await until_ended(client, job)
+    await client.close()
+    found = {name: span for name, span in collector.spans.items() if not name.startswith("GET")}
+    assert {span.trace_id.hex() for span in found.values()} == {TRACE}
+    parents = {
+        name: next((n for n, s in found.items() if s.span_id == span.parent_span_id), None)
+        for name, span in found.items()
+    }
+    assert parents == {
+        "POST /jobs": None,
+        "queue": "POST /jobs",
+        "generation": "POST /jobs",
+        "denoise": "generation",
+        "image_encode": "POST /jobs",
+        "image_store": "POST /jobs",
+    }
+    assert b"SECRET" not in b"".join(collector.bodies)
+    sample = client.app[METRICS].registry.get_sample_value
+    assert sample("sd_stage_duration_seconds_count", {"stage": "image_encode"}) == 1
+
+
+async def test_a_job_goes_on_in_its_trace_after_a_restart(serve, collector, tmp_path):
+    """The next process only knows which trace it was."""
+    client = await serve(
+        FakeEngine(step_seconds=None), data_dir=str(tmp_path), shutdown_timeout_seconds=0.01
+    )
+    async with client.post("/jobs", json=BODY, headers=CALLER) as answer:
+        job = (await answer.json())["id"]
+    await client.close()
+    collector.bodies.clear()
+    client = await serve(FakeEngine(), data_dir=str(tmp_path))
+    await until_ended(client, job)
+    await client.close()
+    found = collector.spans
+    for name in ("queue", "generation", "image_encode", "image_store"):
+        assert found[name].trace_id.hex() == TRACE

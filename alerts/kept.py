@@ -1,0 +1,74 @@
+"""Jobs on the disk: whether they come there, and whether their owners hear of their end."""
+
+from typing import Final
+
+from alerts.rule import COUNT, INSTANCE, Alert, Severity
+from alerts.windows import Windows
+
+HALF: Final = 0.5
+GIVEN_UP: Final = 2.5
+"""Three in the window: one receiver's mistake is its own. increase() extrapolates."""
+
+OLDEST_SECONDS: Final = 900
+"""Four attempts or so; a receiver that is started anew is back by then."""
+
+
+def alerts(windows: Windows) -> tuple[Alert, ...]:
+    """Return the alerts, the gravest first."""
+    return (_store(windows), _webhooks(windows))
+
+
+def _store(windows: Windows) -> Alert:
+    """Return the alert; one lock for the length of a backup is a part of all writes, no half."""
+    window = windows.store
+    failed = f"sum by (job, instance) (increase(sd_store_failures_total[{window}]))"
+    written = f"sum by (job, instance) (increase(sd_store_commit_duration_seconds_count[{window}]))"
+    return Alert(
+        name="SDJobStoreFailing",
+        severity=Severity.PAGE,
+        expr=f"""
+            {failed}
+            / ({failed} + {written})
+            > {HALF}
+        """,
+        lasting=windows.store_for,
+        summary=f"The job store of {INSTANCE} takes no writes",
+        description="{{ $value | humanizePercentage }} of what was asked of the job store in "
+        f"{window} failed: new jobs are refused with 503, and those that end are held in memory "
+        "until they can be written down.",
+        dashboard="sd-service",
+    )
+
+
+def _webhooks(windows: Windows) -> Alert:
+    """Return the alert: most deliveries are given up, or none arrives at all."""
+    window = windows.webhooks
+
+    def made(outcome: str) -> str:
+        return (
+            "sum by (job, instance) "
+            f'(increase(sd_webhook_attempts_total{{outcome="{outcome}"}}[{window}]))'
+        )
+
+    failed, delivered = made("failed"), made("delivered")
+    return Alert(
+        name="SDWebhooksFailing",
+        severity=Severity.TICKET,
+        expr=f"""
+            (
+              {failed} > {GIVEN_UP}
+              and on (job, instance) {failed} / ({failed} + {delivered}) > {HALF}
+            )
+            or (
+              max by (job, instance) (sd_webhook_oldest_pending_age_seconds) > {OLDEST_SECONDS}
+              unless on (job, instance) {delivered} > 0
+            )
+        """,
+        lasting=windows.webhooks_for,
+        summary=f"Webhooks of {INSTANCE} do not arrive",
+        description=f"Most of the webhooks that came to an end in the last {window} were given "
+        "up, or none was delivered while the oldest has waited for a quarter of an hour. Clients "
+        f"that count on them hear nothing of their jobs. The figure is {COUNT}: deliveries given "
+        "up, or seconds waited.",
+        dashboard="sd-service",
+    )

@@ -1,0 +1,27 @@
+"""A job that is not over on the disk, and who has to do with it."""
+
+import asyncio
+from contextvars import Context, copy_context
+from dataclasses import dataclass, field
+
+from service.jobs.events import EventLog
+from service.jobs.job import Job
+from service.jobs.stored import StoredJob
+
+
+@dataclass(eq=False)
+class Entry:
+    """A job that is not over on the disk."""
+
+    job: Job
+    stored: StoredJob
+    promised: bool = True
+    """Somebody was told that it will be run; else it ends when the last client hangs up."""
+    clients: int = 0
+    """Requests that wait for its pictures."""
+    events: EventLog = field(default_factory=EventLog)
+    settled: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when its end is on the disk."""
+    deadline: asyncio.TimerHandle | None = None
+    context: Context = field(default_factory=copy_context, repr=False)
+    """Of the request that brought it: what is done at its end is part of the same trace."""

@@ -1,0 +1,97 @@
+"""What becomes of the jobs in the book: written down, and told to those who watch."""
+
+from collections.abc import Callable
+
+from service.diffusion.generation import Previewed
+from service.errors import ShuttingDown
+from service.jobs.consumer import Consumer
+from service.jobs.endings import Endings
+from service.jobs.entry import Entry
+from service.jobs.events import PREVIEW
+from service.jobs.job import Job, JobState
+from service.jobs.store import JobStore
+from service.jobs.stored import StoredJob
+
+Told = Callable[[StoredJob], None]
+
+
+class Follower:
+    """Hears from the consumer how the jobs of ``entries`` fare.
+
+    ``told`` hears of each end that was written down.
+    """
+
+    def __init__(
+        self, consumer: Consumer, store: JobStore, endings: Endings, *, told: Told
+    ) -> None:
+        self.entries: dict[str, Entry] = {}
+        """Jobs that are not over on the disk, by id."""
+        self._consumer, self._store, self._endings = consumer, store, endings
+        self._told = told
+        consumer.observer = self
+
+    def begun(self, job: Job) -> None:
+        """Count the attempt, so that a job that ends every process is given up in the end."""
+        if entry := self.entries.get(job.id):
+            self._endings.later(self._store.begin(job.id))
+            entry.events.say("started", {"attempt": job.attempts})
+            if entry.events.viewers:
+                self._consumer.preview(job, wanted=True)
+
+    def stepped(self, job: Job, left_seconds: float) -> None:
+        """Tell those who watch."""
+        if entry := self.entries.get(job.id):
+            done, steps = job.steps_done, job.request.steps
+            eta = {"eta_seconds": round(left_seconds, 3)}
+            entry.events.say("step", {"step": done, "steps": steps, **eta})
+
+    def previewed(self, job: Job, preview: Previewed) -> None:
+        """Show those who asked for it how far the picture is."""
+        if (entry := self.entries.get(job.id)) and entry.events.viewers:
+            data = {"step": preview.step, "steps": job.request.steps}
+            size = {"width": preview.width, "height": preview.height}
+            entry.events.say(PREVIEW, {**data, **size, "pixels": preview.pixels})
+
+    def requeued(self, job: Job) -> None:
+        """Note that it waits again."""
+        if entry := self.entries.get(job.id):
+            self._endings.later(self._store.requeue(job.id))
+            self.say_queued(entry)
+
+    def moved(self) -> None:
+        """Tell those who watch a waiting job how the line has moved."""
+        for entry in self.entries.values():
+            if entry.events.watchers and entry.job.state is JobState.QUEUED:
+                self.say_queued(entry)
+
+    def ended(self, job: Job) -> None:
+        """Write the end down, except where a restart shall run the job again."""
+        entry = self.entries.get(job.id)
+        if entry is None:
+            return
+        if isinstance(job.error, ShuttingDown):
+            entry.events.say("queued", {"position": None, "reason": "the service restarts"})
+            return
+        self._endings.later(self._end(entry), entry.context)
+
+    async def _end(self, entry: Entry) -> None:
+        stored = await self._endings.end(entry)
+        if entry.deadline is not None:
+            entry.deadline.cancel()
+        del self.entries[stored.id]
+        entry.settled.set()
+        kind = {JobState.SUCCEEDED: "finished", JobState.CANCELLED: "cancelled"}
+        code, detail = stored.error_code, stored.error_detail
+        data = {"code": code, "detail": detail} if code else {}
+        entry.events.say(kind.get(stored.state, "failed"), {"id": stored.id, **data})
+        self._told(stored)
+
+    def say_queued(self, entry: Entry) -> None:
+        """Tell where a waiting job stands, unless that was said last."""
+        place = self._consumer.position(entry.job)
+        if place is None or entry.job.state is not JobState.QUEUED:
+            return
+        data = {"position": place.number, "start_seconds": round(place.start_seconds, 3)}
+        newest = entry.events.newest
+        if newest is None or newest.kind != "queued" or newest.data != data:
+            entry.events.say("queued", data)

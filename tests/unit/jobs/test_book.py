@@ -1,0 +1,106 @@
+"""The book of durable jobs, where the disk does not take what it shall hold."""
+
+import asyncio
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from service.config import Config
+from service.diffusion.generation import GenerationRequest
+from service.engine.fake import FakeEngine
+from service.jobs import durable, endings
+from service.jobs.allowance import Allowance
+from service.jobs.consumer import Consumer
+from service.jobs.durable import Durable
+from service.jobs.job import Job, JobState
+from service.jobs.results import Encoded
+from service.jobs.store import JobStore
+from service.jobs.stored import StoredJob
+from service.telemetry.metrics import Metrics
+
+REQUEST = GenerationRequest(prompt="a cat", width=64, height=64, steps=1)
+KEPT = [Encoded(data=b"a picture", media_type="image/png")]
+
+
+async def _nowhere(*_args):
+    raise AssertionError("there is no webhook")
+
+
+def kept(folder: Path, consumer: Consumer) -> Durable:
+    """Return what keeps the jobs of a consumer."""
+    return Durable(
+        Config(data_dir=str(folder)),
+        consumer,
+        Metrics(),
+        Allowance(),
+        encode=lambda *_: KEPT,
+        describe=lambda *_: {"model_version": "fake-1"},
+        post=_nowhere,
+        spans=lambda: None,
+    )
+
+
+def row(job: Job) -> StoredJob:
+    """Return the row of a new job."""
+    return StoredJob(id=job.id, key=job.key, request=job.request, created_at=1.0)
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    """Wait for a locked file and for a last end no longer than a test may."""
+    monkeypatch.setattr(endings, "CLOSE_SECONDS", 0.01)
+    monkeypatch.setattr(
+        durable, "JobStore", lambda path, **more: JobStore(path, busy_seconds=0.01, **more)
+    )
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_store_that_takes_nothing_does_not_hold_up_the_stop(tmp_path):
+    """What it could not write down is run again by the next start, and nothing is lost."""
+    engine = FakeEngine(step_seconds=None)
+    consumer = Consumer(engine, Metrics(), Config())
+    job = Job(request=REQUEST)
+    folder = kept(tmp_path, consumer)
+    async with asyncio.timeout(20):
+        async with folder.opened():
+            await consumer.start()
+            await folder.book.accept(job, row(job), lambda: None)
+            await engine.jobs(1)
+            await folder.store.get(job.id, job.key)  # The thread has begun the job by now.
+            other = sqlite3.connect(tmp_path / durable.FILE)
+            other.execute("BEGIN IMMEDIATE")
+            await engine.step()
+            assert job.state is JobState.SUCCEEDED
+            await consumer.stop()
+        other.close()
+        async with JobStore(tmp_path / durable.FILE) as store:
+            (left,) = await store.unfinished()
+    assert (left.id, left.attempts) == (job.id, 1)
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_an_end_is_written_as_soon_as_the_store_takes_it(tmp_path, monkeypatch):
+    """Whoever waits for the job waits that long, and hears of success."""
+    monkeypatch.setattr(endings, "RETRY_SECONDS", 0.01)
+    engine = FakeEngine(step_seconds=None)
+    consumer = Consumer(engine, Metrics(), Config())
+    job = Job(request=REQUEST)
+    folder = kept(tmp_path, consumer)
+    async with asyncio.timeout(20), folder.opened():
+        await consumer.start()
+        await folder.book.accept(job, row(job), lambda: None)
+        await engine.jobs(1)
+        await folder.store.get(job.id, job.key)
+        other = sqlite3.connect(tmp_path / durable.FILE)
+        other.execute("BEGIN IMMEDIATE")
+        await engine.step()
+        waits = asyncio.create_task(folder.book.wait(job.id, job.key))
+        picture = tmp_path / durable.PICTURES / f"{job.id}.zip"
+        while not await asyncio.to_thread(picture.exists):
+            pass  # Asking is what waits.
+        assert not waits.done()
+        other.rollback()
+        other.close()
+        assert (await waits).state is JobState.SUCCEEDED
+        await consumer.stop()
