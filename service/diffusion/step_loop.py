@@ -23,6 +23,7 @@ from service.diffusion.generation import (
 )
 from service.diffusion.load import Model
 from service.diffusion.memory import (
+    Housekeeping,
     free_cache,
     is_device_lost,
     is_out_of_memory,
@@ -67,6 +68,7 @@ class StepLoop:
         self._retried = 0.0
         """Seconds of work that ran out of memory, of all time: no stage counts them."""
         self._outcomes: list[Outcome] = []
+        self._housekeeping = Housekeeping()
 
     @property
     def busy(self) -> bool:
@@ -106,6 +108,10 @@ class StepLoop:
                 self._decoded_last = False
         outcomes, self._outcomes = self._outcomes, []
         return outcomes
+
+    def tidy(self) -> None:
+        """Give back host memory that finished pictures left behind: now if idle, else seldom."""
+        self._housekeeping.tidy(idle=not self.busy)
 
     def _denoise(self, batch: Sequence[Place]) -> None:
         ready = [(place, row) for place in batch if (row := self._row(place)) is not None]

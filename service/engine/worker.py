@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
+IDLE_SECONDS = 1.0
+"""With nothing to do for so long the engine tidies up; before, the next job may be on its way."""
+
 
 def run(connection: "Connection[Event, Command]", config: Config) -> None:
     """Load the model and work until told to stop or the service is gone."""
@@ -98,6 +101,8 @@ def load(config: Config) -> "tuple[StepLoop, EngineReady]":
 def work(connection: "Connection[Event, Command]", loop: "StepLoop") -> None:
     """Take commands between two steps, and step while there is something to do."""
     while True:
+        if not loop.busy and not connection.poll(IDLE_SECONDS):
+            loop.tidy()
         # With nothing to do, wait for a command; else only look whether one is there.
         while connection.poll(0 if loop.busy else None):
             match connection.recv():
@@ -109,3 +114,5 @@ def work(connection: "Connection[Event, Command]", loop: "StepLoop") -> None:
                     return
         for outcome in loop.step():
             connection.send(outcome)
+        if loop.busy:
+            loop.tidy()
