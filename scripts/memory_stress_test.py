@@ -57,6 +57,7 @@ def parser() -> argparse.ArgumentParser:
     root.add_argument("--clients", type=int, default=4, help="at a time (%(default)s)")
     root.add_argument("--threads", type=int, default=2, help="of the engine (%(default)s)")
     root.add_argument("--seed", type=int, default=1, help="of what is asked for (%(default)s)")
+    root.add_argument("--rounds", type=int, default=25, help="of each phase (%(default)s)")
     root.add_argument(
         "--minutes", type=float, default=30, help="no round begins after (%(default)s)"
     )
@@ -137,7 +138,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     finally:
         for child in psutil.Process().children(recursive=True):
             child.kill()
-    print(report.text(result))
+    print("\n" + report.text(result))
     if given.report is not None:
         given.report.write_text(json.dumps(result.json(), indent=1) + "\n", encoding="utf-8")
     if given.plot is not None:

@@ -19,13 +19,15 @@ from scripts.stress.orders import Order
 from scripts.stress.polite import POLITE, Client, WrongAnswerError
 from scripts.stress.rude import Rudeness
 
+MIB: Final = 2**20
 SAMPLE_SECONDS: Final = 1.0
 PATIENCE_SECONDS: Final = 240.0
 REST_SECONDS: Final = 60.0
 """After the clients have gone; what is still in work then is never going to end."""
 
-QUIET_SECONDS: Final = 0.5
-"""How long nothing must be in work: a job that nobody waits for may be about to be queued."""
+QUIET_SECONDS: Final = 1.25
+"""How long nothing must be in work: a job that nobody waits for may be about to be queued, and
+the engine tidies up after a second."""
 
 FAILURES: Final = (WrongAnswerError, aiohttp.ClientError, OSError, EOFError)
 """What a client may meet that no client should; timeouts and cut lines are among them."""
@@ -127,7 +129,13 @@ class Course:
             await until(quiet, REST_SECONDS, "rest")
         except TooLateError:
             self.problems.append(f"{self.meter.phase}: left in work: {await self.in_work()}")
-        await self.meter.sample(resting=True)
+        sample = await self.meter.sample(resting=True)
+        service, engine = sample.service.anonymous / MIB, sample.engine.anonymous / MIB
+        print(
+            f"{sample.seconds:6.0f} s  {sample.phase:8}{sample.generations:6}  "
+            f"engine {engine:7.1f} MiB  service {service:6.1f} MiB  problems {len(self.problems)}",
+            flush=True,
+        )
 
     async def in_work(self) -> dict[str, float]:
         """Return what the service says it is still doing, by its metrics and its job store."""
