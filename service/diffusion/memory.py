@@ -1,13 +1,12 @@
 """How much memory the engine uses, and how it notices that there is no more."""
 
-import ctypes
 import os
-import time
 from pathlib import Path
 
 import torch
 
 from service.diffusion.generation import MemoryUse
+from service.heap import trim
 
 STATM = Path("/proc/self/statm")
 OUT_OF_MEMORY = (
@@ -19,10 +18,6 @@ OUT_OF_MEMORY = (
     "cudnn_status_alloc_failed",
 )
 """How the host's allocator and CUDA's libraries word it; they raise a plain RuntimeError."""
-
-TRIM_SECONDS = 10.0
-MALLOC_TRIM = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
-"""Of glibc; other C libraries have no such call."""
 
 
 def memory_use(device: torch.device) -> MemoryUse:
@@ -60,36 +55,7 @@ def free_cache(device: torch.device) -> None:
     """Give blocks that no tensor uses back to the driver, and the heap's to the system."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
-    trim_heap()
-
-
-def trim_heap() -> None:
-    """Give pages of the heap that nothing uses back to the system; only glibc keeps them.
-
-    Pictures of many sizes leave holes between what stays, oneDNN's kernels say, and glibc gives
-    back no more than the heap's end by itself. It takes 4 to 14 ms.
-    """
-    if MALLOC_TRIM is not None:
-        MALLOC_TRIM(0)
-
-
-class Housekeeping:
-    """Trims the heap of a process that works all the time, but seldom enough not to be felt.
-
-    What was given back has to be fetched again, page by page: a hundred megabytes take some ten
-    milliseconds.
-    """
-
-    def __init__(self, *, every_seconds: float = TRIM_SECONDS) -> None:
-        self._every = every_seconds
-        self._due = time.monotonic() + every_seconds
-
-    def tidy(self, *, idle: bool) -> None:
-        """Trim now if it is time, or if there is nothing else to do."""
-        now = time.monotonic()
-        if idle or now >= self._due:
-            self._due = now + self._every
-            trim_heap()
+    trim()
 
 
 def is_device_lost(error: BaseException) -> bool:

@@ -23,7 +23,6 @@ from service.diffusion.generation import (
 )
 from service.diffusion.load import Model
 from service.diffusion.memory import (
-    Housekeeping,
     free_cache,
     is_device_lost,
     is_out_of_memory,
@@ -34,6 +33,7 @@ from service.diffusion.order import BatchLimits, Place, Task, next_batch
 from service.diffusion.row import Row
 from service.diffusion.samplers import Samplers
 from service.errors import GenerationFailed, OutOfMemory, ServiceError
+from service.heap import Housekeeping
 
 log = structlog.get_logger(__name__)
 
