@@ -1,5 +1,6 @@
 """Where the parts meet."""
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -9,6 +10,7 @@ from aiohttp import web
 
 from service.config import Config
 from service.engine.base import Engine
+from service.heap import keep_trimmed
 from service.http import auth, middlewares, routes, server, tracing
 from service.http.generate import metadata
 from service.http.keys import (
@@ -65,9 +67,17 @@ def create_app(config: Config, engine: Engine, metrics: Metrics | None = None) -
     tracing.add_to(app)
     middlewares.add_to(app)
     routes.add_to(app)
-    app.cleanup_ctx.extend((_samplers, _durable, _consumer))
+    app.cleanup_ctx.extend((_housekeeping, _samplers, _durable, _consumer))
     app.on_shutdown.append(_drain)
     return app
+
+
+@asynccontextmanager
+async def _housekeeping(_app: web.Application) -> AsyncIterator[None]:
+    trimming = asyncio.create_task(keep_trimmed(), name="housekeeping")
+    yield
+    trimming.cancel()
+    await asyncio.gather(trimming, return_exceptions=True)
 
 
 @asynccontextmanager

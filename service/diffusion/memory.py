@@ -1,12 +1,12 @@
 """How much memory the engine uses, and how it notices that there is no more."""
 
-import ctypes
 import gc
 
 import torch
 
 from service.diffusion import host
 from service.diffusion.generation import MemoryUse
+from service.heap import trim
 
 OUT_OF_MEMORY = (
     "not enough memory",
@@ -90,12 +90,11 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def free_cache(device: torch.device) -> None:
-    """Give what no tensor uses back to the driver, or to the host, against fragmentation."""
+    """Give what no tensor uses back to the driver, and the heap's holes to the system."""
     gc.collect()  # An error's frames and what they hold may be a cycle.
     if device.type == "cuda":
         torch.cuda.empty_cache()
-    elif (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)) is not None:
-        trim(0)  # glibc alone has it; see malloc_trim(3).
+    trim()
 
 
 def is_device_lost(error: BaseException) -> bool:

@@ -29,7 +29,9 @@ SAMPLERS: Mapping[str, tuple[Any, Mapping[str, Any]]] = {
     "euler_a": (EulerAncestralDiscreteScheduler, {}),
     "heun": (HeunDiscreteScheduler, {}),
     "lcm": (LCMScheduler, {}),
-    "pndm": (PNDMScheduler, {}),
+    # PLMS, as the picture's text says. With the Runge-Kutta steps, which the class has by
+    # default, it fails below four steps; SD's and SDXL's own configurations skip them, too.
+    "pndm": (PNDMScheduler, {"skip_prk_steps": True}),
     "unipc": (UniPCMultistepScheduler, {}),
 }
 """Scheduler class and what it changes in the model's configuration, by sampler name."""

@@ -38,6 +38,7 @@ from service.diffusion.room import Room
 from service.diffusion.row import Row
 from service.diffusion.samplers import Samplers
 from service.errors import GenerationFailed, OutOfMemory, ServiceError
+from service.heap import Housekeeping
 
 log = structlog.get_logger(__name__)
 
@@ -81,6 +82,7 @@ class StepLoop:
         self._clock = 0
         """Pixel steps done so far, for anyone: what waiting is measured with."""
         self._decoded_last = False
+        self._housekeeping = Housekeeping()
 
     @property
     def busy(self) -> bool:
@@ -133,6 +135,10 @@ class StepLoop:
     def memory(self) -> MemoryUse:
         """Return what the process holds now."""
         return self._meter.use()
+
+    def tidy(self) -> None:
+        """Give back host memory that finished pictures left behind: now if idle, else seldom."""
+        self._housekeeping.tidy(idle=not self.busy)
 
     def _denoise(self, batch: Sequence[Place]) -> None:
         ready = [(place, row) for place in batch if (row := self._row(place)) is not None]

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
+IDLE_SECONDS = 1.0
+"""With nothing to do for so long the engine tidies up; before, the next job may be on its way."""
+
 
 def run(connection: "Connection[Event, Command]", config: Config) -> None:
     """Load the model and work until told to stop or the service is gone."""
@@ -108,18 +111,27 @@ def warmed_up(loop: "StepLoop", config: Config) -> list[Event]:
 def work(connection: "Connection[Event, Command]", loop: "StepLoop") -> None:
     """Take commands between two steps, and step while there is something to do."""
     while True:
+        if not loop.busy and not connection.poll(IDLE_SECONDS):
+            loop.tidy()
         # With nothing to do, wait for a command; else only look whether one is there.
         while connection.poll(0 if loop.busy else None):
-            match connection.recv():
-                case Generate(job_id=job_id, request=request):
-                    loop.add(job_id, request)
-                case Cancel(job_id=job_id):
-                    loop.cancel(job_id)
-                case Preview(job_id=job_id, wanted=wanted):
-                    loop.previews.watch(job_id, wanted=wanted)
-                case Shutdown():
-                    return
+            command = connection.recv()
+            if isinstance(command, Shutdown):
+                return
+            _obey(command, loop)
         for outcome in loop.step():
             connection.send(outcome)
         if (capacity := loop.capacity_news()) is not None:
             connection.send(capacity)
+        if loop.busy:
+            loop.tidy()
+
+
+def _obey(command: Command, loop: "StepLoop") -> None:
+    match command:
+        case Generate(job_id=job_id, request=request):
+            loop.add(job_id, request)
+        case Cancel(job_id=job_id):
+            loop.cancel(job_id)
+        case Preview(job_id=job_id, wanted=wanted):
+            loop.previews.watch(job_id, wanted=wanted)

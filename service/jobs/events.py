@@ -86,10 +86,10 @@ class EventLog:
                         yield event
                     if event.last:
                         return
-                if not (self.newest and self.newest.last):
-                    await news.wait()
-                else:
+                # What was said while an event was being sent comes next, the last word above all.
+                if self.newest and self.newest.last and self.newest.number <= number:
                     return
+                await news.wait()
         finally:
             self.watchers -= 1
             self.viewers -= previews

@@ -123,3 +123,11 @@ def test_on_a_cpu_there_is_nothing_to_free_or_to_wait_for() -> None:
     """Both calls are allowed on every device."""
     memory.free_cache(CPU)
     memory.synchronise(CPU)
+
+
+def test_host_memory_goes_back_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a CPU engine frees is in the heap."""
+    trimmed: list[str] = []
+    monkeypatch.setattr(memory, "trim", lambda: trimmed.append("trimmed"))
+    memory.free_cache(CPU)
+    assert trimmed == ["trimmed"]

@@ -1,6 +1,7 @@
 """The engine's side of the pipe, over a step loop of paper."""
 
 import multiprocessing
+import threading
 from typing import Any, cast
 
 import pytest
@@ -29,6 +30,8 @@ class PaperLoop:
         self.left: dict[str, int] = {}
         self.cancelled: list[str] = []
         self.previews = Watching()
+        self.tidied: list[bool] = []
+        """Whether it was busy, each time."""
         self._between_steps = between_steps
 
     @property
@@ -44,6 +47,9 @@ class PaperLoop:
 
     def capacity_news(self) -> None:
         pass
+
+    def tidy(self) -> None:
+        self.tidied.append(self.busy)
 
     def step(self) -> list[Any]:
         self._between_steps()
@@ -108,6 +114,35 @@ def test_a_job_joins_between_two_steps_of_another(pipe):
     worker.work(theirs, cast("Any", loop))
     assert loop.left == {"b": 1}
     assert JobFinished(job_id="a", pictures=()) in received(ours)
+
+
+def test_an_engine_at_work_tidies_up_between_two_steps(pipe):
+    """It is asked to after every step, once what the step made is on its way."""
+    ours, theirs = pipe
+    loop: PaperLoop = PaperLoop(
+        between_steps=lambda: ours.send(Shutdown()) if loop.left == {"a": 1} else None
+    )
+    ours.send(Generate(job_id="a", request=REQUEST))
+    worker.work(theirs, cast("Any", loop))
+    assert loop.tidied == [True]
+
+
+def test_an_engine_with_nothing_to_do_tidies_up(pipe, monkeypatch):
+    """When no command came for a while."""
+    ours, theirs = pipe
+    monkeypatch.setattr(worker, "IDLE_SECONDS", 0.0)
+    loop = PaperLoop()
+    net = threading.Timer(10, ours.send, [Shutdown()])  # If it never tidies, it ends all the same.
+    net.start()
+
+    def tidy():
+        loop.tidied.append(loop.busy)
+        ours.send(Shutdown())
+
+    monkeypatch.setattr(loop, "tidy", tidy)
+    worker.work(theirs, cast("Any", loop))
+    net.cancel()
+    assert loop.tidied == [False]
 
 
 def test_the_engine_leaves_when_the_service_is_gone(pipe):

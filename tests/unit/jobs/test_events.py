@@ -58,6 +58,17 @@ async def test_a_watcher_who_lost_the_line_goes_on_where_it_was():
     assert kinds(await told(log, seen)) == ["step", "failed"]
 
 
+async def test_the_end_is_told_to_who_was_still_being_told_of_a_step():
+    """A last word that falls while an event is on its way to the watcher is not lost."""
+    log = EventLog()
+    log.say("step", {"step": 1})
+    watching = log.after()
+    assert (await anext(watching)).kind == "step"
+    log.say("step", {"step": 2})
+    log.say("finished", {})
+    assert [event.kind async for event in watching] == ["step", "finished"]
+
+
 async def test_who_saw_the_end_is_told_nothing():
     """The stream ends at once instead of waiting for what never comes."""
     log = EventLog()

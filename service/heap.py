@@ -1,0 +1,50 @@
+"""The C library's heap: what is free in it goes back to the system, now and then."""
+
+import asyncio
+import ctypes
+import os
+import time
+from typing import Final
+
+MALLOC_TRIM: Final = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
+"""Of glibc; other C libraries have no such call."""
+
+BUSY_SECONDS: Final = 30.0
+QUIET_SECONDS: Final = 30.0
+
+
+def trim() -> None:
+    """Give pages of the heap that nothing uses back to the system; only glibc keeps them.
+
+    Pictures of many sizes leave holes between what stays, oneDNN's kernels say, and every
+    thread that made one keeps its own. By itself glibc gives back no more than the heap's end.
+    It takes 4 to 14 ms in an engine of 600 MB; other threads may run meanwhile.
+    """
+    if MALLOC_TRIM is not None:
+        MALLOC_TRIM(0)
+
+
+class Housekeeping:
+    """Trims the heap of a process that works all the time, but seldom enough not to be felt.
+
+    What was given back has to be fetched again, page by page: trimming after every picture took
+    9 % more CPU time; mappings of their own for all blocks above 1 MiB, instead, took 8 %.
+    """
+
+    def __init__(self, *, every_seconds: float = BUSY_SECONDS) -> None:
+        self._every = every_seconds
+        self._due = time.monotonic() + every_seconds
+
+    def tidy(self, *, idle: bool) -> None:
+        """Trim now if it is time, or if there is nothing else to do."""
+        now = time.monotonic()
+        if idle or now >= self._due:
+            self._due = now + self._every
+            trim()
+
+
+async def keep_trimmed(every_seconds: float = QUIET_SECONDS) -> None:
+    """Trim again and again beside the event loop, until cancelled."""
+    while True:
+        await asyncio.sleep(every_seconds)
+        await asyncio.to_thread(trim)

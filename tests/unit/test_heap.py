@@ -1,0 +1,66 @@
+"""Memory that is free in the heap goes back to the system."""
+
+import asyncio
+import contextlib
+import itertools
+
+import psutil
+import pytest
+
+from service import heap
+
+
+def resident() -> int:
+    return int(psutil.Process().memory_info().rss)
+
+
+@pytest.mark.skipif(heap.MALLOC_TRIM is None, reason="only glibc keeps holes in its heap")
+def test_holes_go_back_to_the_system():
+    """Small blocks that stay keep the large ones around them no longer."""
+    # Below glibc's smallest threshold for mappings of their own, so that all come from the heap.
+    blocks = [bytearray(b"x") * 65536 for _ in range(2000)]
+    kept = blocks[::100]
+    full = resident()
+    del blocks
+    heap.trim()
+
+    assert full - resident() > 100 * 2**20
+    assert len(kept) == 20
+
+
+@pytest.fixture
+def trimmed(monkeypatch):
+    """Count in place of trimming."""
+    calls: list[str] = []
+    monkeypatch.setattr(heap, "trim", lambda: calls.append("trimmed"))
+    return calls
+
+
+def test_a_busy_process_is_tidied_seldom(trimmed):
+    """Once in a while, however often it is asked; an idle one whenever it is asked."""
+    often = heap.Housekeeping(every_seconds=3600)
+    often.tidy(idle=False)
+    assert trimmed == []
+    often.tidy(idle=True)
+    assert len(trimmed) == 1
+    always = heap.Housekeeping(every_seconds=0)
+    always.tidy(idle=False)
+    always.tidy(idle=False)
+    assert len(trimmed) == 3
+
+
+async def test_a_service_is_tidied_until_it_ends(monkeypatch):
+    """Again and again, beside the event loop."""
+    loop, thrice, count = asyncio.get_running_loop(), asyncio.Event(), itertools.count(1)
+
+    def trim():
+        if next(count) == 3:
+            loop.call_soon_threadsafe(thrice.set)
+
+    monkeypatch.setattr(heap, "trim", trim)
+    task = asyncio.create_task(heap.keep_trimmed(0))
+    await asyncio.wait_for(thrice.wait(), 10)
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+    assert task.cancelled()
