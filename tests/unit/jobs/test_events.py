@@ -94,3 +94,42 @@ async def test_a_job_that_waits_again_starts_its_story_anew():
     log.say("queued", {"position": 1})
     log.say("cancelled", {})
     assert kinds(await told(log)) == ["queued", "cancelled"]
+
+
+async def test_previews_are_for_those_who_asked():
+    """The newest of them, between the others in its turn, and never as the progress."""
+    log = EventLog()
+    log.say("queued", {"position": 1})
+    plain = asyncio.create_task(told(log))
+    seeing = asyncio.create_task(_seen(log))
+    await asyncio.sleep(0)
+    for step in (1, 2):
+        log.say("step", {"step": step})
+        log.say("preview", {"step": step})
+    assert log.newest is not None
+    assert (log.newest.kind, log.viewers, log.watchers) == ("step", 1, 2)
+    late = asyncio.create_task(_seen(log))
+    await asyncio.sleep(0)
+    log.say("finished", {})
+    assert "preview" not in kinds(await plain)
+    assert "preview" in kinds(await seeing)
+    assert [event.data for event in await late if event.kind == "preview"] == [{"step": 2}]
+    assert kinds(await told(log)) == ["queued", "step", "finished"]
+
+
+async def test_no_preview_is_kept_when_nobody_looks():
+    """Its pixels are let go with the last viewer."""
+    log = EventLog()
+    viewing = log.after(previews=True)
+    log.say("queued", {})
+    assert (await anext(viewing)).kind == "queued"
+    log.say("preview", {"step": 1})
+    assert (await anext(viewing)).kind == "preview"
+    assert "preview" in log._events
+    await viewing.aclose()
+    assert (log.viewers, log.watchers) == (0, 0)
+    assert "preview" not in log._events
+
+
+async def _seen(log: EventLog) -> list[JobEvent]:
+    return [event async for event in log.after(previews=True)]

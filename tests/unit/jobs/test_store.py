@@ -132,6 +132,18 @@ async def test_idempotency_keys_of_two_api_keys_are_two(store):
     assert [await store.add(one) for one in jobs] == jobs
 
 
+async def test_an_idempotency_key_can_be_let_go_when_its_job_is_over(store):
+    """Then it stands for another; the first job stays what it was."""
+    first = await store.add(job(idempotency_key="once", idempotency_digest="a"))
+    assert not await store.release(first.id)
+    await store.finish(first.id, FAILED)
+    assert await store.release(first.id)
+    assert await store.find("anna", "once") is None
+    second = job(idempotency_key="once", idempotency_digest="b")
+    assert await store.add(second) == second
+    assert (await store.get(first.id, "anna")).state is FAILED
+
+
 async def test_an_idempotency_key_is_looked_up_for_its_api_key(store):
     """Before a job is put into the queue, to see whether it has to be."""
     kept = await store.add(job(idempotency_key="once"))
