@@ -10,7 +10,7 @@ from aiohttp import web
 
 from service.config import Config
 from service.engine.base import Engine
-from service.heap import keep_trimmed
+from service.heap import keep_trimmed, share_arenas
 from service.http import auth, middlewares, routes, server, tracing
 from service.http.generate import metadata
 from service.http.keys import (
@@ -74,6 +74,7 @@ def create_app(config: Config, engine: Engine, metrics: Metrics | None = None) -
 
 @asynccontextmanager
 async def _housekeeping(_app: web.Application) -> AsyncIterator[None]:
+    share_arenas()  # Before there are threads that have heaps of their own.
     trimming = asyncio.create_task(keep_trimmed(), name="housekeeping")
     yield
     trimming.cancel()

@@ -211,6 +211,16 @@ a job, a waiter or an event stream that is still in work a minute after the last
 
 {counts}
 
+## What keeps it flat
+
+Nothing that the processes use grows: after a warm-up the engine's heap held 232 to 236 MiB over 160
+generations, while the holes in it grew from 136 to 269. So memory that is free has to go back to
+the system (`service/heap.py`): the engine trims its heap when it has been idle for a second, and
+every 30 s while it works; the HTTP process every 30 s, and its threads share two heaps. Before,
+the engine grew by 56 MiB in 100 generations, and held 642 MiB after 240 of them. Trimming takes
+4 to 14 ms. After every picture it would take 9 % more CPU time; mappings of their own for all
+blocks above 1 MiB would take 8 % (medians of three, in turns in one run).
+
 ## What was done
 
 | Phase | What | Times |

@@ -3,11 +3,16 @@
 import asyncio
 import contextlib
 import itertools
+import subprocess
+import sys
+from pathlib import Path
 
 import psutil
 import pytest
 
 from service import heap
+
+ROOT = Path(__file__).parents[2]
 
 
 def resident() -> int:
@@ -26,6 +31,40 @@ def test_holes_go_back_to_the_system():
 
     assert full - resident() > 100 * 2**20
     assert len(kept) == 20
+
+
+@pytest.mark.skipif(heap.MALLOPT is None, reason="only glibc has heaps by thread")
+def test_threads_share_their_heaps():
+    """However many there are: glibc itself counts the heaps."""
+    code = """
+import ctypes, sys, threading
+from service import heap
+if sys.argv[1:]:
+    heap.share_arenas()
+gate = threading.Barrier(7)
+def work():
+    block = ctypes.CDLL(None).malloc(100_000)
+    gate.wait(); gate.wait()
+for _ in range(6):
+    threading.Thread(target=work).start()
+gate.wait()
+out = ctypes.c_void_p.in_dll(ctypes.CDLL(None), "stdout")
+ctypes.CDLL(None).malloc_info(0, out)
+ctypes.CDLL(None).fflush(None)
+gate.wait()
+"""
+
+    def heaps(*words):
+        done = subprocess.run(
+            [sys.executable, "-c", code, *words],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return done.stdout.count("<heap nr=")
+
+    assert heaps("shared") <= heap.ARENAS < heaps()
 
 
 @pytest.fixture
