@@ -14,18 +14,14 @@ Exit code 1: a check failed.
 """
 
 import argparse
-import asyncio
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-
-import psutil
 
 from scripts.chaos_drill.checks import MOST_NAMED, verdicts
 from scripts.chaos_drill.drill import Outcome, Wish, run
 from scripts.chaos_drill.table import passed, table
-from scripts.drill.wait import TooLateError
+from scripts.drill.carried_out import carried_out
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "chaos.md"
 
@@ -87,32 +83,22 @@ def _described(outcome: Outcome) -> str:
     )
 
 
+def _wish(given: argparse.Namespace, folder: Path) -> Wish:
+    return Wish(
+        seed=given.seed,
+        jobs=given.jobs,
+        engine_kills=given.engine_kills,
+        service_kills=given.service_kills,
+        minutes=given.minutes,
+        module=given.module,
+        folder=folder,
+    )
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the drill; return its exit code."""
     given = parser().parse_args(arguments)
-    try:
-        with tempfile.TemporaryDirectory(prefix="chaos-") as temporary:
-            folder = (given.folder or Path(temporary)).resolve()
-            folder.mkdir(parents=True, exist_ok=True)
-            wish = Wish(
-                seed=given.seed,
-                jobs=given.jobs,
-                engine_kills=given.engine_kills,
-                service_kills=given.service_kills,
-                minutes=given.minutes,
-                module=given.module,
-                folder=folder,
-            )
-            outcome = asyncio.run(run(wish))
-    except KeyboardInterrupt:
-        return 130
-    except TooLateError as error:
-        print(f"chaos: {error}", file=sys.stderr)
-        return 1
-    finally:
-        # The last net, for a second Ctrl-C in the midst of the first one's work.
-        for child in psutil.Process().children(recursive=True):
-            child.kill()
+    outcome = carried_out("chaos", given.folder, lambda folder: run(_wish(given, folder)))
     print(table(outcome))
     for name, problems in verdicts(outcome.ledger).items():
         for problem in problems[:MOST_NAMED]:
