@@ -29,7 +29,7 @@ def ends_for_a_reason(ledger: Ledger) -> Iterator[str]:
                 yield f"{_name(account)} ended as {end.state!r}"
             if end.state == "failed" and not end.reason:
                 yield f"{_name(account)} failed without a reason"
-            if end.state == "cancelled" and not account.cancel_asked:
+            if "cancelled" in (end.state, end.reason) and not account.cancel_asked:
                 yield f"{_name(account)} was cancelled, and nobody had asked for it"
             if end.reason == "timeout" and "timeout_seconds" not in account.order.body:
                 yield f"{_name(account)} ran out of time, and had all of it"

@@ -1,27 +1,6 @@
 """Nothing accepted is lost: a short form of the drill, with real kills of real processes."""
 
-import subprocess
-import sys
-from pathlib import Path
-
-ROOT = Path(__file__).parents[2]
-
-DRILL_SECONDS = 600
-"""Reached only when something is broken: two quiet cores need 40."""
-
-
-def chaos(*words: object) -> tuple[int, str]:
-    """Run the drill to its end; return its exit code and what it said."""
-    command = [sys.executable, "-m", "scripts.chaos", *map(str, words)]
-    with subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    ) as drill:
-        try:
-            said, _ = drill.communicate(timeout=DRILL_SECONDS)
-        except subprocess.TimeoutExpired:
-            drill.terminate()
-            said, _ = drill.communicate()
-        return drill.returncode, said
+from tests.drills import drilled
 
 
 def cells(said: str) -> dict[str, str]:
@@ -32,7 +11,9 @@ def cells(said: str) -> dict[str, str]:
 
 def test_engines_and_services_are_killed_and_nothing_is_lost():
     """Every accepted order ends, once, whoever is killed meanwhile."""
-    code, said = chaos("--seed", 3, "--jobs", 24, "--engine-kills", 3, "--service-kills", 2)
+    code, said = drilled(
+        "scripts.chaos", "--seed", 3, "--jobs", 24, "--engine-kills", 3, "--service-kills", 2
+    )
     assert code == 0, said
     found = cells(said)
     assert int(found["accepted"]) >= 24
@@ -43,7 +24,9 @@ def test_engines_and_services_are_killed_and_nothing_is_lost():
 def test_a_store_that_forgets_is_found_out():
     """The drill can fail: without the rows of unfinished jobs a kill loses them."""
     words = ("--module", "tests.forgetful_service")
-    code, said = chaos("--jobs", 12, "--engine-kills", 0, "--service-kills", 1, *words)
+    code, said = drilled(
+        "scripts.chaos", "--jobs", 12, "--engine-kills", 0, "--service-kills", 1, *words
+    )
     assert code == 1, said
     assert "FAILED: nothing is lost" in said
     assert "asked for, it is 404 not_found" in said

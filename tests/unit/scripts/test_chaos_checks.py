@@ -81,6 +81,7 @@ def test_books_that_balance_pass():
         ("nothing is lost", account(2, DONE, faults=["asked for, it is 404 not_found"])),
         ("ends have reasons", account(2, End(state="failed"))),
         ("ends have reasons", account(2, End(state="cancelled", reason="cancelled"))),
+        ("ends have reasons", account(2, End(state="failed", reason="cancelled"))),
         ("ends have reasons", account(2, End(state="failed", reason="timeout"))),
         ("ends have reasons", account(2, End(state="vanished", reason="why not"))),
         ("an end never changes", account(2, DONE, replace(DONE, finished_at=6.0))),
