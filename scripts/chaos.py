@@ -98,6 +98,8 @@ def _wish(given: argparse.Namespace, folder: Path) -> Wish:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the drill; return its exit code."""
     given = parser().parse_args(arguments)
+    if given.folder is not None and (given.folder / "data").exists():
+        parser().error(f"--folder {given.folder}: an earlier drill's jobs are there; take another")
     outcome = carried_out("chaos", given.folder, lambda folder: run(_wish(given, folder)))
     print(table(outcome))
     for name, problems in verdicts(outcome.ledger).items():

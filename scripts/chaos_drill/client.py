@@ -68,6 +68,14 @@ class Client:
         self._session = session
         self._ledger = ledger
         self._chance = random.Random(seed)  # noqa: S311 - repeatable, not secret
+        self._repeatable = False
+        """Whether ``POST /generate`` promises the same picture for the same key."""
+
+    async def read_description(self) -> None:
+        """Learn from the service's own description what it can be held to."""
+        async with self._session.get(f"{self._url}/openapi.json") as answer:
+            described = await answer.json()
+        self._repeatable = "Idempotency-Key" in json.dumps(described["paths"]["/generate"])
 
     async def get_served(self, order: Order) -> None:
         """Order a picture and stay with it until its end."""
@@ -209,15 +217,14 @@ class Client:
             account.told(End(state="failed", reason=str(answer.body.get("code", ""))), now)
 
     async def _repeat(self, account: Account) -> None:
-        """Ask for a picture that has come once more: it may not be made again.
-
-        A second job for it would be among those that the service lists in the end.
-        """
+        """Ask for a picture that has come once more: it may not be made again."""
         if account.ends[0].state != "succeeded":
             return
         answer = await self._wait_for_picture(account)
         if answer.headers.get("Idempotent-Replayed") == "true":
             self._take(account, answer.content)
+        elif self._repeatable:
+            account.faults.append(f"its key was forgotten: {answer.status}")
 
     async def _wait_for_picture(self, account: Account) -> Answer:
         return await self._ask(

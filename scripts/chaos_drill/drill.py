@@ -109,6 +109,7 @@ async def run(wish: Wish) -> Outcome:
     ):
         await service.start()
         client = Client(service.url, session, ledger, wish.seed)
+        await client.read_description()
         await _disturbed(wish, outcome, service, client, address)
         await service.ready()
         await _settled(ledger, client)
