@@ -103,14 +103,15 @@ async def run(wish: Wish) -> Outcome:
     outcome = Outcome(ledger=ledger)
     begun = time.monotonic()
     async with (
-        receiver.listening(ledger, wish.seed) as address,
+        receiver.listening(ledger, wish.seed) as listener,
         service_in(wish.folder, SETTINGS, module=wish.module) as service,
         aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session,
     ):
         await service.start()
         client = Client(service.url, session, ledger, wish.seed)
         await client.read_description()
-        await _disturbed(wish, outcome, service, client, address)
+        await _disturbed(wish, outcome, service, client, listener.url)
+        listener.calm = True
         await service.ready()
         await _settled(ledger, client)
         await _compare(wish, ledger, client)

@@ -20,7 +20,10 @@ SILENT: Final = 0.1
 class Receiver:
     """Answers most deliveries with 204, some with 503, and hangs up on some."""
 
-    def __init__(self, ledger: Ledger, chance: random.Random) -> None:
+    def __init__(self, url: str, ledger: Ledger, chance: random.Random) -> None:
+        self.url = url
+        self.calm = False
+        """Whether it takes all that comes."""
         self._ledger = ledger
         self._chance = chance
         self._key = signature.key(SECRET)
@@ -29,7 +32,7 @@ class Receiver:
         """Take one delivery."""
         content = await request.read()
         body = await request.json()
-        mood = self._chance.random()
+        mood = 1.0 if self.calm else self._chance.random()
         self._ledger.notices.append(
             Notice(
                 delivery=request.headers.get("Webhook-Id", ""),
@@ -45,16 +48,17 @@ class Receiver:
 
 
 @asynccontextmanager
-async def listening(ledger: Ledger, seed: int) -> AsyncIterator[str]:
-    """Listen on the loopback address until the end; hand out the address."""
+async def listening(ledger: Ledger, seed: int) -> AsyncIterator[Receiver]:
+    """Listen on the loopback address until the end."""
     port = free_port()
-    receiver = Receiver(ledger, random.Random(seed))  # noqa: S311 - repeatable, not secret
+    chance = random.Random(seed)  # noqa: S311 - repeatable, not secret
+    receiver = Receiver(f"http://127.0.0.1:{port}/", ledger, chance)
     app = web.Application()
     app.router.add_post("/{order}", receiver.accept)
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     try:
         await web.TCPSite(runner, "127.0.0.1", port).start()
-        yield f"http://127.0.0.1:{port}/"
+        yield receiver
     finally:
         await runner.cleanup()
