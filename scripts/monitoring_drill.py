@@ -16,18 +16,15 @@ addresses are the only other differences to production. Exit code 1: something f
 import argparse
 import asyncio
 import json
-import signal
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from alerts.windows import NORMAL
+from scripts.drill.carried_out import carried_out
 from scripts.drill.catalog import ALL
 from scripts.drill.names import Names, dashboard_queries, rule_queries
 from scripts.drill.panels import exemplars, panels
@@ -35,7 +32,6 @@ from scripts.drill.quiet import quiet_run
 from scripts.drill.rows import Drill, Row
 from scripts.drill.stack import missing_programs
 from scripts.drill.table import line, table
-from scripts.drill.wait import TooLateError
 from scripts.drill.world import World, world
 
 
@@ -141,15 +137,6 @@ async def _keep(given: argparse.Namespace, ground: World) -> None:
             task.uncancel()
 
 
-async def _cancellable(given: argparse.Namespace, folder: Path) -> bool:
-    """Let SIGTERM end the drill as Ctrl-C does, also where a shell ignores that for its jobs."""
-    task = asyncio.current_task()
-    assert task is not None  # noqa: S101 - we are in it
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
-    return await drill(given, folder)
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the drill; return its exit code."""
     given = parser().parse_args(arguments)
@@ -159,20 +146,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if missing := missing_programs():
         print(f"drill: not installed: {', '.join(missing)}", file=sys.stderr)
         return 2
-    try:
-        with tempfile.TemporaryDirectory(prefix="drill-") as temporary:
-            folder = (given.folder or Path(temporary)).resolve()
-            folder.mkdir(parents=True, exist_ok=True)
-            return 0 if asyncio.run(_cancellable(given, folder)) else 1
-    except (KeyboardInterrupt, asyncio.CancelledError):
-        return 130
-    except TooLateError as error:
-        print(f"drill: {error}", file=sys.stderr)
-        return 1
-    finally:
-        # The last net, for a second Ctrl-C in the midst of the first one's work.
-        for child in psutil.Process().children(recursive=True):
-            child.kill()
+    went_well = carried_out("drill", given.folder, lambda folder: drill(given, folder))
+    return 0 if went_well else 1
 
 
 if __name__ == "__main__":

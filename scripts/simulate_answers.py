@@ -106,8 +106,7 @@ class Simulation:
             client.at = now + told
             heapq.heappush(self._coming, client)
             return
-        self._queue.put_nowait(job)
-        self._promises.redeem(job, now)
+        self._promises.enter(job, now)
         self._outlook.accepted(job, self._running, now)
         self._owners[job.id] = client
         if (position := self._outlook.position(job, self._running)) is not None:

@@ -38,12 +38,18 @@ class Service:
     """One service at one address, which can be ended and started again."""
 
     def __init__(
-        self, folder: Path, environment: Mapping[str, str], session: aiohttp.ClientSession
+        self,
+        folder: Path,
+        environment: Mapping[str, str],
+        session: aiohttp.ClientSession,
+        *,
+        module: str = "service",
     ) -> None:
         self.address = f"127.0.0.1:{free_port()}"
         self.url = f"http://{self.address}"
         self.folder = folder
         self._session = session
+        self._module = module
         self._faults = folder / "faults.json"
         self._environment = {
             "DATA_DIR": str(folder / "data"),
@@ -72,7 +78,7 @@ class Service:
         self.fail()
         self._child = await self._process.enter_async_context(
             started(
-                [sys.executable, "-m", "service", "serve"],
+                [sys.executable, "-m", self._module, "serve"],
                 self.folder / "service.log",
                 {**self._environment, **settings},
             )
@@ -155,11 +161,16 @@ def _is_engine(process: psutil.Process) -> bool:
 
 
 @asynccontextmanager
-async def service_in(folder: Path, environment: Mapping[str, str]) -> AsyncIterator[Service]:
-    """Hand out a service that is not yet started, and end it with all its processes."""
+async def service_in(
+    folder: Path, environment: Mapping[str, str], *, module: str = "service"
+) -> AsyncIterator[Service]:
+    """Hand out a service that is not yet started, and end it with all its processes.
+
+    ``module`` is what Python runs: the service, or one that breaks it in a way of its own.
+    """
     timeout = aiohttp.ClientTimeout(total=20)
     async with aiohttp.ClientSession(timeout=timeout) as session:
-        service = Service(folder, environment, session)
+        service = Service(folder, environment, session, module=module)
         try:
             yield service
         finally:

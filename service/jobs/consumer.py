@@ -146,8 +146,7 @@ class Consumer:
         now = time.monotonic()
         if (limit := self._places.limit(job, lambda: self._starts(job.key), now)) is not None:
             raise self._refused("queue_full", self._no_place(job, limit, now))
-        self._queue.put_nowait(job)
-        self._places.redeem(job, now)
+        self._places.enter(job, now)
         self._outlook.accepted(job, self._running.values(), now)
         record.accepted(self._metrics, job, self.depth)
         self._gauges()

@@ -2,6 +2,7 @@
 
 import math
 from bisect import insort
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -16,6 +17,9 @@ GRACE_SECONDS = 2.0
 
 MOST_PROMISES = 16
 """Promises kept for each place of the queue."""
+
+LEFT_FREE = 1
+"""Places that a promise beyond its key's share leaves to keys that have none waiting."""
 
 
 @dataclass(frozen=True, kw_only=True, order=True)
@@ -53,11 +57,12 @@ class Places:
         its place. An empty queue refuses nobody, or the GPU might stand idle for a promise.
         """
         limit = self._queue.limit(job.key)
-        if limit is not None or self._queue.empty():
-            return limit
         self._forget(now)
-        if not self._promises or self._due(job, now) is not None:
-            return None
+        due = self._due(job, now) is not None
+        if due and limit is Limit.KEY and self._queue.free > LEFT_FREE:
+            return None  # Other keys have come since; what was promised to this one is kept.
+        if limit is not None or due or not self._promises or self._queue.empty():
+            return limit
         return None if self._all_kept(job.key, starts(), now) else Limit.PROMISED
 
     def _all_kept(self, key: str, starts: Sequence[float], now: float) -> bool:
@@ -78,9 +83,13 @@ class Places:
             free, held = free - 1, held + 1
         return True
 
-    def redeem(self, job: Job, now: float) -> None:
-        """Strike out the promise that an accepted job had, if any."""
-        if (promise := self._due(job, now)) is not None:
+    def enter(self, job: Job, now: float) -> None:
+        """Put a job that nothing refuses into the queue, and strike out its promise, if any."""
+        promise = self._due(job, now)
+        if promise is None:
+            self._queue.put_nowait(job)
+        else:
+            self._queue.put_promised(job)
             self._promises.remove(promise)
 
     def retry_after(self, job: Job, starts: Sequence[float], now: float) -> int:
@@ -100,8 +109,10 @@ class Places:
             self._promises.remove(broken)
             ticket = broken.ticket
             ahead = [promise for promise in self._promises if promise.ticket < ticket]
-        seconds = max(1, math.ceil(self._first(job.key, starts, ahead, now)))
-        if len(self._promises) < MOST_PROMISES * self._queue.maxsize:
+        kept = self._make_room(job.key)
+        first = self._first if kept else self._after_last
+        seconds = max(1, math.ceil(first(job.key, starts, ahead, now)))
+        if kept:
             promise = Promise(
                 at=now + seconds,
                 ticket=ticket,
@@ -112,15 +123,32 @@ class Places:
             insort(self._promises, promise)
         return seconds
 
+    def _make_room(self, key: str) -> bool:
+        """Return whether one more promise to ``key`` can be kept.
+
+        When there are too many, the key that has most gives up its last one, so that a flood
+        of one key leaves the promises of others alone.
+        """
+        if len(self._promises) < MOST_PROMISES * self._queue.maxsize:
+            return True
+        counts = Counter(promise.key for promise in self._promises)
+        most, count = counts.most_common(1)[0]
+        if counts[key] + 1 >= count:
+            return False
+        self._promises.remove(
+            next(promise for promise in reversed(self._promises) if promise.key == most)
+        )
+        return True
+
     def _first(
         self, key: str, starts: Sequence[float], ahead: Sequence[Promise], now: float
     ) -> float:
         free, held = self._queue.free, self._queue.held(key)
-        counted, own, last = 0, 0, 0.0
+        counted = 0
         for job, start in zip(self._queue.waiting, starts, strict=True):
             free += 1
             if job.key == key:
-                held, own, last = held - 1, own + 1, start
+                held -= 1
             by = now + max(1, math.ceil(start))
             while counted < len(ahead) and ahead[counted].at <= by:
                 free -= 1
@@ -128,6 +156,16 @@ class Places:
                 counted += 1
             if self._queue.admits(held=held, free=free):
                 return start
+        return self._after_last(key, starts, ahead, now)
+
+    def _after_last(
+        self, key: str, starts: Sequence[float], ahead: Sequence[Promise], now: float
+    ) -> float:
+        """Return the seconds until a place that comes after all that was promised to the key."""
+        own_starts = [
+            start for job, start in zip(self._queue.waiting, starts, strict=True) if job.key == key
+        ]
+        own, last = len(own_starts), own_starts[-1] if own_starts else 0.0
         promised = [promise.at - now for promise in ahead if promise.key == key]
         end = starts[-1] if starts else 0.0
         interval = last / own if own else end / max(len(starts), 1)

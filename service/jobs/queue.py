@@ -92,6 +92,17 @@ class JobQueue(asyncio.Queue[Job]):
             raise asyncio.QueueFull
         super().put_nowait(item)
 
+    def put_promised(self, job: Job) -> None:
+        """Put a job into a free place though its key may hold more than its share by now.
+
+        Raises:
+            asyncio.QueueFull: every place is taken.
+
+        """
+        if self.full():
+            raise asyncio.QueueFull
+        self.restore(job)
+
     def limit(self, key: str) -> Limit | None:
         """Return what refuses a job of ``key``, or None when there is a place for it."""
         if self.full():

@@ -40,8 +40,7 @@ async def test_a_client_that_comes_back_in_time_gets_its_place():
     queue.get_nowait()
     mine = job("mine", seed=5)
     assert places.limit(mine, lambda: [10.0], 10) is None
-    queue.put_nowait(mine)
-    places.redeem(mine, 10)
+    places.enter(mine, 10)
     queue.get_nowait()
     assert places.limit(job("other"), lambda: [10.0], 10) is None
 
@@ -133,3 +132,45 @@ async def test_without_a_refusal_the_line_is_not_worked_out(count):
         raise AssertionError
 
     assert Places(queue).limit(job(), never, 0) is None
+
+
+async def test_a_flood_of_one_key_leaves_promises_to_others():
+    """When there are too many promises, the key with most gives up its last one."""
+    queue = full("a", "b", places=2)
+    places = Places(queue)
+    told = [places.retry_after(job(f"{n}"), STARTS, 0) for n in range(MOST_PROMISES * 2)]
+    back = places.retry_after(job("mine", "b"), STARTS, 0)
+    assert back < told[-1]
+    queue.get_nowait()
+    assert places.limit(job("other", "b"), lambda: [10.0], back - 1) is Limit.PROMISED
+    assert places.limit(job("mine", "b"), lambda: [10.0], back - 1) is None
+    last = job(f"{MOST_PROMISES * 2 - 1}")
+    assert places.limit(last, lambda: [told[-1] + 10.0], told[-1]) is Limit.PROMISED
+
+
+async def test_a_time_that_is_not_kept_is_none_that_is_near():
+    """With too many promises the next client is told a time after all of them, each time."""
+    places = Places(full())
+    told = [places.retry_after(job(f"{n}"), STARTS, 0) for n in range(MOST_PROMISES * 2)]
+    # The line has moved on faster than it was thought: a place is left before the first promise.
+    later = [places.retry_after(job(f"late {n}"), [1.0, 2.0], 5) for n in range(2)]
+    assert [seconds + 5 for seconds in later] == [told[-1] + 1] * 2
+
+
+async def test_a_promise_is_kept_when_other_keys_have_come_since():
+    """It counts more than its key's share of the places, but for the last free one."""
+    queue = full(*"aaaaaaaaaaa", places=13, shared=True)
+    places = Places(queue)
+    mine, starts = job("mine"), [10.0 * n for n in range(1, 12)]
+    assert places.limit(mine, lambda: starts, 0) is Limit.KEY
+    assert places.retry_after(mine, starts, 0) == 10
+    queue.get_nowait()
+    queue.restore(job("waits", "b"))
+    assert places.limit(job("other"), lambda: starts, 10) is Limit.KEY
+    assert places.limit(mine, lambda: starts, 10) is None
+    queue.restore(job("waits", "b"))
+    assert places.limit(mine, lambda: starts, 10) is Limit.KEY
+    queue.get_nowait()
+    places.enter(mine, 10)
+    assert queue.free == 1
+    assert places.limit(mine, lambda: starts, 10) is Limit.KEY

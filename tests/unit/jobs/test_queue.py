@@ -201,3 +201,15 @@ async def test_an_unfinished_job_that_leaves_the_engine_is_refunded():
     cancelled.steps_done = 0
     queue.refund(cancelled)
     assert [each.key for each in queue.waiting] == list("ababb")
+
+
+async def test_a_promised_place_may_be_beyond_the_share_and_not_beyond_the_bound():
+    """A key that holds its share gets the place it was promised, as long as there is one."""
+    queue = filled(JobQueue(10, shared=True), *[job("flood") for _ in range(8)])
+    with pytest.raises(asyncio.QueueFull):
+        queue.put_nowait(job("flood"))
+    queue.put_promised(job("flood"))
+    queue.put_promised(job("flood"))
+    assert queue.free == 0
+    with pytest.raises(asyncio.QueueFull):
+        queue.put_promised(job("flood"))

@@ -1,0 +1,1 @@
+"""More clients than the service can serve, who honour what it tells them."""
