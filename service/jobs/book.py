@@ -93,7 +93,7 @@ class Book:
         the same idempotency key before.
 
         Raises:
-            QueueFull, ShuttingDown, ModelUnavailable: as the consumer refuses it.
+            QueueFull, ShuttingDown, ModelUnavailable, EngineUnavailable: as the consumer refuses.
             QuotaExceeded: as ``admit`` does.
             IdempotencyConflict: the idempotency key was used for another request.
             StoreUnavailable: it cannot be written down, and was not accepted.
