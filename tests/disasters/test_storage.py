@@ -141,14 +141,15 @@ def empty(path: Path) -> None:
     path.write_bytes(b"")
 
 
-@pytest.mark.parametrize("journal", [True, False], ids=["with journal", "without journal"])
-@pytest.mark.parametrize("damage", [cut, scribble, empty])
+@pytest.mark.parametrize(
+    ("damage", "journal"),
+    # A journal that holds the first page, too, makes good for one that is overwritten.
+    [(cut, True), (cut, False), (scribble, False), (empty, True), (empty, False)],
+)
 async def test_a_damaged_database_ends_the_start_with_the_cure(
     light, client_of, tmp_path, damage, journal
 ):
     """It does not begin anew, and touches nothing: nobody's jobs vanish without a word."""
-    if journal and damage is scribble:
-        return  # The journal has the first page, too: nothing is lost.
     with light(DATA_DIR=tmp_path, CHILD_STEP_SECONDS=1) as service:
         client = await client_of(service)
         await client.until_ready()
