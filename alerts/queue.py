@@ -21,7 +21,8 @@ def alerts(windows: Windows) -> tuple[Alert, ...]:
 def _stuck(windows: Windows) -> Alert:
     """Return the alert; a job that times out has ended, and shows no sign of life.
 
-    While a model loads, jobs wait as they should: only a service that was ready counts.
+    While a model loads, jobs wait as they should: only an engine that was there counts. Whether
+    the service is ready does not: it says no as soon as its engine has been silent for long.
     What the engine holds is work as well: a queue is empty when it has taken all of it.
     """
     window = windows.stuck
@@ -38,7 +39,7 @@ def _stuck(windows: Windows) -> Alert:
                 increase(sd_jobs_total{{outcome=~"succeeded|failed"}}[{window}])
               ) == 0
             and on (job, instance) increase(sd_steps_total[{window}]) == 0
-            and on (job, instance) min_over_time(sd_ready[{window}]) == 1
+            and on (job, instance) min_over_time(sd_engine_state{{state="ready"}}[{window}]) == 1
         """,
         lasting=windows.stuck_for,
         summary=f"The queue of {INSTANCE} stands still",

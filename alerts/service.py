@@ -27,6 +27,7 @@ def alerts(windows: Windows) -> tuple[Alert, ...]:
         _target_down(windows),
         _service_restarting(windows),
         _model_not_loaded(windows),
+        _circuit_open(windows),
         _not_ready(windows),
         *_engine_restarting(windows),
         Alert(
@@ -96,6 +97,21 @@ def _model_not_loaded(windows: Windows) -> Alert:
         summary=f"{INSTANCE} cannot load its model",
         description=f"The engine of {INSTANCE} gave up loading the model and will not try again "
         "by itself; every request is refused with 503. /health says why.",
+        dashboard="sd-service",
+    )
+
+
+def _circuit_open(windows: Windows) -> Alert:
+    return Alert(
+        name="SDEngineCircuitOpen",
+        severity=Severity.PAGE,
+        expr='max by (job, instance) (sd_engine_state{state="circuit_open"}) == 1',
+        lasting=windows.failed_for,
+        keeping=windows.outage_keep,
+        summary=f"The engine of {INSTANCE} is not trusted any more",
+        description=f"The engine of {INSTANCE} ended again and again without finishing a job. New "
+        "work is refused with 503 engine_unavailable; what was accepted is tried one at a time, "
+        "and the first job that is finished ends this.",
         dashboard="sd-service",
     )
 

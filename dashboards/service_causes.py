@@ -116,9 +116,10 @@ def saturation() -> list[Panel]:
 def causes() -> list[Panel]:
     """Show where time and jobs are lost, and what the engine went through."""
     words: Words = {
-        4: Word(text="ready", color=GREEN),
-        3: Word(text="loading", color=BLUE),
-        2: Word(text="restarting", color=ORANGE),
+        5: Word(text="ready", color=GREEN),
+        4: Word(text="loading", color=BLUE),
+        3: Word(text="restarting", color=ORANGE),
+        2: Word(text="circuit_open", color=DARK_RED),
         1: Word(text="failed", color=RED),
         0: Word(text="stopped", color=GREY),
         -1: Word(text="DOWN", color=DARK_RED),
@@ -173,7 +174,7 @@ def causes() -> list[Panel]:
         states(
             "Engine",
             "Was the engine there when it mattered? Restarting that comes back again and again is "
-            "a crash loop.",
+            "a crash loop; circuit_open is one that new work is kept away from.",
             words,
             Target(
                 expr=f"({state})\nor (sum by (instance) ({q.metric('up')}) * 0 - 1)",
@@ -188,10 +189,26 @@ def causes() -> list[Panel]:
                 expr=q.grown("sd_gpu_seconds_total", 'use!="useful"', by="use"),
                 legend="{{use}}",
             ),
+            width=6,
         ),
         restarts(
             "Each takes down the pictures in flight, which are then made again. stalled: a kernel "
-            "hung; killed: the system, often for memory; crashed: a CUDA error.",
+            "hung; killed: the system, often for memory; crashed: a CUDA error; garbage: it said "
+            "what cannot be true; load_failed: the model could not be loaded again.",
+            width=6,
+        ),
+        lines(
+            "Silence of the engine",
+            "While it loads or has work the engine says at every stage and step that it lives. A "
+            "line that climbs by a second per second is a hang: first the service is not ready, "
+            "then the engine is killed and started again.",
+            "s",
+            Target(
+                expr=q.most("sd_engine_heartbeat_age_seconds", by="instance"),
+                legend="{{instance}}",
+            ),
+            width=6,
+            top=1,
         ),
         lines(
             "p95 time to answer, by route",
@@ -203,6 +220,7 @@ def causes() -> list[Panel]:
                 legend="{{route}}",
                 exemplar=True,
             ),
+            width=6,
         ),
         text(
             "From a dot to the log",

@@ -22,7 +22,7 @@ def gpu_share(
     )
 
 
-def restarts(description: str) -> Panel:
+def restarts(description: str, *, width: int = 8) -> Panel:
     """Show when the engine ended by itself, and why."""
     return lines(
         "Engine restarts by reason",
@@ -35,4 +35,5 @@ def restarts(description: str) -> Panel:
         stacked=True,
         bars=True,
         top=1,
+        width=width,
     )

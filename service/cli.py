@@ -48,8 +48,10 @@ def serve(config: Config, _arguments: argparse.Namespace) -> int:
 async def _serve(config: Config, door: socket.socket) -> None:
     from service.app import create_app  # noqa: PLC0415 - the other commands need no server
     from service.engine.process import ProcessEngine  # noqa: PLC0415
+    from service.http.accepting import Shortages  # noqa: PLC0415
     from service.http.keys import CONSUMER  # noqa: PLC0415
 
+    asyncio.get_running_loop().set_exception_handler(Shortages())
     app = create_app(config, ProcessEngine(config))
     stop = asyncio.Event()
 

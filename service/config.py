@@ -177,8 +177,9 @@ class Config:
 
     engine_stall_seconds: float = setting(
         600.0,
-        "Longest silence of an engine with work before it is killed and started again; ten "
-        "times its usual step, once that is known, if that is less.",
+        "Longest silence of an engine that loads or has work before it is killed and started "
+        "again; once its usual step is known ten times that, and 5 s at least (for other stages "
+        "20 s), if that is less.",
         minimum=0.01,
     )
 

@@ -204,6 +204,13 @@ class ModelUnavailable(ServiceError):
     status = 503
 
 
+class EngineUnavailable(ServiceError):
+    """Service Unavailable: the engine keeps ending, or does not answer."""
+
+    code = "engine_unavailable"
+    status = 503
+
+
 class OutOfMemory(ServiceError):
     """Service Unavailable: GPU memory exhausted."""
 

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, TypeVar
 
 WAIT_SECONDS = 120.0
 """Bound of every wait: reached only when something is broken."""
@@ -16,6 +16,10 @@ WAIT_SECONDS = 120.0
 
 class ServiceProcess:
     """A started service; its log lines are dictionaries, in ``log``."""
+
+    module = "service"
+    prefix: tuple[str, ...] = ()
+    """What its command is started by."""
 
     def __init__(self, **settings: object) -> None:
         # A folder belongs to one service: each has its own unless a test says otherwise.
@@ -30,7 +34,7 @@ class ServiceProcess:
             **{name: str(value) for name, value in settings.items()},
         }
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "service", "serve"],
+            [*self.prefix, sys.executable, "-m", self.module, "serve"],
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -90,12 +94,21 @@ class ServiceProcess:
         return code
 
 
+Started = TypeVar("Started", bound=ServiceProcess)
+
+
 @contextmanager
 def running_service(**settings: object) -> Iterator[ServiceProcess]:
     """Start a service, hand it out when its model is loaded, and end it by its own id."""
-    service = ServiceProcess(**settings)
-    try:
+    with ending(ServiceProcess(**settings)) as service:
         service.logged("model_loaded")
+        yield service
+
+
+@contextmanager
+def ending(service: Started) -> Iterator[Started]:
+    """End a service that was started, whatever became of it, by its own id."""
+    try:
         yield service
     finally:
         if service.process.poll() is None:

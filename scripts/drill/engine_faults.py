@@ -16,6 +16,7 @@ from scripts.drill.configs import ROOT
 from scripts.drill.scene import Scene, fault
 from scripts.drill.service import BATCH, PLACES
 from scripts.drill.wait import until
+from service.jobs.circuit import CRASHES_TO_OPEN
 
 KILLS: Final = 3
 SEEN_SECONDS: Final = 60.0
@@ -56,6 +57,29 @@ async def engine_keeps_dying(scene: Scene) -> AsyncIterator[None]:
         last = await scene.service.next_engine(last)
         last.send_signal(signal.SIGKILL)
     yield
+
+
+@fault(
+    "SDEngineCircuitOpen",
+    "Engine killed until it is not trusted",
+    silences=("SDEngineRestarting",),
+)
+@asynccontextmanager
+async def engine_not_trusted(scene: Scene) -> AsyncIterator[None]:
+    """Kill one engine after the other; the first picture afterwards proves the last one."""
+    last = await scene.service.kill_engine()
+    for _ in range(CRASHES_TO_OPEN - 1):
+        last = await scene.service.next_engine(last)
+        last.send_signal(signal.SIGKILL)
+    try:
+        yield
+    finally:
+        async with scene.traffic.clients(1):
+            await until(partial(_trusted, scene), SEEN_SECONDS, "the circuit closed")
+
+
+async def _trusted(scene: Scene) -> bool:
+    return await scene.stack.value('sd_engine_state{state="circuit_open"}') == 0
 
 
 @fault("SDNotReady", "Next engine stops while loading", silences=("SDQueueDepthHigh",))

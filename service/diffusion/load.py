@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,8 +51,11 @@ def load_model(
     cpu_offload: str = "none",
     vae_tiling: bool = False,
     safety_checker: bool = False,
+    begin: Callable[[str, int], None] = lambda _stage, _pictures: None,
 ) -> Model:
     """Load a model and place it; the arguments are the settings of the same names.
+
+    ``begin`` is called with ``fetch`` before a model is fetched, and with ``load`` after it.
 
     Raises:
         ModelError: the model is missing, damaged, of another kind, or has no safety
@@ -66,7 +70,10 @@ def load_model(
     target = place.chosen_device(device, cpu_offload)
     numbers = place.chosen_dtype(dtype, target)
     try:
-        source = _fetched(source, cache_dir, half=numbers == torch.float16)
+        if source.path is None:
+            begin("fetch", 0)
+            source = _fetched(source, cache_dir, half=numbers == torch.float16)
+            begin("load", 0)
         family, pipeline = _read(source, cache_dir, numbers, safety_checker=safety_checker)
         _limit_tokens(pipeline)
         place.arrange(
@@ -102,9 +109,7 @@ def _quieten() -> None:
 
 
 def _fetched(source: Source, cache_dir: Path, *, half: bool) -> Source:
-    """Return the source with a path, after fetching the model from the hub if it has none."""
-    if source.path is not None:
-        return source
+    """Return the source with a path, after fetching the model from the hub."""
     if constants.HF_HUB_OFFLINE or os.environ.get("HF_HUB_OFFLINE", "").lower() in {"1", "true"}:
         raise ModelError(
             f"{source.id} is not in {cache_dir} and HF_HUB_OFFLINE=1 forbids to fetch it. Start "

@@ -33,6 +33,16 @@ class Engine(ABC):
     failure: str = ""
     """Why the model cannot be loaded, when the state is ``FAILED``."""
 
+    @property
+    def silence(self) -> float:
+        """Seconds since it last said something; 0 when it may be silent."""
+        return 0.0
+
+    @property
+    def late(self) -> bool:
+        """Whether it has been silent for half as long as it takes to be taken for dead."""
+        return False
+
     @abstractmethod
     async def start(self, listener: Listener) -> None:
         """Begin to load the model; ``EngineReady`` or ``EngineFailed`` follows."""

@@ -10,13 +10,18 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 
+import structlog
+
 from service.config import Config
-from service.engine.messages import Command, Event
+from service.engine.inspection import GarbageError, longest_message, parsed
+from service.engine.messages import Command, Said
+
+log = structlog.get_logger(__name__)
 
 # fork would copy a running event loop and, on a GPU, a CUDA context that no child may use.
 SPAWN = multiprocessing.get_context("spawn")
 
-Entry = Callable[["Connection[Event, Command]", Config], None]
+Entry = Callable[["Connection[Said, Command]", Config], None]
 """What the child runs: it must be importable by name, since it is pickled."""
 
 
@@ -30,6 +35,9 @@ class Child:
     """
 
     def __init__(self, entry: Entry, config: Config) -> None:
+        self.cause = ""
+        """Why this side ended it, or why it said that it would end."""
+        self._longest = longest_message(config)
         self._ours, self._theirs = SPAWN.Pipe()
         self._process: SpawnProcess = SPAWN.Process(
             target=entry, args=(self._theirs, config), name="sd-engine", daemon=True
@@ -47,8 +55,13 @@ class Child:
         """As in ``subprocess``: negative for a signal, None while it runs."""
         return self._process.exitcode
 
-    async def start(self, deliver: Callable[[Event], None], ended: Callable[[], None]) -> None:
-        """Start the process; both callables are called on this event loop."""
+    async def start(self, deliver: Callable[[Said], None], ended: Callable[[], None]) -> None:
+        """Start the process; both callables are called on this event loop.
+
+        Raises:
+            OSError, RuntimeError, MemoryError: there is no room for a process or its threads.
+
+        """
         loop = asyncio.get_running_loop()
         starting = asyncio.ensure_future(asyncio.to_thread(self._process.start))
         try:
@@ -61,18 +74,26 @@ class Child:
         # waits for them: without this an exit by an exception would never come to its end.
         atexit.register(self._process.kill)
         self._theirs.close()  # Else the end of the child would not end the pipe.
-        self._reader = threading.Thread(
+        reader = threading.Thread(
             target=self._read, args=(loop, deliver, ended), name="engine-reader", daemon=True
         )
-        self._reader.start()
-        threading.Thread(target=self._write, name="engine-writer", daemon=True).start()
+        writer = threading.Thread(target=self._write, name="engine-writer", daemon=True)
+        try:
+            writer.start()
+            reader.start()
+        except RuntimeError:  # No thread could be started: without both it is of no use.
+            self._process.kill()
+            self._commands.put(None)
+            raise
+        self._reader = reader
 
     def send(self, command: Command) -> None:
         """Hand over a command; what a dead child cannot read any more is dropped."""
         self._commands.put(command)
 
-    def kill(self) -> None:
+    def kill(self, cause: str = "") -> None:
         """End the process at once; ``ended`` is called as for any other end."""
+        self.cause = self.cause or cause
         self._process.kill()
 
     async def wait(self, seconds: float | None = None) -> bool:
@@ -85,22 +106,39 @@ class Child:
     def _read(
         self,
         loop: asyncio.AbstractEventLoop,
-        deliver: Callable[[Event], None],
+        deliver: Callable[[Said], None],
         ended: Callable[[], None],
     ) -> None:
         """Carry events to the event loop until the child ends; runs on a thread.
 
         Nobody else waits for the process: of two who do, one may find it gone without
-        its exit code.
+        its exit code. Whatever else happens here, the end of the child is told.
         """
-        with contextlib.suppress(EOFError, OSError, RuntimeError):
+        try:
             while True:
-                loop.call_soon_threadsafe(deliver, self._ours.recv())
+                loop.call_soon_threadsafe(deliver, parsed(self._received()))
+        except GarbageError as error:
+            log.error("engine_garbage", reason=str(error), pid=self.pid)  # noqa: TRY400 - a known case
+            self.kill("garbage")
+        except (EOFError, OSError, RuntimeError):  # The child is gone, or the event loop is.
+            pass
+        except MemoryError:
+            log.exception("engine_reader_failed", pid=self.pid)
+            self.kill()
         self._process.join()
         atexit.unregister(self._process.kill)
         self._commands.put(None)
         with contextlib.suppress(RuntimeError):  # The loop is closed: nobody listens.
             loop.call_soon_threadsafe(ended)
+
+    def _received(self) -> bytes:
+        """Return the next message as it came."""
+        try:
+            return self._ours.recv_bytes(self._longest)
+        except OSError as error:
+            if error.errno is None:  # The length in front of it, not the pipe, is bad.
+                raise GarbageError("a message has an impossible length") from error
+            raise
 
     def _write(self) -> None:
         """Carry commands to the child until it ends; runs on a thread."""

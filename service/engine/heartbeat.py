@@ -1,40 +1,106 @@
 """How long an engine may be silent before it is taken for dead."""
 
-from collections.abc import Iterable
+from collections.abc import Collection
 from typing import Final
+
+from service.diffusion.generation import GenerationRequest, OutOfMemoryHit, Stepped
+from service.engine.messages import Began
 
 TIMES: Final = 10
 """A step that takes so many times its usual time does not come back."""
 
-FLOOR_SECONDS: Final = 20.0
-"""Text encoding, decoding and the first step of a new process are no usual steps."""
+STEP_FLOOR_SECONDS: Final = 5.0
+"""Never less for a step: to kill a healthy engine costs a reload, seconds at least, and what it
+was working on. A machine that swaps, or is moved to another host, stands still for as long."""
+
+STAGE_FLOOR_SECONDS: Final = 20.0
+"""Never less for what is no usual step: text encoding, decoding, checking, waking up, and the
+first step of a size in a new process, which loads kernels."""
 
 LEARNING_RATE: Final = 0.2
 
-Size = tuple[int, int]
-"""Width and height in pixels."""
+FETCH: Final = "fetch"
+LOAD: Final = "load"
+STEP: Final = "denoise"
+"""Stages with rules of their own; every other one is a part of making a picture."""
+
+LATE_SHARE: Final = 0.5
+"""Of the limit: an engine that has been silent for so long is not ready for new work."""
 
 
 class Heartbeat:
-    """The usual time of a step of each size, learned from the steps that were done."""
+    """The usual time of a step of each size and batch, learned from the steps that were done."""
 
     def __init__(self, most: float) -> None:
         self._most = most
         """What is allowed where nothing was learned yet, and never exceeded."""
-        self._usual: dict[int, float] = {}
+        self._usual: dict[int, dict[int, float]] = {}
+        """Seconds by pixels of a picture, then by pictures in the step."""
 
-    def observe(self, *, pixels: int, seconds: float) -> None:
-        """Learn from one step of pictures of so many pixels each."""
-        known = self._usual.get(pixels, seconds)
-        self._usual[pixels] = known + LEARNING_RATE * (seconds - known)
+        self._warm: set[int] = set()
+        """Sizes that this process has done a step of."""
+        self._trying = False
+        """Whether a step was begun that is not done."""
 
-    def limit(self, sizes: Iterable[Size]) -> float:
-        """Return how many seconds of silence are too many with pictures of ``sizes`` in work.
+    def renew(self) -> None:
+        """Begin with another process: what is usual holds, but not for its first steps."""
+        self._warm.clear()
+        self._trying = False
 
-        The slowest of them counts, as it may be the one that runs.
+    def hear(self, said: Began | Stepped | OutOfMemoryHit) -> None:
+        """Learn from what the engine says.
+
+        After an out-of-memory nothing is usual: what is done about it may be slow, and it
+        says so before it says that memory ran out, by beginning a step twice.
         """
-        usual = [self._usual.get(width * height) for width, height in sizes]
+        match said:
+            case Stepped():
+                pixels = said.pixels // said.batch_size
+                self._observe(pixels=pixels, pictures=said.batch_size, seconds=said.seconds)
+            case Began() if said.stage == STEP and not self._trying:
+                self._trying = True
+                return
+            case Began() if said.stage == STEP:
+                self._usual.clear()
+            case OutOfMemoryHit():
+                self._usual.clear()
+        self._trying = False
+
+    def _observe(self, *, pixels: int, pictures: int, seconds: float) -> None:
+        self._warm.add(pixels)
+        batches = self._usual.setdefault(pixels, {})
+        known = batches.get(pictures, seconds)
+        batches[pictures] = known + LEARNING_RATE * (seconds - known)
+
+    def limit(self, stage: str, work: Collection[GenerationRequest]) -> float | None:
+        """Return how many seconds of silence are too many in a stage with ``work`` in the engine.
+
+        None is no limit: a network decides how long fetching takes. The slowest size
+        counts, as it may be the one that runs.
+        """
+        if stage == FETCH:
+            return None
+        if stage == LOAD:
+            return self._most
+        pictures: dict[int, int] = {}
+        for request in work:
+            area = request.width * request.height
+            pictures[area] = pictures.get(area, 0) + request.num_images
+        usual = [self._step(area, count) for area, count in pictures.items()]
         known = [seconds for seconds in usual if seconds is not None]
         if len(known) < len(usual) or not known:
             return self._most
-        return min(self._most, max(FLOOR_SECONDS, TIMES * max(known)))
+        usually = stage == STEP and self._warm.issuperset(pictures)
+        floor = STEP_FLOOR_SECONDS if usually else STAGE_FLOOR_SECONDS
+        return min(self._most, max(floor, TIMES * max(known)))
+
+    def _step(self, pixels: int, pictures: int) -> float | None:
+        """Return the most that a step of up to so many pictures usually takes, None if unknown.
+
+        More pictures than were seen together take longer in proportion at most.
+        """
+        batches = self._usual.get(pixels)
+        if not batches:
+            return None
+        seen = max(batches)
+        return max(batches.values()) * max(1.0, pictures / seen)

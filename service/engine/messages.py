@@ -44,6 +44,17 @@ Command = Generate | Cancel | Preview | Shutdown
 
 
 @dataclass(frozen=True, kw_only=True)
+class Began:
+    """A stage begins: a sign of life, and what may take long now.
+
+    ``fetch`` (from the hub) and ``load`` of a model, or a stage of the step loop.
+    """
+
+    stage: str
+    pictures: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
 class EngineReady:
     """The model is loaded and the first job may come."""
 
@@ -68,14 +79,16 @@ class EngineExited:
 
     exit_code: int | None
     restarts: int
-    stalled: bool = False
-    """It was killed because it said nothing for too long."""
+    cause: str = ""
+    """Why it was ended by its supervisor, or left by itself; empty where only the code tells."""
+    restart_seconds: float = field(default=0.0, compare=False)
+    """Until it is started again."""
 
     @property
     def reason(self) -> str:
         """Why it ended, in one of few words; ``killed`` by others is often the kernel's doing."""
-        if self.stalled:
-            return "stalled"
+        if self.cause:
+            return self.cause
         if self.exit_code is None:
             return "not_started"
         if self.exit_code >= 0:
@@ -83,4 +96,7 @@ class EngineExited:
         return "killed" if self.exit_code == -signal.SIGKILL else "crashed"
 
 
-Event = EngineReady | EngineFailed | EngineExited | Capacity | Outcome
+Said = Began | EngineReady | EngineFailed | Capacity | Outcome
+"""What an engine says of itself."""
+
+Event = Said | EngineExited

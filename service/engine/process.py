@@ -10,13 +10,16 @@ from service.diffusion.generation import (
     JobCancelled,
     JobFailed,
     JobFinished,
+    OutOfMemoryHit,
     Stepped,
 )
 from service.engine import worker
 from service.engine.base import Engine, EngineState, Listener
 from service.engine.child import Child, Entry
-from service.engine.heartbeat import Heartbeat, Size
+from service.engine.heartbeat import LOAD, STEP, Heartbeat
+from service.engine.inspection import GarbageError, Inspector
 from service.engine.messages import (
+    Began,
     Cancel,
     EngineExited,
     EngineFailed,
@@ -24,13 +27,18 @@ from service.engine.messages import (
     Event,
     Generate,
     Preview,
+    Said,
     Shutdown,
 )
+from service.engine.watchdog import Watchdog
 
 log = structlog.get_logger(__name__)
 
 RESTART_DELAYS = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
 """Seconds before each restart in a row; one finished job starts the row anew."""
+
+WAKE = "wake"
+"""The stage of an engine that had nothing to do, and is given work."""
 
 STOP_SECONDS = 5.0
 """How long the step in work may take to end before the process is killed."""
@@ -44,19 +52,30 @@ class ProcessEngine(Engine):
         self._entry = entry
         self._child: Child | None = None
         self._listener: Listener = _ignore
-        self._in_work: dict[str, Size] = {}
-        """Sizes of the jobs handed over whose end the child has not reported."""
+        self._in_work: dict[str, GenerationRequest] = {}
+        """Jobs handed over whose end the child has not reported."""
+        self._leaving: set[str] = set()
+        """Of these, the ones that it was told to stop."""
         self._heartbeat = Heartbeat(config.engine_stall_seconds)
+        self._watchdog = Watchdog(self._heartbeat, self._in_work, self._stalled)
         self._crashes_in_a_row = 0
         self._stopping = False
-        self._stall_seen = False
         self._restart: asyncio.Task[None] | None = None
-        self._watchdog: asyncio.TimerHandle | None = None
 
     @property
     def pid(self) -> int | None:
         """The child's process id, or None when there is none."""
         return self._child.pid if self._child else None
+
+    @property
+    def silence(self) -> float:
+        """Seconds since the child last said something, while it loads or has work; else 0."""
+        return self._watchdog.silence
+
+    @property
+    def late(self) -> bool:
+        """Whether the child has been silent for half as long as it takes to be killed."""
+        return self._watchdog.late
 
     async def start(self, listener: Listener) -> None:
         """Start the child; its events come to ``listener`` on this event loop."""
@@ -68,8 +87,7 @@ class ProcessEngine(Engine):
         """Let the child end its step; kill it when that takes too long or it still loads."""
         self._stopping = True
         was, self.state = self.state, EngineState.STOPPED
-        if self._watchdog is not None:
-            self._watchdog.cancel()
+        self._watchdog.rest()
         if self._restart is not None:
             self._restart.cancel()
             await asyncio.gather(self._restart, return_exceptions=True)
@@ -82,14 +100,20 @@ class ProcessEngine(Engine):
 
     def generate(self, job_id: str, request: GenerationRequest) -> None:
         """Let a job join the running batch before the next step."""
-        if self._child is not None:
-            self._in_work[job_id] = request.width, request.height
-            self._child.send(Generate(job_id=job_id, request=request))
-            self._watch()
+        if self._child is None:
+            return
+        idle = not self._in_work
+        self._in_work[job_id] = request
+        self._child.send(Generate(job_id=job_id, request=request))
+        if idle:
+            self._watchdog.hear(WAKE)
+        else:
+            self._watchdog.update()
 
     def cancel(self, job_id: str) -> None:
         """Take a job out of the batch before the next step; unknown ids are ignored."""
         if self._child is not None:
+            self._leaving.add(job_id)
             self._child.send(Cancel(job_id=job_id))
 
     def preview(self, job_id: str, *, wanted: bool) -> None:
@@ -98,69 +122,85 @@ class ProcessEngine(Engine):
             self._child.send(Preview(job_id=job_id, wanted=wanted))
 
     async def _spawn(self) -> None:
-        child = Child(self._entry, self._config)
         try:
-            await child.start(self._deliver, lambda: self._ended(child))
-        except OSError as error:  # No process or no memory for one: later there may be.
+            child = Child(self._entry, self._config)
+            inspector = Inspector(self._in_work, self._leaving)
+            await child.start(
+                lambda said: self._deliver(child, inspector, said), lambda: self._ended(child)
+            )
+        except (OSError, RuntimeError, MemoryError) as error:
+            # No process, thread, pipe or memory for one: later there may be.
             log.warning("engine_start_failed", error=str(error))
             self._start_again(None)
             return
         self._child = child
+        self._heartbeat.renew()
+        self._watchdog.hear(LOAD)
         log.info("engine_started", pid=child.pid)
 
-    def _deliver(self, event: Event) -> None:
-        if self._stopping:
+    def _deliver(self, child: Child, inspector: Inspector, said: Said) -> None:
+        if self._stopping or child.cause:  # What a condemned child says is not heard.
             return
-        match event:
+        try:
+            inspector.check(said)
+        except GarbageError as error:
+            log.error("engine_garbage", reason=str(error), pid=child.pid)  # noqa: TRY400 - a known case
+            child.kill("garbage")
+            return
+        if not self._took_note(child, said):
+            return
+        if self._in_work or isinstance(said, Began):
+            self._watchdog.hear(said.stage if isinstance(said, Began) else STEP)
+        else:
+            self._watchdog.rest()
+        self._listener(said)
+
+    def _took_note(self, child: Child, said: Said) -> bool:
+        """Bring the state up to date; return whether the listener is to hear of it."""
+        match said:
             case EngineReady():
-                self.state, self.model, self.failure = EngineState.READY, event.model, ""
+                self.state, self.model, self.failure = EngineState.READY, said.model, ""
             case EngineFailed() if self.model is not None:
                 # It did load before: a device that is short of memory for a while, say.
-                self.failure = event.detail
-                log.warning("model_reload_failed", code=event.code, detail=event.detail)
-                return
+                self.failure, child.cause = said.detail, "load_failed"
+                log.warning("model_reload_failed", code=said.code, detail=said.detail)
+                return False
             case EngineFailed():
-                self.state, self.failure = EngineState.FAILED, event.detail
-            case Stepped():
-                pixels = event.pixels // max(event.batch_size, 1)
-                self._heartbeat.observe(pixels=pixels, seconds=event.seconds)
-            case JobFinished():
-                self._crashes_in_a_row = 0
-                self._in_work.pop(event.job_id, None)
-            case JobFailed() | JobCancelled():
-                self._in_work.pop(event.job_id, None)
-        self._watch()
-        self._listener(event)
-
-    def _watch(self) -> None:
-        """Start the watchdog anew: an engine with work must say something now and then."""
-        if self._watchdog is not None:
-            self._watchdog.cancel()
-        self._watchdog = None
-        if self._in_work:
-            seconds = self._heartbeat.limit(self._in_work.values())
-            self._watchdog = asyncio.get_running_loop().call_later(seconds, self._stalled, seconds)
+                self.state, self.failure = EngineState.FAILED, said.detail
+            case Began() | Stepped() | OutOfMemoryHit() if self.state is EngineState.READY:
+                self._heartbeat.hear(said)  # What it tries before is no usual work.
+            case JobFinished() | JobFailed() | JobCancelled():
+                if isinstance(said, JobFinished):
+                    self._crashes_in_a_row = 0
+                del self._in_work[said.job_id]
+                self._leaving.discard(said.job_id)
+        return True
 
     def _stalled(self, seconds: float) -> None:
         if self._child is not None:
-            self._stall_seen = True
-            log.error("engine_stalled", seconds=seconds, pid=self.pid)
-            self._child.kill()
+            log.error("engine_stalled", seconds=round(seconds, 3), pid=self.pid)
+            self._child.kill("stalled")
 
     def _ended(self, child: Child) -> None:
+        if child is not self._child:
+            return
         self._child = None
         self._in_work.clear()
-        self._watch()
+        self._leaving.clear()
+        self._watchdog.rest()
         if not self._stopping and self.state is not EngineState.FAILED:
-            self._start_again(child.exit_code)
+            self._start_again(child.exit_code, child.cause)
 
-    def _start_again(self, exit_code: int | None) -> None:
+    def _start_again(self, exit_code: int | None, cause: str = "") -> None:
         self.state = EngineState.RESTARTING
         self.restarts += 1
         delay = RESTART_DELAYS[min(self._crashes_in_a_row, len(RESTART_DELAYS) - 1)]
         self._crashes_in_a_row += 1
-        stalled, self._stall_seen = self._stall_seen, False
-        self._listener(EngineExited(exit_code=exit_code, restarts=self.restarts, stalled=stalled))
+        self._listener(
+            EngineExited(
+                exit_code=exit_code, restarts=self.restarts, cause=cause, restart_seconds=delay
+            )
+        )
         self._restart = asyncio.create_task(self._spawn_after(delay))
 
     async def _spawn_after(self, delay: float) -> None:

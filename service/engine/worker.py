@@ -4,6 +4,7 @@ import faulthandler
 import os
 import signal
 import sys
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,15 +12,16 @@ from typing import TYPE_CHECKING
 import structlog
 
 from service.config import Config
-from service.engine.faults import FaultFile
+from service.engine.faults import STAGES, FaultFile
 from service.engine.messages import (
+    Began,
     Cancel,
     Command,
     EngineFailed,
     EngineReady,
-    Event,
     Generate,
     Preview,
+    Said,
     Shutdown,
 )
 from service.errors import ModelError, ServiceError
@@ -28,13 +30,15 @@ from service.telemetry import logs
 if TYPE_CHECKING:
     from service.diffusion.step_loop import StepLoop
 
+Tell = Callable[[Said], None]
+
 log = structlog.get_logger(__name__)
 
 IDLE_SECONDS = 1.0
 """With nothing to do for so long the engine tidies up; before, the next job may be on its way."""
 
 
-def run(connection: "Connection[Event, Command]", config: Config) -> None:
+def run(connection: "Connection[Said, Command]", config: Config) -> None:
     """Load the model and work until told to stop or the service is gone."""
     # Ctrl-C and systemd signal the whole group; the service decides when we end.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -50,9 +54,9 @@ def run(connection: "Connection[Event, Command]", config: Config) -> None:
         sys.exit(1)
 
 
-def _load_and_work(connection: "Connection[Event, Command]", config: Config) -> None:
+def _load_and_work(connection: "Connection[Said, Command]", config: Config) -> None:
     try:
-        loop, ready = load(config)
+        loop, ready = load(config, connection.send)
         news = warmed_up(loop, config)
     except ServiceError as error:
         connection.send(EngineFailed(code=error.code, detail=error.detail))
@@ -66,8 +70,22 @@ def _load_and_work(connection: "Connection[Event, Command]", config: Config) -> 
     work(connection, loop)
 
 
-def load(config: Config) -> "tuple[StepLoop, EngineReady]":
+def announcing(config: Config, tell: Tell) -> Callable[[str, int], None]:
+    """Return what is called before every stage: it tells, then commits the faults asked for."""
+    faults = FaultFile(Path(config.fault_file)) if config.fault_file else None
+
+    def begin(stage: str, pictures: int) -> None:
+        tell(Began(stage=stage, pictures=pictures))
+        if faults is not None and stage in STAGES:
+            faults(stage, pictures)
+
+    return begin
+
+
+def load(config: Config, tell: Tell = lambda _said: None) -> "tuple[StepLoop, EngineReady]":
     """Load the model that the settings name; torch is first imported here.
+
+    From then on ``tell`` hears of every stage that begins.
 
     Raises:
         ServiceError: the model cannot be loaded, with the cure.
@@ -81,6 +99,7 @@ def load(config: Config) -> "tuple[StepLoop, EngineReady]":
     from service.diffusion.load import load_model  # noqa: PLC0415
     from service.diffusion.step_loop import StepLoop  # noqa: PLC0415
 
+    begin = announcing(config, tell)
     model = load_model(
         catalog.resolve(config.model_id, config.model_cache_dir),
         cache_dir=config.model_cache_dir,
@@ -91,16 +110,17 @@ def load(config: Config) -> "tuple[StepLoop, EngineReady]":
         cpu_offload=config.cpu_offload,
         vae_tiling=config.vae_tiling,
         safety_checker=config.safety_checker,
+        begin=begin,
     )
     loop = StepLoop(
         model,
         batch_limit=config.max_concurrent_requests,
-        fault=FaultFile(Path(config.fault_file)) if config.fault_file else None,
+        fault=begin,
     )
     return loop, EngineReady(model=model.info, memory=loop.memory())
 
 
-def warmed_up(loop: "StepLoop", config: Config) -> list[Event]:
+def warmed_up(loop: "StepLoop", config: Config) -> list[Said]:
     """Make the first pictures, and return what they taught about memory."""
     from service.diffusion.warm_up import warm_up  # noqa: PLC0415 - it imports torch
 
@@ -108,7 +128,7 @@ def warmed_up(loop: "StepLoop", config: Config) -> list[Event]:
     return [*warm_up(loop, size=config.min_size, batch_limit=limit)]
 
 
-def work(connection: "Connection[Event, Command]", loop: "StepLoop") -> None:
+def work(connection: "Connection[Said, Command]", loop: "StepLoop") -> None:
     """Take commands between two steps, and step while there is something to do."""
     while True:
         if not loop.busy and not connection.poll(IDLE_SECONDS):

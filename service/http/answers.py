@@ -96,6 +96,19 @@ class EngineStatus(Schema):
         ),
     )
     restarts = fields.Integer(required=True, metadata=_say("Times it ended by itself.", 0))
+    circuit = fields.String(
+        required=True,
+        metadata=_say(
+            "`open`: it ended again and again, and new work is refused · `half_open`: it is back, "
+            "and one job at a time shows whether it holds.",
+            "closed",
+            enum=["closed", "open", "half_open"],
+        ),
+    )
+    silent_seconds = fields.Float(
+        required=True,
+        metadata=_say("How long it has said nothing while it loads or has work; else 0.", 0.0),
+    )
     failure = fields.String(
         metadata=_say("Why the model cannot be loaded; only then.", "The folder has no UNet.")
     )
@@ -116,7 +129,8 @@ class Health(Schema):
         metadata=_say(
             "`healthy`: pictures can be made · `loading`: the model is being loaded · "
             "`restarting`: the engine ended and comes back · `degraded`: the model cannot be "
-            "loaded · `shutting_down`: accepted requests are finished, new ones are refused.",
+            "loaded, or the engine keeps ending · `shutting_down`: accepted requests are "
+            "finished, new ones are refused.",
             "healthy",
             enum=["healthy", "loading", "restarting", "degraded", "shutting_down"],
         ),

@@ -18,6 +18,10 @@ from service.errors import (
 from service.http.fields import REPEATED
 from service.http.keys import CONFIG
 
+UTF_8 = codecs.lookup("utf-8-sig").name
+"""Looked up now: Python imports a codec from its file at the first use, and a service that is
+short of file descriptors could not."""
+
 
 class BodyParser(AIOHTTPParser):
     """The parser behind the ``request_schema`` decorators; each application has its own."""
@@ -36,7 +40,7 @@ class BodyParser(AIOHTTPParser):
         _check_content_type(req)
         _check_content_encoding(req)
         try:
-            text = (await _arrived(req)).decode("utf-8-sig")
+            text = (await _arrived(req)).decode(UTF_8)
             body = json.loads(text, object_pairs_hook=_object)
         # ValueError also covers UnicodeDecodeError and integers of more than 4300 digits.
         except (ValueError, RecursionError, web.RequestPayloadError) as error:

@@ -7,11 +7,12 @@ from aiohttp import web
 
 from service import __version__
 from service.engine.base import EngineState
-from service.errors import ModelUnavailable, ShuttingDown
+from service.errors import EngineUnavailable, ModelUnavailable, ShuttingDown
 from service.http import auth
 from service.http.answers import Health, Status
 from service.http.decorators import docs, response_schema
 from service.http.keys import CONFIG, CONSUMER, GPU, STARTED
+from service.jobs.circuit import CircuitState
 from service.jobs.consumer import Consumer
 
 STATUS: Final = {
@@ -59,24 +60,31 @@ async def live(request: web.Request) -> web.Response:
     operationId="ready",
     tags=["health"],
     summary="Say whether pictures can be made now.",
-    description="For a load balancer: 503 while the model loads, failed or the service ends.",
-    errors=(ModelUnavailable, ShuttingDown),
+    description=(
+        "For a load balancer: 503 while the model loads or failed, the engine has been silent for "
+        "too long or keeps ending, or the service ends."
+    ),
+    errors=(ModelUnavailable, EngineUnavailable, ShuttingDown),
 )
 @response_schema(Status(), 200, description="The next request will be worked on.")
 async def ready(request: web.Request) -> web.Response:
-    """Answer 200 only when the model is loaded and new work is accepted."""
+    """Answer 200 only when new work is accepted and can be worked on."""
     consumer = request.app[CONSUMER]
-    if consumer.draining:
-        raise ShuttingDown("Send requests to another instance.")
-    if consumer.engine.state is not EngineState.READY:
+    try:
+        consumer.admission.check_ready()
+    except ModelUnavailable as error:
         failure = consumer.engine.failure if auth.insider(request) else ""
-        raise ModelUnavailable(failure or f"The engine is {consumer.engine.state.value}.")
+        raise ModelUnavailable(failure or error.detail) from None
     return web.json_response({"status": "ready"})
 
 
 def status(consumer: Consumer) -> str:
     """Return the state of the service in one word."""
-    return "shutting_down" if consumer.draining else STATUS[consumer.engine.state]
+    if consumer.draining:
+        return "shutting_down"
+    if consumer.admission.circuit is not CircuitState.CLOSED:
+        return "degraded"
+    return STATUS[consumer.engine.state]
 
 
 def report(app: web.Application) -> dict[str, Any]:
@@ -102,6 +110,8 @@ def report(app: web.Application) -> dict[str, Any]:
         "engine": {
             "state": engine.state.value,
             "restarts": engine.restarts,
+            "circuit": consumer.admission.circuit.value,
+            "silent_seconds": round(engine.silence, 3),
             **({"failure": engine.failure} if engine.failure else {}),
         },
         "queue": {"depth": consumer.depth, "limit": app[CONFIG].queue_size},

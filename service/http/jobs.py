@@ -9,6 +9,7 @@ from aiohttp.typedefs import Handler
 from service.config import Config
 from service.diffusion.generation import GenerationRequest
 from service.errors import (
+    EngineUnavailable,
     IdempotencyConflict,
     JobExpired,
     JobsOff,
@@ -38,7 +39,10 @@ from service.jobs.stored import StoredJob
 
 MOST_PER_PAGE: Final = 100
 ID: Final = {"in": "path", "name": "id", "required": True, "schema": {"type": "string"}}
-REFUSALS: Final = (QueueFull, ShuttingDown, ModelUnavailable, StoreUnavailable, JobsOff)
+REFUSALS: Final = (
+    *(QueueFull, ShuttingDown, ModelUnavailable, EngineUnavailable),
+    *(StoreUnavailable, JobsOff),
+)
 
 
 def _query(name: str, **schema: Any) -> dict[str, Any]:

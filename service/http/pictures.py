@@ -11,6 +11,10 @@ from PIL import Image, PngImagePlugin
 from service.diffusion.generation import GenerationRequest, JobFinished, Picture
 from service.jobs.results import Encoded
 
+# Pillow imports its formats at the first save, which a service without a file descriptor to
+# spare, or with its disk gone, can no longer do.
+Image.init()
+
 Z_RLE: Final = 3
 """zlib strategy: 15 ms for 512x512 at the size that the default reaches in 44-82 ms."""
 

@@ -93,7 +93,7 @@ class Book:
         the same idempotency key before.
 
         Raises:
-            QueueFull, ShuttingDown, ModelUnavailable: as the consumer refuses it.
+            QueueFull, ShuttingDown, ModelUnavailable, EngineUnavailable: as the consumer refuses.
             QuotaExceeded: as ``admit`` does.
             IdempotencyConflict: the idempotency key was used for another request.
             StoreUnavailable: it cannot be written down, and was not accepted.
@@ -293,7 +293,9 @@ class Book:
         if entry.stored.deadline_at is None:
             return
         late = RequestTimedOut("It was not finished within the time that it was given.")
+        # A clock that was set back meanwhile must not give it more time than it was given.
+        given = entry.stored.deadline_at - entry.stored.created_at
         entry.deadline = asyncio.get_running_loop().call_later(
-            max(0.0, entry.stored.deadline_at - time.time()),
+            min(given, max(0.0, entry.stored.deadline_at - time.time())),
             lambda: self._consumer.cancel(entry.job, late),
         )

@@ -10,6 +10,7 @@ if sys.platform != "win32":
     import fcntl
 
 POLL_SECONDS: Final = 0.05
+MARK: Final = b"in use\n"
 
 
 class Claim:
@@ -40,6 +41,17 @@ class Claim:
             time.sleep(POLL_SECONDS)
         self._file = file
         return True
+
+    @property
+    def marked(self) -> bool:
+        """Whether an owner of the claim has left its mark."""
+        return self._file is not None and os.fstat(self._file).st_size > 0
+
+    def mark(self) -> None:
+        """Leave a mark for later owners."""
+        if self._file is not None and not self.marked:
+            os.write(self._file, MARK)
+            os.fsync(self._file)
 
     def release(self) -> None:
         """Give the claim back; the file stays, for removing it would race with the next owner."""

@@ -16,24 +16,24 @@ from service.diffusion.generation import (
     Previewed,
     Stepped,
 )
-from service.engine.base import Engine, EngineState
+from service.engine.base import Engine
 from service.engine.messages import EngineExited, EngineFailed, EngineReady, Event
 from service.errors import (
     EngineCrashed,
     ModelUnavailable,
-    QueueFull,
     ServiceError,
     ShuttingDown,
     error_class,
 )
 from service.jobs import record
-from service.jobs.estimate import LOAD_SECONDS, Estimate
-from service.jobs.fitting import lack
+from service.jobs.admission import Admission
+from service.jobs.batch import Batch
+from service.jobs.circuit import Circuit
+from service.jobs.estimate import Estimate
 from service.jobs.job import Job
 from service.jobs.observer import Nobody, Observer
-from service.jobs.places import Places
-from service.jobs.position import Outlook, Position
-from service.jobs.queue import JobQueue, Limit
+from service.jobs.position import Position
+from service.jobs.queue import JobQueue
 from service.jobs.work import pixels
 from service.telemetry.metrics import Metrics
 
@@ -57,28 +57,37 @@ class Consumer:
     ) -> None:
         """Set up; ``weights`` are the shares of the keys where several share the queue."""
         self.engine = engine
-        self.draining = False
         self.observer: Observer = Nobody()
         self._metrics = metrics
         self._config = config
         self._queue = JobQueue(config.queue_size, weights=weights, shared=bool(weights))
         self._told = self._queue.version
-        self._running: dict[str, Job] = {}
-        self._leaving: dict[str, Job] = {}
-        """Jobs that were cancelled in the engine, which has not said yet what they cost."""
         self._estimate = Estimate()
-        self._outlook = Outlook(
-            self._queue, self._estimate, batch_limit=config.max_concurrent_requests
+        self._circuit = Circuit(max_attempts=config.max_attempts)
+        self._batch = Batch(engine, self._circuit, config)
+        self.admission = Admission(
+            engine=engine,
+            queue=self._queue,
+            running=self._batch.jobs,
+            estimate=self._estimate,
+            circuit=self._circuit,
+            metrics=metrics,
+            config=config,
         )
-        self._places = Places(self._queue)
-        self._capacity: Capacity | None = None
-        self._room = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._deadline: asyncio.TimerHandle | None = None
         metrics.queue_limit.set(config.queue_size)
         metrics.batch_limit.set(config.max_concurrent_requests)
         metrics.queue_oldest.set_function(lambda: self.oldest_age)
+        # Both change with the time alone, when an engine falls silent.
+        metrics.ready.set_function(lambda: self.admission.ready)
+        metrics.heartbeat_age.set_function(lambda: engine.silence)
         self._gauges()
+
+    @property
+    def draining(self) -> bool:
+        """Whether no new work is taken any more."""
+        return self.admission.draining
 
     @property
     def depth(self) -> int:
@@ -88,7 +97,7 @@ class Consumer:
     @property
     def running(self) -> int:
         """Jobs in the engine."""
-        return len(self._running)
+        return len(self._batch.jobs)
 
     @property
     def oldest_age(self) -> float:
@@ -104,7 +113,7 @@ class Consumer:
 
     async def stop(self) -> None:
         """Fail what is left, end the task and stop the engine."""
-        self.draining = True
+        self.admission.draining = True
         self.give_up()
         if self._deadline is not None:
             self._deadline.cancel()
@@ -118,7 +127,7 @@ class Consumer:
         """Refuse new work, and fail what is unfinished when the shutdown time is over."""
         if self.draining:
             return
-        self.draining = True
+        self.admission.draining = True
         self._gauges()
         log.info("drain_started", waiting=self.depth, running=self.running)
         self._deadline = asyncio.get_running_loop().call_later(
@@ -129,25 +138,10 @@ class Consumer:
         """Accept a job into the queue.
 
         Raises:
-            ShuttingDown: no new work is taken any more.
-            ModelUnavailable: the model could not be loaded.
-            OutOfMemory: its pictures do not fit, not even one at a time.
-            QueueFull: with the seconds after which there is a place.
+            ServiceError: it is refused, as ``Admission.admit`` says.
 
         """
-        if self.draining:
-            raise self._refused("draining", ShuttingDown("Send the request to another instance."))
-        if self.engine.state is EngineState.FAILED:
-            raise self._refused("model_unavailable", ModelUnavailable(self.engine.failure))
-        if self._capacity and (error := lack(job.request, self._capacity)) is not None:
-            raise self._refused("memory", error)
-        if self._queue.limit(job.key) is not None:
-            self._start_waiting()  # The consumer task may not have had its turn yet.
-        now = time.monotonic()
-        if (limit := self._places.limit(job, lambda: self._starts(job.key), now)) is not None:
-            raise self._refused("queue_full", self._no_place(job, limit, now))
-        self._places.enter(job, now)
-        self._outlook.accepted(job, self._running.values(), now)
+        self.admission.admit(job, make_room=self._start_waiting)
         record.accepted(self._metrics, job, self.depth)
         self._gauges()
 
@@ -159,14 +153,14 @@ class Consumer:
 
     def position(self, job: Job) -> Position | None:
         """Return where a waiting job stands; None for one that does not wait."""
-        return self._outlook.position(job, self._running.values(), delay=self._loading)
+        return self.admission.position(job)
 
     def cancel(self, job: Job, error: ServiceError) -> None:
         """End a job that nobody waits for any more; its GPU time ends with the current step."""
         if job.final:
             return
-        if not self._queue.discard(job) and self._running.pop(job.id, None) is not None:
-            self._leaving[job.id] = job
+        if not self._queue.discard(job) and self._batch.jobs.pop(job.id, None) is not None:
+            self._batch.leaving[job.id] = job
             self.engine.cancel(job.id)
             self._queue.refund(job)
         job.cancel(error)
@@ -178,54 +172,30 @@ class Consumer:
 
     async def _feed(self) -> None:
         while True:
-            await self._room.wait()
+            await self._batch.room.wait()
             self._queue.put_back(await self._queue.get())
             self._start_waiting()
 
     def _start_waiting(self) -> None:
         """Start what waits, as far as the batch has room for it."""
-        while self._has_room and not self._queue.empty():
+        while self._batch.has_room and not self._queue.empty():
             job = self._queue.get_nowait()
-            if self._running and self._last_chance(job):
+            if self._batch.jobs and self._batch.last_chance(job):
                 self._queue.put_back(job)
-                self._room.clear()  # Until something leaves the batch.
+                self._batch.room.clear()  # Until something leaves the batch.
                 return
             self._begin(job)
-        self._update_room()
-
-    def _last_chance(self, job: Job) -> bool:
-        """Whether a job that lost engines before may be started once more only.
-
-        It then runs alone: whichever job of a batch it is that kills the engine, the
-        others are not failed with it.
-        """
-        return 0 < job.attempts >= self._config.max_attempts - 1
+        self._batch.update()
 
     def _begin(self, job: Job) -> None:
         job.begin()
-        self._outlook.started(job, time.monotonic())
+        self.admission.outlook.started(job, time.monotonic())
         record.begun(self._metrics, job)
-        self._running[job.id] = job
-        self._update_room()
+        self._batch.jobs[job.id] = job
+        self._batch.update()
         self._gauges()
         self.observer.begun(job)
         self.engine.generate(job.id, job.request)
-
-    @property
-    def _has_room(self) -> bool:
-        running = self._running.values()
-        return (
-            self.engine.state is EngineState.READY
-            and sum(job.request.num_images for job in running)
-            < self._config.max_concurrent_requests
-            and not any(1 < job.attempts >= self._config.max_attempts for job in running)
-        )
-
-    def _update_room(self) -> None:
-        if self._has_room:
-            self._room.set()
-        else:
-            self._room.clear()
 
     def _on_event(self, event: Event) -> None:
         match event:
@@ -241,7 +211,7 @@ class Consumer:
             case OutOfMemoryHit():
                 record.out_of_memory(self._metrics, event)
             case Capacity():
-                self._capacity = event
+                self.admission.capacity = event
                 record.capacity(self._metrics, event, self._config.default_size)
             case EngineReady():
                 record.loaded(self._metrics, event.model, event.memory)
@@ -249,28 +219,29 @@ class Consumer:
                 self._exited(event)
             case EngineFailed():
                 self._load_failed(event)
-        self._update_room()
+        self._batch.update()
         self._gauges()
 
     def _moved(self, event: Stepped | Previewed) -> None:
         if isinstance(event, Stepped):
             self._stepped(event)
-        elif job := self._running.get(event.job_id):
+        elif job := self._batch.jobs.get(event.job_id):
             self.observer.previewed(job, event)
 
     def _stepped(self, event: Stepped) -> None:
         for job_id, steps_done in event.progress.items():
-            if job := self._running.get(job_id):
+            if job := self._batch.jobs.get(job_id):
                 job.steps_done = steps_done
                 self.observer.stepped(job, self._estimate.seconds([job]))
         for job_id, seconds in event.shares.items():
-            if job := self._running.get(job_id) or self._leaving.get(job_id):
+            if job := self._batch.find(job_id):
                 job.gpu_seconds += seconds
         self._estimate.observe(pixels=event.pixels, seconds=event.seconds)
         record.stepped(self._metrics, event, self._config.max_concurrent_requests)
 
     def _finished(self, event: JobFinished) -> None:
-        job = self._running.pop(event.job_id, None)
+        self._circuit.succeeded()
+        job = self._batch.jobs.pop(event.job_id, None)
         if job is None:  # It was cancelled while its last step ran.
             self._left(event)
             return
@@ -283,7 +254,7 @@ class Consumer:
         self._ended(job)
 
     def _failed(self, event: JobFailed) -> None:
-        if job := self._running.pop(event.job_id, None):
+        if job := self._batch.jobs.pop(event.job_id, None):
             job.fail(error_class(event.code)(event.detail))
             record.used(self._metrics, job, event.times)
             self._ended(job)
@@ -292,15 +263,14 @@ class Consumer:
 
     def _left(self, event: JobFinished | JobFailed | JobCancelled) -> None:
         """Count what a job had cost that nobody waits for any more."""
-        if job := self._leaving.pop(event.job_id, None):
+        if job := self._batch.leaving.pop(event.job_id, None):
             record.used(self._metrics, job, event.times)
 
     def _exited(self, event: EngineExited) -> None:
         """Run what the dead engine had in work again, first come first."""
-        lost = list(self._running.values())
-        record.engine_exited(self._metrics, event, [*lost, *self._leaving.values()])
-        self._running.clear()
-        self._leaving.clear()
+        lost, left = self._batch.lose()
+        record.engine_exited(self._metrics, event, [*lost, *left])
+        self._circuit.crashed(event.restart_seconds)
         for job in reversed(lost):
             if job.attempts >= self._config.max_attempts:
                 job.fail(
@@ -316,49 +286,25 @@ class Consumer:
                 log.warning("job_requeued", attempts=job.attempts, **job.log_context)
 
     def _load_failed(self, event: EngineFailed) -> None:
-        """Without a model nothing that waits can ever run."""
-        log.error("model_load_failed", code=event.code, detail=event.detail)
-        for job in [*self._running.values(), *self._queue.waiting]:
-            self._queue.discard(job)
-            job.fail(ModelUnavailable(event.detail))
-            self._ended(job)
-        self._running.clear()
+        """Fail what waits on a connection; what outlives the process waits for the next start."""
+        kept = [job for job in self._queue.waiting if self.observer.keeps(job)]
+        log.error("model_load_failed", code=event.code, detail=event.detail, kept=len(kept))
+        for job in self._queue.waiting:
+            if job not in kept:
+                self._queue.discard(job)
+                job.fail(ModelUnavailable(event.detail))
+                self._ended(job)
 
     def give_up(self) -> None:
         """Fail everything that is unfinished, now."""
-        for job in [*self._running.values(), *self._queue.waiting]:
+        for job in [*self._batch.jobs.values(), *self._queue.waiting]:
             self.cancel(job, ShuttingDown("The service stopped before the picture was finished."))
 
-    @property
-    def _loading(self) -> float:
-        """Seconds until the engine can begin: 0, or the time that loading took before."""
-        if self.engine.state is EngineState.READY:
-            return 0.0
-        return self.engine.model.load_seconds if self.engine.model else LOAD_SECONDS
-
-    def _starts(self, key: str) -> list[float]:
-        return self._outlook.starts(self._running.values(), key=key, delay=self._loading)
-
-    def _no_place(self, job: Job, limit: Limit, now: float) -> QueueFull:
-        seconds = self._places.retry_after(job, self._starts(job.key), now)
-        free = self._queue.free
-        reason = {
-            Limit.QUEUE: f"{self._config.queue_size} requests are waiting",
-            Limit.KEY: f"{self._queue.held(job.key)} requests of your key are waiting, and the "
-            f"{free} free places are kept for other keys",
-            Limit.PROMISED: f"The {free} free places are promised to requests refused before",
-        }[limit]
-        return QueueFull(f"{reason}; retry in {seconds} s.", retry_after=seconds)
-
-    def _refused(self, reason: str, error: ServiceError) -> ServiceError:
-        self._metrics.refused.labels(reason).inc()
-        return error
-
     def _ended(self, job: Job) -> None:
-        self._outlook.left(job)
+        self.admission.outlook.left(job)
         record.ended(self._metrics, job)
         self.observer.ended(job)
-        self._update_room()
+        self._batch.update()
         self._gauges()
 
     def _gauges(self) -> None:
@@ -367,6 +313,6 @@ class Consumer:
             self.observer.moved()
         self._metrics.queue_depth.set(self.depth)
         self._metrics.jobs_running.set(self.running)
-        if not self._running:
+        if not self._batch.jobs:
             self._metrics.batch_live.set(0)
-        record.engine_state(self._metrics, self.engine.state, draining=self.draining)
+        record.engine_state(self._metrics, self.engine.state, circuit_open=self._circuit.open)

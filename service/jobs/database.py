@@ -115,7 +115,10 @@ class Database:
                     f"{self.path} is in use by another process of the service, and two would run"
                     " every job twice. Stop that one, or name another file."
                 )
+            if self._claim.marked and self.path.exists() and not self.path.stat().st_size:
+                raise StoreError(f"{self.path} {DAMAGED} (it is empty, and was not before).")
             self._connection = connect(self.path, self._busy_seconds)
+            self._claim.mark()
             self._identity = self._identify()
         except (OSError, sqlite3.Error) as error:
             raise StoreError(f"{self.path} {REASONS[_reason(error)]} ({error}).") from error

@@ -30,6 +30,10 @@ class Follower:
         self._told = told
         consumer.observer = self
 
+    def keeps(self, job: Job) -> bool:
+        """Say whether it is on the disk and not over."""
+        return job.id in self.entries
+
     def begun(self, job: Job) -> None:
         """Count the attempt, so that a job that ends every process is given up in the end."""
         if entry := self.entries.get(job.id):

@@ -9,6 +9,9 @@ from service.jobs.job import Job
 class Observer(Protocol):
     """Told by the consumer, on the event loop; every method returns at once."""
 
+    def keeps(self, job: Job) -> bool:
+        """Say whether it outlives the process, so that a later start may run it."""
+
     def begun(self, job: Job) -> None:
         """Hear that it joined a batch."""
 
@@ -30,6 +33,10 @@ class Observer(Protocol):
 
 class Nobody:
     """Wants to know nothing."""
+
+    def keeps(self, job: Job) -> bool:  # noqa: ARG002 - it keeps none
+        """Keep nothing."""
+        return False
 
     def begun(self, job: Job) -> None:
         """Pass over it."""

@@ -15,7 +15,7 @@ from service.engine.base import EngineState
 from service.engine.messages import EngineExited
 from service.jobs.job import Job
 from service.telemetry.exemplars import exemplar
-from service.telemetry.metrics import ENGINE_STATES, Metrics, size_class
+from service.telemetry.metrics import CIRCUIT_OPEN, ENGINE_STATES, Metrics, size_class
 
 log = structlog.get_logger(__name__)
 
@@ -152,11 +152,11 @@ def engine_exited(metrics: Metrics, event: EngineExited, lost: list[Job]) -> Non
     )
 
 
-def engine_state(metrics: Metrics, state: EngineState, *, draining: bool) -> None:
-    """Show which state the engine is in, and whether work is welcome."""
+def engine_state(metrics: Metrics, state: EngineState, *, circuit_open: bool) -> None:
+    """Show which state the engine is in; one that is not trusted is in no other."""
+    shown = CIRCUIT_OPEN if circuit_open else state.value
     for name in ENGINE_STATES:
-        metrics.engine_state.labels(name).set(name == state.value)
-    metrics.ready.set(state is EngineState.READY and not draining)
+        metrics.engine_state.labels(name).set(name == shown)
 
 
 def _exemplar(job: Job) -> dict[str, str] | None:

@@ -3,7 +3,7 @@
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -111,9 +111,10 @@ def connect(path: Path, busy_seconds: float) -> sqlite3.Connection:
     if not path.stat().st_size and journal.exists() and journal.stat().st_size:
         # A file of ours is never empty once it has a journal, and SQLite would delete that.
         raise StoreError(f"{path} {DAMAGED} (it is empty, and its journal is not).")
+    with closing(_unchanging(path, busy_seconds)) as reader:
+        _check(reader, path)
     connection = sqlite3.connect(path, timeout=busy_seconds, isolation_level=None)
     try:
-        _check(connection, path)
         connection.execute("PRAGMA journal_mode = WAL")
         # NORMAL would lose the last commits with the power; an accepted job is never lost.
         connection.execute("PRAGMA synchronous = FULL")
@@ -123,6 +124,12 @@ def connect(path: Path, busy_seconds: float) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def _unchanging(path: Path, busy_seconds: float) -> sqlite3.Connection:
+    """Open the file to look at it: the last writer to close it would move its journal into it."""
+    address = f"{path.absolute().as_uri()}?mode=ro"
+    return sqlite3.connect(address, timeout=busy_seconds, isolation_level=None, uri=True)
 
 
 def _check(connection: sqlite3.Connection, path: Path) -> None:

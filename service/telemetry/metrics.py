@@ -50,6 +50,7 @@ REFUSALS: Final = (
     "draining",
     "model_unavailable",
     "memory",
+    "circuit_open",
 )
 ANONYMOUS: Final = "anonymous"
 OTHER_KEY: Final = "other"
@@ -60,8 +61,14 @@ OOM_STAGES: Final = ("text_encode", "denoise", "vae_decode", "safety")
 OOM_RUNGS: Final = ("free_cache", "split_batch", "vae_tiling", "offload", "fail")
 """What was done about it, from the mildest: the last one is a request that failed."""
 
-RESTART_REASONS: Final = ("stalled", "killed", "crashed", "exited", "not_started")
-ENGINE_STATES: Final = ("stopped", "loading", "ready", "restarting", "failed")
+RESTART_REASONS: Final = (
+    *("stalled", "killed", "crashed", "exited"),
+    *("not_started", "load_failed", "garbage"),
+)
+CIRCUIT_OPEN: Final = "circuit_open"
+"""The state of an engine that keeps ending, until it finishes a job."""
+
+ENGINE_STATES: Final = ("stopped", "loading", "ready", "restarting", "failed", CIRCUIT_OPEN)
 GPU_USES: Final = (
     "useful",
     "cancelled",
@@ -408,6 +415,10 @@ class Metrics:
             "Times the engine process ended by itself and was started again, by reason.",
             ("reason",),
             _each(RESTART_REASONS),
+        )
+        self.heartbeat_age = self._gauge(
+            "sd_engine_heartbeat_age_seconds",
+            "Silence of an engine that loads or has work; 0 when it may be silent.",
         )
         self.engine_stepped_at = self._gauge(
             "sd_engine_last_step_timestamp_seconds", "When a step last ended; 0 for never."

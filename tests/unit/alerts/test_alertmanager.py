@@ -138,7 +138,14 @@ def test_a_service_that_is_gone_is_the_only_news():
 
 
 @pytest.mark.parametrize(
-    "name", ["SDModelNotLoaded", "SDNotReady", "SDEngineRestarting", "SDServiceRestarting"]
+    "name",
+    [
+        "SDModelNotLoaded",
+        "SDNotReady",
+        "SDEngineRestarting",
+        "SDEngineCircuitOpen",
+        "SDServiceRestarting",
+    ],
 )
 def test_without_an_engine_its_symptoms_are_silent(name):
     """Queue, latency and errors are what a dead engine looks like from outside."""
@@ -155,6 +162,7 @@ def test_without_an_engine_its_symptoms_are_silent(name):
         (named("SDLatencyBudgetBurnFast", "page"), {"SDLatencyBudgetBurnSlow"}),
         (named("SDQueueStuck", "page"), {"SDQueueDepthHigh", "SDQueueWaitHigh"}),
         (named("SDModelNotLoaded", "page"), {"SDNotReady"}),
+        (named("SDEngineCircuitOpen", "page"), {"SDNotReady", "SDEngineRestarting"}),
         (named("SDGpuLost", "page"), {"SDGpuCollectorBroken", "SDGpuXid", "SDEngineRestarting"}),
     ],
     ids=lambda value: value.get("alertname") if isinstance(value, dict) else "",

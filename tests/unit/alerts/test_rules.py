@@ -25,6 +25,7 @@ AGREED = {
     "SDNotReady",
     "SDModelNotLoaded",
     "SDEngineRestarting",
+    "SDEngineCircuitOpen",
     "SDOutOfMemory",
     "SDOutOfMemoryRepeated",
     "SDOutOfMemoryRecovered",

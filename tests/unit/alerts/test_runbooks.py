@@ -82,7 +82,8 @@ def test_a_runbook_names_log_events_that_there_are(name):
         *("queue_full", "model_unavailable", "client_gone", "timed_out", "internal_error"),
         *("hw_slowdown", "hw_thermal", "sw_thermal", "sw_power_cap", "power_brake"),
         *("free_cache", "split_batch", "vae_tiling", "vae_decode", "text_encode"),
-        *("not_started", "shutting_down", "dpmpp_2m"),
+        *("not_started", "load_failed", "shutting_down", "dpmpp_2m"),
+        *("engine_unavailable", "half_open"),
     }
     words = set(re.findall(r"`([a-z]+(?:_[a-z0-9]+)+)`", text(name)))
     assert {word for word in words if not word.startswith("sd_")} <= events | known | METRICS

@@ -1,22 +1,41 @@
-"""Engine children without torch: each is what one broken or healthy engine would do."""
+"""Engine children without torch: each is what one broken or healthy engine would do.
+
+A prompt is an order: ``killed``, ``segfault``, ``exits``, ``raises``, ``hangs`` and the names
+in ``GARBAGE``. A prompt that ends in ``once FILE`` is obeyed while the file is not there.
+"""
 
 import contextlib
+import ctypes
 import os
+import pickle
 import signal
-from multiprocessing.connection import Connection
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from service.config import Config
-from service.diffusion.generation import JobCancelled, JobFinished, ModelInfo
+from service.diffusion.generation import (
+    GenerationRequest,
+    JobCancelled,
+    JobFailed,
+    JobFinished,
+    ModelInfo,
+    Picture,
+    StageTimes,
+    Stepped,
+)
 from service.engine.messages import (
+    Began,
     Cancel,
-    Command,
+    EngineExited,
     EngineFailed,
     EngineReady,
-    Event,
     Generate,
     Shutdown,
 )
+
+Pipe = Any
 
 MODEL = ModelInfo(
     model_id="none",
@@ -30,40 +49,235 @@ MODEL = ModelInfo(
 )
 
 
-def obedient(connection: "Connection[Event, Command]", _config: Config) -> None:
-    """Finish every job at once; a prompt that names a way to die is obeyed."""
-    connection.send(EngineReady(model=MODEL))
+def pictures(request: GenerationRequest) -> tuple[Picture, ...]:
+    """Return grey pictures of the size asked for."""
+    size = request.width, request.height
+    pixels = bytes([128]) * (size[0] * size[1] * 3)
+    return tuple(
+        Picture(width=size[0], height=size[1], pixels=pixels, seed=seed) for seed in request.seeds
+    )
+
+
+def finished(job_id: str, request: GenerationRequest) -> JobFinished:
+    """Return the good end of a job."""
+    return JobFinished(job_id=job_id, pictures=pictures(request))
+
+
+def step(job_id: str, done: int, request: GenerationRequest, **fields: Any) -> Stepped:
+    """Return a step of a job alone."""
+    values: dict[str, Any] = {
+        "progress": {job_id: done},
+        "batch_size": request.num_images,
+        "pixels": request.width * request.height * request.num_images,
+        "seconds": 0.01,
+        "shares": {job_id: 0.01},
+    }
+    return Stepped(**(values | fields))
+
+
+class Bomb:
+    """Calls what it likes when it is unpickled."""
+
+    def __reduce__(self) -> tuple[Callable[[int], object], tuple[int]]:
+        return os._exit, (66,)
+
+
+def _broken(job_id: str, request: GenerationRequest, **fields: Any) -> JobFinished:
+    (good,) = pictures(request)
+    return JobFinished(job_id=job_id, pictures=(Picture(**(vars(good) | fields)),))
+
+
+def _hollow() -> JobFinished:
+    """Return a message without any of its fields."""
+    return object.__new__(JobFinished)
+
+
+def _raw(data: bytes) -> Callable[..., None]:
+    return lambda pipe, _job_id, _request: pipe.send_bytes(data)
+
+
+def _objects(make: Callable[[str, GenerationRequest], list[Any]]) -> Callable[..., None]:
+    def send(pipe: Pipe, job_id: str, request: GenerationRequest) -> None:
+        for said in make(job_id, request):
+            pipe.send(said)
+
+    return send
+
+
+GARBAGE: dict[str, Callable[..., object]] = {
+    "no pickle": _raw(b"\x00not a pickle at all"),
+    "empty message": _raw(b""),
+    "half a pickle": _raw(pickle.dumps(JobFinished(job_id="x" * 500, pictures=()))[:-40]),
+    "impossible length": lambda pipe, _job_id, _request: os.write(
+        pipe.fileno(), b"\x7f\xff\xff\xff" + bytes(100)
+    ),
+    "enormous length": lambda pipe, _job_id, _request: os.write(
+        pipe.fileno(), b"\xff\xff\xff\xff" + b"\x7f" * 100
+    ),
+    "a dictionary": _objects(lambda _job_id, _request: [{"job_id": "x"}]),
+    "a command": _objects(lambda job_id, _request: [Cancel(job_id=job_id)]),
+    "an exit that is none": _objects(lambda *_: [EngineExited(exit_code=0, restarts=1)]),
+    "a bomb": _objects(lambda *_: [Bomb()]),
+    "a hollow message": _objects(lambda *_: [_hollow()]),
+    "an unknown job": _objects(lambda _job_id, request: [finished("nobody", request)]),
+    "no pictures": _objects(lambda job_id, _request: [JobFinished(job_id=job_id, pictures=())]),
+    "two pictures": _objects(
+        lambda job_id, request: [
+            JobFinished(job_id=job_id, pictures=pictures(request) + pictures(request))
+        ]
+    ),
+    "a narrow picture": _objects(lambda job_id, request: [_broken(job_id, request, width=8)]),
+    "a short picture": _objects(lambda job_id, request: [_broken(job_id, request, pixels=b"ab")]),
+    "no bytes": _objects(lambda job_id, request: [_broken(job_id, request, pixels="ab")]),
+    "another seed": _objects(lambda job_id, request: [_broken(job_id, request, seed=5)]),
+    "NaN seconds": _objects(lambda job_id, r: [step(job_id, 1, r, seconds=float("nan"))]),
+    "NaN times": _objects(
+        lambda job_id, request: [
+            JobFinished(
+                job_id=job_id,
+                pictures=pictures(request),
+                times=StageTimes(denoise=float("nan")),
+            )
+        ]
+    ),
+    "negative seconds": _objects(lambda job_id, r: [step(job_id, 1, r, seconds=-1.0)]),
+    "no pixels": _objects(lambda job_id, request: [step(job_id, 1, request, pixels=0)]),
+    "a step of nobody": _objects(lambda job_id, r: [step(job_id, 1, r, shares={"nobody": 1.0})]),
+    "a step back": _objects(lambda job_id, r: [step(job_id, 3, r), step(job_id, 2, r)]),
+    "too many steps": _objects(lambda job_id, r: [step(job_id, r.steps + 1, r)]),
+    "an end twice": _objects(lambda job_id, r: [finished(job_id, r), finished(job_id, r)]),
+    "a step after the end": _objects(lambda job_id, r: [finished(job_id, r), step(job_id, 1, r)]),
+    "an end that nobody asked for": _objects(lambda job_id, _r: [JobCancelled(job_id=job_id)]),
+    "an error without a code": _objects(
+        lambda job_id, _r: [JobFailed(job_id=job_id, code=None, detail="x")]  # type: ignore[arg-type]
+    ),
+    "ready again": _objects(lambda *_: [EngineReady(model=MODEL)]),
+    "failed to load after all": _objects(lambda *_: [EngineFailed(code="model_error", detail="x")]),
+    "a stage with a line break": _objects(lambda *_: [Began(stage="text\nencode")]),
+}
+"""What a broken engine may say instead of the end of a job, by the prompt that asks for it."""
+
+
+def _obey(pipe: Pipe, job_id: str, request: GenerationRequest, prompt: str) -> None:
+    match prompt:
+        case "killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+        case "segfault":
+            ctypes.string_at(0)
+        case "exits":
+            os._exit(3)
+        case "raises":
+            raise RuntimeError("out of ideas")
+        case "hangs":
+            pipe.send(Began(stage="denoise", pictures=1))
+            signal.pause()
+        case "half a message":
+            os.write(pipe.fileno(), b"\x00\x00\x01\x00" + bytes(10))
+            signal.pause()
+        case "fails":
+            pipe.send(JobFailed(job_id=job_id, code="generation_failed", detail="no idea"))
+        case _ if prompt in GARBAGE:
+            GARBAGE[prompt](pipe, job_id, request)
+        case _:
+            _paint(pipe, job_id, request)
+
+
+def _paint(pipe: Pipe, job_id: str, request: GenerationRequest) -> None:
+    """Finish a job, with a pause at each step where the environment asks for one."""
+    for done in range(1, request.steps + 1):
+        pipe.send(Began(stage="denoise", pictures=request.num_images))
+        time.sleep(float(os.environ.get("CHILD_STEP_SECONDS", "0")))
+        pipe.send(step(job_id, done, request))
+    pipe.send(Began(stage="vae_decode", pictures=1))
+    pipe.send(finished(job_id, request))
+
+
+def _work(pipe: Pipe) -> None:
+    jobs: dict[str, GenerationRequest] = {}
     with contextlib.suppress(EOFError, OSError):  # The service is gone.
         while True:
-            match connection.recv():
+            match pipe.recv():
                 case Generate(job_id=job_id, request=request):
-                    if request.prompt == "killed":
-                        os.kill(os.getpid(), signal.SIGKILL)
-                    if request.prompt == "exits":
-                        os._exit(3)
-                    connection.send(JobFinished(job_id=job_id, pictures=()))
+                    if request.prompt == "stays":
+                        jobs[job_id] = request
+                        continue
+                    prompt, once, path = request.prompt.partition(" once ")
+                    if once and Path(path).exists():
+                        prompt = "a cat"
+                    elif once:
+                        Path(path).touch()
+                    _obey(pipe, job_id, request, prompt)
                 case Cancel(job_id=job_id):
-                    connection.send(JobCancelled(job_id=job_id))
+                    if jobs.pop(job_id, None):
+                        pipe.send(JobCancelled(job_id=job_id))
                 case Shutdown():
                     return
 
 
-def stubborn(connection: "Connection[Event, Command]", _config: Config) -> None:
+def obedient(pipe: Pipe, _config: Config) -> None:
+    """Finish every job; a prompt that names a way to die is obeyed; ``stays`` never ends."""
+    pipe.send(EngineReady(model=MODEL))
+    _work(pipe)
+
+
+def stubborn(pipe: Pipe, _config: Config) -> None:
     """Never read a command: only a kill ends it."""
-    connection.send(EngineReady(model=MODEL))
+    pipe.send(EngineReady(model=MODEL))
     signal.pause()
 
 
-def without_model(connection: "Connection[Event, Command]", _config: Config) -> None:
+def without_model(pipe: Pipe, _config: Config) -> None:
     """Report that the model cannot be loaded, and end."""
-    connection.send(EngineFailed(code="model_error", detail="no such folder"))
+    pipe.send(EngineFailed(code="model_error", detail="no such folder"))
 
 
-def short_of_memory_once(connection: "Connection[Event, Command]", config: Config) -> None:
-    """Fail to load in the second life, which is counted in a file; else be obedient."""
+def _life() -> int:
+    """Return which life this is, counted in a file."""
     lives = Path(os.environ["CHILD_LIVES"])
     lives.write_text(lives.read_text() + "x" if lives.exists() else "x")
-    if lives.read_text() == "xx":
-        connection.send(EngineFailed(code="model_error", detail="no memory left"))
+    return len(lives.read_text())
+
+
+def short_of_memory_once(pipe: Pipe, config: Config) -> None:
+    """Fail to load in the second life; else be obedient."""
+    if _life() == 2:
+        pipe.send(EngineFailed(code="model_error", detail="no memory left"))
         return
-    obedient(connection, config)
+    obedient(pipe, config)
+
+
+def from_a_file(pipe: Pipe, config: Config) -> None:
+    """Load while the file that CHILD_MODEL names is there and whole; else say that it is not."""
+    if Path(os.environ["CHILD_MODEL"]).read_text() != "whole":
+        pipe.send(EngineFailed(code="model_error", detail="The weights are cut short."))
+        return
+    obedient(pipe, config)
+
+
+def crashes_while_loading_once(pipe: Pipe, config: Config) -> None:
+    """Die in the first life while the model loads; then be obedient."""
+    if _life() == 1:
+        pipe.send(Began(stage="load"))
+        ctypes.string_at(0)
+    obedient(pipe, config)
+
+
+def hangs_while_loading_once(pipe: Pipe, config: Config) -> None:
+    """Hang in the first life while the model loads; then be obedient."""
+    if _life() == 1:
+        pipe.send(Began(stage="load"))
+        signal.pause()
+    obedient(pipe, config)
+
+
+def babbling_once(pipe: Pipe, config: Config) -> None:
+    """Send in the first life, instead of a model, what is none."""
+    if _life() == 1:
+        pipe.send_bytes(b"hello")
+        signal.pause()
+    obedient(pipe, config)
+
+
+def always_dying(_pipe: Pipe, _config: Config) -> None:
+    """Die before anything is said."""
+    os.kill(os.getpid(), signal.SIGKILL)

@@ -2,46 +2,117 @@
 
 import pytest
 
-from service.engine.heartbeat import FLOOR_SECONDS, Heartbeat
+from service.diffusion.generation import GenerationRequest, OutOfMemoryHit, Stepped
+from service.engine.heartbeat import (
+    FETCH,
+    LOAD,
+    STAGE_FLOOR_SECONDS,
+    STEP,
+    STEP_FLOOR_SECONDS,
+    Heartbeat,
+)
+from service.engine.messages import Began
 
-SMALL, LARGE = (256, 256), (768, 768)
+MOST = 600
+
+
+def request(side: int, pictures: int = 1) -> GenerationRequest:
+    return GenerationRequest(prompt="a cat", width=side, height=side, num_images=pictures)
+
+
+SMALL, LARGE = request(256), request(768)
 
 
 @pytest.fixture
 def heartbeat() -> Heartbeat:
     """Return one that allows ten minutes to what it does not know."""
-    return Heartbeat(600)
+    return Heartbeat(MOST)
+
+
+def stepped(heartbeat: Heartbeat, side: int, seconds: float, pictures: int = 1) -> None:
+    pixels = side * side * pictures
+    heartbeat.hear(Began(stage=STEP, pictures=pictures))
+    heartbeat.hear(Stepped(batch_size=pictures, pixels=pixels, seconds=seconds))
 
 
 def test_what_was_never_seen_may_take_the_most(heartbeat):
     """The first step of a size compiles kernels, or runs a large model on a slow processor."""
-    heartbeat.observe(pixels=256**2, seconds=0.1)
-    assert heartbeat.limit([LARGE]) == 600
-    assert heartbeat.limit([SMALL, LARGE]) == 600
+    stepped(heartbeat, 256, 0.1)
+    assert heartbeat.limit(STEP, [LARGE]) == MOST
+    assert heartbeat.limit(STEP, [SMALL, LARGE]) == MOST
 
 
 def test_ten_times_the_usual_step_is_too_long(heartbeat):
     """Of the slowest size in work, which may be the one that runs."""
-    heartbeat.observe(pixels=256**2, seconds=3.0)
-    heartbeat.observe(pixels=768**2, seconds=9.0)
-    assert heartbeat.limit([SMALL]) == 30
-    assert heartbeat.limit([SMALL, LARGE]) == 90
+    stepped(heartbeat, 256, 3.0)
+    stepped(heartbeat, 768, 9.0)
+    assert heartbeat.limit(STEP, [SMALL]) == 30
+    assert heartbeat.limit(STEP, [SMALL, LARGE]) == 90
+
+
+def test_more_pictures_than_were_seen_together_may_take_longer_in_proportion(heartbeat):
+    """A batch of four after one of one; fewer than were seen are not held to less."""
+    stepped(heartbeat, 256, 3.0)
+    assert heartbeat.limit(STEP, [request(256, 4)]) == 120
+    stepped(heartbeat, 256, 5.0, pictures=4)
+    assert heartbeat.limit(STEP, [request(256, 4)]) == 50
+    assert heartbeat.limit(STEP, [SMALL]) == 50
 
 
 def test_the_usual_time_follows_a_slower_device(heartbeat):
     """A device that got slower for good is not restarted for ever."""
     for seconds in [2.0] + [4.0] * 30:
-        heartbeat.observe(pixels=256**2, seconds=seconds)
-    assert heartbeat.limit([SMALL]) == pytest.approx(40, rel=0.01)
+        stepped(heartbeat, 256, seconds)
+    assert heartbeat.limit(STEP, [SMALL]) == pytest.approx(40, rel=0.01)
 
 
-def test_quick_steps_leave_time_for_what_is_no_step(heartbeat):
-    """Decoding takes longer than ten steps of a fast card."""
-    heartbeat.observe(pixels=256**2, seconds=0.005)
-    assert heartbeat.limit([SMALL]) == FLOOR_SECONDS
+def test_a_quick_step_has_a_floor_of_its_own_and_other_stages_another(heartbeat):
+    """Decoding takes longer than ten steps of a fast card; a step does not."""
+    stepped(heartbeat, 256, 0.06)
+    assert heartbeat.limit(STEP, [SMALL]) == STEP_FLOOR_SECONDS
+    assert heartbeat.limit("vae_decode", [SMALL]) == STAGE_FLOOR_SECONDS
 
 
 def test_the_most_is_never_exceeded(heartbeat):
     """Not by ten steps of a very slow device either."""
-    heartbeat.observe(pixels=256**2, seconds=100.0)
-    assert heartbeat.limit([SMALL]) == 600
+    stepped(heartbeat, 256, 100.0)
+    assert heartbeat.limit(STEP, [SMALL]) == MOST
+
+
+def test_a_model_that_loads_has_the_most_and_one_that_is_fetched_has_no_limit(heartbeat):
+    """Nobody knows how fast a network is; a file that is read comes to an end."""
+    assert heartbeat.limit(LOAD, []) == MOST
+    assert heartbeat.limit(FETCH, []) is None
+
+
+def test_the_first_steps_of_another_process_may_take_longer(heartbeat):
+    """It loads the kernels that the one before had."""
+    stepped(heartbeat, 256, 0.06)
+    heartbeat.renew()
+    assert heartbeat.limit(STEP, [SMALL]) == STAGE_FLOOR_SECONDS
+    stepped(heartbeat, 256, 0.06)
+    assert heartbeat.limit(STEP, [SMALL]) == STEP_FLOOR_SECONDS
+
+
+def test_after_an_out_of_memory_nothing_is_usual(heartbeat):
+    """What is done about it may be slow."""
+    stepped(heartbeat, 256, 0.06)
+    heartbeat.hear(OutOfMemoryHit(stage="vae_decode", batch_size=1))
+    assert heartbeat.limit(STEP, [SMALL]) == MOST
+
+
+def test_a_step_that_is_begun_twice_has_run_out_of_memory(heartbeat):
+    """Which is told only when it is over."""
+    stepped(heartbeat, 256, 0.06)
+    heartbeat.hear(Began(stage=STEP, pictures=2))
+    assert heartbeat.limit(STEP, [SMALL]) == STEP_FLOOR_SECONDS
+    heartbeat.hear(Began(stage=STEP, pictures=1))
+    assert heartbeat.limit(STEP, [SMALL]) == MOST
+
+
+def test_stages_between_two_steps_are_no_second_try(heartbeat):
+    """A picture is decoded, or a prompt read, and the next step is a usual one."""
+    stepped(heartbeat, 256, 0.06)
+    heartbeat.hear(Began(stage="vae_decode", pictures=1))
+    heartbeat.hear(Began(stage=STEP, pictures=1))
+    assert heartbeat.limit(STEP, [SMALL]) == STEP_FLOOR_SECONDS

@@ -1,14 +1,15 @@
 """The supervisor of the engine process, over children that need no torch."""
 
 import asyncio
+import threading
 
 import pytest
 
 from service.config import Config
-from service.diffusion.generation import GenerationRequest, JobCancelled, JobFinished
-from service.engine import process
+from service.diffusion.generation import GenerationRequest, JobCancelled, JobFinished, Stepped
+from service.engine import child, heartbeat, process
 from service.engine.base import EngineState
-from service.engine.messages import EngineExited, EngineFailed, EngineReady, Event
+from service.engine.messages import Began, EngineExited, EngineFailed, EngineReady, Event
 from service.engine.process import ProcessEngine
 from tests.unit.engine import children
 
@@ -24,6 +25,18 @@ class Heard:
 
     async def next(self):
         return await asyncio.wait_for(self.events.get(), WAIT_SECONDS)
+
+    async def end(self):
+        """Return the next event that ends something."""
+        while isinstance(event := await self.next(), (Began, Stepped)):
+            pass
+        return event
+
+    async def works_again(self, engine: ProcessEngine) -> None:
+        while not isinstance(event := await self.end(), EngineReady):
+            assert isinstance(event, EngineExited)
+        engine.generate("works", request("a cat"))
+        assert await self.end() == children.finished("works", request("a cat"))
 
     def __call__(self, event) -> None:
         self.events.put_nowait(event)
@@ -45,15 +58,25 @@ async def engine(heard):
     await started.stop()
 
 
+@pytest.fixture
+async def impatient(engine, heard, monkeypatch):
+    """Return an engine whose usual step is known, and which may not be silent for long."""
+    for floor in ("STEP_FLOOR_SECONDS", "STAGE_FLOOR_SECONDS"):
+        monkeypatch.setattr(heartbeat, floor, 0.3)
+    engine.generate("usual", request("a cat"))
+    assert isinstance(await heard.end(), JobFinished)
+    return engine
+
+
 async def exit_code_after_stop(engine: ProcessEngine) -> int | None:
-    child = engine._child
-    assert child is not None
+    running = engine._child
+    assert running is not None
     await engine.stop()
-    return child.exit_code
+    return running.exit_code
 
 
 def request(prompt: str) -> GenerationRequest:
-    return GenerationRequest(prompt=prompt)
+    return GenerationRequest(prompt=prompt, width=64, height=64, steps=3)
 
 
 async def test_a_ready_child_makes_the_engine_ready(engine):
@@ -64,22 +87,52 @@ async def test_a_ready_child_makes_the_engine_ready(engine):
 async def test_commands_reach_the_child_and_events_come_back(engine, heard):
     """A job sent in comes back finished; a cancelled one comes back cancelled."""
     engine.generate("one", request("a cat"))
-    assert await heard.next() == JobFinished(job_id="one", pictures=())
+    assert await heard.end() == children.finished("one", request("a cat"))
+    engine.generate("two", request("stays"))
     engine.cancel("two")
-    assert await heard.next() == JobCancelled(job_id="two")
+    assert await heard.end() == JobCancelled(job_id="two")
 
 
-@pytest.mark.parametrize(("prompt", "exit_code"), [("killed", -9), ("exits", 3)])
-async def test_a_child_that_dies_is_reported_and_replaced(engine, heard, prompt, exit_code):
+@pytest.mark.parametrize(
+    ("prompt", "exit_code", "reason"),
+    [
+        ("killed", -9, "killed"),
+        ("segfault", -11, "crashed"),
+        ("exits", 3, "exited"),
+        ("raises", 1, "exited"),
+    ],
+)
+async def test_a_child_that_dies_is_reported_and_replaced(engine, heard, prompt, exit_code, reason):
     """The exit code is told, and a new child takes over with a new process id."""
     dead = engine.pid
     engine.generate("one", request(prompt))
-    assert await heard.next() == EngineExited(exit_code=exit_code, restarts=1)
+    exited = await heard.end()
+    assert (exited.exit_code, exited.restarts, exited.reason) == (exit_code, 1, reason)
     assert engine.state is EngineState.RESTARTING
-    assert isinstance(await heard.next(), EngineReady)
+    await heard.works_again(engine)
     assert engine.pid != dead
-    engine.generate("two", request("a cat"))
-    assert await heard.next() == JobFinished(job_id="two", pictures=())
+
+
+@pytest.mark.parametrize("prompt", children.GARBAGE)
+async def test_a_child_that_says_what_cannot_be_true_is_killed_and_replaced(engine, heard, prompt):
+    """It is heard no more, and the next one makes pictures."""
+    engine.generate("one", request(prompt))
+    told = [await heard.next()]
+    while not isinstance(told[-1], EngineExited):
+        told.append(await heard.next())
+    assert told[-1].reason == "garbage"
+    assert all(
+        event == children.finished("one", request(prompt))
+        for event in told[:-1]
+        if isinstance(event, JobFinished)
+    )
+    await heard.works_again(engine)
+
+
+async def test_a_message_without_its_end_is_silence(impatient, heard):
+    """The rest of it never comes, and the watchdog does."""
+    impatient.generate("one", request("half a message"))
+    assert (await heard.end()).reason == "stalled"
 
 
 async def test_commands_to_a_dead_child_are_dropped(engine, heard):
@@ -141,26 +194,101 @@ async def test_a_child_that_reads_nothing_does_not_hold_up_the_service(heard, mo
     await engine.stop()
 
 
-async def test_a_child_that_hangs_with_work_is_killed_and_replaced(heard, monkeypatch):
-    """An engine with a job that says nothing for the stall time is taken for dead."""
+async def test_a_child_that_hangs_with_work_is_killed_and_replaced(impatient, heard):
+    """An engine that is silent for much longer than a step takes is taken for dead."""
+    impatient.generate("one", request("hangs"))
+    assert await heard.end() == EngineExited(exit_code=-9, restarts=1, cause="stalled")
+    await heard.works_again(impatient)
+
+
+async def test_work_that_comes_meanwhile_is_no_sign_of_life(impatient, heard):
+    """Clients that hang up and others that come do not keep a hanging engine alive."""
+    impatient.generate("one", request("hangs"))
+
+    async def newcomers() -> None:
+        while True:
+            impatient.generate("two", request("a cat"))
+            impatient.cancel("two")
+            await asyncio.sleep(0.01)
+
+    coming = asyncio.create_task(newcomers())
+    assert (await heard.end()).reason == "stalled"
+    coming.cancel()
+
+
+async def test_an_engine_that_falls_silent_is_late_before_it_is_killed(engine, heard, monkeypatch):
+    """For half of the time, in which it is not ready for new work."""
     monkeypatch.setattr(process, "STOP_SECONDS", 0.1)
-    engine = ProcessEngine(Config(engine_stall_seconds=0.2), entry=children.stubborn)
-    await engine.start(heard)
-    await heard.next()
-    engine.generate("one", request("a cat"))
-    assert await heard.next() == EngineExited(exit_code=-9, restarts=1, stalled=True)
-    assert isinstance(await heard.next(), EngineReady)
-    await engine.stop()
+    engine.generate("one", request("hangs"))
+    assert isinstance(await heard.next(), Began)
+    before = engine.late
+    engine._watchdog._heard -= 400
+    assert (before, engine.late) == (False, True)
+    assert 400 <= engine.silence < 500
+    engine.cancel("one")
 
 
 async def test_an_idle_child_may_be_silent(heard):
     """Without work the stall time does not run."""
-    engine = ProcessEngine(Config(engine_stall_seconds=0.01), entry=children.obedient)
+    engine = ProcessEngine(CONFIG, entry=children.obedient)
     await engine.start(heard)
-    await heard.next()
+    assert isinstance(await heard.next(), EngineReady)
+    assert (engine.silence, engine.late) == (0.0, False)
     engine.generate("one", request("a cat"))
-    await heard.next()
-    assert engine._watchdog is None
+    await heard.end()
+    assert (engine.silence, engine.late) == (0.0, False)
+    await engine.stop()
+
+
+@pytest.mark.parametrize(
+    ("entry", "reason"),
+    [
+        (children.crashes_while_loading_once, "crashed"),
+        (children.hangs_while_loading_once, "stalled"),
+        (children.babbling_once, "garbage"),
+    ],
+)
+async def test_a_child_that_dies_while_it_loads_is_replaced(
+    heard, tmp_path, monkeypatch, entry, reason
+):
+    """Whichever way: loading has its limit of time, too."""
+    monkeypatch.setenv("CHILD_LIVES", str(tmp_path / "lives"))
+    # Also the start of a process must fit into it.
+    engine = ProcessEngine(Config(engine_stall_seconds=5.0), entry=entry)
+    await engine.start(heard)
+    assert (await heard.end()).reason == reason
+    assert isinstance(await heard.end(), EngineReady)
+    await engine.stop()
+
+
+async def test_a_child_that_never_lives_is_started_ever_more_seldom(heard, monkeypatch):
+    """Each restart is announced with its delay."""
+    monkeypatch.setattr(process, "RESTART_DELAYS", (0.0, 0.01, 0.02))
+    engine = ProcessEngine(CONFIG, entry=children.always_dying)
+    await engine.start(heard)
+    exits = [await heard.next() for _ in range(4)]
+    assert [each.restart_seconds for each in exits] == [0.0, 0.01, 0.02, 0.02]
+    assert [each.restarts for each in exits] == [1, 2, 3, 4]
+    await engine.stop()
+
+
+@pytest.mark.parametrize("missing", ["pipe", "process", "thread"])
+async def test_what_a_child_needs_and_cannot_have_is_waited_for(heard, monkeypatch, missing):
+    """A machine without a file, a process or a thread to spare gets another try."""
+    broken = {
+        "pipe": (child.SPAWN, "Pipe", OSError(24, "Too many open files")),
+        "process": (child.SPAWN.Process, "start", OSError(12, "Cannot allocate memory")),
+        "thread": (threading.Thread, "start", RuntimeError("can't start new thread")),
+    }
+    owner, name, error = broken[missing]
+    if missing == "thread":
+        await asyncio.to_thread(int)  # The pool's own thread is there.
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, lambda *_, **__: (_ for _ in ()).throw(error))
+        engine = ProcessEngine(CONFIG, entry=children.obedient)
+        await engine.start(heard)
+        assert (await heard.next()).reason == "not_started"
+    await heard.works_again(engine)
     await engine.stop()
 
 
@@ -172,7 +300,7 @@ async def test_a_reload_that_fails_is_tried_again(heard, tmp_path, monkeypatch):
     assert isinstance(await heard.next(), EngineReady)
     engine.generate("one", request("killed"))
     assert await heard.next() == EngineExited(exit_code=-9, restarts=1)
-    assert await heard.next() == EngineExited(exit_code=0, restarts=2)
+    assert await heard.next() == EngineExited(exit_code=0, restarts=2, cause="load_failed")
     assert engine.failure == "no memory left"
     assert isinstance(await heard.next(), EngineReady)
     assert (engine.failure, engine.restarts) == ("", 2)

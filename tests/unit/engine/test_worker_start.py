@@ -9,7 +9,7 @@ import pytest
 
 from service.config import Config
 from service.engine import worker
-from service.engine.messages import EngineFailed
+from service.engine.messages import Began, EngineFailed, Said
 from service.errors import ModelError
 
 CONFIG = Config(log_format="json")
@@ -34,7 +34,7 @@ def _keep_signals():
 
 
 def raising(error: Exception) -> Any:
-    def load(_config: Config) -> None:
+    def load(_config: Config, _tell: object) -> None:
         raise error
 
     return load
@@ -74,3 +74,22 @@ def test_a_service_that_went_away_ends_the_engine_in_order(pipe, monkeypatch, ca
     monkeypatch.setattr(worker, "load", raising(ModelError("no such folder")))
     worker.run(theirs, CONFIG)
     assert "service_went_away" in capfd.readouterr().err
+
+
+def test_every_stage_is_announced_before_its_faults(tmp_path):
+    """The service knows what hangs; what is no stage of a picture has no faults."""
+    faults = tmp_path / "faults.json"
+    faults.write_text('{"oom": {"denoise": 1}}')
+    told: list[Said] = []
+    begin = worker.announcing(Config(fault_file=str(faults)), told.append)
+    begin("load", 0)
+    with pytest.raises(MemoryError):
+        begin("denoise", 2)
+    assert told == [Began(stage="load"), Began(stage="denoise", pictures=2)]
+
+
+def test_without_a_fault_file_stages_are_only_announced():
+    """Nothing goes wrong on purpose."""
+    told: list[Said] = []
+    worker.announcing(CONFIG, told.append)("vae_decode", 1)
+    assert told == [Began(stage="vae_decode", pictures=1)]

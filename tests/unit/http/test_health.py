@@ -47,7 +47,7 @@ async def test_a_service_that_can_make_pictures_is_healthy(client):
             "device": "cpu",
             "dtype": "float32",
         },
-        "engine": {"state": "ready", "restarts": 0},
+        "engine": {"state": "ready", "restarts": 0, "circuit": "closed", "silent_seconds": 0.0},
         "queue": {"depth": 0, "limit": 64},
         "running": 0,
         "version": __version__,
@@ -93,12 +93,65 @@ async def test_a_crashed_engine_is_restarting(serve):
     engine.become_ready()
     engine.crash()
     body = await health(client)
-    assert (
-        body["status"],
-        body["model_loaded"],
-        body["engine"],
-    ) == ("restarting", False, {"state": "restarting", "restarts": 1})
+    assert (body["status"], body["model_loaded"]) == ("restarting", False)
+    assert (body["engine"]["state"], body["engine"]["restarts"]) == ("restarting", 1)
     assert await ready(client) == (503, "model_unavailable")
+
+
+class SilentEngine(FakeEngine):
+    """Has said nothing for a while."""
+
+    @property
+    def silence(self) -> float:
+        return 12.3
+
+    @property
+    def late(self) -> bool:
+        return self.said_late
+
+    said_late = False
+
+
+async def test_readiness_follows_the_heartbeat(serve):
+    """An engine that is silent for too long gets no new requests, before it is killed."""
+    engine = SilentEngine()
+    client = await serve(engine)
+    assert await ready(client) == (200, "ready")
+    engine.said_late = True
+    assert await ready(client) == (503, "engine_unavailable")
+    assert (await health(client))["engine"]["silent_seconds"] == 12.3
+    async with client.get("/metrics") as answer:
+        metrics = await answer.text()
+    assert "sd_engine_heartbeat_age_seconds 12.3" in metrics
+    assert "sd_ready 0.0" in metrics
+    engine.said_late = False
+    assert await ready(client) == (200, "ready")
+
+
+async def test_an_engine_that_keeps_ending_degrades_the_service(serve):
+    """New work is refused with a time to come back, and a load balancer sends none."""
+    engine = FakeEngine(loads=False, step_seconds=None)
+    client = await serve(engine)
+    for _ in range(5):
+        engine.become_ready()
+        engine.crash()
+    body = await health(client)
+    assert (body["status"], body["engine"]["circuit"]) == ("degraded", "open")
+    assert await ready(client) == (503, "engine_unavailable")
+    picture = {"prompt": "a boat", "width": 256, "height": 256, "steps": 1}
+    async with client.post("/generate", json=picture) as answer:
+        problem = await answer.json(content_type=None)
+        assert (answer.status, problem["code"]) == (503, "engine_unavailable")
+        assert int(answer.headers["Retry-After"]) >= 1
+    engine.become_ready()
+    assert (await health(client))["engine"]["circuit"] == "half_open"
+    assert await ready(client) == (200, "ready")  # For the one job that is to show it.
+    asked = asyncio.create_task(client.post("/generate", json=picture))
+    await engine.jobs(1)
+    assert await ready(client) == (503, "engine_unavailable")
+    await engine.step()
+    assert (await asked).status == 200
+    assert (await health(client))["engine"]["circuit"] == "closed"
 
 
 async def test_a_model_that_cannot_be_loaded_degrades_the_service(serve):

@@ -149,6 +149,7 @@ def test_every_error_that_generate_answers_is_described_with_an_example():
             "queue_full",
             "shutting_down",
             "model_unavailable",
+            "engine_unavailable",
             "out_of_memory",
             "too_many_connections",
             "jobs_off",

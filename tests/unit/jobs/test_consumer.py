@@ -22,14 +22,17 @@ from service.engine.messages import EngineExited, EngineFailed, EngineReady
 from service.errors import (
     Cancelled,
     EngineCrashed,
+    EngineUnavailable,
     ModelUnavailable,
     OutOfMemory,
     QueueFull,
     RequestTimedOut,
     ShuttingDown,
 )
+from service.jobs.circuit import CircuitState
 from service.jobs.consumer import Consumer
 from service.jobs.job import Job, JobState
+from service.jobs.observer import Nobody
 from service.telemetry.metrics import ENGINE_STATES, Metrics
 
 MODEL = ModelInfo(
@@ -69,9 +72,9 @@ class ScriptedEngine(Engine):
         self.tell(EngineReady(model=MODEL))
         await settle()
 
-    async def dies(self) -> None:
+    async def dies(self, restart_seconds: float = 0.0) -> None:
         self.state = EngineState.RESTARTING
-        self.tell(EngineExited(exit_code=-9, restarts=1))
+        self.tell(EngineExited(exit_code=-9, restarts=1, restart_seconds=restart_seconds))
         await settle()
 
     async def finishes(self, job: Job) -> None:
@@ -345,6 +348,100 @@ async def test_without_a_model_waiting_jobs_fail_and_new_ones_are_refused(consum
         await waiting.wait()
     with pytest.raises(ModelUnavailable, match="no such folder"):
         consumer.submit(job())
+
+
+class Keeper(Nobody):
+    """Keeps some jobs on the disk."""
+
+    def __init__(self, *kept: Job) -> None:
+        self.kept = kept
+
+    def keeps(self, job: Job) -> bool:
+        return job in self.kept
+
+
+async def test_without_a_model_kept_jobs_wait_for_the_next_start(consumer, engine, metrics):
+    """Their owners hold a 202: they are not failed, and can still be cancelled."""
+    kept, other = job(), job()
+    consumer.observer = Keeper(kept)
+    await submitted(consumer, kept, other)
+    engine.state = EngineState.FAILED
+    engine.tell(EngineFailed(code="model_error", detail="no such folder"))
+    assert (kept.state, other.state) == (JobState.QUEUED, JobState.FAILED)
+    assert (consumer.depth, value(metrics, "sd_queue_depth")) == (1, 1)
+    consumer.cancel(kept, Cancelled())
+    assert (kept.state, consumer.depth) == (JobState.CANCELLED, 0)
+
+
+async def crashed(engine: ScriptedEngine, times: int, restart_seconds: float = 0.0) -> None:
+    """Let the engine come up and die."""
+    for _ in range(times):
+        await engine.ready()
+        await engine.dies(restart_seconds)
+
+
+async def test_an_engine_that_keeps_ending_opens_the_circuit(consumer, engine, metrics):
+    """New work is refused until the next restart; what was accepted stays."""
+    accepted = job()
+    await submitted(consumer, accepted)
+    await crashed(engine, 2)
+    await crashed(engine, 3, restart_seconds=16)
+    with pytest.raises(EngineCrashed):
+        await accepted.wait()
+    waiting = job()
+    with pytest.raises(EngineUnavailable, match="5 times in a row") as refused:
+        consumer.submit(waiting)
+    # The back-off, and the second that loading took before.
+    assert refused.value.retry_after == 17
+    assert value(metrics, "sd_requests_refused_total", reason="circuit_open") == 1
+    assert value(metrics, "sd_engine_state", state="circuit_open") == 1
+    assert value(metrics, "sd_ready") == 0
+
+
+async def test_jobs_wait_behind_an_open_circuit_and_run_one_at_a_time(consumer, engine, metrics):
+    """The first one that is finished closes it, and then all run."""
+    await crashed(engine, 4)
+    jobs = [job(), job(), job()]
+    await submitted(consumer, *jobs[:2])
+    await crashed(engine, 1)
+    assert consumer.depth == 2
+    await engine.ready()
+    assert (consumer.running, consumer.depth) == (1, 1)
+    with pytest.raises(EngineUnavailable):
+        consumer.submit(jobs[2])
+    await engine.finishes(jobs[0])
+    assert value(metrics, "sd_engine_state", state="ready") == 1
+    assert value(metrics, "sd_ready") == 1
+    await submitted(consumer, jobs[2])
+    assert (consumer.running, consumer.depth) == (2, 0)
+
+
+async def test_an_idle_engine_behind_an_open_circuit_is_tried_with_one_new_job(consumer, engine):
+    """Else nothing would ever close it; whether that job is finished is waited for."""
+    await crashed(engine, 5)
+    await engine.ready()
+    probe, other = job(), job()
+    await submitted(consumer, probe)
+    assert (consumer.running, consumer.admission.ready) == (1, False)
+    with pytest.raises(EngineUnavailable):
+        consumer.submit(other)
+    engine.tell(JobFailed(job_id=probe.id, code="out_of_memory", detail="ask for less"))
+    assert consumer.admission.ready  # It proved nothing, and the next one may.
+    await submitted(consumer, other)
+    await engine.finishes(other)
+    assert consumer.admission.circuit is CircuitState.CLOSED
+
+
+async def test_one_poison_job_opens_no_circuit(consumer, engine):
+    """It is given up before, and those who wait for others are not refused."""
+    poison, other = job(), job()
+    await submitted(consumer, poison)
+    await crashed(engine, 3)
+    assert poison.state is JobState.FAILED
+    await submitted(consumer, other)
+    await engine.ready()
+    await engine.finishes(other)
+    assert other.state is JobState.SUCCEEDED
 
 
 async def test_a_draining_consumer_finishes_but_takes_nothing_new(consumer, engine):

@@ -148,7 +148,7 @@ def test_latencies_lead_to_their_request(metrics):
     ("exited", "reason"),
     [
         (EngineExited(exit_code=-9, restarts=1), "killed"),
-        (EngineExited(exit_code=-9, restarts=1, stalled=True), "stalled"),
+        (EngineExited(exit_code=-9, restarts=1, cause="stalled"), "stalled"),
         (EngineExited(exit_code=-11, restarts=1), "crashed"),
         (EngineExited(exit_code=1, restarts=1), "exited"),
         (EngineExited(exit_code=None, restarts=1), "not_started"),

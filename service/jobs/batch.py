@@ -1,0 +1,64 @@
+"""The jobs in the engine, and whether another may join them."""
+
+import asyncio
+
+from service.config import Config
+from service.engine.base import Engine, EngineState
+from service.jobs.circuit import Circuit
+from service.jobs.job import Job
+
+
+class Batch:
+    """What one engine works on; ``room`` is set while another job may join.
+
+    Counted in pictures. A job that may be the one that ends engines runs alone, and so does
+    every job while the circuit is open.
+    """
+
+    def __init__(self, engine: Engine, circuit: Circuit, config: Config) -> None:
+        self.jobs: dict[str, Job] = {}
+        """In work, by id, the oldest first."""
+        self.leaving: dict[str, Job] = {}
+        """Jobs that were cancelled in the engine, which has not said yet what they cost."""
+        self.room = asyncio.Event()
+        self._engine = engine
+        self._circuit = circuit
+        self._limit = config.max_concurrent_requests
+        self._max_attempts = config.max_attempts
+
+    @property
+    def has_room(self) -> bool:
+        """Whether another job may join now."""
+        jobs = self.jobs.values()
+        return (
+            self._engine.state is EngineState.READY
+            and sum(job.request.num_images for job in jobs) < self._limit
+            and not (jobs and self._circuit.open)
+            and not any(1 < job.attempts >= self._max_attempts for job in jobs)
+        )
+
+    def update(self) -> None:
+        """Let those who wait for room know how it is."""
+        if self.has_room:
+            self.room.set()
+        else:
+            self.room.clear()
+
+    def last_chance(self, job: Job) -> bool:
+        """Return whether a job that lost engines before may be started once more only.
+
+        It then runs alone: whichever job of a batch it is that kills the engine, the
+        others are not failed with it.
+        """
+        return 0 < job.attempts >= self._max_attempts - 1
+
+    def find(self, job_id: str) -> Job | None:
+        """Return a job that the engine knows, one that is leaving too."""
+        return self.jobs.get(job_id) or self.leaving.get(job_id)
+
+    def lose(self) -> tuple[list[Job], list[Job]]:
+        """Forget what a dead engine had: return the jobs in work, and those that were leaving."""
+        lost, left = list(self.jobs.values()), list(self.leaving.values())
+        self.jobs.clear()
+        self.leaving.clear()
+        return lost, left
