@@ -4,6 +4,7 @@ import asyncio
 
 from service.config import Config
 from service.engine.base import Engine, EngineState
+from service.jobs.beside import slips_in
 from service.jobs.circuit import Circuit
 from service.jobs.job import Job
 
@@ -25,14 +26,38 @@ class Batch:
         self._circuit = circuit
         self._limit = config.max_concurrent_requests
         self._max_attempts = config.max_attempts
+        self._beside = ""
+        """Id of the job that joined beside a full batch last."""
 
     @property
     def has_room(self) -> bool:
         """Whether another job may join now."""
+        return self._open and self._pictures < self._limit
+
+    def takes_beside(self, job: Job) -> bool:
+        """Return whether a short job may join although the batch is full; see ``beside``."""
+        return (
+            self._open
+            and self._pictures >= self._limit
+            and self._beside not in self.jobs
+            and not self.last_chance(job)
+            and slips_in(job, self.jobs.values())
+        )
+
+    def put_beside(self, job: Job) -> None:
+        """Note that ``job`` joins beside a full batch: until it leaves no other does."""
+        self._beside = job.id
+
+    @property
+    def _pictures(self) -> int:
+        return sum(job.request.num_images for job in self.jobs.values())
+
+    @property
+    def _open(self) -> bool:
+        """Whether nothing but the number of pictures keeps jobs from joining."""
         jobs = self.jobs.values()
         return (
             self._engine.state is EngineState.READY
-            and sum(job.request.num_images for job in jobs) < self._limit
             and not (jobs and self._circuit.open)
             and not any(1 < job.attempts >= self._max_attempts for job in jobs)
         )

@@ -143,6 +143,7 @@ class Consumer:
         """
         self.admission.admit(job, make_room=self._start_waiting)
         record.accepted(self._metrics, job, self.depth)
+        self._slip_in()
         self._gauges()
 
     def restore(self, job: Job) -> None:
@@ -187,6 +188,13 @@ class Consumer:
             self._begin(job)
         self._batch.update()
 
+    def _slip_in(self) -> None:
+        """Start the next job beside a full batch, if it is short enough for that."""
+        first = next(iter(self._queue.waiting), None)
+        if first is not None and self._batch.takes_beside(first):
+            self._batch.put_beside(first)
+            self._begin(self._queue.get_nowait())
+
     def _begin(self, job: Job) -> None:
         job.begin()
         self.admission.outlook.started(job, time.monotonic())
@@ -220,6 +228,7 @@ class Consumer:
             case EngineFailed():
                 self._load_failed(event)
         self._batch.update()
+        self._slip_in()
         self._gauges()
 
     def _moved(self, event: Stepped | Previewed) -> None:

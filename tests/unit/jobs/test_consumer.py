@@ -146,6 +146,21 @@ async def test_jobs_join_the_batch_while_it_has_room(consumer, engine):
     assert engine.started == [first.id, second.id, third.id]
 
 
+async def test_a_short_job_joins_beside_a_full_batch(consumer, engine):
+    """One at a time; when it is done the next one may. What is as long as the others waits."""
+    await engine.ready()
+    long = [job(steps=50), job(steps=50)]
+    short, other, third = job(steps=4), job(steps=4), job(steps=50)
+    await submitted(consumer, *long, short, other, third)
+    assert engine.started == [long[0].id, long[1].id, short.id]
+    await engine.finishes(short)
+    assert engine.started[3:] == [other.id]
+    await engine.finishes(other)
+    assert engine.started[4:] == []
+    await engine.finishes(long[0])
+    assert engine.started[4:] == [third.id]
+
+
 async def test_a_waiting_job_is_told_where_it_stands(consumer, engine):
     """The number counts from 1; a running job has none."""
     await engine.ready()
