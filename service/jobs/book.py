@@ -292,6 +292,8 @@ class Book:
         entry = self.entries[job.id] = Entry(
             job, stored, context=self._endings.resumed(job.trace_id)
         )
+        if stored.state is JobState.RUNNING:  # In a process that is gone.
+            self._endings.later(self._store.requeue(job.id))
         self._consumer.restore(job)
         self._watch_deadline(entry)
         self._follower.say_queued(entry)
