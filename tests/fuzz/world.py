@@ -13,7 +13,7 @@ from service.diffusion.generation import GenerationRequest, JobFinished
 from service.engine.fake import FakeEngine
 from service.http.generate import metadata
 from service.http.pictures import files
-from service.jobs import book, consumer, job
+from service.jobs import book, consumer, durable, job
 from service.jobs.allowance import Allowance, Limits
 from service.jobs.consumer import Consumer
 from service.jobs.durable import Durable
@@ -27,6 +27,10 @@ from tests.fuzz.virtual import VirtualLoop
 EPOCH: Final = 1.8e9
 PADDING: Final = bytes(300_000)
 """Behind each picture, so that four of them are too many for a megabyte."""
+
+SWEEP_SECONDS: Final = 1000.0
+USUAL_SWEEP_SECONDS: Final = durable.SWEEP_SECONDS
+"""Virtual hours of sweeps once a minute would cost real seconds."""
 
 MOST_IMAGES: Final = 1000
 LIMITS: Final = Limits(images_per_day=MOST_IMAGES)
@@ -68,6 +72,7 @@ class World:
         )
         for module in (book, consumer, job):
             module.time = clock  # type: ignore[attr-defined]
+        durable.SWEEP_SECONDS = SWEEP_SECONDS  # type: ignore[misc]
         self.config = Config(data_dir=str(folder), **CONFIG)  # type: ignore[arg-type]
         self.engine = FakeEngine(step_seconds=None, loads=False)
         self.metrics = Metrics()
@@ -139,6 +144,7 @@ class World:
 
 def restore_time() -> None:
     """Give the modules their clock back."""
+    durable.SWEEP_SECONDS = USUAL_SWEEP_SECONDS  # type: ignore[misc]
     for module in (book, consumer, job):
         module.time = time  # type: ignore[attr-defined]
 
