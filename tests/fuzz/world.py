@@ -81,7 +81,14 @@ class World:
             self.engine, self.metrics, self.config, weights=dict.fromkeys(KEYS, 1)
         )
         self.durable = Durable(
-            self.config, self.consumer, encode=_encode, describe=metadata, post=receiver.post
+            self.config,
+            self.consumer,
+            self.metrics,
+            self.allowance,
+            encode=_encode,
+            describe=metadata,
+            post=receiver.post,
+            spans=lambda: None,
         )
         self.durable.store._clock = self.durable.results._clock = clock.time
         self._opened = self.durable.opened()
@@ -94,15 +101,17 @@ class World:
         return EPOCH + self.loop.now
 
     def order(self, key: str, request: GenerationRequest, **more: Any) -> tuple[Job, StoredJob]:
-        """Return a job as the door makes it, with its charge."""
-        made = Job(
-            request=request,
-            key=key,
-            created=self.loop.now,
-            charge=self.allowance.charge(key, request.num_images, LIMITS),
-        )
+        """Return a job as the door makes it."""
+        made = Job(request=request, key=key, created=self.loop.now)
         stored = StoredJob(id=made.id, key=key, request=request, created_at=self.wall, **more)
         return made, stored
+
+    async def accept(self, job: Job, stored: StoredJob) -> StoredJob:
+        """Hand a job in, as the door does."""
+        images = job.request.num_images
+        return await self.durable.book.accept(
+            job, stored, lambda: self.allowance.charge(job.key, images, LIMITS)
+        )
 
     def charged(self, key: str) -> int:
         """Return the pictures that a key was charged."""

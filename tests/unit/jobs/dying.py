@@ -12,6 +12,7 @@ from typing import Any
 from service.config import Config
 from service.diffusion.generation import GenerationRequest, JobFinished
 from service.engine.fake import FakeEngine
+from service.jobs.allowance import Allowance
 from service.jobs.consumer import Consumer
 from service.jobs.durable import Durable
 from service.jobs.job import Job
@@ -73,9 +74,17 @@ def _encode(result: JobFinished, *_: object) -> list[Encoded]:
 def parts(folder: Path, *, ahead: float = 0.0) -> tuple[Consumer, Durable]:
     """Put together what keeps jobs in ``folder``; its clock may be ahead."""
     config = Config(data_dir=str(folder), results_max_age_seconds=AGE_SECONDS)
-    consumer = Consumer(FakeEngine(), Metrics(), config)
+    metrics, allowance = Metrics(), Allowance()
+    consumer = Consumer(FakeEngine(), metrics, config)
     durable = Durable(
-        config, consumer, encode=_encode, describe=lambda job, _: {"id": job.id}, post=_post
+        config,
+        consumer,
+        metrics,
+        allowance,
+        encode=_encode,
+        describe=lambda job, _: {"id": job.id},
+        post=_post,
+        spans=lambda: None,
     )
     durable.store._clock = durable.results._clock = lambda: time.time() + ahead
     return consumer, durable
@@ -103,7 +112,7 @@ async def _work(folder: Path, say: Callable[[str, str], None]) -> None:
         await consumer.start()
         made = []
         for key in IDEMPOTENT:
-            stored = await durable.book.accept(*order(key))
+            stored = await durable.book.accept(*order(key), lambda: None)
             say("accepted", stored.id)
             made.append(stored.id)
         for job_id in made:

@@ -59,8 +59,8 @@ async def kept(folder: Path, told: Path) -> None:
                 assert durable.results.metadata(job_id) == stored.metadata == {"id": job_id}
         # Who did not hear of the acceptance asks again, and has one job.
         for key in dying.IDEMPOTENT:
-            again = await durable.book.accept(*dying.order(key))
-            assert again.id == (await durable.book.accept(*dying.order(key))).id
+            again = await durable.book.accept(*dying.order(key), lambda: None)
+            assert again.id == (await durable.book.accept(*dying.order(key), lambda: None)).id
             await durable.book.wait(again.id, "anonymous")
         await consumer.stop()
 
