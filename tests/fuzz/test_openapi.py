@@ -29,8 +29,8 @@ def nothing(findings: Findings) -> None:
 
 def test_the_service_is_as_it_is_described(tmp_path, fuzz_cases, fuzz_seed):
     """No 5xx, no undescribed answer; what is valid is taken and what is not is refused."""
-    # 700 cases are the boundaries of the fields; the others are drawn, 17 and more by each.
-    drawn = 1 + max(0, fuzz_cases - 700) // 17
+    # 700 cases are the boundaries of the fields; the others are drawn, 14 and more by each.
+    drawn = 1 + max(0, fuzz_cases - 700) // 14
     with serving(tmp_path) as service:
         findings = fuzz(service.url, seed=fuzz_seed, examples=drawn)
     nothing(findings)
