@@ -4,6 +4,31 @@ import os
 
 import pytest
 
+FUZZ_CASES = 2000
+FUZZ_SEED = 1
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let the fuzzing be longer, or other, than it is by default."""
+    parser.addoption(
+        "--fuzz-cases",
+        type=int,
+        default=int(os.environ.get("FUZZ_CASES", FUZZ_CASES)),
+        help=f"requests that the API is fuzzed with, at least (FUZZ_CASES, default {FUZZ_CASES})",
+    )
+    parser.addoption(
+        "--fuzz-seed",
+        type=int,
+        default=int(os.environ.get("FUZZ_SEED", FUZZ_SEED)),
+        help=f"what the fuzzing is drawn from (FUZZ_SEED, default {FUZZ_SEED})",
+    )
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    """Say what a run is repeated with."""
+    cases, seed = config.getoption("--fuzz-cases"), config.getoption("--fuzz-seed")
+    return f"fuzzing: --fuzz-cases {cases} --fuzz-seed {seed}"
+
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     """Fail a run that skipped a test, where NO_SKIPS says that nothing is missing there."""

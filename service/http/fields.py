@@ -1,6 +1,7 @@
 """Fields of a JSON body that take a value as it is, or say what it must be."""
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -8,6 +9,13 @@ from marshmallow import ValidationError, fields, validate
 
 REPEATED: Final = object()
 """Stands in the parsed body for a value that was given more than once."""
+
+BLANKS: Final = r"\s\u001c-\u001f\u0085\ufeff"
+"""White space, as any of Python, ECMA 262 and Unicode sees it; in a class of a pattern."""
+
+ANYTHING: Final = r"^[^\u0000]*$"
+SOMETHING: Final = rf"^[^\u0000]*[^\u0000{BLANKS}][^\u0000]*$"
+INK: Final = re.compile(f"[^{BLANKS}]")
 
 
 class Once(fields.Field[Any]):
@@ -83,9 +91,12 @@ class Text(Once, fields.String):
         self._high = high
         low = 0 if blank else 1
         cure = f'must be text of {low} to {high} characters, e.g. "{example}"'
-        kwargs.setdefault("metadata", {}).update(minLength=low, maxLength=high, examples=[example])
-        if not blank:
-            kwargs["metadata"]["pattern"] = r"\S"
+        kwargs.setdefault("metadata", {}).update(
+            minLength=low,
+            maxLength=high,
+            pattern=ANYTHING if blank else SOMETHING,
+            examples=[example],
+        )
         super().__init__(
             error_messages={
                 **dict.fromkeys(("invalid", "null", "invalid_utf8", "blank"), cure),
@@ -103,7 +114,7 @@ class Text(Once, fields.String):
         self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any
     ) -> str:
         text = super()._deserialize(value, attr, data, **kwargs)
-        if not self._blank and not text.strip():
+        if not self._blank and not INK.search(text):
             raise self.make_error("blank")
         if len(text) > self._high:
             raise self.make_error("long", excess=len(text) - self._high)

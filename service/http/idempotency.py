@@ -7,6 +7,7 @@ open what becomes of a request that failed. ``POST /jobs`` shows the failed job;
 
 import hashlib
 import json
+import re
 import time
 from typing import Any, Final
 
@@ -22,10 +23,13 @@ REPLAYED: Final = "Idempotent-Replayed"
 """Says ``true`` on an answer to a request that was sent before."""
 
 LONGEST: Final = 255
+SANE: Final = re.compile(r"[!-~]([ -~]{0,253}[!-~])?")
+
 PARAMETER: Final[dict[str, Any]] = {
     "in": "header",
     "name": HEADER,
-    "schema": {"type": "string", "minLength": 1, "maxLength": LONGEST},
+    "schema": {"type": "string", "pattern": f"^{SANE.pattern}$"},
+    "example": "9c1f2c3e",
     "description": "Names this request: sent again with the same body, it is not done twice.",
 }
 
@@ -40,8 +44,9 @@ def key_of(request: web.Request) -> str | None:
     given = request.headers.get(HEADER)
     if given is None:
         return None
-    if not 0 < len(given) <= LONGEST or not given.isprintable():
-        raise ValidationFailed({HEADER: [f"must have 1 to {LONGEST} printable characters"]})
+    if not SANE.fullmatch(given):
+        limit = f"must have 1 to {LONGEST} printable ASCII characters"
+        raise ValidationFailed({HEADER: [limit]})
     return given
 
 

@@ -1,6 +1,7 @@
 """``/jobs``: pictures for clients that do not wait for them."""
 
 import asyncio
+import re
 from typing import Any, Final
 
 from aiohttp import web
@@ -18,6 +19,7 @@ from service.errors import (
     NotFound,
     NotReady,
     QueueFull,
+    ResultDamaged,
     ServiceError,
     ShuttingDown,
     StorageUnavailable,
@@ -39,6 +41,9 @@ from service.jobs.stored import StoredJob
 
 MOST_PER_PAGE: Final = 100
 ID: Final = {"in": "path", "name": "id", "required": True, "schema": {"type": "string"}}
+WHOLE: Final = re.compile(r"[0-9]{1,9}")
+"""ASCII digits: ``int`` reads those of every script, and raises at 4,301 of them."""
+
 REFUSALS: Final = (
     *(QueueFull, ShuttingDown, ModelUnavailable, EngineUnavailable),
     *(StoreUnavailable, JobsOff),
@@ -69,6 +74,7 @@ def accept_handler(config: Config) -> Handler:
         required=True,
         example={"prompt": "a lighthouse at dusk", "seed": 42},
     )
+    @response_schema(JobAnswer(), 200, description="It was accepted before, and is over.")
     @response_schema(JobAnswer(), 202, description="The job was accepted.")
     async def accept(request: web.Request) -> web.Response:
         return await accepted(request, request[ORDER])
@@ -129,7 +135,7 @@ async def page(request: web.Request) -> web.Response:
     """Answer with a page of jobs."""
     query, book = request.query, book_of(request)
     limit, state = query.get("limit", "20"), query.get("state")
-    if not limit.isdecimal() or not 1 <= int(limit) <= MOST_PER_PAGE:
+    if not WHOLE.fullmatch(limit) or not 1 <= int(limit) <= MOST_PER_PAGE:
         raise ValidationFailed({"limit": [f"must be a whole number from 1 to {MOST_PER_PAGE}"]})
     if state is not None and state not in {known.value for known in JobState}:
         names = ", ".join(known.value for known in JobState)
@@ -168,7 +174,15 @@ async def cancel(request: web.Request) -> web.Response:
         _query("format", type="string", enum=list(MEDIA_TYPES)),
         _query("index", type="integer", minimum=0, default=0),
     ],
-    errors=(ValidationFailed, NotFound, JobExpired, NotReady, NotAcceptable, StorageUnavailable),
+    errors=(
+        ValidationFailed,
+        NotFound,
+        JobExpired,
+        NotReady,
+        NotAcceptable,
+        StorageUnavailable,
+        ResultDamaged,
+    ),
 )
 async def image(request: web.Request) -> web.Response:
     """Answer with one picture, in the format that ``?format=`` or ``Accept`` asks for."""
@@ -177,7 +191,7 @@ async def image(request: web.Request) -> web.Response:
     if stored.state is not JobState.SUCCEEDED:
         raise NotReady(f"The job is {stored.state.value}; pictures come with 'succeeded'.")
     index = request.query.get("index", "0")
-    if not index.isdecimal() or int(index) >= stored.request.num_images:
+    if not WHOLE.fullmatch(index) or int(index) >= stored.request.num_images:
         most = stored.request.num_images - 1
         raise ValidationFailed({"index": [f"must be a whole number from 0 to {most}"]})
     picture = await book_of(request).picture(stored, int(index))

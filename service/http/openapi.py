@@ -10,21 +10,27 @@ from apispec.ext.marshmallow import MarshmallowPlugin
 
 from service import __version__, errors
 from service.errors import (
+    BodyTooLarge,
     ExpectationFailed,
     Forbidden,
+    JobsOff,
     MalformedRequest,
     QuotaExceeded,
     RateLimited,
     RequestTimedOut,
     ServiceError,
+    StoreUnavailable,
     TooManyConnections,
     TooManyFailures,
     Unauthorized,
+    UnsupportedEncoding,
+    UnsupportedMediaType,
     ValidationFailed,
 )
-from service.http import auth
+from service.http import auth, timeouts
 from service.http.answers import Problem
 from service.http.decorators import docs
+from service.http.job_answers import JobAnswer
 from service.http.keys import CONFIG, KEYRING, OPENAPI
 from service.http.middlewares import SANE_ID
 from service.http.problems import MEDIA_TYPE, problem_body
@@ -36,18 +42,23 @@ DESCRIPTION: Final = (
 )
 TAGS: Final = {
     "pictures": "Make them.",
+    "jobs": "Have them made, and fetch them later.",
     "health": "See how the service is.",
     "description": "Read about it, and measure it.",
 }
 EVERYWHERE: Final = (
     MalformedRequest,
+    ValidationFailed,
     Forbidden,
     RequestTimedOut,
     ExpectationFailed,
     TooManyConnections,
     ServiceError,
 )
-"""Errors that any route may answer."""
+"""Errors that any route may answer; each reads ``X-Request-Timeout``."""
+
+BODY: Final = (ValidationFailed, BodyTooLarge, UnsupportedMediaType, UnsupportedEncoding)
+KEPT: Final = (StoreUnavailable, JobsOff)
 
 CLOSED: Final = (Unauthorized, TooManyFailures)
 COUNTED: Final = (RateLimited, QuotaExceeded)
@@ -61,9 +72,18 @@ REQUEST_ID_PARAMETER: Final = {
     "in": "header",
     "name": "X-Request-ID",
     "required": False,
-    "description": "Your own id for this request; the answer and the log carry it.",
-    "schema": {"type": "string", "pattern": f"^{SANE_ID.pattern}$"},
+    "description": (
+        "Your own id for this request; the answer and the log carry it if it matches "
+        f"`{SANE_ID.pattern}`, else a new one."
+    ),
+    "schema": {"type": "string"},
+    "example": "7f1c9a52",
 }
+LINKS: Final = {
+    operation: {"operationId": operation, "parameters": {"id": "$response.body#/id"}}
+    for operation in ("getJob", "watchJob", "getJobImage", "cancelJob")
+}
+"""From a job to what can be done with it."""
 BINARY: Final = {"schema": {"type": "string", "format": "binary"}}
 
 
@@ -95,7 +115,8 @@ def describe(app: web.Application) -> bytes:
             continue
         template = route.resource.canonical
         doors = _doors(template, route.method)
-        operation = {**_operation(said, doors), **_security(app, template)}
+        headers = [REQUEST_ID_PARAMETER, _timeout(app)]
+        operation = {**_operation(said, doors, headers), **_security(app, template)}
         spec.path(path=template, operations={route.method.lower(): operation})
     return json.dumps(spec.to_dict()).encode()
 
@@ -103,7 +124,20 @@ def describe(app: web.Application) -> bytes:
 def _doors(template: str, method: str) -> tuple[type[ServiceError], ...]:
     """Return the errors that a route's doors may answer."""
     closed = template == auth.HEALTH or template not in auth.OPEN
-    return (CLOSED if closed else ()) + (COUNTED if method == hdrs.METH_POST else ())
+    kept = KEPT if template.startswith("/jobs") else ()
+    return (CLOSED if closed else ()) + (COUNTED if method == hdrs.METH_POST else ()) + kept
+
+
+def _timeout(app: web.Application) -> dict[str, Any]:
+    most = app[CONFIG].request_timeout_seconds
+    return {
+        "in": "header",
+        "name": timeouts.HEADER,
+        "required": False,
+        "description": "Seconds after which the request is answered with 408.",
+        "schema": {"type": "number", "exclusiveMinimum": 0, "maximum": most},
+        "example": most,
+    }
 
 
 def _security(app: web.Application, template: str) -> dict[str, Any]:
@@ -116,26 +150,29 @@ def _security(app: web.Application, template: str) -> dict[str, Any]:
     return {"security": [*optional, {"bearer": []}, {"api_key": []}]}
 
 
-def _operation(said: dict[str, Any], doors: tuple[type[ServiceError], ...]) -> dict[str, Any]:
+def _operation(
+    said: dict[str, Any], doors: tuple[type[ServiceError], ...], headers: list[dict[str, Any]]
+) -> dict[str, Any]:
     """Turn what the decorators noted (in Swagger 2.0's terms) into an operation of 3.1."""
     operation: dict[str, Any] = {
         name: said[name]
         for name in ("operationId", "tags", "summary", "description")
         if name in said
     }
-    operation["parameters"] = [*said["parameters"], REQUEST_ID_PARAMETER]
-    for body in said["schemas"]:
-        example = {name: value for name, value in body["example"].items() if name != "add_to_refs"}
+    operation["parameters"] = [*said["parameters"], *headers]
+    for sent in said["schemas"]:
+        example = {name: value for name, value in sent["example"].items() if name != "add_to_refs"}
         operation["requestBody"] = {
-            "required": body["options"]["required"],
-            "content": {"application/json": {"schema": body["schema"], "example": example}},
+            "required": sent["options"]["required"],
+            "content": {"application/json": {"schema": sent["schema"], "example": example}},
         }
     responses: dict[str, Any] = {
-        code: _success(response, said.get("produces", []))
+        code: _success(code, response, said.get("produces", []))
         for code, response in said["responses"].items()
     } or {"200": _plain(said)}
+    body = BODY if said["schemas"] else ()
     by_status: dict[int, list[type[ServiceError]]] = {}
-    for kind in dict.fromkeys((*said.get("errors", ()), *doors, *EVERYWHERE)):
+    for kind in dict.fromkeys((*said.get("errors", ()), *body, *doors, *EVERYWHERE)):
         by_status.setdefault(kind.status, []).append(kind)
     for status, kinds in sorted(by_status.items()):
         responses[str(status)] = kinds[0].code if len(kinds) == 1 else _response(tuple(kinds))
@@ -147,18 +184,22 @@ def _plain(said: dict[str, Any]) -> dict[str, Any]:
     return {"description": said["summary"], "headers": _headers(), "content": content}
 
 
-def _success(response: dict[str, Any], produces: list[str]) -> dict[str, Any]:
+def _success(code: str, response: dict[str, Any], produces: list[str]) -> dict[str, Any]:
     if "schema" not in response:
         return {**response, "headers": _headers()}
     content: dict[str, Any] = {"application/json": {"schema": response["schema"]}}
-    headers = _headers()
-    if "image/png" in produces:
+    described: dict[str, Any] = {"description": response["description"], "headers": _headers()}
+    if int(code) == HTTPStatus.OK and "image/png" in produces:
         content |= {name: BINARY for name in produces if name.startswith("image/")}
-        headers["X-Metadata"] = {
+        described["headers"]["X-Metadata"] = {
             "description": "With a picture: the metadata as JSON, without the prompts.",
             "schema": {"type": "string"},
         }
-    return {"description": response["description"], "headers": headers, "content": content}
+    if int(code) == HTTPStatus.ACCEPTED:
+        described["headers"]["Location"] = _always("Where the job is.")
+    if isinstance(response["schema"], JobAnswer):
+        described["links"] = LINKS
+    return {**described, "content": content}
 
 
 def _response(kinds: tuple[type[ServiceError], ...]) -> dict[str, Any]:
@@ -170,9 +211,9 @@ def _response(kinds: tuple[type[ServiceError], ...]) -> dict[str, Any]:
             "schema": {"type": "integer", "minimum": 1},
         }
     if status == HTTPStatus.UNAUTHORIZED:
-        headers["WWW-Authenticate"] = {"description": "Bearer.", "schema": {"type": "string"}}
+        headers["WWW-Authenticate"] = _always("Bearer.")
     if status == HTTPStatus.METHOD_NOT_ALLOWED:
-        headers["Allow"] = {"description": "Methods to use.", "schema": {"type": "string"}}
+        headers["Allow"] = _always("Methods to use.")
     examples = {kind.code: {"value": _example(kind)} for kind in kinds}
     return {
         "description": " · ".join(
@@ -193,12 +234,11 @@ def _example(kind: type[ServiceError]) -> dict[str, Any]:
 
 
 def _headers() -> dict[str, Any]:
-    return {
-        "X-Request-ID": {
-            "description": "Finds the request in the log.",
-            "schema": {"type": "string"},
-        }
-    }
+    return {"X-Request-ID": _always("Finds the request in the log.")}
+
+
+def _always(description: str) -> dict[str, Any]:
+    return {"description": description, "required": True, "schema": {"type": "string"}}
 
 
 def _kinds(root: type[ServiceError]) -> list[type[ServiceError]]:

@@ -9,7 +9,7 @@ import warnings
 from typing import Any, Final, cast
 
 import structlog
-from aiohttp import StreamReader, http, http_exceptions, web
+from aiohttp import HttpVersion11, StreamReader, hdrs, http, http_exceptions, web
 
 from service.config import Config
 from service.errors import (
@@ -29,6 +29,9 @@ log = structlog.get_logger(__name__)
 
 MALFORMED: Final = (http_exceptions.HttpProcessingError, web.RequestPayloadError)
 """Mistakes of the client; their messages repeat what it sent, and that may be a prompt."""
+
+CONTINUE: Final = "100-continue"
+"""The only thing to expect that there is (RFC 9110, 10.1.1)."""
 
 IDLE_SECONDS: Final = 75.0
 """Most proxies keep an idle connection for 60 s; the service should not be first to close it."""
@@ -221,6 +224,13 @@ with warnings.catch_warnings():
 
     class Application(web.Application):
         """An application whose connections are ours."""
+
+        async def _handle(self, request: web.Request) -> web.StreamResponse:
+            expected = request.headers.get(hdrs.EXPECT, CONTINUE)
+            if expected.lower() != CONTINUE and request.version >= HttpVersion11:
+                # aiohttp would repeat it, and fail where it is no UTF-8.
+                raise web.HTTPExpectationFailed
+            return await super()._handle(request)
 
         def _make_handler(self, **settings: Any) -> Server:
             made = super()._make_handler(**settings)

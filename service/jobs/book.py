@@ -33,6 +33,12 @@ Found = tuple[StoredJob, Entry | None]
 """A row, and while the job is not over what is known beyond it."""
 
 
+def _seen(taking: "asyncio.Future[Found]") -> None:
+    """Take note of a refusal whose client is gone, or asyncio logs it as an error of ours."""
+    if not taking.cancelled():
+        taking.exception()
+
+
 class Book:
     """Accepts durable jobs, follows them through the consumer, and has their end written down.
 
@@ -101,6 +107,7 @@ class Book:
         """
         # A client that hangs up now must not leave a job in the queue without a row.
         taking = asyncio.ensure_future(self._accept(job, stored, admit, waits=False))
+        taking.add_done_callback(_seen)
         return (await asyncio.shield(taking))[0]
 
     @asynccontextmanager
@@ -285,6 +292,8 @@ class Book:
         entry = self.entries[job.id] = Entry(
             job, stored, context=self._endings.resumed(job.trace_id)
         )
+        if stored.state is JobState.RUNNING:  # In a process that is gone.
+            self._endings.later(self._store.requeue(job.id))
         self._consumer.restore(job)
         self._watch_deadline(entry)
         self._follower.say_queued(entry)

@@ -10,6 +10,9 @@ BOOT: Final = secrets.token_hex(4)
 """Tells the ids of this process from those of the one before, which counted anew."""
 
 PREVIEW: Final = "preview"
+LONGEST_NUMBER: Final = 18
+"""Digits of a number of an event, at most."""
+
 LAST: Final = frozenset({"finished", "failed", "cancelled"})
 
 
@@ -98,5 +101,6 @@ class EventLog:
 
     def _number_of(self, seen: str) -> int:
         boot, _, number = seen.partition("-")
-        known = boot == BOOT and number.isdecimal() and int(number) <= self._number
-        return int(number) if known else 0
+        # int() raises at 4,301 digits.
+        sane = boot == BOOT and number.isdecimal() and len(number) <= LONGEST_NUMBER
+        return int(number) if sane and int(number) <= self._number else 0

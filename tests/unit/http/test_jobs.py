@@ -12,6 +12,8 @@ from service.config import Config
 from service.credentials import Keys
 from service.engine.fake import FakeEngine
 from service.errors import ConfigError
+from service.http.keys import ALLOWANCE, DURABLE, METRICS
+from service.jobs.allowance import Limits
 from tests.job_service import BODY, ask, events, service, until
 
 KEYS = "alice:" + "0f3a9c5e7b1d2846" * 2 + ",bob:" + "8d1e6f0a4c7b3952" * 2
@@ -143,6 +145,8 @@ async def test_pages_go_on_where_the_last_one_ended(tmp_path):
     [
         ("/jobs?limit=0", "limit"),
         ("/jobs?limit=x", "limit"),
+        ("/jobs?limit=" + "9" * 5000, "limit"),
+        ("/jobs?limit=%D9%A3", "limit"),  # An Arabic three.
         ("/jobs?state=done", "state"),
         ("/jobs?cursor=x", "cursor"),
     ],
@@ -151,6 +155,65 @@ async def test_a_wrong_query_is_named(tmp_path, path, field):
     """With the limit and the cure."""
     async with service(tmp_path) as client:
         assert field in (await ask(client, "GET", path, 400))["errors"]
+
+
+async def test_a_number_of_a_picture_is_no_longer_than_a_number(tmp_path):
+    """Python reads no integer of more than 4,300 digits."""
+    async with service(tmp_path) as client:
+        job = (await ask(client, "POST", "/jobs", 202, json=BODY))["id"]
+        await until(client, job, "succeeded")
+        path = f"/jobs/{job}/image?index={'9' * 5000}"
+        assert "index" in (await ask(client, "GET", path, 400))["errors"]
+
+
+@pytest.mark.parametrize("key", ["\u00e9", "k" * 256, "", "a\tb"])
+async def test_an_idempotency_key_is_what_every_header_can_carry(tmp_path, key):
+    """As the description says it: 1 to 255 printable ASCII characters."""
+    async with service(tmp_path) as client:
+        headers = {"Idempotency-Key": key}
+        found = await ask(client, "POST", "/jobs", 400, json=BODY, headers=headers)
+        assert "Idempotency-Key" in found["errors"]
+
+
+@pytest.mark.parametrize("held_up", ["find", "add"])
+async def test_a_client_that_leaves_during_the_acceptance_gets_nothing_for_nothing(
+    tmp_path, monkeypatch, held_up
+):
+    """What is made is paid for, or deadlines that short would pass a quota by."""
+    async with service(tmp_path, api_keys=Keys(KEYS), quota_images_per_day=10) as client:
+        store, gate = client.app[DURABLE].store, asyncio.Event()
+        whole = getattr(store, held_up)
+
+        async def slow(*args):
+            await gate.wait()
+            return await whole(*args)
+
+        monkeypatch.setattr(store, held_up, slow)
+        headers = {**ALICE, "X-Request-Timeout": "0.05", "Idempotency-Key": "a"}
+        await ask(client, "POST", "/jobs", 408, json=BODY, headers=headers)
+        gate.set()
+        monkeypatch.undo()
+        # The next one is accepted after it, in turn.
+        last = await ask(client, "POST", "/jobs", 202, json=BODY, headers=ALICE)
+        await until(client, last["id"], "succeeded", headers=ALICE)
+        found = (await ask(client, "GET", "/jobs", 200, headers=ALICE))["jobs"]
+        assert len(found) == 2
+        limits = Limits(images_per_day=10)
+        now = client.app[ALLOWANCE].images_left("alice", limits)
+        assert now is not None
+        assert now.remaining == 8
+
+
+async def test_a_refused_job_counts_as_refused_and_as_nothing_else(tmp_path):
+    """What was never accepted has no end."""
+    engine = FakeEngine(step_seconds=None)
+    async with service(tmp_path, engine, queue_size=1, max_concurrent_requests=1) as client:
+        for _ in range(2):
+            await ask(client, "POST", "/jobs", 202, json=BODY)
+        await ask(client, "POST", "/jobs", 503, json=BODY)
+        registry = client.app[METRICS].registry
+        ended = registry.get_sample_value("sd_jobs_total", {"outcome": "cancelled", "code": ""})
+        assert not ended
 
 
 async def test_a_webhook_to_a_private_address_is_refused_at_the_door(tmp_path):

@@ -104,12 +104,13 @@ async def test_identity_is_an_encoding(client):
         assert answer.status == 200
 
 
+@pytest.mark.parametrize("wish", [b"SECRET", b"\x80"])
 @pytest.mark.parametrize("path", [b"/health", b"/nothing"])
-async def test_an_unknown_expectation_is_refused_in_the_one_shape(client, path):
+async def test_an_unknown_expectation_is_refused_in_the_one_shape(client, path, wish):
     """417 with the request's own id; aiohttp checks it before any middleware."""
     raw = (
         b"GET " + path + b" HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
-        b"X-Request-ID: mine\r\nExpect: SECRET\r\n\r\n"
+        b"X-Request-ID: mine\r\nExpect: " + wish + b"\r\n\r\n"
     )
     status, headers, body = taken_apart(await talk(client, raw))
     assert (status, body["code"], body["instance"]) == (417, "expectation_failed", path.decode())

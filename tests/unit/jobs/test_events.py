@@ -2,7 +2,7 @@
 
 import asyncio
 
-from service.jobs.events import EventLog, JobEvent
+from service.jobs.events import BOOT, EventLog, JobEvent
 
 
 async def told(log: EventLog, seen: str = "") -> list[JobEvent]:
@@ -81,7 +81,7 @@ async def test_an_id_of_another_process_counts_for_nothing():
     """After a restart the numbers begin anew; everything is told again."""
     log = EventLog()
     through(log)
-    for seen in ("00000000-9", "nonsense", "-", "12-x"):
+    for seen in ("00000000-9", "nonsense", "-", "12-x", f"{BOOT}-{'9' * 5000}"):
         assert len(await told(log, seen)) == 4
 
 

@@ -1,0 +1,175 @@
+"""A service, asked for everything that its own description says, and for what it forbids."""
+
+import json
+from collections import Counter
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import requests
+import schemathesis
+from schemathesis.engine import events, from_schema
+from schemathesis.engine.recorder import Interaction, ScenarioRecorder
+
+Operation = schemathesis.APIOperation[Any, Any, Any, Any]
+
+CHECKS: Mapping[str, Any] = {
+    # 408 may follow any deadline of less than the time that the answer takes.
+    "positive_data_acceptance": {
+        "expected-statuses": ["2xx", "3xx", "401", "403", "404", "408", "409", "410", "429"]
+    },
+    "negative_data_rejection": {
+        "expected-statuses": ["400", "401", "403", "404", "405", "406", "408", "409", "415", "429"]
+    },
+    # DELETE cancels a job, and its owner can still read what became of it.
+    "use_after_free": {"enabled": False},
+    # Which 5xx may come depends on the state of the service: see ``Findings``.
+    "not_a_server_error": {"enabled": False},
+}
+"""All of the library's checks but two."""
+
+TOLD_BY_THE_STATE = frozenset({"webhook", "cursor", "index"})
+"""Fields that only the settings or the stored jobs can judge: which hosts may be told of a job,
+which cursors were given out, how many pictures a job has."""
+
+UNDESCRIBED_METHOD = frozenset({"method_not_allowed", "unauthorized"})
+"""What a method is answered with that the description does not have; keys are asked for first."""
+
+
+@dataclass
+class Findings:
+    """What a run met."""
+
+    document: Mapping[str, Any]
+    failures: frozenset[str]
+    """Codes of the 5xx that the state of the service explains."""
+    cases: int = 0
+    statuses: dict[str, Counter[int]] = field(default_factory=dict)
+    """By operation."""
+    wrong: dict[str, str] = field(default_factory=dict)
+    """What is wrong, and a command that shows it."""
+
+    @property
+    def never_succeeded(self) -> list[str]:
+        """Operations that never gave a good answer."""
+        return sorted(
+            f"{method.upper()} {path}"
+            for path, operations in self.document["paths"].items()
+            for method in operations
+            if not any(
+                status < 400 and status != 204
+                for status in self.statuses.get(f"{method.upper()} {path}", ())
+            )
+        )
+
+    def add(self, recorder: ScenarioRecorder) -> None:
+        """Take in what one scenario did."""
+        for case_id, interaction in recorder.interactions.items():
+            self.cases += 1
+            operation = recorder.cases[case_id].value.operation
+            answer = interaction.response
+            command = f"{interaction.request.method} {interaction.request.uri}"
+            if answer is None:
+                self.wrong[f"{operation.label}: no answer"] = command
+                continue
+            self.statuses.setdefault(operation.label, Counter())[answer.status_code] += 1
+            if answer.status_code >= 400 and interaction.request.method != "HEAD":
+                for reason in self._error(operation, interaction):
+                    self.wrong[f"{operation.label}: {reason}"] = command
+        for case_id, checks in recorder.checks.items():
+            for check in checks:
+                if check.failure_info is None or self._of_the_state(recorder, case_id, check.name):
+                    continue
+                label = recorder.cases[case_id].value.operation.label
+                failure = check.failure_info.failure
+                reason = f"{label}: {check.name}: {failure.title}: {failure.message}"
+                self.wrong[reason] = check.failure_info.code_sample
+
+    def _error(self, operation: Operation, interaction: Interaction) -> list[str]:
+        """Say what is wrong with an error: each is a problem, of a code that is described."""
+        answer = interaction.response
+        assert answer is not None
+        status = answer.status_code
+        try:
+            problem = json.loads(answer.content)
+            code = problem["code"]
+        except (ValueError, KeyError, TypeError):
+            return [f"{status} is no problem"]
+        found = []
+        if answer.headers["content-type"] != ["application/problem+json"]:
+            found.append(f"{code} comes as {answer.headers['content-type']}")
+        if problem["status"] != status:
+            found.append(f"{code} has status {problem['status']} inside and {status} outside")
+        if status >= 500 and code not in self.failures:
+            found.append(f"{status} {code} without a cause")
+        if code not in self._codes(operation, interaction):
+            found.append(f"{status} {code} is not described")
+        return found
+
+    def _codes(self, operation: Operation, interaction: Interaction) -> Collection[str]:
+        if interaction.request.method.lower() != operation.method.lower():
+            return UNDESCRIBED_METHOD
+        assert interaction.response is not None
+        described = self.document["paths"][operation.path][operation.method]["responses"]
+        response = described.get(str(interaction.response.status_code), {})
+        if "$ref" in response:
+            name = response["$ref"].rpartition("/")[2]
+            response = self.document["components"]["responses"][name]
+        problems = response.get("content", {}).get("application/problem+json", {})
+        return set(problems.get("examples", {}))
+
+    def _of_the_state(self, recorder: ScenarioRecorder, case_id: str, check: str) -> bool:
+        """Whether a request got its answer for what no description can know."""
+        answer = recorder.interactions[case_id].response
+        if answer is None or not check.endswith(("_rejection", "_acceptance")):
+            return False
+        problem = json.loads(answer.content)
+        if answer.status_code >= 500:
+            return problem["code"] in self.failures
+        wrong = problem.get("errors", {}).keys()
+        return check == "positive_data_acceptance" and bool(wrong) and wrong <= TOLD_BY_THE_STATE
+
+
+def fuzz(
+    url: str,
+    *,
+    seed: int,
+    examples: int,
+    failures: frozenset[str] = frozenset(),
+    **settings: Any,
+) -> Findings:
+    """Ask the service at ``url`` for all that it describes: ``examples`` drawn per operation.
+
+    Before them come the examples of the description and the boundaries of every field, and
+    after them chains of requests along its links.
+    """
+    settings = {
+        "seed": seed,
+        "base-url": url,
+        "continue-on-failure": True,
+        "request-timeout": 30,
+        "suppress-health-check": ["all"],
+        "cache": {"enabled": False},
+        "generation": {
+            "max-examples": examples,
+            "database": "none",
+            # Headers and query parameters that nobody declared are everybody's to send.
+            "allow-extra-parameters": False,
+        },
+        "checks": CHECKS,
+        **settings,
+    }
+    config = schemathesis.Config.from_dict(settings)
+    document = requests.get(f"{url}/openapi.json", timeout=30).json()
+    # From its address the library would leave the description's own route out.
+    schema = schemathesis.openapi.from_dict(document, config=config)
+    findings = Findings(document, failures)
+    for event in from_schema(schema).execute():
+        match event:
+            case events.ScenarioFinished():
+                findings.add(event.recorder)
+            case events.NonFatalError():
+                findings.wrong[f"{event.label}: {event.info.title}"] = str(event.value)
+            case events.FatalError():
+                raise event.exception
+    return findings
