@@ -38,6 +38,7 @@ def parser() -> argparse.ArgumentParser:
     root.add_argument("--factor", type=float, default=10.0, help="times the capacity")
     root.add_argument("--seconds", type=float, default=60.0)
     root.add_argument("--capacity-seconds", type=float, default=20.0)
+    root.add_argument("--places", type=int, default=64, metavar="N", help="QUEUE_SIZE")
     root.add_argument("--folder", type=Path, help="where logs go; else a temporary folder")
     root.add_argument("--write", action="store_true", help="write docs/overload.md")
     root.add_argument("--goals", action="store_true", help="a missed goal is a failure")
@@ -75,6 +76,7 @@ def _wish(given: argparse.Namespace, folder: Path) -> Wish:
         factor=given.factor,
         seconds=given.seconds,
         capacity_seconds=given.capacity_seconds,
+        places=given.places,
         folder=folder,
     )
 

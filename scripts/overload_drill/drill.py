@@ -18,12 +18,10 @@ from scripts.overload_drill.health import INTERVAL_SECONDS
 from scripts.overload_drill.visit import Visit
 
 BATCH: Final = 3
-PLACES: Final = 64
 SETTINGS: Final = {
     "FAULT_FILE": "",
     "MIN_SIZE": "256",
     "MAX_CONCURRENT_REQUESTS": str(BATCH),
-    "QUEUE_SIZE": str(PLACES),
     "REQUEST_TIMEOUT_SECONDS": "120",
     "API_KEYS": ",".join(f"{name}:{secret}" for name, secret in SECRETS.items()),
 }
@@ -39,6 +37,8 @@ class Wish:
     factor: float = 10.0
     seconds: float = 60.0
     capacity_seconds: float = 20.0
+    places: int = 64
+    """Of the queue; the fewer, the sooner everybody has an answer."""
     folder: Path
 
 
@@ -58,6 +58,7 @@ class Outcome:
 
     capacity: float = 0.0
     """Pictures a second."""
+    places: int = 64
     visits: list[Visit] = field(default_factory=list)
     end: float = 0.0
     """When the last client came, as ``time.monotonic``."""
@@ -71,9 +72,10 @@ class Outcome:
 
 async def run(wish: Wish) -> Outcome:
     """Do the drill and return what it saw."""
-    outcome = Outcome()
+    outcome = Outcome(places=wish.places)
+    settings = {**SETTINGS, "QUEUE_SIZE": str(wish.places)}
     async with (
-        service_in(wish.folder, SETTINGS) as service,
+        service_in(wish.folder, settings) as service,
         aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session,
     ):
         await service.start()

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from http import HTTPStatus
 from typing import Final
 
-from scripts.overload_drill.drill import BATCH, PLACES, Outcome, Probe, times
+from scripts.overload_drill.drill import BATCH, Outcome, Probe, times
 from scripts.overload_drill.visit import SHARES, Visit
 
 FACTOR: Final = 2
@@ -108,7 +108,7 @@ def _health(outcome: Outcome) -> str:
 def _rest(outcome: Outcome) -> str:
     resident = [size / 2**20 for size in outcome.resident] or [0.0]
     loaded = _under_load(outcome)
-    waiting = f"{_mean([probe.waiting for probe in loaded]):.1f} of {PLACES}"
+    waiting = f"{_mean([probe.waiting for probe in loaded]):.1f} of {outcome.places}"
     running = f"{_mean([probe.running for probe in loaded]):.1f} of {BATCH}"
     memory = f"{resident[0]:.0f} MiB before, {max(resident):.0f} at most, {resident[-1]:.0f} after"
     left = "{} and {}".format(*outcome.left_over)
@@ -123,7 +123,7 @@ def _rest(outcome: Outcome) -> str:
 
 def _under_load(outcome: Outcome) -> list[Probe]:
     """Return the probes after the queue was full for the first time and before it drained."""
-    full = [probe.at for probe in outcome.loaded if probe.waiting >= PLACES // 2]
+    full = [probe.at for probe in outcome.loaded if probe.waiting >= outcome.places // 2]
     if not full:
         return []
     return [probe for probe in outcome.loaded if full[0] <= probe.at <= full[-1]]

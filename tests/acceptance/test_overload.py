@@ -5,7 +5,8 @@ from tests.drills import drilled
 
 def test_ten_times_the_load_is_answered():
     """Who is let in has a picture or 408 in time; who is refused is told when to come back."""
-    code, said = drilled("scripts.overload", "--seconds", 8, "--capacity-seconds", 6)
+    words = ("--seconds", 8, "--capacity-seconds", 6, "--places", 12)
+    code, said = drilled("scripts.overload", *words)
     assert code == 0, said
     everybody = next(line for line in said.splitlines() if line.startswith("| all"))
     came, refused, let_in = (int(cell) for cell in everybody.split("|")[2:5])
