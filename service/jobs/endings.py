@@ -5,12 +5,19 @@ import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import nullcontext
 from contextvars import Context, copy_context
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
 from service.diffusion.generation import GenerationRequest, JobFinished
-from service.errors import Cancelled, GenerationFailed, ServiceError, StoreUnavailable
+from service.errors import (
+    Cancelled,
+    GenerationFailed,
+    JobExpired,
+    ServiceError,
+    StoreUnavailable,
+)
 from service.jobs.entry import Entry
 from service.jobs.job import Job, JobState
 from service.jobs.results import Encoded, Results
@@ -120,6 +127,17 @@ class Endings:
                     model_version=job.model_version if job else "",
                 )
                 return await self._store.get(stored.id, stored.key)
+            except JobExpired:
+                # The sweep was faster: who waits shall hear of the end all the same.
+                return replace(
+                    stored,
+                    state=state,
+                    error_code=error.code if error else "",
+                    error_detail=error.detail if error else "",
+                    steps_done=job.steps_done if job else 0,
+                    metadata=metadata,
+                    model_version=job.model_version if job else "",
+                )
             except StoreUnavailable as failure:
                 log.warning("job_end_not_stored", job_id=stored.id, reason=failure.detail)
                 await asyncio.sleep(RETRY_SECONDS)

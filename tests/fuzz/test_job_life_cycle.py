@@ -443,7 +443,7 @@ class JobLifeCycle(RuleBasedStateMachine):
             deadline = rows[job_id]["deadline_at"]
             assert deadline is None or deadline > world.wall
         assert world.consumer.depth + world.consumer.running == len(live)
-        assert set(world.consumer._running) == set(world.engine.batch)
+        assert set(world.consumer._batch.jobs) == set(world.engine.batch)
         running = list(world.engine.batch.values())
         most = world.config.max_concurrent_requests
         assert sum(r.num_images for r in running[:-1]) < most

@@ -9,6 +9,7 @@ import pytest
 from service.config import Config
 from service.diffusion.generation import GenerationRequest
 from service.engine.fake import FakeEngine
+from service.errors import JobExpired
 from service.jobs import durable, endings
 from service.jobs.allowance import Allowance
 from service.jobs.consumer import Consumer
@@ -104,3 +105,28 @@ async def test_an_end_is_written_as_soon_as_the_store_takes_it(tmp_path, monkeyp
         other.close()
         assert (await waits).state is JobState.SUCCEEDED
         await consumer.stop()
+
+
+async def test_an_end_that_is_swept_at_once_is_told(tmp_path, monkeypatch):
+    """Pictures may have to make room the moment they came: who waits does not wait for ever."""
+    consumer = Consumer(FakeEngine(), Metrics(), Config())
+    job = Job(request=REQUEST)
+    folder = kept(tmp_path, consumer)
+    finish = folder.store.finish
+
+    async def swept(job_id, *args, **more):
+        done = await finish(job_id, *args, **more)
+        await folder.store.expire(ids=[job_id])
+        return done
+
+    monkeypatch.setattr(folder.store, "finish", swept)
+    async with asyncio.timeout(20), folder.opened():
+        await consumer.start()
+        await folder.book.accept(job, row(job), lambda: None)
+        _, entry = await folder.book.get(job.id, job.key)
+        assert entry is not None
+        kinds = [event.kind async for event in folder.book.events(entry)]
+        with pytest.raises(JobExpired):
+            await folder.book.wait(job.id, job.key)
+        await consumer.stop()
+    assert kinds[-1] == "finished"
