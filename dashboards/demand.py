@@ -6,7 +6,7 @@ from typing import Final
 from dashboards import queries as q
 from dashboards.kinds import bars
 from dashboards.panel import Panel, Target
-from service.telemetry.metrics import PIXELS
+from service.telemetry.labels import PIXELS
 
 STEP_BINS: Final = (4, 10, 15, 20, 25, 30, 40, 50)
 IMAGE_BINS: Final = (1, 2, 4, 8, 16)

@@ -20,7 +20,7 @@ from dashboards.panel import (
     override,
 )
 from dashboards.shared import gpu_share
-from service.telemetry.metrics import STAGES
+from service.telemetry.labels import STAGES
 
 STEP: Final = "sd_step_duration_seconds"
 SIZE_COLORS: Final = {"small": GREEN, "medium": BLUE, "large": ORANGE, "huge": RED}

@@ -14,7 +14,8 @@ from typing import Any, Final
 
 import yaml
 
-from service.telemetry.metrics import Definition, Metrics
+from service.telemetry.definitions import Definition
+from service.telemetry.metrics import Metrics
 
 ROOT: Final = Path(__file__).parents[1]
 DOCUMENT: Final = ROOT / "docs" / "OBSERVABILITY.md"

@@ -15,7 +15,8 @@ from service.engine.base import EngineState
 from service.engine.messages import EngineExited
 from service.jobs.job import Job
 from service.telemetry.exemplars import exemplar
-from service.telemetry.metrics import CIRCUIT_OPEN, ENGINE_STATES, Metrics, size_class
+from service.telemetry.labels import CIRCUIT_OPEN, ENGINE_STATES, size_class
+from service.telemetry.metrics import Metrics
 
 log = structlog.get_logger(__name__)
 

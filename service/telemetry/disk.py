@@ -12,7 +12,7 @@ import structlog
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from service.telemetry.metrics import DISK, Definition
+from service.telemetry.definitions import DISK, Definition
 
 log = structlog.get_logger(__name__)
 

@@ -6,8 +6,8 @@ from typing import Final
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from service.telemetry.definitions import GPU, Definition
 from service.telemetry.gpu import GpuReading, GpuSampler, GpuState
-from service.telemetry.metrics import GPU, Definition
 
 Family = CounterMetricFamily | GaugeMetricFamily
 Values = Mapping[tuple[str, ...], float | None]

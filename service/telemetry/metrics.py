@@ -1,8 +1,6 @@
 """Every metric of the service: all names, labels and buckets in one place."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Final
 
 from prometheus_client import (
     CollectorRegistry,
@@ -17,131 +15,33 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from service import __version__
-
-SECONDS: Final = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15, 20, 30, 45, 60, 120, 300)
-WAIT_SECONDS: Final = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
-COMMIT_SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
-STAGE_SECONDS: Final = (
-    *(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
-    *(1, 2.5, 5, 10, 15, 20, 30, 60, 120),
-)
-STEP_SECONDS: Final = (0.005, 0.01, 0.02, 0.04, 0.06, 0.1, 0.15, 0.25, 0.5, 0.75, 1, 2, 5, 10)
-BATCH_SIZES: Final = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
-OCCUPANCY: Final = (0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1)
-IMAGES: Final = (1, 2, 3, 4, 8, 16, 32, 64)
-STEPS: Final = (1, 2, 4, 6, 8, 10, 15, 20, 25, 30, 40, 50, 75, 100)
-PIXELS: Final = (256**2, 384**2, 512 * 384, 512**2, 768 * 512, 640**2, 768**2, 1024**2, 2048**2)
-
-OUTCOMES: Final = ("succeeded", "failed", "timed_out", "client_gone", "cancelled")
-FAILURES: Final = (
-    "out_of_memory",
-    "engine_crashed",
-    "generation_failed",
-    "model_unavailable",
-    "internal_error",
-)
-REFUSALS: Final = (
-    "validation",
-    "host",
-    "auth",
-    "rate",
-    "connections",
-    "queue_full",
-    "draining",
-    "model_unavailable",
-    "memory",
-    "circuit_open",
-)
-ANONYMOUS: Final = "anonymous"
-OTHER_KEY: Final = "other"
-"""Jobs of keys that are not in force any more."""
-
-STAGES: Final = ("text_encode", "denoise", "vae_decode", "safety", "image_encode")
-OOM_STAGES: Final = ("text_encode", "denoise", "vae_decode", "safety")
-OOM_RUNGS: Final = ("free_cache", "split_batch", "vae_tiling", "offload", "fail")
-"""What was done about it, from the mildest: the last one is a request that failed."""
-
-RESTART_REASONS: Final = (
-    *("stalled", "killed", "crashed", "exited"),
-    *("not_started", "load_failed", "garbage"),
-)
-CIRCUIT_OPEN: Final = "circuit_open"
-"""The state of an engine that keeps ending, until it finishes a job."""
-
-ENGINE_STATES: Final = ("stopped", "loading", "ready", "restarting", "failed", CIRCUIT_OPEN)
-GPU_USES: Final = (
-    "useful",
-    "cancelled",
-    "client_gone",
-    "timed_out",
-    "failed",
-    "lost",
-    "retried",
-    "padding",
-)
-"""``lost`` went down with an engine, ``retried`` ran out of memory and was done again."""
-
-SIZE_CLASSES: Final = {"small": 384**2, "medium": 512**2, "large": 768**2}
-"""Most pixels of a picture in each class; beyond the last it is ``huge``."""
-
-STORE_FAILURES: Final = (
-    *("locked", "full", "damaged", "forbidden", "failing"),
-    *("replaced", "unreachable", "other"),
+from service.telemetry.definitions import DISK, GPU, Definition, define
+from service.telemetry.labels import (
+    ANONYMOUS,
+    BATCH_SIZES,
+    COMMIT_SECONDS,
+    FAILURES,
+    GPU_USES,
+    IMAGES,
+    OCCUPANCY,
+    OOM_RUNGS,
+    OOM_STAGES,
+    OTHER_KEY,
+    OUTCOMES,
+    PIXELS,
+    REFUSALS,
+    RESTART_REASONS,
+    SECONDS,
+    SIZES,
+    STAGE_SECONDS,
+    STAGES,
+    STEP_SECONDS,
+    STEPS,
+    STORE_FAILURES,
+    WAIT_SECONDS,
 )
 
 Pairs = Sequence[tuple[str, ...]]
-
-
-def size_class(pixels: int) -> str:
-    """Return the class of a picture of so many pixels."""
-    return next((name for name, most in SIZE_CLASSES.items() if pixels <= most), "huge")
-
-
-SIZES: Final = tuple((name,) for name in (*SIZE_CLASSES, "huge"))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Definition:
-    """What a metric is, as the documentation lists it; ``name`` as it is scraped."""
-
-    name: str
-    kind: str
-    """``counter``, ``gauge`` or ``histogram``."""
-    help: str
-    labels: tuple[str, ...] = ()
-
-
-def _define(name: str, kind: str, text: str, *labels: str) -> Definition:
-    return Definition(name=name, kind=kind, help=text, labels=labels)
-
-
-GPU: Final = (
-    _define("sd_gpu_info", "gauge", "1 for the GPU in use.", "gpu", "name", "driver"),
-    _define("sd_gpu_memory_used_bytes", "gauge", "Memory in use, by everything there.", "gpu"),
-    _define("sd_gpu_memory_total_bytes", "gauge", "Memory of the GPU.", "gpu"),
-    _define("sd_gpu_utilization_ratio", "gauge", "Share of time in which a kernel ran.", "gpu"),
-    _define("sd_gpu_memory_utilization_ratio", "gauge", "Share of time memory was busy.", "gpu"),
-    _define("sd_gpu_temperature_celsius", "gauge", "Temperature of the chip.", "gpu"),
-    _define("sd_gpu_temperature_slowdown_celsius", "gauge", "Where the GPU slows down.", "gpu"),
-    _define("sd_gpu_power_watts", "gauge", "Power drawn now.", "gpu"),
-    _define("sd_gpu_power_limit_watts", "gauge", "Power limit in force.", "gpu"),
-    _define("sd_gpu_energy_joules_total", "counter", "Energy since the driver was loaded.", "gpu"),
-    _define("sd_gpu_clock_hertz", "gauge", "Clock by domain (sm, memory).", "gpu", "domain"),
-    _define("sd_gpu_throttled", "gauge", "1 while clocks are held down.", "gpu", "reason"),
-    _define("sd_gpu_ecc_errors_total", "counter", "Memory errors by kind.", "gpu", "kind"),
-    _define("sd_gpu_xid_errors_total", "counter", "Faults by number since start.", "gpu", "xid"),
-    _define("sd_gpu_xid_last_timestamp_seconds", "gauge", "When last; 0 for never.", "gpu"),
-    _define("sd_gpu_lost", "gauge", "1 while a GPU that was there is gone.", "gpu"),
-    _define("sd_gpu_collector_up", "gauge", "1 while reading works; absent without a driver."),
-    _define("sd_gpu_collector_last_success_timestamp_seconds", "gauge", "When it last worked."),
-    _define("sd_gpu_collector_duration_seconds", "gauge", "Time the last reading took."),
-)
-"""Read from the driver; a figure that this GPU does not give is absent, never 0."""
-
-DISK: Final = (
-    _define("sd_disk_free_bytes", "gauge", "Free space, by what is kept there.", "volume"),
-    _define("sd_disk_size_bytes", "gauge", "Size of the file system.", "volume"),
-)
 
 
 class Reading(Gauge):
@@ -434,18 +334,18 @@ class Metrics:
     def _counter(
         self, name: str, text: str, labels: tuple[str, ...] = (), known: Pairs = ()
     ) -> Counter:
-        self.definitions.append(_define(name, "counter", text, *labels))
+        self.definitions.append(define(name, "counter", text, *labels))
         counter = Counter(name.removesuffix("_total"), text, labels, registry=self.registry)
         for values in known:
             counter.labels(*values)
         return counter
 
     def _gauge(self, name: str, text: str, labels: tuple[str, ...] = ()) -> Gauge:
-        self.definitions.append(_define(name, "gauge", text, *labels))
+        self.definitions.append(define(name, "gauge", text, *labels))
         return Gauge(name, text, labels, registry=self.registry)
 
     def _reading(self, name: str, text: str) -> Reading:
-        self.definitions.append(_define(name, "gauge", text))
+        self.definitions.append(define(name, "gauge", text))
         return Reading(name, text, registry=self.registry)
 
     def _histogram(
@@ -456,7 +356,7 @@ class Metrics:
         labels: tuple[str, ...] = (),
         known: Pairs = (),
     ) -> Histogram:
-        self.definitions.append(_define(name, "histogram", text, *labels))
+        self.definitions.append(define(name, "histogram", text, *labels))
         histogram = Histogram(name, text, labels, buckets=buckets, registry=self.registry)
         for values in known:
             histogram.labels(*values)

@@ -12,7 +12,8 @@ from service.config import Config, environment_name
 from service.engine.heartbeat import STAGE_FLOOR_SECONDS, STEP_FLOOR_SECONDS, TIMES
 from service.engine.process import RESTART_DELAYS
 from service.jobs.circuit import BEYOND_ONE_JOB, CRASHES_TO_OPEN
-from service.telemetry.metrics import RESTART_REASONS, Metrics
+from service.telemetry.labels import RESTART_REASONS
+from service.telemetry.metrics import Metrics
 
 ROOT = Path(__file__).parents[2]
 DOCUMENT = (ROOT / "docs" / "FAILURES.md").read_text(encoding="utf-8")

@@ -22,7 +22,8 @@ from promql_parser import (
 )
 
 from service.telemetry.gpu_reading import ECC_KINDS, THROTTLE_REASONS
-from service.telemetry.metrics import ENGINE_STATES, Metrics
+from service.telemetry.labels import ENGINE_STATES
+from service.telemetry.metrics import Metrics
 
 TARGET: Final = frozenset({"job", "instance"})
 """Labels that Prometheus adds to all it scrapes."""

@@ -8,8 +8,8 @@ import yaml
 from prometheus_client import Metric
 
 from dashboards.generate import FOLDER
-from service.telemetry import metrics as names
 from service.telemetry.gpu_reading import THROTTLE_REASONS
+from service.telemetry.labels import ENGINE_STATES
 from service.telemetry.metrics import Metrics
 
 ADDED = {"job", "instance"}
@@ -59,7 +59,7 @@ def values(name: str, family: Metric | None) -> dict[str, set[str]]:
     """Return the fixed values of a metric's labels; others depend on who calls, or the GPU."""
     fixed: dict[tuple[str, str], Any] = {
         ("sd_engine_gpu_memory_bytes", "kind"): {"allocated", "reserved", "peak"},
-        ("sd_engine_state", "state"): names.ENGINE_STATES,
+        ("sd_engine_state", "state"): ENGINE_STATES,
         ("sd_gpu_throttled", "reason"): THROTTLE_REASONS,
     }
     found = {label: set(given) for (of, label), given in fixed.items() if of == name}

@@ -33,7 +33,8 @@ from service.jobs.circuit import CircuitState
 from service.jobs.consumer import Consumer
 from service.jobs.job import Job, JobState
 from service.jobs.observer import Nobody
-from service.telemetry.metrics import ENGINE_STATES, Metrics
+from service.telemetry.labels import ENGINE_STATES
+from service.telemetry.metrics import Metrics
 
 MODEL = ModelInfo(
     model_id="demo",

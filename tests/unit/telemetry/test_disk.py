@@ -9,8 +9,9 @@ import pytest
 from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
+from service.telemetry.definitions import DISK
 from service.telemetry.disk import DiskCollector, DiskSampler, existing
-from service.telemetry.metrics import DISK, Metrics
+from service.telemetry.metrics import Metrics
 
 FIGURES = SimpleNamespace(f_bavail=10, f_bfree=99, f_blocks=1000, f_frsize=4096, f_bsize=1)
 

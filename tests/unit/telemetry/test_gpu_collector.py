@@ -9,11 +9,12 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 
+from service.telemetry.definitions import GPU
 from service.telemetry.disk import DiskCollector, DiskSampler
 from service.telemetry.gpu import GpuReading, GpuSampler, GpuState
 from service.telemetry.gpu_collector import GpuCollector
 from service.telemetry.gpu_faults import XIDS
-from service.telemetry.metrics import GPU, Metrics
+from service.telemetry.metrics import Metrics
 
 READING = GpuReading(
     uuid="GPU-1",

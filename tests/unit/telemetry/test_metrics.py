@@ -8,10 +8,9 @@ import pytest
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from service.telemetry.metrics import (
-    DISK,
+from service.telemetry.definitions import DISK, GPU
+from service.telemetry.labels import (
     FAILURES,
-    GPU,
     GPU_USES,
     OOM_RUNGS,
     OOM_STAGES,
@@ -19,9 +18,9 @@ from service.telemetry.metrics import (
     REFUSALS,
     RESTART_REASONS,
     STAGES,
-    Metrics,
     size_class,
 )
+from service.telemetry.metrics import Metrics
 
 STANDARD = ("process_", "python_")
 

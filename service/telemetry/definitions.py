@@ -1,0 +1,49 @@
+"""What metrics are called: the form of a definition, and those that collectors fill."""
+
+from dataclasses import dataclass
+from typing import Final
+
+
+@dataclass(frozen=True, kw_only=True)
+class Definition:
+    """What a metric is, as the documentation lists it; ``name`` as it is scraped."""
+
+    name: str
+    kind: str
+    """``counter``, ``gauge`` or ``histogram``."""
+    help: str
+    labels: tuple[str, ...] = ()
+
+
+def define(name: str, kind: str, text: str, *labels: str) -> Definition:
+    """Return a definition."""
+    return Definition(name=name, kind=kind, help=text, labels=labels)
+
+
+GPU: Final = (
+    define("sd_gpu_info", "gauge", "1 for the GPU in use.", "gpu", "name", "driver"),
+    define("sd_gpu_memory_used_bytes", "gauge", "Memory in use, by everything there.", "gpu"),
+    define("sd_gpu_memory_total_bytes", "gauge", "Memory of the GPU.", "gpu"),
+    define("sd_gpu_utilization_ratio", "gauge", "Share of time in which a kernel ran.", "gpu"),
+    define("sd_gpu_memory_utilization_ratio", "gauge", "Share of time memory was busy.", "gpu"),
+    define("sd_gpu_temperature_celsius", "gauge", "Temperature of the chip.", "gpu"),
+    define("sd_gpu_temperature_slowdown_celsius", "gauge", "Where the GPU slows down.", "gpu"),
+    define("sd_gpu_power_watts", "gauge", "Power drawn now.", "gpu"),
+    define("sd_gpu_power_limit_watts", "gauge", "Power limit in force.", "gpu"),
+    define("sd_gpu_energy_joules_total", "counter", "Energy since the driver was loaded.", "gpu"),
+    define("sd_gpu_clock_hertz", "gauge", "Clock by domain (sm, memory).", "gpu", "domain"),
+    define("sd_gpu_throttled", "gauge", "1 while clocks are held down.", "gpu", "reason"),
+    define("sd_gpu_ecc_errors_total", "counter", "Memory errors by kind.", "gpu", "kind"),
+    define("sd_gpu_xid_errors_total", "counter", "Faults by number since start.", "gpu", "xid"),
+    define("sd_gpu_xid_last_timestamp_seconds", "gauge", "When last; 0 for never.", "gpu"),
+    define("sd_gpu_lost", "gauge", "1 while a GPU that was there is gone.", "gpu"),
+    define("sd_gpu_collector_up", "gauge", "1 while reading works; absent without a driver."),
+    define("sd_gpu_collector_last_success_timestamp_seconds", "gauge", "When it last worked."),
+    define("sd_gpu_collector_duration_seconds", "gauge", "Time the last reading took."),
+)
+"""Read from the driver; a figure that this GPU does not give is absent, never 0."""
+
+DISK: Final = (
+    define("sd_disk_free_bytes", "gauge", "Free space, by what is kept there.", "volume"),
+    define("sd_disk_size_bytes", "gauge", "Size of the file system.", "volume"),
+)

@@ -1,0 +1,82 @@
+"""Buckets and label values of the metrics: what is known beforehand starts at 0."""
+
+from typing import Final
+
+SECONDS: Final = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15, 20, 30, 45, 60, 120, 300)
+WAIT_SECONDS: Final = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
+COMMIT_SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+STAGE_SECONDS: Final = (
+    *(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
+    *(1, 2.5, 5, 10, 15, 20, 30, 60, 120),
+)
+STEP_SECONDS: Final = (0.005, 0.01, 0.02, 0.04, 0.06, 0.1, 0.15, 0.25, 0.5, 0.75, 1, 2, 5, 10)
+BATCH_SIZES: Final = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
+OCCUPANCY: Final = (0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1)
+IMAGES: Final = (1, 2, 3, 4, 8, 16, 32, 64)
+STEPS: Final = (1, 2, 4, 6, 8, 10, 15, 20, 25, 30, 40, 50, 75, 100)
+PIXELS: Final = (256**2, 384**2, 512 * 384, 512**2, 768 * 512, 640**2, 768**2, 1024**2, 2048**2)
+
+OUTCOMES: Final = ("succeeded", "failed", "timed_out", "client_gone", "cancelled")
+FAILURES: Final = (
+    "out_of_memory",
+    "engine_crashed",
+    "generation_failed",
+    "model_unavailable",
+    "internal_error",
+)
+REFUSALS: Final = (
+    "validation",
+    "host",
+    "auth",
+    "rate",
+    "connections",
+    "queue_full",
+    "draining",
+    "model_unavailable",
+    "memory",
+    "circuit_open",
+)
+ANONYMOUS: Final = "anonymous"
+OTHER_KEY: Final = "other"
+"""Jobs of keys that are not in force any more."""
+
+STAGES: Final = ("text_encode", "denoise", "vae_decode", "safety", "image_encode")
+OOM_STAGES: Final = ("text_encode", "denoise", "vae_decode", "safety")
+OOM_RUNGS: Final = ("free_cache", "split_batch", "vae_tiling", "offload", "fail")
+"""What was done about it, from the mildest: the last one is a request that failed."""
+
+RESTART_REASONS: Final = (
+    *("stalled", "killed", "crashed", "exited"),
+    *("not_started", "load_failed", "garbage"),
+)
+CIRCUIT_OPEN: Final = "circuit_open"
+"""The state of an engine that keeps ending, until it finishes a job."""
+
+ENGINE_STATES: Final = ("stopped", "loading", "ready", "restarting", "failed", CIRCUIT_OPEN)
+GPU_USES: Final = (
+    "useful",
+    "cancelled",
+    "client_gone",
+    "timed_out",
+    "failed",
+    "lost",
+    "retried",
+    "padding",
+)
+"""``lost`` went down with an engine, ``retried`` ran out of memory and was done again."""
+
+SIZE_CLASSES: Final = {"small": 384**2, "medium": 512**2, "large": 768**2}
+"""Most pixels of a picture in each class; beyond the last it is ``huge``."""
+
+STORE_FAILURES: Final = (
+    *("locked", "full", "damaged", "forbidden", "failing"),
+    *("replaced", "unreachable", "other"),
+)
+
+
+def size_class(pixels: int) -> str:
+    """Return the class of a picture of so many pixels."""
+    return next((name for name, most in SIZE_CLASSES.items() if pixels <= most), "huge")
+
+
+SIZES: Final = tuple((name,) for name in (*SIZE_CLASSES, "huge"))
