@@ -75,6 +75,10 @@ class Footprint:
         if taken is not None:
             self._lines.setdefault(stage, Line()).learn(pixels, taken)
 
+    def forget(self) -> None:
+        """Begin anew: what the first picture of a process takes is not what pictures take."""
+        self._lines.clear()
+
     def bytes(self, stage: str, pixels: int) -> int | None:
         """Return what a stage takes for so many pixels; None as long as nothing was seen."""
         line = self._lines.get(stage)

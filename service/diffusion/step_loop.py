@@ -128,6 +128,10 @@ class StepLoop:
         """Return how much memory a picture may take, and what it will; None if nothing tells."""
         return self._room.capacity()
 
+    def forget_footprint(self) -> None:
+        """Measure anew what pictures take."""
+        self._footprint.forget()
+
     def capacity_news(self) -> Capacity | None:
         """Return the capacity where it is another than was returned here before."""
         return self._room.news()

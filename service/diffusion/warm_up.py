@@ -16,10 +16,11 @@ log = structlog.get_logger(__name__)
 
 
 def warm_up(loop: StepLoop, *, size: int, batch_limit: int) -> list[OutOfMemoryHit | Capacity]:
-    """Make one picture of ``size`` x ``size``, then two of twice that, a step each.
+    """Make two pictures of ``size`` x ``size``, then two of twice that at once, a step each.
 
-    Two points make the lines from which the need of other sizes and batches is foretold
-    (``footprint.Line``). It also loads the kernels. Returns what the service must hear
+    The first one loads kernels and fills caches, and is not counted. The others make the
+    lines from which the need of other sizes and batches is foretold (``footprint.Line``).
+    Returns what the service must hear
     of: that memory ran out, and how much there is. A model that fails is only logged: the
     first request will tell its client why.
     """
@@ -27,7 +28,9 @@ def warm_up(loop: StepLoop, *, size: int, batch_limit: int) -> list[OutOfMemoryH
     large = replace(small, width=2 * size, num_images=min(2, batch_limit))
     worth_telling: list[OutOfMemoryHit | Capacity] = []
     fault, loop.fault = loop.fault, no_fault  # Those on purpose are for requests.
-    for number, request in enumerate((small, large)):
+    for number, request in enumerate((small, small, large)):
+        if number == 1:
+            loop.forget_footprint()
         loop.add(f"warm-up-{number}", request)
         while loop.busy:
             for outcome in loop.step():

@@ -37,6 +37,9 @@ log = structlog.get_logger(__name__)
 IDLE_SECONDS = 1.0
 """With nothing to do for so long the engine tidies up; before, the next job may be on its way."""
 
+LOOK_SECONDS = 5.0
+"""Between two looks at the free memory of an engine with nothing to do."""
+
 
 def run(connection: "Connection[Said, Command]", config: Config) -> None:
     """Load the model and work until told to stop or the service is gone."""
@@ -133,6 +136,9 @@ def work(connection: "Connection[Said, Command]", loop: "StepLoop") -> None:
     while True:
         if not loop.busy and not connection.poll(IDLE_SECONDS):
             loop.tidy()
+            # Others may give memory back meanwhile: what was refused for want of it is so no more.
+            while not connection.poll(LOOK_SECONDS):
+                _tell_capacity(connection, loop)
         # With nothing to do, wait for a command; else only look whether one is there.
         while connection.poll(0 if loop.busy else None):
             command = connection.recv()
@@ -141,10 +147,14 @@ def work(connection: "Connection[Said, Command]", loop: "StepLoop") -> None:
             _obey(command, loop)
         for outcome in loop.step():
             connection.send(outcome)
-        if (capacity := loop.capacity_news()) is not None:
-            connection.send(capacity)
+        _tell_capacity(connection, loop)
         if loop.busy:
             loop.tidy()
+
+
+def _tell_capacity(connection: "Connection[Said, Command]", loop: "StepLoop") -> None:
+    if (capacity := loop.capacity_news()) is not None:
+        connection.send(capacity)
 
 
 def _obey(command: Command, loop: "StepLoop") -> None:

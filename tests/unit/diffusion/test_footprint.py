@@ -81,6 +81,17 @@ def test_work_that_failed_teaches_nothing() -> None:
     assert found.bytes("denoise", 100) is None
 
 
+def test_beginning_anew() -> None:
+    """What was seen before no longer counts."""
+    found = footprint(10**9, 500)
+
+    learn(found, "denoise", 100)
+    found.forget()
+    learn(found, "denoise", 100)
+
+    assert found.bytes("denoise", 100) == 500
+
+
 def test_no_figure() -> None:
     """Where nothing can be measured nothing is learned."""
     found = footprint(None)

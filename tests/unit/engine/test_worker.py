@@ -6,7 +6,13 @@ from typing import Any, cast
 
 import pytest
 
-from service.diffusion.generation import GenerationRequest, JobCancelled, JobFinished, Stepped
+from service.diffusion.generation import (
+    Capacity,
+    GenerationRequest,
+    JobCancelled,
+    JobFinished,
+    Stepped,
+)
 from service.engine import worker
 from service.engine.messages import Cancel, Generate, Preview, Shutdown
 
@@ -30,6 +36,8 @@ class PaperLoop:
         self.left: dict[str, int] = {}
         self.cancelled: list[str] = []
         self.previews = Watching()
+        self.capacities: list[Capacity] = []
+        """What is told, the last one first."""
         self.tidied: list[bool] = []
         """Whether it was busy, each time."""
         self._between_steps = between_steps
@@ -45,8 +53,8 @@ class PaperLoop:
         if self.left.pop(job_id, None):
             self.cancelled.append(job_id)
 
-    def capacity_news(self) -> None:
-        pass
+    def capacity_news(self) -> Capacity | None:
+        return self.capacities.pop() if self.capacities else None
 
     def tidy(self) -> None:
         self.tidied.append(self.busy)
@@ -125,6 +133,29 @@ def test_an_engine_at_work_tidies_up_between_two_steps(pipe):
     ours.send(Generate(job_id="a", request=REQUEST))
     worker.work(theirs, cast("Any", loop))
     assert loop.tidied == [True]
+
+
+def test_an_engine_with_nothing_to_do_looks_at_its_memory(pipe, monkeypatch):
+    """Others may have given some back: else a picture refused for it would be so for ever."""
+    ours, theirs = pipe
+    monkeypatch.setattr(worker, "IDLE_SECONDS", 0.0)
+    monkeypatch.setattr(worker, "LOOK_SECONDS", 0.0)
+    loop = PaperLoop()
+    net = threading.Timer(10, ours.send, [Shutdown()])
+    net.start()
+    loop.capacities = [Capacity(available=number, needs={}) for number in (2, 1)]
+    news = loop.capacity_news
+
+    def told():
+        capacity = news()
+        if capacity is None:
+            ours.send(Shutdown())
+        return capacity
+
+    monkeypatch.setattr(loop, "capacity_news", told)
+    worker.work(theirs, cast("Any", loop))
+    net.cancel()
+    assert [event.available for event in received(ours)] == [1, 2]
 
 
 def test_an_engine_with_nothing_to_do_tidies_up(pipe, monkeypatch):
