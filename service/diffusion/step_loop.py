@@ -1,22 +1,20 @@
 """The step loop: requests join and leave a running batch between two denoising steps."""
 
 import time
-import traceback
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-import structlog
 import torch
 
 from service.diffusion.batch import predict
 from service.diffusion.decode import checked, decode, has_safety_checker
 from service.diffusion.encoding import Conditioning, Encoder
+from service.diffusion.failures import failed
 from service.diffusion.footprint import Footprint
 from service.diffusion.generation import (
     Capacity,
     GenerationRequest,
     JobCancelled,
-    JobFailed,
     JobFinished,
     MemoryUse,
     Outcome,
@@ -37,10 +35,7 @@ from service.diffusion.preview import Previews
 from service.diffusion.room import Room
 from service.diffusion.row import Row
 from service.diffusion.samplers import Samplers
-from service.errors import GenerationFailed, OutOfMemory, ServiceError
 from service.heap import Housekeeping
-
-log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 Fault = Callable[[str, int], None]
@@ -322,31 +317,7 @@ class StepLoop:
         if self._tasks.get(task.job_id) is not task:
             return
         del self._tasks[task.job_id]
-        reason = _reason(task.request, error)
-        self._outcomes.append(
-            JobFailed(job_id=task.job_id, code=reason.code, detail=reason.detail, times=task.times)
-        )
-        # Frames as plain text: renderers that show local variables would show the prompt.
-        frames = "".join(traceback.format_tb(error.__traceback__))
-        log.error(
-            "generation_failed",
-            job_id=task.job_id,
-            code=reason.code,
-            detail=reason.detail,
-            frames=frames,
-        )
+        self._outcomes.append(failed(task.job_id, task.request, error, task.times))
 
     def _alive(self, task: Task) -> bool:
         return self._tasks.get(task.job_id) is task
-
-
-def _reason(request: GenerationRequest, error: Exception) -> ServiceError:
-    if isinstance(error, ServiceError):
-        return error
-    if is_out_of_memory(error):
-        return OutOfMemory(
-            f"One picture of {request.width}x{request.height} does not fit into memory, even "
-            "alone. Ask for a smaller size."
-        )
-    cause = next(iter(str(error).strip().splitlines()), "")
-    return GenerationFailed(f"{type(error).__name__}: {cause}")
