@@ -109,7 +109,8 @@ async def test_an_end_is_written_as_soon_as_the_store_takes_it(tmp_path, monkeyp
 
 async def test_an_end_that_is_swept_at_once_is_told(tmp_path, monkeypatch):
     """Pictures may have to make room the moment they came: who waits does not wait for ever."""
-    consumer = Consumer(FakeEngine(), Metrics(), Config())
+    engine = FakeEngine(step_seconds=None)
+    consumer = Consumer(engine, Metrics(), Config())
     job = Job(request=REQUEST)
     folder = kept(tmp_path, consumer)
     finish = folder.store.finish
@@ -119,14 +120,18 @@ async def test_an_end_that_is_swept_at_once_is_told(tmp_path, monkeypatch):
         await folder.store.expire(ids=[job_id])
         return done
 
+    async def watched(entry):
+        return [event.kind async for event in folder.book.events(entry)]
+
     monkeypatch.setattr(folder.store, "finish", swept)
     async with asyncio.timeout(20), folder.opened():
         await consumer.start()
         await folder.book.accept(job, row(job), lambda: None)
         _, entry = await folder.book.get(job.id, job.key)
-        assert entry is not None
-        kinds = [event.kind async for event in folder.book.events(entry)]
+        kinds = asyncio.create_task(watched(entry))
+        await engine.jobs(1)
+        await engine.step()
         with pytest.raises(JobExpired):
             await folder.book.wait(job.id, job.key)
+        assert (await kinds)[-1] == "finished"
         await consumer.stop()
-    assert kinds[-1] == "finished"
