@@ -10,6 +10,9 @@ from service.diffusion.memory import Meter
 FORGETTING: Final = 0.05
 """How fast a figure comes down to lower ones; it goes up at once."""
 
+FADING: Final = 0.001
+"""How fast figures of sizes fade that nobody asks for: to a third in a thousand measurements."""
+
 MARGIN: Final = 1.1
 """What an estimate for a size that was never seen is raised by."""
 
@@ -25,7 +28,12 @@ class Line:
     seen: dict[int, float] = field(default_factory=dict)
 
     def learn(self, pixels: int, taken: float) -> None:
-        """Correct the figure for so many pixels: upwards at once, downwards bit by bit."""
+        """Correct the figure for so many pixels: upwards at once, downwards bit by bit.
+
+        Those of other sizes fade too, so that an odd one does not rule for ever.
+        """
+        for other in self.seen.keys() - {pixels}:
+            self.seen[other] *= 1 - FADING
         known = self.seen.get(pixels, 0.0)
         rate = 1.0 if taken > known else FORGETTING
         self.seen[pixels] = known + rate * (taken - known)
@@ -49,9 +57,10 @@ class Line:
         slope = common / spread if spread else 0.0
         fixed = mean_y - slope * mean_x
         if slope <= 0 or fixed < 0:
-            # One size only, or figures with more noise than slope: through the origin, by
-            # the dearest of them.
-            return 0.0, max((y / x for x, y in self.seen.items() if x), default=0.0)
+            # One size only, or figures with more noise than slope: through the origin. An
+            # estimate that is too low costs a climb of the ladder, one too high a refusal.
+            squares = sum(x * x for x in self.seen)
+            return 0.0, sum(x * y for x, y in self.seen.items()) / max(squares, 1)
         return fixed, slope
 
 
@@ -83,6 +92,11 @@ class Footprint:
         """Return what a stage takes for so many pixels; None as long as nothing was seen."""
         line = self._lines.get(stage)
         return line.bytes(pixels) if line else None
+
+    @property
+    def seen(self) -> Mapping[str, Mapping[int, float]]:
+        """Bytes by pixels, by stage, of what was made."""
+        return {stage: line.seen for stage, line in self._lines.items()}
 
     @property
     def fits(self) -> Mapping[str, tuple[float, float]]:

@@ -165,12 +165,17 @@ class Capacity:
     """Bytes; on a CPU those of the host."""
     needs: Mapping[str, tuple[float, float]]
     """By stage: bytes that a picture of any size takes, and bytes for each of its pixels."""
+    known: Mapping[str, Mapping[int, int]] = field(default_factory=dict)
+    """By stage and pixels: what pictures took that were made."""
     relief: Mapping[str, int] = field(default_factory=dict)
     """By stage: bytes that become free when the rest of the model leaves the device."""
 
     def need(self, pixels: int) -> dict[str, int]:
         """Return the bytes that one picture takes, by stage."""
-        return {stage: round(a + b * pixels) for stage, (a, b) in self.needs.items()}
+        return {
+            stage: self.known.get(stage, {}).get(pixels, round(fixed + each * pixels))
+            for stage, (fixed, each) in self.needs.items()
+        }
 
     def fits(self, pixels: int) -> bool:
         """Whether one picture can be made, if need be with the last means against a lack."""

@@ -1,5 +1,6 @@
 """The host's memory: what this process holds, and what it may still take."""
 
+import ctypes
 import os
 import resource
 from collections.abc import Iterator
@@ -35,6 +36,27 @@ def peak() -> int:
     return _field(PROC / "self/status", "VmHWM:")
 
 
+class _Mallinfo2(ctypes.Structure):
+    """What mallinfo2(3) returns."""
+
+    _fields_ = tuple(
+        (name, ctypes.c_size_t)
+        for name in (
+            *("arena", "ordblks", "smblks", "hblks", "hblkhd"),
+            *("usmblks", "fsmblks", "uordblks", "fordblks", "keepcost"),
+        )
+    )
+
+
+def free_heap() -> int:
+    """Return the bytes of the heap that are mapped and not in use; 0 without glibc 2.33."""
+    ask = getattr(ctypes.CDLL(None), "mallinfo2", None)
+    if ask is None:
+        return 0
+    ask.restype = _Mallinfo2
+    return int(ask().fordblks)
+
+
 def available() -> int | None:
     """Return the bytes that this process may still take; None where nothing tells.
 
@@ -50,7 +72,8 @@ def _bounds() -> Iterator[int]:
     yield from _cgroup_bounds()
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
     if limit != resource.RLIM_INFINITY:
-        yield max(limit - _field(PROC / "self/status", "VmSize:"), 0)
+        mapped = _field(PROC / "self/status", "VmSize:")
+        yield max(limit - mapped + free_heap(), 0)
 
 
 def _cgroup_bounds() -> Iterator[int]:
@@ -68,7 +91,8 @@ def _cgroup_bounds() -> Iterator[int]:
             most = (folder / "memory.max").read_text().strip()
             if most.isdecimal():
                 now = int((folder / "memory.current").read_text())
-                now -= _statistic(folder / "memory.stat", "inactive_file")
+                for files in ("inactive_file", "active_file"):
+                    now -= _statistic(folder / "memory.stat", files)
                 yield max(int(most) - now, 0)
         except (OSError, ValueError):
             pass

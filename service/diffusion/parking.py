@@ -46,6 +46,8 @@ class Parking:
         self._sizes = {name: _size(part) for name, part in self._parts.items()}
         self._home, self._away = home, away or torch.device("cpu")
         self._fixed = fixed
+        self._stage = "denoise"
+        """Whose parts are on the device while it is in use."""
         self._left = 0
         """Pictures until it ends; 0 when it is not in use."""
 
@@ -60,10 +62,14 @@ class Parking:
         return not self.used and not self._fixed and self._home != self._away
 
     def freed(self, stage: str) -> int:
-        """Return the bytes that beginning it would free while ``stage`` runs."""
-        if not self.possible:
+        """Return the bytes that become free when ``stage`` has the device for itself."""
+        if self._fixed or self._home == self._away:
             return 0
-        return sum(size for name, size in self._sizes.items() if name not in PARTS[stage])
+        here = self._sizes.keys() if not self.used else set(PARTS[self._stage]) & set(self._sizes)
+        leave = sum(self._sizes[name] for name in here if name not in PARTS[stage])
+        come = sum(size for name, size in self._sizes.items() if name in PARTS[stage])
+        missing = come - sum(self._sizes[name] for name in here if name in PARTS[stage])
+        return max(leave - missing, 0)
 
     def begin(self) -> None:
         """Let parts rest in host memory from the next stage on."""
@@ -74,6 +80,7 @@ class Parking:
         """Have a stage's parts on the device, and no others while memory is short."""
         if not self.used:
             return
+        self._stage = stage
         for name, part in self._parts.items():
             if name not in PARTS[stage]:
                 _move(part, self._away)

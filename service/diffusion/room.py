@@ -11,8 +11,8 @@ from service.diffusion.parking import Parking
 ROWS: Final = 2
 """Of a picture in the UNet's batch, under guidance; without it there is one."""
 
-TILE: Final = 0.25
-"""Part of a picture that is decoded at a time in tiles."""
+TILE: Final = 0.1
+"""Part of a decode's memory that the smallest tiles take: a sixteenth, and the whole picture."""
 
 FRESH_SECONDS: Final = 1.0
 """How long a reading of the free memory is used."""
@@ -28,9 +28,11 @@ class Room:
     """Compares the free memory with the footprint of pictures; asked between two steps."""
 
     def __init__(
-        self, footprint: Footprint, meter: Meter, parking: Parking, *, tiles: bool
+        self, footprint: Footprint, meter: Meter, parking: Parking, *, tiles: bool, blind: bool
     ) -> None:
+        """Set up; ``blind``: parts come and go inside the stages, so no figure means anything."""
         self._footprint, self._meter, self._parking = footprint, meter, parking
+        self._blind = blind
         self._tiles = tiles
         self._available: int | None = None
         self._read = float("-inf")
@@ -53,12 +55,16 @@ class Room:
         available = self._now()
         if available is None:
             return None
-        needs = {}
+        needs, known = {}, {}
+        tile = TILE if self._tiles else 1
         for stage, (fixed, each) in self._footprint.fits.items():
-            share = {"denoise": ROWS, "vae_decode": TILE if self._tiles else 1}.get(stage, 0)
-            needs[stage] = MARGIN * fixed, MARGIN * each * share
+            rows = ROWS if stage == "denoise" else 1
+            part = tile if stage == "vae_decode" else 1
+            needs[stage] = MARGIN * fixed * part, MARGIN * each * rows * part
+            seen = self._footprint.seen[stage].items()
+            known[stage] = {pixels // rows: round(taken * part) for pixels, taken in seen}
         relief = {stage: self._parking.freed(stage) for stage in needs}
-        return Capacity(available=available, needs=needs, relief=relief)
+        return Capacity(available=available, needs=needs, known=known, relief=relief)
 
     def news(self) -> Capacity | None:
         """Return the capacity if it is another than the last one returned here.
@@ -76,6 +82,8 @@ class Room:
         return capacity
 
     def _now(self) -> int | None:
+        if self._blind:
+            return None
         now = time.monotonic()
         if now - self._read >= FRESH_SECONDS:
             self._available, self._read = self._meter.available(), now

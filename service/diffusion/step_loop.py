@@ -67,7 +67,11 @@ class StepLoop:
         self._footprint = Footprint(self._meter)
         self._ladder = Ladder(model, self._outcomes.append)
         self._room = Room(
-            self._footprint, self._meter, self._ladder.parking, tiles=self._ladder.tiles.able
+            self._footprint,
+            self._meter,
+            self._ladder.parking,
+            tiles=self._ladder.tiles.able,
+            blind=model.offloaded,
         )
         self._limits = BatchLimits(batch_limit, fits=self._room.pictures)
         self._samplers = Samplers(model.pipeline.scheduler.config)

@@ -198,6 +198,9 @@ def _check_pictures(request: GenerationRequest, pictures: tuple[Picture, ...]) -
 
 def _check_capacity(said: Capacity) -> None:
     _counts(said.available, *said.relief.values())
+    for stage, seen in said.known.items():
+        _words(stage)
+        _counts(*seen.keys(), *seen.values())
     for stage, need in said.needs.items():
         _words(stage)
         fixed, each = need

@@ -5,11 +5,12 @@ import time
 from collections.abc import Callable, Mapping
 
 from service.config import Config
-from service.diffusion.generation import Capacity
+from service.diffusion.generation import Capacity, GenerationRequest
 from service.engine.base import Engine, EngineState
 from service.errors import (
     EngineUnavailable,
     ModelUnavailable,
+    OutOfMemory,
     QueueFull,
     ServiceError,
     ShuttingDown,
@@ -71,6 +72,7 @@ class Admission:
             ShuttingDown: no new work is taken any more.
             EngineUnavailable: the engine keeps ending, or has been silent for too long.
             ModelUnavailable: the model is not loaded, or not yet.
+            OutOfMemory: not even the smallest picture fits.
 
         """
         if self.draining:
@@ -82,6 +84,9 @@ class Admission:
             raise EngineUnavailable(
                 f"The engine has work and has said nothing for {self._engine.silence:.0f} s."
             )
+        side = self._config.min_size
+        if error := self._lack(GenerationRequest(prompt="", width=side, height=side)):
+            raise error
 
     def admit(self, job: Job, make_room: Callable[[], None]) -> None:
         """Let ``job`` into the queue or say why not; ``make_room`` starts what can be started.
@@ -102,7 +107,7 @@ class Admission:
             self._check_circuit()
         except EngineUnavailable as error:
             raise self._refused("circuit_open", error) from None
-        if self.capacity and (lacking := lack(job.request, self.capacity)) is not None:
+        if (lacking := self._lack(job.request)) is not None:
             raise self._refused("memory", lacking)
         if self._queue.limit(job.key) is not None:
             make_room()  # The consumer task may not have had its turn yet.
@@ -111,6 +116,11 @@ class Admission:
             raise self._refused("queue_full", self._no_place(job, limit, now))
         self._places.enter(job, now)
         self.outlook.accepted(job, self._running.values(), now)
+
+    def _lack(self, request: GenerationRequest) -> OutOfMemory | None:
+        if self.capacity is None:
+            return None
+        return lack(request, self.capacity, smallest=self._config.min_size)
 
     def position(self, job: Job) -> Position | None:
         """Return where a waiting job stands; None for one that does not wait."""

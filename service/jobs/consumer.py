@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Mapping
+from typing import Final
 
 import structlog
 
@@ -38,6 +39,9 @@ from service.jobs.work import pixels
 from service.telemetry.metrics import Metrics
 
 log = structlog.get_logger(__name__)
+
+FEED_AGAIN_SECONDS: Final = 1.0
+"""After an error that nobody thought of."""
 
 
 class Consumer:
@@ -175,7 +179,11 @@ class Consumer:
         while True:
             await self._batch.room.wait()
             self._queue.put_back(await self._queue.get())
-            self._start_waiting()
+            try:
+                self._start_waiting()
+            except Exception:  # Whatever it is, those who wait must not wait for ever.
+                log.exception("feeding_failed")
+                await asyncio.sleep(FEED_AGAIN_SECONDS)
 
     def _start_waiting(self) -> None:
         """Start what waits, as far as the batch has room for it."""
@@ -203,7 +211,13 @@ class Consumer:
         self._batch.update()
         self._gauges()
         self.observer.begun(job)
-        self.engine.generate(job.id, job.request)
+        try:
+            self.engine.generate(job.id, job.request)
+        except Exception:
+            log.exception("engine_refused", **job.log_context)
+            self._batch.jobs.pop(job.id, None)
+            job.fail(ServiceError("The error is in the log of the service."))
+            self._ended(job)
 
     def _on_event(self, event: Event) -> None:
         match event:
@@ -280,6 +294,7 @@ class Consumer:
         lost, left = self._batch.lose()
         record.engine_exited(self._metrics, event, [*lost, *left])
         self._circuit.crashed(event.restart_seconds)
+        self.admission.capacity = None  # It was the dead one's.
         for job in reversed(lost):
             if job.attempts >= self._config.max_attempts:
                 job.fail(

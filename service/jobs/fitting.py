@@ -9,12 +9,21 @@ from service.errors import OutOfMemory
 SIDE: Final = 64
 """Widths and heights are multiples of it."""
 
+RETRY_SECONDS: Final = 10
+"""Within it an engine has looked at the free memory again, whether or not it has work."""
+
 MIB: Final = 2**20
 GIB: Final = 2**30
 
 
-def lack(request: GenerationRequest, capacity: Capacity) -> OutOfMemory | None:
-    """Return the error of a request whose pictures do not fit, each alone; None if they do."""
+def lack(
+    request: GenerationRequest, capacity: Capacity, *, smallest: int = SIDE
+) -> OutOfMemory | None:
+    """Return the error of a request whose pictures do not fit, each alone; None if they do.
+
+    ``smallest`` is the least side that may be asked for: with less room than that only time
+    helps.
+    """
     pixels = request.width * request.height
     if capacity.fits(pixels):
         return None
@@ -23,10 +32,12 @@ def lack(request: GenerationRequest, capacity: Capacity) -> OutOfMemory | None:
     )
     had = capacity.available + capacity.relief.get(stage, 0)
     side = int(math.sqrt(capacity.most_pixels)) // SIDE * SIDE
-    cure = f"Ask for {side}x{side} or less" if side else "Try again when other programs ended"
+    some = side >= smallest
+    cure = f"Ask for {side}x{side} or less" if some else "Try again when other programs ended"
     return OutOfMemory(
         f"A picture of {request.width}x{request.height} needs about {_size(need)} of memory "
-        f"beside the model ({stage}), and there are {_size(had)}. {cure}."
+        f"beside the model ({stage}), and there are {_size(had)}. {cure}.",
+        retry_after=None if some else RETRY_SECONDS,
     )
 
 

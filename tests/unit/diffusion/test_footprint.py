@@ -34,7 +34,7 @@ def test_what_was_seen_is_known() -> None:
     learn(found, "denoise", 100, 200)
     learn(found, "vae_decode", 100)
 
-    assert found.bytes("denoise", 100) == 500
+    assert found.bytes("denoise", 100) == pytest.approx(500, rel=0.01)
     assert found.bytes("denoise", 200) == 700
     assert found.bytes("vae_decode", 100) == 90
 
@@ -45,19 +45,32 @@ def test_other_sizes_lie_on_a_line() -> None:
 
     learn(found, "denoise", 100, 200)
 
-    assert found.fits["denoise"] == pytest.approx((300, 2))
-    assert found.bytes("denoise", 1000) == round(MARGIN * 2300)
+    assert found.fits["denoise"] == pytest.approx((300, 2), rel=0.01)
+    assert found.bytes("denoise", 1000) == pytest.approx(MARGIN * 2300, rel=0.01)
 
 
 @pytest.mark.parametrize("figures", [(500, 400), (0, 300)], ids=["falling", "below nothing"])
 def test_figures_that_make_no_line(figures: tuple[int, int]) -> None:
-    """Noise does not foretell that pictures are for nothing: the dearest pixel counts."""
+    """Noise foretells neither that pictures are for nothing nor that they cost the dearest."""
     found = footprint(*figures)
 
     learn(found, "denoise", 100, 200)
 
-    dearest = max(figures[0] / 100, figures[1] / 200)
-    assert found.bytes("denoise", 1000) == round(MARGIN * 1000 * dearest)
+    each = [figures[0] / 100, figures[1] / 200]
+    told = found.bytes("denoise", 1000)
+    assert told is not None
+    assert min(each) < told / MARGIN / 1000 < max(each)
+
+
+def test_an_odd_figure_fades() -> None:
+    """One of a size that nobody asks for again does not rule the others for ever."""
+    found = footprint(400_000, *[340] * 4000)
+
+    learn(found, "denoise", 100, *[1000] * 4000)
+
+    told = found.bytes("denoise", 2000)
+    assert told is not None
+    assert told < 10_000
 
 
 def test_corrected_by_what_is_observed() -> None:

@@ -70,7 +70,9 @@ def test_control_groups(proc: Path, tmp_path: Path) -> None:
     (inner / "memory.max").write_text("max\n")
     (inner.parent / "memory.max").write_text("100000\n")
     (inner.parent / "memory.current").write_text("90000\n")
-    (inner.parent / "memory.stat").write_text("anon 50000\ninactive_file 30000\n")
+    (inner.parent / "memory.stat").write_text(
+        "anon 50000\ninactive_file 20000\nactive_file 10000\n"
+    )
 
     assert host.available() == 40_000
 
@@ -80,8 +82,19 @@ def test_own_limit(proc: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (proc / "self/status").write_text("Name:\tx\nVmSize:\t   600 kB\n")
     limits = {resource.RLIMIT_AS: (1000 * 1024, 1000 * 1024)}
     monkeypatch.setattr(resource, "getrlimit", limits.__getitem__)
+    monkeypatch.setattr(host, "free_heap", lambda: 50 * 1024)
 
-    assert host.available() == 400 * 1024
+    assert host.available() == 450 * 1024
+
+
+def test_free_heap() -> None:
+    """What was freed and is kept mapped for the next use counts as free."""
+    blocks = [bytes(100_000) for _ in range(300)]
+    held, before = blocks[1::2], host.free_heap()
+    del blocks
+
+    assert host.free_heap() - before > 10_000_000
+    assert held
 
 
 def test_pages() -> None:

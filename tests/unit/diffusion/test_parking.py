@@ -105,8 +105,9 @@ def test_coming_home_that_does_not_fit(
         assert lot.used
 
 
+@pytest.mark.usefixtures("places")
 def test_what_it_frees(sd: Model, lot: Parking) -> None:
-    """Those parts that a stage does not need; nothing, once they are gone."""
+    """Those parts that a stage does not need; once they are gone, what the last stage had."""
     parts = {
         name: sum(t.numel() * t.element_size() for t in getattr(sd.pipeline, name).parameters())
         for name in ("text_encoder", "unet", "vae")
@@ -115,7 +116,9 @@ def test_what_it_frees(sd: Model, lot: Parking) -> None:
     assert lot.freed("denoise") >= parts["text_encoder"] + parts["vae"]
     assert lot.freed("denoise") < sum(parts.values())
     lot.begin()
+    lot.bring("denoise")
     assert lot.freed("denoise") == 0
+    assert 0 <= lot.freed("vae_decode") <= max(parts["unet"] - parts["vae"], 0) + 4096
 
 
 @pytest.mark.parametrize(

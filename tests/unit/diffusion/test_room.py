@@ -35,7 +35,11 @@ class Machine:
 
 
 def built(
-    monkeypatch: pytest.MonkeyPatch, available: int | None, *, tiles: bool = False
+    monkeypatch: pytest.MonkeyPatch,
+    available: int | None,
+    *,
+    tiles: bool = False,
+    blind: bool = False,
 ) -> tuple[Room, Machine, Footprint]:
     """Return a room on a machine, where a row of 256x256 takes 100 bytes and a decode 300."""
     machine: Any = Machine(available)
@@ -46,7 +50,8 @@ def built(
         with footprint.measuring(stage, pixels):
             pass
     parking: Any = SimpleNamespace(freed=lambda _stage: machine.freed)
-    return Room(footprint, machine, parking, tiles=tiles), machine, footprint
+    found = Room(footprint, machine, parking, tiles=tiles, blind=blind)
+    return found, machine, footprint
 
 
 @pytest.mark.parametrize(
@@ -74,7 +79,18 @@ def test_sizes_that_were_never_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(room, "time", machine)
     parking: Any = SimpleNamespace(freed=lambda _stage: 0)
 
-    assert Room(Footprint(machine), machine, parking, tiles=False).pictures(PIXELS, 4) == 4
+    assert (
+        Room(Footprint(machine), machine, parking, tiles=False, blind=False).pictures(PIXELS, 4)
+        == 4
+    )
+
+
+def test_parts_that_come_and_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a model that is offloaded anyway no figure means anything: nothing is limited."""
+    found, _, _ = built(monkeypatch, 100, blind=True)
+
+    assert found.pictures(PIXELS, 4) == 4
+    assert found.capacity() is None
 
 
 @pytest.mark.parametrize(("tiles", "share"), [(False, 1.0), (True, TILE)])
@@ -87,10 +103,12 @@ def test_capacity(monkeypatch: pytest.MonkeyPatch, *, tiles: bool, share: float)
 
     assert capacity is not None
     assert capacity.available == 5_000
-    assert capacity.need(PIXELS) == {
-        "denoise": round(MARGIN * ROWS * 100),
-        "vae_decode": round(MARGIN * share * 300),
+    assert capacity.need(4 * PIXELS) == {
+        "denoise": round(MARGIN * ROWS * 400),
+        "vae_decode": round(MARGIN * share * 1200),
     }
+    assert capacity.need(PIXELS)["vae_decode"] == round(share * 300)
+    assert capacity.need(PIXELS // ROWS)["denoise"] == 100
     assert capacity.relief == {"denoise": 70, "vae_decode": 70}
 
 

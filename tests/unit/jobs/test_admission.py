@@ -69,7 +69,11 @@ async def test_a_picture_that_cannot_fit_is_refused_at_the_door(consumer, engine
     assert value(metrics, "sd_requests_refused_total", reason="memory") == 1
     assert value(metrics, "sd_memory_available_bytes") == 512 * 512 * 10
     assert value(metrics, "sd_memory_need_bytes", stage="denoise") == 512 * 512 * 10
+    assert consumer.admission.ready
+    engine.tell(Capacity(available=256 * 256 * 10 - 1, needs=need))
+    assert not consumer.admission.ready
     await engine.dies()
+    assert consumer.admission.capacity is None
     shown = {sample.name for family in metrics.registry.collect() for sample in family.samples}
     assert not any(name.startswith("sd_memory_") for name in shown)
 

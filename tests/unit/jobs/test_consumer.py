@@ -21,6 +21,7 @@ from service.errors import (
     EngineCrashed,
     OutOfMemory,
     RequestTimedOut,
+    ServiceError,
     ShuttingDown,
 )
 from service.jobs.consumer import Consumer
@@ -72,6 +73,39 @@ async def test_a_failed_job_raises_its_error(consumer, engine, metrics):
     assert other.state is JobState.RUNNING
     assert value(metrics, "sd_oom_total", stage="vae_decode", rung="fail") == 1
     assert value(metrics, "sd_jobs_total", outcome="failed", code="out_of_memory") == 1
+
+
+async def test_an_engine_that_takes_no_job_fails_that_job_alone(consumer, engine, monkeypatch):
+    """An error that nobody thought of ends one job; those behind it are served."""
+    await engine.ready()
+    taken = engine.generate
+
+    def refuse(*_: object):
+        monkeypatch.setattr(engine, "generate", taken)
+        raise RuntimeError("unforeseen")
+
+    monkeypatch.setattr(engine, "generate", refuse)
+    first, second = job(), job()
+    await submitted(consumer, first, second)
+    assert (first.state, engine.started) == (JobState.FAILED, [second.id])
+    with pytest.raises(ServiceError, match="log"):
+        await first.wait()
+
+
+async def test_feeding_goes_on_after_an_error(consumer, engine, monkeypatch):
+    """Whatever it is, those who wait do not wait for ever."""
+    monkeypatch.setattr("service.jobs.consumer.FEED_AGAIN_SECONDS", 0.0)
+    start = consumer._start_waiting
+
+    def broken():
+        monkeypatch.setattr(consumer, "_start_waiting", start)
+        raise RuntimeError("unforeseen")
+
+    monkeypatch.setattr(consumer, "_start_waiting", broken)
+    await engine.ready()
+    waiting = job()
+    await submitted(consumer, waiting)
+    assert engine.started == [waiting.id]
 
 
 async def test_a_waiting_job_that_is_cancelled_frees_its_place(consumer, engine, metrics):

@@ -1,7 +1,7 @@
 import pytest
 
 from service.diffusion.generation import Capacity, GenerationRequest
-from service.jobs.fitting import GIB, MIB, lack
+from service.jobs.fitting import GIB, MIB, RETRY_SECONDS, lack
 
 CAPACITY = Capacity(
     available=4 * GIB,
@@ -47,6 +47,25 @@ def test_no_room_at_all() -> None:
 
     assert error is not None
     assert error.detail.endswith("there are 50 MiB. Try again when other programs ended.")
+    assert error.retry_after == RETRY_SECONDS
+
+
+def test_advice_can_be_followed() -> None:
+    """No size is advised that the settings do not allow."""
+    error = lack(asked(2048, 2048), CAPACITY, smallest=1408)
+
+    assert error is not None
+    assert error.detail.endswith("Try again when other programs ended.")
+
+
+def test_a_size_that_was_made_is_known() -> None:
+    """What it took counts, not what a line through other sizes says."""
+    known = Capacity(
+        available=GIB, needs={"denoise": (0, 10_000)}, known={"denoise": {512 * 512: MIB}}
+    )
+
+    assert lack(asked(512, 512), known) is None
+    assert lack(asked(512, 448), known) is not None
 
 
 @pytest.mark.parametrize("needs", [{}, {"denoise": (0.0, 0.0)}])
