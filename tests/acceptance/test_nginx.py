@@ -1,0 +1,266 @@
+"""docker-compose.nginx.yml's configuration, in front of two live services."""
+
+import asyncio
+import hashlib
+import json
+import ssl
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import aiohttp
+import pytest
+
+from service.addresses import Networks
+from service.credentials import Keys
+from service.engine.fake import FakeEngine
+from tests.disasters.conftest import light_service
+from tests.job_service import BODY, service
+from tests.nginx import PROGRAM, nginx
+
+pytestmark = pytest.mark.skipif(not PROGRAM, reason="needs nginx (apt install nginx-light)")
+KEYS = "alice:5f0c2f8e9f1b4b7f8d3a61c9e2b7d405"
+ALICE = {"X-API-Key": "5f0c2f8e9f1b4b7f8d3a61c9e2b7d405"}
+PROBLEM = "application/problem+json"
+PATIENCE = 30.0
+
+
+@asynccontextmanager
+async def two(folder, *engines, changed=None, **settings):
+    """Run services over these engines with nginx in front; hand out nginx and a client of it."""
+    async with AsyncExitStack() as stack:
+        ports = []
+        for number, engine in enumerate(engines or (FakeEngine(), FakeEngine())):
+            data = folder / f"data-{number}"
+            behind = await stack.enter_async_context(service(data, engine, **settings))
+            ports.append(behind.server.port)
+        proxy = await stack.enter_async_context(nginx(folder, ports, **(changed or {})))
+        yield proxy, await stack.enter_async_context(client_of(proxy))
+
+
+@asynccontextmanager
+async def client_of(proxy, address="127.0.0.1"):
+    connector = aiohttp.TCPConnector(ssl=proxy.trust, local_addr=(address, 0), limit=0)
+    timeout = aiohttp.ClientTimeout(total=PATIENCE)
+    async with aiohttp.ClientSession(proxy.url, connector=connector, timeout=timeout) as client:
+        yield client
+
+
+async def posted(client, path="/generate", body=BODY, **more):
+    """Post; return status, headers and what the answer holds."""
+    async with client.post(path, json=body, **more) as answer:
+        assert answer.headers["Strict-Transport-Security"]
+        return answer.status, answer.headers, await answer.json(content_type=None)
+
+
+async def test_tls(tmp_path):
+    """Plain HTTP is sent to TLS, which has HTTP/2 and a certificate that clients check."""
+    async with two(tmp_path) as (proxy, client):
+        async with client.get(f"{proxy.plain}/docs?a=b", allow_redirects=False) as answer:
+            assert answer.status == 308
+            assert answer.headers["Location"].startswith("https://localhost")
+            assert answer.headers["Location"].endswith("/docs?a=b")
+        status, _, body = await posted(client)
+        assert (status, body["metadata"]["seed"]) == (200, 7)
+        proxy.trust.set_alpn_protocols(["h2", "http/1.1"])
+        port = int(proxy.url.rpartition(":")[2])
+        _, writer = await asyncio.open_connection(
+            "127.0.0.1", port, ssl=proxy.trust, server_hostname="localhost"
+        )
+        assert writer.get_extra_info("ssl_object").selected_alpn_protocol() == "h2"
+        writer.transport.abort()
+        with pytest.raises(ssl.SSLCertVerificationError):
+            await asyncio.open_connection(
+                "127.0.0.1", port, ssl=ssl.create_default_context(), server_hostname="localhost"
+            )
+
+
+async def test_events_arrive_as_they_happen(tmp_path):
+    """Each step is told before the next one is done: nothing is collected on the way."""
+    engine = FakeEngine(step_seconds=None)
+    async with two(tmp_path, engine) as (_, client), asyncio.timeout(PATIENCE):
+        _, _, job = await posted(client, "/jobs")
+        await engine.jobs(1)
+        seen = []
+        async with client.get(f"/jobs/{job['id']}/events") as stream:
+            assert stream.content_type == "text/event-stream"
+            for done in range(1, BODY["steps"] + 1):
+                await engine.step()
+                while not any(f'"step": {done},' in line for line in seen):
+                    line = (await stream.content.readline()).decode()
+                    assert line, seen
+                    seen.append(line)
+            rest = (await stream.content.read()).decode()
+        assert "event: finished" in "".join(seen) + rest
+
+
+async def test_a_client_that_hangs_up_frees_the_engine(tmp_path):
+    """nginx hangs up too, so the work for nobody ends."""
+    engine = FakeEngine(step_seconds=None)
+    async with two(tmp_path, engine) as (proxy, _), asyncio.timeout(PATIENCE):
+        port = int(proxy.url.rpartition(":")[2])
+        _, writer = await asyncio.open_connection(
+            "127.0.0.1", port, ssl=proxy.trust, server_hostname="localhost"
+        )
+        body = json.dumps(BODY).encode()
+        head = f"Host: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
+        writer.write(f"POST /generate HTTP/1.1\r\n{head}\r\n\r\n".encode() + body)
+        (job,) = await engine.jobs(1)
+        writer.transport.abort()
+        await engine.jobs(0)
+        assert engine.cancelled == [job]
+
+
+async def test_a_large_body_is_refused(tmp_path):
+    """413 in the one shape of errors; no service sees it."""
+    engine = FakeEngine()
+    async with two(tmp_path, engine) as (_, client):
+        body = BODY | {"prompt": "x" * 70_000}
+        status, headers, problem = await posted(client, body=body, headers={"X-Request-ID": "me"})
+        assert (status, headers["Content-Type"]) == (413, PROBLEM)
+        assert (problem["code"], problem["status"]) == ("body_too_large", 413)
+        assert problem["request_id"] == "me"
+        assert engine.steps == 0
+
+
+async def test_a_flood_from_one_address_is_refused(tmp_path):
+    """429 with Retry-After from nginx; probes of another address are served."""
+    async with two(tmp_path, changed={"RATE": "1r/m", "BURST": "2"}) as (proxy, client):
+        answers = [await posted(client) for _ in range(4)]
+        assert [status for status, _, _ in answers] == [200, 200, 200, 429]
+        _, headers, problem = answers[-1]
+        assert (headers["Content-Type"], headers["Retry-After"]) == (PROBLEM, "1")
+        assert problem["code"] == "rate_limited"
+        async with client_of(proxy, "127.0.0.2") as other:
+            assert (await posted(other))[0] == 200
+
+
+async def test_the_waiting_time_that_the_service_tells_is_passed_through(tmp_path):
+    """Its own 429, with its own Retry-After and body."""
+    limits = {"rate_limit_per_minute": 2, "rate_limit_burst": 1}
+    async with two(tmp_path, FakeEngine(), **limits) as (_, client):
+        assert (await posted(client))[0] == 200
+        status, headers, problem = await posted(client)
+        assert (status, problem["code"]) == (429, "rate_limited")
+        assert int(headers["Retry-After"]) > 20
+        assert problem["instance"] == "/generate"
+
+
+async def test_a_full_service_hands_over_to_the_other(tmp_path):
+    """A request is refused when both are full, with the Retry-After of the service."""
+    engines = [FakeEngine(step_seconds=None) for _ in range(2)]
+    async with two(tmp_path, *engines, queue_size=1, max_concurrent_requests=1) as (_, client):
+        places = 4  # One in work and one in line, twice.
+        async with asyncio.timeout(PATIENCE):
+            asking = {asyncio.create_task(posted(client)) for _ in range(places + 1)}
+            done, waiting = await asyncio.wait(asking, return_when=asyncio.FIRST_COMPLETED)
+            ((status, headers, problem),) = (task.result() for task in done)
+            assert (status, problem["code"]) == (503, "queue_full")
+            assert int(headers["Retry-After"]) >= 1
+            assert len(waiting) == places
+            while not all(task.done() for task in waiting):
+                await asyncio.gather(*(engine.step() for engine in engines))
+            assert {task.result()[0] for task in waiting} == {200}
+
+
+async def test_a_service_that_does_not_answer_in_time(tmp_path):
+    """504 in the one shape of errors; the work ends, and is not begun anew by the other."""
+    engines = [FakeEngine(step_seconds=None) for _ in range(2)]
+    async with two(tmp_path, *engines, changed={"ANSWER_SECONDS": "1"}) as (_, client):
+        status, headers, problem = await posted(client)
+        assert (status, problem["code"]) == (504, "gateway_timeout")
+        assert (headers["Content-Type"], headers["Retry-After"]) == (PROBLEM, "5")
+        async with asyncio.timeout(PATIENCE):
+            await asyncio.gather(*(engine.jobs(0) for engine in engines))
+        assert sum(len(engine.cancelled) for engine in engines) == 1
+
+
+async def test_the_services_own_time_limit_comes_first(tmp_path):
+    """408 of the service is passed through: nginx waits longer than it."""
+    engine = FakeEngine(step_seconds=None)
+    async with two(tmp_path, engine, request_timeout_seconds=0.2) as (_, client):
+        status, _, problem = await posted(client)
+        assert (status, problem["code"]) == (408, "timeout")
+
+
+async def test_metrics_stay_inside(tmp_path):
+    """No spelling of the path leads there; the service itself has them."""
+    async with two(tmp_path) as (_, client):
+        for path in ("/metrics", "/metrics?a", "//metrics", "/x/../metrics", "/./metrics"):
+            async with client.get(f"{client._base_url}{path}".replace("//x", "/x")) as answer:
+                assert answer.status == 404, path
+                assert "sd_" not in await answer.text()
+
+
+async def test_forwarded_for_is_nginx_word_alone(tmp_path):
+    """Forged addresses do not evade the limit on wrong keys; another client is not hit by it."""
+    settings = {
+        "api_keys": Keys(KEYS),
+        "trusted_proxies": Networks("127.0.0.1"),
+        "auth_failures_per_minute": 3,
+    }
+    async with two(tmp_path, FakeEngine(), **settings) as (proxy, client):
+        statuses = []
+        for number in range(5):
+            forged = {"X-API-Key": "x" * 32, "X-Forwarded-For": f"192.0.2.{number}"}
+            statuses.append((await posted(client, headers=forged))[0])
+        assert statuses == [401, 401, 401, 429, 429]
+        async with client_of(proxy, "127.0.0.2") as other:
+            assert (await posted(other, headers={"X-API-Key": "x" * 32}))[0] == 401
+            assert (await posted(other, headers=ALICE))[0] == 200
+
+
+async def test_a_callers_jobs_are_found_again(tmp_path):
+    """Every job of a key is at the service that accepted it, also those of /generate."""
+    keys = [hashlib.sha256(bytes([number])).hexdigest() for number in range(8)]
+    named = ",".join(f"key{number}:{secret}" for number, secret in enumerate(keys))
+    async with two(tmp_path, api_keys=Keys(named)) as (proxy, client):
+        for secret in keys:
+            key = {"Authorization": f"Bearer {secret}"}
+            prefer = {**key, "Prefer": "respond-async"}
+            for path, headers in (("/jobs", key), ("/generate", prefer)):
+                status, _, job = await posted(client, path, headers=headers)
+                assert status == 202
+                async with client.get(f"/jobs/{job['id']}", headers=key) as answer:
+                    assert answer.status == 200
+    used = {json.loads(line)["upstream"] for line in proxy.log.splitlines()}
+    assert len(used) == 2, "all keys went to one service"
+
+
+async def test_no_service_behind(tmp_path):
+    """502 in the one shape of errors, with a Retry-After."""
+    async with nginx(tmp_path, [1]) as proxy, client_of(proxy) as client:
+        status, headers, problem = await posted(client)
+        assert (status, problem["code"]) == (502, "bad_gateway")
+        assert (headers["Content-Type"], headers["Retry-After"]) == (PROBLEM, "5")
+
+
+async def test_one_service_is_killed_under_load(tmp_path):
+    """Pictures it had in work are drawn by the other; a job it accepted is not taken twice."""
+    async with AsyncExitStack() as stack:
+        services = [stack.enter_context(light_service()) for _ in range(2)]
+        for each in services:
+            await each.line("model_loaded")
+        ports = [int(each.url.rpartition(":")[2]) for each in services]
+        proxy = await stack.enter_async_context(nginx(tmp_path, ports, BURST="1000"))
+        client = await stack.enter_async_context(client_of(proxy))
+        statuses = []
+
+        async def load(count):
+            for _ in range(count):
+                statuses.append((await posted(client))[0])  # noqa: PERF401 - counted as they come
+
+        async with asyncio.timeout(PATIENCE):
+            stays = asyncio.create_task(posted(client, body=BODY | {"prompt": "stays"}))
+            started = [asyncio.create_task(each.line("job_started")) for each in services]
+            await asyncio.wait(started, return_when=asyncio.FIRST_COMPLETED)
+            killed, left = services if started[0].done() else reversed(services)
+            loads = [asyncio.create_task(load(15)) for _ in range(8)]
+            while len(statuses) < 20:
+                await asyncio.sleep(0)
+            killed.kill()
+            await asyncio.gather(*loads)
+            assert statuses == [200] * 120
+            while not any(line["event"] == "job_started" for line in left.log):
+                await asyncio.sleep(0)
+            assert not stays.done()
+            stays.cancel()
+            await asyncio.gather(stays, *started, return_exceptions=True)
