@@ -13,12 +13,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import pytest
 import yaml
 
 ROOT: Final = Path(__file__).parents[1]
 TEMPLATE: Final = ROOT / "deploy" / "nginx" / "templates" / "sd-api.conf.template"
 COMPOSE: Final = ROOT / "docker-compose.nginx.yml"
 PROGRAM: Final = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin") or ""
+ENVSUBST: Final = shutil.which("envsubst") or ""
+needs_nginx = pytest.mark.skipif(
+    not (PROGRAM and ENVSUBST), reason="needs nginx and envsubst (apt: nginx-light, gettext-base)"
+)
 POLL_SECONDS: Final = 0.02
 WAIT_SECONDS: Final = 30.0
 MAIN: Final = """\
@@ -74,7 +79,7 @@ def filled_in(values: dict[str, str]) -> str:
     """Return the configuration as the nginx image makes it of the template: by envsubst."""
     asked = " ".join(f"${{{name}}}" for name in values)
     done = subprocess.run(
-        ["envsubst", asked],
+        [ENVSUBST, asked],
         input=TEMPLATE.read_text(encoding="utf-8"),
         env={**os.environ, **values},
         capture_output=True,
@@ -110,21 +115,13 @@ async def nginx(folder: Path, ports: Sequence[int], **changed: str) -> AsyncIter
         "HTTPS_LISTEN": f"127.0.0.1:{secure}",
         "TLS_CERTIFICATE": str(public),
         "TLS_KEY": str(key),
-        "UPSTREAM_SERVERS": " ".join(
-            f"server 127.0.0.1:{port} max_fails=0;" for port in ports
-        ),
+        "UPSTREAM_SERVERS": " ".join(f"server 127.0.0.1:{port} max_fails=0;" for port in ports),
     }
     assert changed.keys() <= values.keys(), changed
     (folder / "sd-api.conf").write_text(filled_in(values | changed), encoding="utf-8")
     main = folder / "nginx.conf"
     main.write_text(MAIN.format(folder=folder), encoding="utf-8")
-    with (folder / "access.log").open("wb") as log:
-        process = subprocess.Popen(
-            [PROGRAM, "-p", folder, "-c", main, "-e", folder / "error.log"],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-        )
+    process = _started(main, folder)
     try:
         await _listens(secure, process, folder)
         yield Proxy(
@@ -136,6 +133,16 @@ async def nginx(folder: Path, ports: Sequence[int], **changed: str) -> AsyncIter
     finally:
         process.terminate()
         process.wait(WAIT_SECONDS)
+
+
+def _started(main: Path, folder: Path) -> subprocess.Popen[bytes]:
+    with (folder / "access.log").open("wb") as log:
+        return subprocess.Popen(
+            [PROGRAM, "-p", folder, "-c", main, "-e", folder / "error.log"],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
 
 
 async def _listens(port: int, process: subprocess.Popen[bytes], folder: Path) -> None:

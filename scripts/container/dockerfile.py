@@ -12,6 +12,14 @@ from typing import Final
 from dockerfile_parse import DockerfileParser
 
 PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+FIELDS: Final = {
+    "VOLUME": "volumes",
+    "ENTRYPOINT": "entrypoint",
+    "CMD": "command",
+    "HEALTHCHECK": "health",
+}
+"""Instructions that are a list of words."""
+
 FLAG: Final = re.compile(r"--([a-z-]+)=(\S+)\s+")
 
 
@@ -96,33 +104,17 @@ def _apply(stage: Stage, kind: str, value: str, build: Mapping[str, str]) -> Non
         case "RUN" if stage.user != "0:0":
             raise ValueError(f"RUN as {stage.user}: steps of another user are not understood here")
         case "RUN" | "COPY" | "WORKDIR":
-            flags = []
-            while found := FLAG.match(value):
-                flags.append((found[1], found[2]))
-                value = value[found.end() :]
-            environment = {"PATH": PATH, **build, **stage.variables}
-            step = Step(
-                kind=kind,
-                text=value,
-                flags=tuple(flags),
-                environment=environment,
-                folder=stage.folder,
-            )
-            stage.steps.append(step)
+            stage.steps.append(_step(stage, kind, value, build))
             if kind == "WORKDIR":
                 stage.folder = value
         case "ENV":
-            stage.variables.update(word.split("=", 1) for word in shlex.split(value))
+            for word in shlex.split(value):
+                name, _, text = word.partition("=")
+                stage.variables[name] = text
+        case "VOLUME" | "ENTRYPOINT" | "CMD" | "HEALTHCHECK":
+            setattr(stage, FIELDS[kind], _words(value[value.index("[") :]))
         case "USER":
             stage.user = value
-        case "VOLUME":
-            stage.volumes = _words(value)
-        case "ENTRYPOINT":
-            stage.entrypoint = _words(value)
-        case "CMD":
-            stage.command = _words(value)
-        case "HEALTHCHECK":
-            stage.health = _words(value.partition(" CMD ")[2])
         case "EXPOSE":
             stage.port = int(value)
         case "STOPSIGNAL" if value == "SIGTERM":
@@ -131,8 +123,20 @@ def _apply(stage: Stage, kind: str, value: str, build: Mapping[str, str]) -> Non
             raise ValueError(f"{kind} {value}: this instruction is not understood here")
 
 
+def _step(stage: Stage, kind: str, value: str, build: Mapping[str, str]) -> Step:
+    flags = []
+    while found := FLAG.match(value):
+        flags.append((found[1], found[2]))
+        value = value[found.end() :]
+    environment = {"PATH": PATH, **build, **stage.variables}
+    return Step(
+        kind=kind,
+        text=value,
+        flags=tuple(flags),
+        environment=environment,
+        folder=stage.folder,
+    )
+
+
 def _words(value: str) -> tuple[str, ...]:
-    found = json.loads(value)
-    if not isinstance(found, list):
-        raise TypeError(f"{value}: must be a list of words")
-    return tuple(found)
+    return tuple(json.loads(value))

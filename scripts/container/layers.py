@@ -91,7 +91,8 @@ def run(step: Step, layers: Sequence[Path], upper: Path, lent: Path) -> None:
             f"mkdir -p {root}{options['target']}",
             f"mount --bind {kept} {root}{options['target']}",
         ]
-    told = [f"{name}={value}" for name, value in {"HOME": "/root", **step.environment, **borrowed(lent)}.items()]
+    variables = {"HOME": "/root", **step.environment, **borrowed(lent)}
+    told = [f"{name}={value}" for name, value in variables.items()]
     inside = f"cd {step.folder}; {step.text}"
     commands.append(
         shlex.join(["exec", "chroot", str(root), "env", "-i", *told, "/bin/sh", "-c", inside])

@@ -14,9 +14,9 @@ from service.credentials import Keys
 from service.engine.fake import FakeEngine
 from tests.disasters.conftest import light_service
 from tests.job_service import BODY, service
-from tests.nginx import PROGRAM, nginx
+from tests.nginx import needs_nginx, nginx
 
-pytestmark = pytest.mark.skipif(not PROGRAM, reason="needs nginx (apt install nginx-light)")
+pytestmark = needs_nginx
 KEYS = "alice:5f0c2f8e9f1b4b7f8d3a61c9e2b7d405"
 ALICE = {"X-API-Key": "5f0c2f8e9f1b4b7f8d3a61c9e2b7d405"}
 PROBLEM = "application/problem+json"
@@ -75,14 +75,14 @@ async def test_tls(tmp_path):
 
 async def test_events_arrive_as_they_happen(tmp_path):
     """Each step is told before the next one is done: nothing is collected on the way."""
-    engine = FakeEngine(step_seconds=None)
+    engine, steps = FakeEngine(step_seconds=None), 3
     async with two(tmp_path, engine) as (_, client), asyncio.timeout(PATIENCE):
-        _, _, job = await posted(client, "/jobs")
+        _, _, job = await posted(client, "/jobs", BODY | {"steps": steps})
         await engine.jobs(1)
-        seen = []
+        seen: list[str] = []
         async with client.get(f"/jobs/{job['id']}/events") as stream:
             assert stream.content_type == "text/event-stream"
-            for done in range(1, BODY["steps"] + 1):
+            for done in range(1, steps + 1):
                 await engine.step()
                 while not any(f'"step": {done},' in line for line in seen):
                     line = (await stream.content.readline()).decode()
@@ -93,7 +93,7 @@ async def test_events_arrive_as_they_happen(tmp_path):
 
 
 async def test_a_client_that_hangs_up_frees_the_engine(tmp_path):
-    """nginx hangs up too, so the work for nobody ends."""
+    """The proxy hangs up too, so the work for nobody ends."""
     engine = FakeEngine(step_seconds=None)
     async with two(tmp_path, engine) as (proxy, _), asyncio.timeout(PATIENCE):
         port = int(proxy.url.rpartition(":")[2])
@@ -234,7 +234,7 @@ async def test_no_service_behind(tmp_path):
 
 
 async def test_one_service_is_killed_under_load(tmp_path):
-    """Pictures it had in work are drawn by the other; a job it accepted is not taken twice."""
+    """No request is lost: also the pictures it had in work are drawn by the other."""
     async with AsyncExitStack() as stack:
         services = [stack.enter_context(light_service()) for _ in range(2)]
         for each in services:
@@ -242,25 +242,56 @@ async def test_one_service_is_killed_under_load(tmp_path):
         ports = [int(each.url.rpartition(":")[2]) for each in services]
         proxy = await stack.enter_async_context(nginx(tmp_path, ports, BURST="1000"))
         client = await stack.enter_async_context(client_of(proxy))
-        statuses = []
+        statuses: list[int] = []
+        enough = asyncio.Event()
 
         async def load(count):
             for _ in range(count):
-                statuses.append((await posted(client))[0])  # noqa: PERF401 - counted as they come
+                statuses.append((await posted(client))[0])
+                if len(statuses) == 20:
+                    enough.set()
 
         async with asyncio.timeout(PATIENCE):
-            stays = asyncio.create_task(posted(client, body=BODY | {"prompt": "stays"}))
+            long = {"body": BODY | {"prompt": "stays"}, "headers": {"X-Request-ID": "the-long-one"}}
+            stays = asyncio.create_task(posted(client, **long))
             started = [asyncio.create_task(each.line("job_started")) for each in services]
             await asyncio.wait(started, return_when=asyncio.FIRST_COMPLETED)
             killed, left = services if started[0].done() else reversed(services)
             loads = [asyncio.create_task(load(15)) for _ in range(8)]
-            while len(statuses) < 20:
-                await asyncio.sleep(0)
+            await enough.wait()
             killed.kill()
             await asyncio.gather(*loads)
             assert statuses == [200] * 120
-            while not any(line["event"] == "job_started" for line in left.log):
-                await asyncio.sleep(0)
+            count, begun = 0, ""
+            while begun != "the-long-one":
+                count += 1
+                begun = (await left.line("job_started", count=count))["request_id"]
             assert not stays.done()
             stays.cancel()
             await asyncio.gather(stays, *started, return_exceptions=True)
+
+
+async def test_a_job_is_not_looked_for_where_it_is_not(tmp_path):
+    """While its service is down it is 502 and a Retry-After, not 404; then it is there again."""
+    async with AsyncExitStack() as stack:
+        data = [tmp_path / "data-0", tmp_path / "data-1"]
+        services = [stack.enter_context(light_service(DATA_DIR=folder)) for folder in data]
+        ports = []
+        for each in services:
+            await each.line("model_loaded")
+            ports.append(int(each.url.rpartition(":")[2]))
+        proxy = await stack.enter_async_context(nginx(tmp_path, ports))
+        client = await stack.enter_async_context(client_of(proxy))
+        _, _, job = await posted(client, "/jobs")
+        (mine,) = (
+            number
+            for number, each in enumerate(services)
+            if any(line["event"] == "job_queued" for line in each.log)
+        )
+        services[mine].kill()
+        async with client.get(f"/jobs/{job['id']}") as answer:
+            assert (answer.status, answer.headers["Retry-After"]) == (502, "5")
+        again = stack.enter_context(light_service(DATA_DIR=data[mine], API_PORT=ports[mine]))
+        await again.line("model_loaded")
+        async with client.get(f"/jobs/{job['id']}") as answer:
+            assert answer.status == 200
