@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import json
+import re
 import ssl
 from contextlib import AsyncExitStack, asynccontextmanager
 
@@ -118,6 +119,7 @@ async def test_a_large_body_is_refused(tmp_path):
         assert (status, headers["Content-Type"]) == (413, PROBLEM)
         assert (problem["code"], problem["status"]) == ("body_too_large", 413)
         assert problem["request_id"] == "me"
+        assert "proxy" in problem["detail"]
         assert engine.steps == 0
 
 
@@ -147,18 +149,36 @@ async def test_the_waiting_time_that_the_service_tells_is_passed_through(tmp_pat
 async def test_a_full_service_hands_over_to_the_other(tmp_path):
     """A request is refused when both are full, with the Retry-After of the service."""
     engines = [FakeEngine(step_seconds=None) for _ in range(2)]
-    async with two(tmp_path, *engines, queue_size=1, max_concurrent_requests=1) as (_, client):
-        places = 4  # One in work and one in line, twice.
-        async with asyncio.timeout(PATIENCE):
-            asking = {asyncio.create_task(posted(client)) for _ in range(places + 1)}
-            done, waiting = await asyncio.wait(asking, return_when=asyncio.FIRST_COMPLETED)
-            ((status, headers, problem),) = (task.result() for task in done)
-            assert (status, problem["code"]) == (503, "queue_full")
-            assert int(headers["Retry-After"]) >= 1
-            assert len(waiting) == places
-            while not all(task.done() for task in waiting):
-                await asyncio.gather(*(engine.step() for engine in engines))
-            assert {task.result()[0] for task in waiting} == {200}
+    places = 2  # One in work and one in line.
+    settings = {"queue_size": 1, "max_concurrent_requests": 1}
+    async with AsyncExitStack() as stack, asyncio.timeout(PATIENCE):
+        direct = [
+            await stack.enter_async_context(service(tmp_path / f"{number}", engine, **settings))
+            for number, engine in enumerate(engines)
+        ]
+        ports = [each.server.port for each in direct]
+        client = await stack.enter_async_context(
+            client_of(await stack.enter_async_context(nginx(tmp_path, ports)))
+        )
+        full = [asyncio.create_task(direct[0].post("/generate", json=BODY)) for _ in range(places)]
+        await until_waiting(direct[0])
+        passed_on = [asyncio.create_task(posted(client)) for _ in range(places)]
+        await until_waiting(direct[1])
+        status, headers, problem = await posted(client)
+        assert (status, problem["code"]) == (503, "queue_full")
+        assert int(headers["Retry-After"]) >= 1
+        while not all(task.done() for task in (*full, *passed_on)):
+            await asyncio.gather(*(engine.step() for engine in engines))
+        assert [task.result().status for task in full] == [200] * places
+        assert [task.result()[0] for task in passed_on] == [200] * places
+
+
+async def until_waiting(client):
+    """Wait until the service has a request in line; asking is what waits."""
+    while True:
+        async with client.get("/metrics") as answer:
+            if re.search(r"^sd_queue_depth(?:{.*})? 1(?:\.0)?$", await answer.text(), re.MULTILINE):
+                return
 
 
 async def test_a_service_that_does_not_answer_in_time(tmp_path):
