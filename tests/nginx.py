@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 import pytest
@@ -28,7 +29,7 @@ POLL_SECONDS: Final = 0.02
 WAIT_SECONDS: Final = 30.0
 MAIN: Final = """\
 daemon off;
-user root;
+user nobody nogroup;
 pid {folder}/pid;
 error_log {folder}/error.log warn;
 worker_processes 1;
@@ -61,11 +62,25 @@ class Proxy:
 
 def words() -> dict[str, str]:
     """Return the words of the template as docker-compose.nginx.yml sets them."""
-    service: dict[str, Any] = yaml.load(COMPOSE.read_text("utf-8"), Loader=Loader)["services"]  # noqa: S506
     return {
         name: re.sub(r"\$\{\w+:[-?](.*)\}", r"\1", value)
-        for name, value in service["nginx"]["environment"].items()
+        for name, value in described()["environment"].items()
     }
+
+
+def described() -> dict[str, Any]:
+    """Return nginx as docker-compose.nginx.yml has it."""
+    services: dict[str, Any] = yaml.load(COMPOSE.read_text("utf-8"), Loader=Loader)["services"]  # noqa: S506
+    found: dict[str, Any] = services["nginx"]
+    return found
+
+
+def confined() -> list[str]:
+    """Return the command that leaves root no rights but those the container has."""
+    if os.geteuid() != 0:
+        return []
+    rights = ",".join(["-all", *(f"+{name.lower()}" for name in described()["cap_add"])])
+    return ["/usr/bin/setpriv", "--no-new-privs", f"--bounding-set={rights}", "--inh-caps=-all"]
 
 
 class Loader(yaml.SafeLoader):
@@ -95,7 +110,10 @@ def certificate(folder: Path) -> tuple[Path, Path]:
     assert command is not None
     said = command[0].replace("\n# ", " ")
     subprocess.run(said.split(), cwd=folder, capture_output=True, check=True)
-    return folder / "fullchain.pem", folder / "privkey.pem"
+    key = folder / "privkey.pem"
+    if os.geteuid() == 0:
+        os.chown(key, 1000, 1000)  # Its maker is a user of the machine, and it is theirs alone.
+    return folder / "fullchain.pem", key
 
 
 def free_port() -> int:
@@ -105,8 +123,24 @@ def free_port() -> int:
 
 
 @asynccontextmanager
-async def nginx(folder: Path, ports: Sequence[int], **changed: str) -> AsyncIterator[Proxy]:
+async def nginx(ports: Sequence[int], **changed: str) -> AsyncIterator[Proxy]:
     """Run nginx in front of services on these ports of this machine."""
+    with TemporaryDirectory() as name:
+        async with _nginx(_opened(name), ports, changed) as proxy:
+            yield proxy
+
+
+def _opened(name: str) -> Path:
+    """Return a folder that nginx's worker may use, which is another user."""
+    folder = Path(name)
+    folder.chmod(0o755)
+    return folder
+
+
+@asynccontextmanager
+async def _nginx(
+    folder: Path, ports: Sequence[int], changed: dict[str, str]
+) -> AsyncIterator[Proxy]:
     public, key = certificate(folder)
     plain, secure = free_port(), free_port()
     values = words() | {
@@ -138,7 +172,7 @@ async def nginx(folder: Path, ports: Sequence[int], **changed: str) -> AsyncIter
 def _started(main: Path, folder: Path) -> subprocess.Popen[bytes]:
     with (folder / "access.log").open("wb") as log:
         return subprocess.Popen(
-            [PROGRAM, "-p", folder, "-c", main, "-e", folder / "error.log"],
+            [*confined(), PROGRAM, "-p", folder, "-c", main, "-e", folder / "error.log"],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,

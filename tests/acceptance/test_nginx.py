@@ -33,7 +33,7 @@ async def two(folder, *engines, changed=None, **settings):
             data = folder / f"data-{number}"
             behind = await stack.enter_async_context(service(data, engine, **settings))
             ports.append(behind.server.port)
-        proxy = await stack.enter_async_context(nginx(folder, ports, **(changed or {})))
+        proxy = await stack.enter_async_context(nginx(ports, **(changed or {})))
         yield proxy, await stack.enter_async_context(client_of(proxy))
 
 
@@ -158,7 +158,7 @@ async def test_a_full_service_hands_over_to_the_other(tmp_path):
         ]
         ports = [each.server.port for each in direct]
         client = await stack.enter_async_context(
-            client_of(await stack.enter_async_context(nginx(tmp_path, ports)))
+            client_of(await stack.enter_async_context(nginx(ports)))
         )
         full = [asyncio.create_task(direct[0].post("/generate", json=BODY)) for _ in range(places)]
         await until_waiting(direct[0])
@@ -241,26 +241,26 @@ async def test_a_callers_jobs_are_found_again(tmp_path):
                 assert status == 202
                 async with client.get(f"/jobs/{job['id']}", headers=key) as answer:
                     assert answer.status == 200
-    used = {json.loads(line)["upstream"] for line in proxy.log.splitlines()}
+        used = {json.loads(line)["upstream"] for line in proxy.log.splitlines()}
     assert len(used) == 2, "all keys went to one service"
 
 
-async def test_no_service_behind(tmp_path):
+async def test_no_service_behind():
     """502 in the one shape of errors, with a Retry-After."""
-    async with nginx(tmp_path, [1]) as proxy, client_of(proxy) as client:
+    async with nginx([1]) as proxy, client_of(proxy) as client:
         status, headers, problem = await posted(client)
         assert (status, problem["code"]) == (502, "bad_gateway")
         assert (headers["Content-Type"], headers["Retry-After"]) == (PROBLEM, "5")
 
 
-async def test_one_service_is_killed_under_load(tmp_path):
+async def test_one_service_is_killed_under_load():
     """No request is lost: also the pictures it had in work are drawn by the other."""
     async with AsyncExitStack() as stack:
         services = [stack.enter_context(light_service()) for _ in range(2)]
         for each in services:
             await each.line("model_loaded")
         ports = [int(each.url.rpartition(":")[2]) for each in services]
-        proxy = await stack.enter_async_context(nginx(tmp_path, ports, BURST="1000"))
+        proxy = await stack.enter_async_context(nginx(ports, BURST="1000"))
         client = await stack.enter_async_context(client_of(proxy))
         statuses: list[int] = []
         enough = asyncio.Event()
@@ -300,7 +300,7 @@ async def test_a_job_is_not_looked_for_where_it_is_not(tmp_path):
         for each in services:
             await each.line("model_loaded")
             ports.append(int(each.url.rpartition(":")[2]))
-        proxy = await stack.enter_async_context(nginx(tmp_path, ports))
+        proxy = await stack.enter_async_context(nginx(ports))
         client = await stack.enter_async_context(client_of(proxy))
         _, _, job = await posted(client, "/jobs")
         (mine,) = (
