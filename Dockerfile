@@ -36,10 +36,11 @@ RUN --mount=type=cache,target=/root/.cache/pip \
     *) echo "TORCH=$TORCH: must be cpu, cuda or cu126" >&2; exit 1 ;; \
   esac; \
   /opt/pip/bin/pip --python /opt/venv install "$@" "$(grep '^torch==' constraints.txt)"
-# Headers and the programs that compile with them serve nobody here.
-RUN rm -rf /opt/venv/lib/python3.11/site-packages/torch/include \
-  /opt/venv/lib/python3.11/site-packages/torch/share \
-  /opt/venv/lib/python3.11/site-packages/torch/bin/*protoc*
+# Headers and torch's own tests serve nobody here; of its programs one is used.
+WORKDIR /opt/venv/lib/python3.11/site-packages/torch
+RUN rm -rf include share test \
+  && find bin -type f ! -name torch_shm_manager -delete
+WORKDIR /build
 # torch is there already, so that only what it needs comes with the rest. The service's own
 # requirements are read from its project file: they are the same for everybody.
 RUN --mount=type=cache,target=/root/.cache/pip \
@@ -69,6 +70,7 @@ ENV PATH=/opt/sd-api/bin:/opt/venv/bin:/usr/bin:/bin \
   PYTHONUNBUFFERED=1 \
   HOME=/tmp \
   HF_HOME=/models/.huggingface \
+  NVIDIA_DRIVER_CAPABILITIES=compute,utility \
   API_HOST=0.0.0.0 \
   API_PORT=8000 \
   MODEL_CACHE_DIR=/models \

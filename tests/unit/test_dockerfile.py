@@ -58,10 +58,11 @@ def test_the_image_is_the_service_of_a_user_without_rights():
 
 
 def test_what_the_image_sets_are_settings():
-    """A variable is the service's, Python's, the hub's or the system's; none is ignored."""
+    """A variable is the service's, Python's, the hub's, the driver's or the system's."""
     rows = {config.environment_name(row) for row in fields(config.Config)}
     python = {"PYTHONPATH", "PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED"}
-    assert LAST.variables.keys() <= rows | python | {"PATH", "HOME", "HF_HOME"}
+    others = {"PATH", "HOME", "HF_HOME", "NVIDIA_DRIVER_CAPABILITIES"}
+    assert LAST.variables.keys() <= rows | python | others
     chosen = config.load(LAST.variables)
     assert str(chosen.model_cache_dir) in LAST.volumes
     assert chosen.data_dir in LAST.volumes
