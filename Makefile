@@ -15,7 +15,7 @@ PIP := $(INSTALL) --constraint constraints.txt
 # name of the torch that was asked for, so that asking for another one installs that.
 STAMP := $(VENV)/.installed$(TORCH:%=-%)
 
-.PHONY: help serve test test-fast test-versions drill chaos check lint types generated format install clean
+.PHONY: help serve test test-fast test-versions drill chaos clean-room check lint types generated format install clean
 
 help:  ## List what can be made.
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -37,6 +37,9 @@ drill: $(VENV)/.installed-test  ## Inject faults and watch every alert fire, arr
 
 chaos: $(VENV)/.installed-test  ## Kill engine and service under load and see that nothing is lost.
 	$(BIN)/python -m scripts.chaos
+
+clean-room: $(VENV)/.installed-test  ## Carry out the Dockerfile without a container engine (as root).
+	$(BIN)/python -m scripts.clean_room
 
 # Grafana's component libraries, which draw the dashboards (once, 650 MB).
 .render/installed: scripts/render/package-lock.json $(VENV)/.installed-test

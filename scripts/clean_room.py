@@ -1,0 +1,120 @@
+"""Carry out the Dockerfile without a container engine, and draw a picture with what it makes.
+
+The steps are read from the Dockerfile. Each writes a layer of its own over a minimal Debian, from
+the files that .dockerignore lets through; then the service starts as the image says: its user,
+no right, a tree that nobody can write to, no network but loopback. It takes root, debootstrap, a
+package index for pip and some minutes.
+"""
+
+import argparse
+import base64
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any, Final
+
+from scripts.container import trial
+from scripts.container.build import Image, build, lend
+from scripts.container.layers import Layer, devices, overlay
+
+ROOT: Final = Path(__file__).parents[1]
+LARGEST: Final = 8
+NEEDED: Final = ("debootstrap", "unshare", "chroot", "mount")
+
+
+def missing() -> str:
+    """Return what keeps this machine from it; empty when nothing does."""
+    lacking = [name for name in NEEDED if shutil.which(name) is None]
+    if lacking:
+        return f"needs {', '.join(lacking)}"
+    if os.geteuid() != 0:
+        return "needs root, to mount layers and change the root folder"
+    command = ["unshare", "--mount", "--pid", "--net", "--fork", "true"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return f"needs namespaces: {done.stderr.strip()}" if done.returncode else ""
+
+
+def tracked() -> list[str]:
+    """Return the project's files: those git knows, and new ones that it does not ignore."""
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    return [line for line in done.stdout.splitlines() if (ROOT / line).is_file()]
+
+
+def carried_out(room: Path) -> tuple[Image, dict[str, Any]]:
+    """Build the CPU image in ``room`` and try it."""
+    constraints = (ROOT / "constraints.txt").read_text(encoding="utf-8")
+    lent = lend(room, re.findall(r"^torch==(.+)$", constraints, re.MULTILINE)[0])
+    arguments = {"TORCH": "cpu"}
+    if (lent / "index").exists():
+        arguments["TORCH_INDEX"] = "file:///run/machine/index"
+    image = build(ROOT, tracked(), arguments, room, lent)
+    tree = room / "tree"
+    tree.mkdir()
+    mounts = "\n".join([overlay(image.folders, tree), devices(tree)])
+    stage = image.stage
+    words = {
+        "entrypoint": stage.entrypoint,
+        "command": stage.command,
+        "health": stage.health,
+        "user": stage.user,
+        "volumes": stage.volumes,
+        "variables": stage.variables,
+        "port": stage.port,
+    }
+    return image, trial.begin(mounts, str(tree), words)
+
+
+def packages(image: Image) -> dict[str, float]:
+    """Return what lies in the folders of packages, by name, in units of 10^6 bytes."""
+    found: dict[str, float] = {}
+    for layer in image.layers:
+        for folder in layer.folder.glob("opt/venv/lib/*/site-packages/*"):
+            found[folder.name] = Layer(step="", folder=folder, seconds=0).megabytes
+    return found
+
+
+def report(image: Image, found: dict[str, Any]) -> dict[str, Any]:
+    """Return what was measured and found, without the picture."""
+    layers = [
+        {"step": layer.step, "megabytes": round(layer.megabytes, 1)} for layer in image.layers
+    ]
+    sizes = sorted(packages(image).items(), key=lambda item: -item[1])
+    shown = {**found, "picture": {**found["picture"], "png": "..."}}
+    return {
+        "megabytes": round(sum(layer.megabytes for layer in image.layers), 1),
+        "layers": layers,
+        "largest_packages": {name: round(size, 1) for name, size in sizes[:LARGEST]},
+        "files_seen_by_the_build": len(image.context),
+        **shown,
+    }
+
+
+def main() -> int:
+    """Build, try, tell; exit with 1 where this machine cannot."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, help="where the picture goes")
+    parser.add_argument("--json", type=Path, help="where the figures go")
+    arguments = parser.parse_args()
+    if reason := missing():
+        print(f"clean_room: {reason}", file=sys.stderr)
+        return 1
+    with tempfile.TemporaryDirectory(prefix="clean-room-") as folder:
+        Path(folder).chmod(0o755)  # The container's user passes through.
+        image, found = carried_out(Path(folder))
+        if arguments.out:
+            arguments.out.write_bytes(base64.b64decode(found["picture"]["png"]))
+        figures = json.dumps(report(image, found), indent=2)
+    if arguments.json:
+        arguments.json.write_text(figures + "\n", encoding="utf-8")
+    print(figures)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""A Dockerfile carried out without a container engine."""
