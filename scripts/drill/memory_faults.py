@@ -9,9 +9,12 @@ from scripts.drill.scene import Scene, fault
 from scripts.drill.wait import until
 
 ROOM: Final = 64 * 2**20
-"""Plenty for the pictures of a drill, and too little for its largest."""
+"""With what its heap has free, plenty for the pictures of a drill."""
 
-LARGE: Final = {"width": 2048, "height": 2048, "steps": 1}
+LITTLE: Final = 768 * 2**20
+"""Too little for the largest picture."""
+
+LARGE: Final = {"width": 4096, "height": 4096, "steps": 1}
 NOTICED_SECONDS: Final = 60.0
 UNLIMITED: Final = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
 
@@ -94,7 +97,7 @@ async def memory_taken(scene: Scene) -> AsyncIterator[None]:
 
     async def noticed() -> bool:
         left = await scene.service.figure("sd_memory_available_bytes")
-        return left is not None and left <= ROOM
+        return left is not None and left <= LITTLE
 
     try:
         async with scene.traffic.clients(1):  # The engine looks at its memory while it works.

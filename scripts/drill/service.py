@@ -25,7 +25,7 @@ LIMITS: Final = {
     "MAX_CONCURRENT_REQUESTS": str(BATCH),
     "QUEUE_SIZE": str(PLACES),
     "MIN_SIZE": "128",
-    "MAX_SIZE": "2048",
+    "MAX_SIZE": "4096",
     "TORCH_THREADS": "1",
     "REQUEST_TIMEOUT_SECONDS": "200",
     "ENGINE_STALL_SECONDS": "45",
