@@ -86,9 +86,7 @@ class JobAnswer(Schema):
 class JobPage(Schema):
     """Some jobs of the caller, the newest first."""
 
-    jobs = fields.List(
-        fields.Nested(JobAnswer), required=True, metadata=_say("The newest first.")
-    )
+    jobs = fields.List(fields.Nested(JobAnswer), required=True, metadata=_say("The newest first."))
     cursor = fields.String(
         required=True, allow_none=True, metadata=_say("For the next page; null on the last one.")
     )

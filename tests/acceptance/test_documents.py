@@ -12,13 +12,15 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
+import requests
 import yaml
 
 from scripts import api_tables
 from service.config import Config, environment_name
+from service.engine.fake import FakeEngine
 from service.telemetry.metrics import Metrics
-from tests.documents import DOCUMENTS, ROOT, SHELL, Block, anchors, blocks, links
-from tests.job_service import ask, service
+from tests.documents import DOCUMENTS, NEEDS, ROOT, SHELL, Block, anchors, blocks, links
+from tests.job_service import BODY, ask, events, service
 from tests.service_process import running_service
 
 ADDRESS = "http://127.0.0.1:8000"
@@ -63,13 +65,22 @@ def demand(program: str) -> str:
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory):
-    """Return a folder that is like the project's, and that blocks may write into."""
+    """Return a folder that is like the project's, and that blocks may write into.
+
+    It is a copy, with no Makefile: nothing that a block does reaches the project or its
+    installation, and ``.venv`` holds two programs and no place to install anything.
+    """
     folder = tmp_path_factory.mktemp("checkout")
-    for name in ("service", "scripts", "deploy", "docs", "dashboards", "alerts", "tests"):
-        (folder / name).symlink_to(ROOT / name)
-    for name in ("README.md", "constraints.txt", "pyproject.toml", "Makefile"):
-        (folder / name).symlink_to(ROOT / name)
-    (folder / ".venv").symlink_to(sys.prefix)
+    for name in ("scripts", "deploy", "docs", "dashboards", "alerts"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "constraints.txt"):
+        shutil.copy(ROOT / name, folder)
+    (folder / "service").symlink_to(ROOT / "service")
+    programs = folder / ".venv" / "bin"
+    programs.mkdir(parents=True)
+    for name, call in (("python", ""), ("sd-api", " -m service")):
+        (programs / name).write_text(f'#!/bin/sh\nexec "{sys.executable}"{call} "$@"\n')
+        (programs / name).chmod(0o700)
     return folder
 
 
@@ -84,7 +95,8 @@ def run(command: list[str], folder: Path, url: str) -> str:
     """Run a program as one would in the project's folder; return what it said, or fail with it."""
     environment = {
         **os.environ,
-        "PYTHONPATH": str(ROOT),
+        "PYTHONPATH": str(folder),
+        "PIP_DRY_RUN": "1",
         "API_PORT": url.rpartition(":")[2],
         "HF_HUB_OFFLINE": "1",
         "OMP_WAIT_POLICY": "PASSIVE",
@@ -134,7 +146,7 @@ def test_javascript_blocks_run(block, live, checkout):
 def test_shell_blocks_that_need_more_are_well_formed(block):
     """What needs root, a GPU or Docker is at least no typing error."""
     said = subprocess.run(
-        ["bash", "-n"], input=block.text, capture_output=True, text=True, check=False
+        [demand("bash"), "-n"], input=block.text, capture_output=True, text=True, check=False
     )
     assert (said.returncode, said.stderr) == (0, "")
 
@@ -159,6 +171,41 @@ def test_every_block_is_of_a_kind_that_is_checked():
     """A language that no test knows would be checked by nobody."""
     known = {*SHELL, "python", "js", "json", "yaml", "ini", "mermaid", "nginx", "text", ""}
     assert {str(block): block.language for block in BLOCKS if block.language not in known} == {}
+
+
+def test_what_is_not_run_says_why():
+    """By its first line, or by a command that everybody knows to need more than a shell."""
+    silent = {
+        str(block): block.needs
+        for block in BLOCKS
+        if block.language in SHELL
+        and block.needs
+        and not NEEDS.search(block.text)
+        and not set(block.needs.split(", ")) & KNOWN_TO_NEED_MORE
+    }
+    assert silent == {}
+
+
+KNOWN_TO_NEED_MORE = {
+    *("apt-get", "docker", "journalctl", "kubectl", "make", "nginx", "pip", "sudo", "systemctl"),
+}
+
+
+@pytest.mark.parametrize(
+    ("text", "needs"),
+    [
+        ("curl -s http://127.0.0.1:8000/health | jq '.a | .b'", ""),
+        ('id=$(curl -s x | jq -r .id)\ntest "$id" = 1', ""),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT=http://127.0.0.1:4318 make serve", "make"),
+        (".venv/bin/python -m pip install x", "pip"),
+        ("echo a && sudo rm -r /", "sudo"),
+        ("x=$(docker ps)", "docker"),
+        ("# Needs a GPU.\nnvidia-smi", "a GPU"),
+    ],
+)
+def test_what_installs_or_needs_more_is_never_run(text, needs):
+    """A program that is not known to be harmless is a reason to read a block only."""
+    assert Block(document=README, line=1, language="sh", text=text).needs == needs
 
 
 def test_what_others_carry_out_is_there():
@@ -252,15 +299,22 @@ def test_every_link_leads_somewhere(document):
 async def test_the_events_that_are_described_are_those_that_come(tmp_path):
     """Every event and every field of its data stands in the table of docs/API.md, and no other."""
     table = TEXT[ROOT / "docs" / "API.md"].partition("## Events")[2].partition("## Webhooks")[0]
-    rows = dict(re.findall(r"^\| `(\w+)` \| ([^|]*) \|", table, re.M))
-    from tests.job_service import BODY, events  # noqa: PLC0415 - beside its one use
-
-    seen: dict[str, set[str]] = {}
-    async with service(tmp_path) as client:
+    rows = dict(re.findall(r"^\| `(\w+)` \| ([^|]*) \|", table, re.MULTILINE))
+    told: list[dict[str, str]] = []
+    async with service(tmp_path / "moving") as client:
         job = await ask(client, "POST", "/jobs", 202, json=BODY)
-        for event in await events(client, job["id"], query="?preview=true"):
-            seen.setdefault(event["event"], set()).update(json.loads(event["data"]))
-    assert {"finished"} <= set(seen) <= set(rows)
+        told += await events(client, job["id"], query="?preview=true")
+    engine = FakeEngine(step_seconds=None)
+    async with service(tmp_path / "standing", engine, max_concurrent_requests=1) as client:
+        running = await ask(client, "POST", "/jobs", 202, json=BODY)
+        waiting = await ask(client, "POST", "/jobs", 202, json=BODY | {"timeout_seconds": 0.2})
+        told += await events(client, waiting["id"])
+        await ask(client, "DELETE", f"/jobs/{running['id']}", 200)
+        told += await events(client, running["id"])
+    seen: dict[str, set[str]] = {}
+    for event in told:
+        seen.setdefault(event["event"], set()).update(json.loads(event["data"]))
+    assert {"queued", "finished", "failed", "cancelled"} <= set(seen) <= set(rows)
     for kind, names in seen.items():
         assert names <= set(re.findall(r"`(\w+)`", rows[kind])), kind
 
@@ -281,8 +335,6 @@ async def test_a_backup_can_be_restored(live, checkout, tmp_path):
 
 def finished(url: str, order: dict[str, object]) -> str:
     """Have a job made and return its id."""
-    import requests  # noqa: PLC0415 - as a client has it
-
     job = requests.post(f"{url}/jobs", json=order, timeout=60).json()
     requests.get(url + job["links"]["events"], timeout=60).raise_for_status()
     return str(job["id"])

@@ -87,7 +87,7 @@ def test_the_settings_of_the_unit_are_taken(tmp_path):
 
 @pytest.mark.parametrize("name", MANIFESTS)
 def test_kubernetes_takes_the_manifests(name):
-    """Every field is one of the API's, of the oldest version that they are for and of the newest."""
+    """Every field is one of the API's, in the oldest version that they are for and the newest."""
     for version in (VERSION, kubernetes_validate.latest_version()):
         kubernetes_validate.validate(MANIFESTS[name], version, strict=True)
 
