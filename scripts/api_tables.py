@@ -25,6 +25,7 @@ BLOCK: Final = re.compile(
 )
 CURE: Final = re.compile(r"^\| `(\w+)` \| (?:\d+|) \|.*\| ([^|]*) \|$", re.MULTILINE)
 REFERENCE: Final = "#/components/responses/"
+AT_START: Final = "Do what the line says that ends the start."
 METHODS: Final = ("get", "post", "delete")
 
 
@@ -95,12 +96,18 @@ def errors(document: Any, cures: Mapping[str, str]) -> Iterator[str]:
     """Return the table of error codes; those that no route answers have no status."""
     yield "| Code | Status | Title | What to do |"
     yield "|---|---|---|---|"
-    answered = {code for _, _, operation in operations(document) for code in codes(operation)}
-    answered |= {"not_found", "method_not_allowed"}  # Of addresses that are no route.
+    said = answered(document)
     for kind in kinds():
-        status = str(kind.status) if kind.code in answered else ""
+        status = str(kind.status) if kind.code in said else ""
         title = (kind.__doc__ or "").strip().rstrip(".")
-        yield f"| `{kind.code}` | {status} | {title} | {cures.get(kind.code, '')} |"
+        cure = cures.get(kind.code, "" if status else AT_START)
+        yield f"| `{kind.code}` | {status} | {title} | {cure} |"
+
+
+def answered(document: Any) -> set[str]:
+    """Return the codes that requests are answered with."""
+    found = {code for _, _, operation in operations(document) for code in codes(operation)}
+    return found | {"not_found", "method_not_allowed"}  # Of addresses that are no route.
 
 
 def kinds() -> list[type[ServiceError]]:
