@@ -164,7 +164,8 @@ def test_blocks_of_data_can_be_read(block):
         case _:
             parser = configparser.ConfigParser(strict=False)
             parser.optionxform = str  # type: ignore[assignment,method-assign]
-            parser.read_string(block.text)
+            begins = block.text.lstrip().startswith("[")
+            parser.read_string(block.text if begins else f"[shown]\n{block.text}")
 
 
 def test_every_block_is_of_a_kind_that_is_checked():
