@@ -57,6 +57,9 @@ types: $(VENV)/.installed-test
 generated: $(VENV)/.installed-test
 	$(BIN)/python -m dashboards.generate --check
 	$(BIN)/python -m alerts.generate --check
+	$(BIN)/python -m scripts.settings_table --check
+	$(BIN)/python -m scripts.api_tables --check
+	$(BIN)/python -m scripts.observability_tables --check
 
 format: $(VENV)/.installed-test  ## Put the code into its standard form.
 	$(BIN)/ruff check --fix

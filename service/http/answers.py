@@ -69,7 +69,7 @@ class Generated(Schema):
     images_base64 = fields.List(
         fields.String(), metadata=_say("All pictures in order, when more than one was asked for.")
     )
-    metadata = fields.Nested(Metadata, required=True)
+    metadata = fields.Nested(Metadata, required=True, metadata=_say("How they were made."))
 
 
 class Model(Schema):
@@ -151,8 +151,12 @@ class Health(Schema):
     model = fields.Nested(
         Model, required=True, allow_none=True, metadata=_say("null until it was loaded once.")
     )
-    engine = fields.Nested(EngineStatus, required=True)
-    queue = fields.Nested(QueueStatus, required=True)
+    engine = fields.Nested(
+        EngineStatus, required=True, metadata=_say("The process that runs the model.")
+    )
+    queue = fields.Nested(
+        QueueStatus, required=True, metadata=_say("The queue in front of the engine.")
+    )
     running = fields.Integer(required=True, metadata=_say("Requests in the running batch.", 3))
     version = fields.String(required=True, metadata=_say("Of this service.", "0.1.0"))
 
@@ -168,7 +172,7 @@ class Problem(Schema):
 
     type = fields.String(required=True, metadata=_say("Address of this error's documentation."))
     title = fields.String(required=True, metadata=_say("What went wrong, in general."))
-    status = fields.Integer(required=True)
+    status = fields.Integer(required=True, metadata=_say("Of the answer.", 400))
     detail = fields.String(required=True, metadata=_say("What went wrong this time, and the cure."))
     instance = fields.String(required=True, metadata=_say("Path of the request."))
     code = fields.String(required=True, metadata=_say("Stable name of the error, for programs."))

@@ -62,16 +62,31 @@ class JobAnswer(Schema):
         allow_none=True,
         metadata=_say("What the latest event says: position and start, or step and seconds left."),
     )
-    error = fields.Nested(JobError, required=True, allow_none=True)
-    metadata = fields.Nested(Metadata, required=True, allow_none=True)
-    webhook = fields.Nested(JobWebhook, required=True, allow_none=True)
-    links = fields.Nested(JobLinks, required=True)
+    error = fields.Nested(
+        JobError,
+        required=True,
+        allow_none=True,
+        metadata=_say("Why it has no pictures; null while it is not over, or has some."),
+    )
+    metadata = fields.Nested(
+        Metadata,
+        required=True,
+        allow_none=True,
+        metadata=_say("How its pictures were made; null until they are."),
+    )
+    webhook = fields.Nested(
+        JobWebhook,
+        required=True,
+        allow_none=True,
+        metadata=_say("How far its webhook got; null without one."),
+    )
+    links = fields.Nested(JobLinks, required=True, metadata=_say("Where more is."))
 
 
 class JobPage(Schema):
     """Some jobs of the caller, the newest first."""
 
-    jobs = fields.List(fields.Nested(JobAnswer), required=True)
+    jobs = fields.List(fields.Nested(JobAnswer), required=True, metadata=_say("The newest first."))
     cursor = fields.String(
         required=True, allow_none=True, metadata=_say("For the next page; null on the last one.")
     )

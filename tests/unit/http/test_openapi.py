@@ -176,3 +176,14 @@ async def test_the_example_of_a_request_works(client):
     example = operation["requestBody"]["content"]["application/json"]["example"]
     async with asyncio.timeout(30), client.post("/generate", json=example) as answer:
         assert answer.status == 200
+
+
+def test_every_field_is_explained():
+    """A reader of the description need not guess what a field means."""
+    silent = [
+        f"{name}.{field}"
+        for name, schema in description(data_dir="data")["components"]["schemas"].items()
+        for field, about in schema["properties"].items()
+        if not about.get("description")
+    ]
+    assert silent == []
