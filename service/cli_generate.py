@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from tqdm import tqdm
 
+from service import start
 from service.config import Config
 from service.diffusion.generation import GenerationRequest, JobFailed, JobFinished, Stepped
 from service.errors import ConfigError, error_class
@@ -56,6 +57,7 @@ def generate(config: Config, arguments: argparse.Namespace) -> int:
     from service.http.schemas import read_request  # noqa: PLC0415
 
     logs.configure(config)
+    start.check(config, serving=False)
     fields = {name: getattr(arguments, name) for name in REQUEST_ARGUMENTS}
     request = read_request(
         {name: value for name, value in fields.items() if value is not None}, config

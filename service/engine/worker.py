@@ -24,7 +24,7 @@ from service.engine.messages import (
     Said,
     Shutdown,
 )
-from service.errors import ModelError, ServiceError
+from service.errors import NotInstalled, ServiceError
 from service.telemetry import logs
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def _load_and_work(connection: "Connection[Said, Command]", config: Config) -> N
         return
     except ImportError as error:
         detail = f"{error}. Install what the engine needs: pip install 'sd-api[engine]'"
-        connection.send(EngineFailed(code=ModelError.code, detail=detail))
+        connection.send(EngineFailed(code=NotInstalled.code, detail=detail))
         return
     for event in (ready, *news):
         connection.send(event)

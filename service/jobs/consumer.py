@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 import structlog
@@ -62,6 +62,8 @@ class Consumer:
         """Set up; ``weights`` are the shares of the keys where several share the queue."""
         self.engine = engine
         self.observer: Observer = Nobody()
+        self.load_failed: Callable[[EngineFailed], None] = lambda _failed: None
+        """Told when the model cannot be loaded, and will not be tried again."""
         self._metrics = metrics
         self._config = config
         self._queue = JobQueue(config.queue_size, weights=weights, shared=bool(weights))
@@ -318,6 +320,7 @@ class Consumer:
                 self._queue.discard(job)
                 job.fail(ModelUnavailable(event.detail))
                 self._ended(job)
+        self.load_failed(event)
 
     def give_up(self) -> None:
         """Fail everything that is unfinished, now."""
