@@ -52,6 +52,7 @@ def load_model(
     attention_slicing: bool = False,
     cpu_offload: str = "none",
     vae_tiling: bool = False,
+    vae_tiling_above: int = 0,
     safety_checker: bool = False,
     begin: Callable[[str, int], None] = lambda _stage, _pictures: None,
 ) -> Model:
@@ -83,6 +84,7 @@ def load_model(
             upcast_vae=family == "sdxl",
             attention_slicing=attention_slicing,
             vae_tiling=vae_tiling,
+            vae_tiling_above=vae_tiling_above,
         )
         place.put(pipeline, target, cpu_offload)
     except ServiceError:

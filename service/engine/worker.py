@@ -112,6 +112,7 @@ def load(config: Config, tell: Tell = lambda _said: None) -> "tuple[StepLoop, En
         attention_slicing=config.attention_slicing,
         cpu_offload=config.cpu_offload,
         vae_tiling=config.vae_tiling,
+        vae_tiling_above=config.vae_tiling_above,
         safety_checker=config.safety_checker,
         begin=begin,
     )
@@ -124,11 +125,16 @@ def load(config: Config, tell: Tell = lambda _said: None) -> "tuple[StepLoop, En
 
 
 def warmed_up(loop: "StepLoop", config: Config) -> list[Said]:
-    """Make the first pictures, and return what they taught about memory."""
+    """Make the first pictures, and return what they taught about memory and batches."""
+    from service.diffusion.calibration import calibrate  # noqa: PLC0415 - it imports torch
     from service.diffusion.warm_up import warm_up  # noqa: PLC0415 - it imports torch
 
     limit = config.max_concurrent_requests
-    return [*warm_up(loop, size=config.min_size, batch_limit=limit)]
+    news: list[Said] = [*warm_up(loop, size=config.min_size, batch_limit=limit)]
+    if config.batch_calibration:
+        found = calibrate(loop, sizes=(config.default_size, config.min_size), batch_limit=limit)
+        news += [found] if found is not None else []
+    return news
 
 
 def work(connection: "Connection[Said, Command]", loop: "StepLoop") -> None:

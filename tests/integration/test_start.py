@@ -20,8 +20,9 @@ connect, resolve = socket.socket.connect, socket.getaddrinfo
 def note(host):
     with open(os.environ["ASKED"], "a") as file: file.write(f"{host}\\n")
     raise OSError("the network is closed")
-socket.socket.connect = lambda self, place: note(place) if isinstance(place, tuple) else connect(self, place)
-socket.getaddrinfo = lambda host, *a, **k: resolve(host, *a, **k) if host == "127.0.0.1" else note(host)
+def guarded(self, place): return note(place) if isinstance(place, tuple) else connect(self, place)
+def look(host, *a, **k): return resolve(host, *a, **k) if host == "127.0.0.1" else note(host)
+socket.socket.connect, socket.getaddrinfo = guarded, look
 """
 
 

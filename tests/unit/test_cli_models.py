@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -57,8 +58,7 @@ class Machine:
         return process.returncode, out, told
 
     def file(self, name: str) -> Path:
-        (path,) = self.cache.glob(f"models--org--name/snapshots/*/{name}")
-        return path
+        return next(self.cache.glob(f"models--org--name/snapshots/*/{name}"))
 
 
 @pytest.fixture
@@ -226,7 +226,7 @@ def closed(machine, tmp_path) -> Path:
         "PYTHONPATH": os.pathsep.join((str(folder), str(ROOT))),
         "ASKED": str(tmp_path / "asked"),
     }
-    return tmp_path / "asked"
+    return Path(tmp_path / "asked")
 
 
 def test_offline_nothing_asks_the_network(machine, closed):
@@ -295,9 +295,7 @@ def test_pickles_alone_are_refused_before_they_are_fetched():
 
 def test_a_disk_without_room_is_told_before_anything_is_fetched(tmp_path, monkeypatch):
     """With what is wanted, what is free, and how to make room."""
-    monkeypatch.setattr(
-        downloads.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**10, 0, 2**30)
-    )
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=2**30))
     with pytest.raises(DiskFull, match=r"wants 4\.0 GB more, and 1\.0 GB are free.*models remove"):
         downloads._demand_room("org/name", [RemoteFile(path="x", size=2**32)], tmp_path)
 

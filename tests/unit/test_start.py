@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from service import exits
-from service.errors import ModelError, ValidationFailed
+from service import start as checks
+from service.errors import ModelError, StoreFull, ValidationFailed
 from service.exits import Exit
 from service.jobs.claim import Claim
 from tests.nvml.driver import Driver, NoCompilerError, build
@@ -270,6 +271,19 @@ def test_a_data_folder_that_cannot_be_written(start):
     assert str(blocked) in line
 
 
+def test_a_full_disk(tmp_path, monkeypatch):
+    """It is told from a folder that is not ours, and nothing is left behind."""
+
+    def full(_path: Path, _data: bytes) -> int:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(StoreFull, match=r"DATA_DIR=.*its disk is full") as caught:
+        checks.demand_writable(tmp_path / "data", "DATA_DIR", mode=0o700)
+    assert exits.code(caught.value) == Exit.DISK_FULL
+    assert list((tmp_path / "data").iterdir()) == []
+
+
 @pytest.mark.parametrize("why", ["driver", "torch"])
 def test_without_a_gpu_it_says_loudly_that_it_computes_on_the_cpu(start, why):
     """The start goes on, up to the port that is taken here; DEVICE=cpu asks for silence."""
@@ -305,3 +319,16 @@ def test_every_code_is_explained():
     table = dict(re.findall(r"^\| (\d+) \| ([^|]+) \|", document, flags=re.MULTILINE))
     assert {str(int(number)): text for number, text in exits.MEANINGS.items()} == table
     assert set(exits.MEANINGS) == set(Exit)
+
+
+def test_every_fault_of_the_document_names_a_test_that_exists():
+    """And a code that the program has."""
+    document = (ROOT / "docs" / "STARTUP.md").read_text(encoding="utf-8")
+    block = document.partition("<!-- faults -->")[2].partition("<!-- /faults -->")[0]
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in block.splitlines()[3:]]
+    assert len(rows) > 20
+    for _fault, _line, number, where in rows:
+        path, _, name = where.strip("`").partition("::")
+        assert re.search(rf"^(async )?def {name}\(", (ROOT / path).read_text(), flags=re.MULTILINE)
+        first = re.match(r"\d+", number)
+        assert first is None or int(first[0]) in set(Exit)

@@ -59,7 +59,7 @@ def test_the_cure_names_image_and_installation(capability, words):
     ("text", "expected"),
     [
         (
-            "__version__ = '2.13.0+cu126'\ncuda: Optional[str] = '12.6'\nhip: Optional[str] = None\n",
+            "__version__ = '2.13.0+cu126'\ncuda: Optional[str] = '12.6'\nhip: str = None\n",
             flavour.TorchBuild(version="2.13.0+cu126", cuda=(12, 6)),
         ),
         (
