@@ -57,12 +57,12 @@ def generate(config: Config, arguments: argparse.Namespace) -> int:
     from service.http.schemas import read_request  # noqa: PLC0415
 
     logs.configure(config)
-    start.check(config, serving=False)
     fields = {name: getattr(arguments, name) for name in REQUEST_ARGUMENTS}
     request = read_request(
         {name: value for name, value in fields.items() if value is not None}, config
     )
     paths = output_paths(arguments.output, request.num_images)
+    start.check(config, serving=False)
     loop, ready = worker.load(config)
     outcome = _outcome(loop, request)
     if isinstance(outcome, JobFailed):
