@@ -80,7 +80,7 @@ def warn_of_cpu(reason: str) -> None:
     """Say loudly that pictures take many times longer than a GPU would take."""
     log.warning(
         "NO_GPU_USED",
-        consequence="PICTURES ARE MADE ON THE CPU, WHICH TAKES 10 TO 100 TIMES AS LONG",
+        consequence="PICTURES ARE MADE ON THE CPU, WHICH TAKES MANY TIMES AS LONG",
         reason=reason,
         silence="DEVICE=cpu",
     )

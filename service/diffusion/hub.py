@@ -91,7 +91,7 @@ def fetch(name: str, cache_dir: Path, *, half: bool, progress: bool = False) -> 
         with _progress(name, chosen, cache_dir, shown=progress):
             for row in chosen:
                 if row.sha256:
-                    _fetch_large(name, row, cache_dir)
+                    _fetch_large(name, row, info.sha, cache_dir)
             folder = Path(
                 snapshot_download(
                     name, cache_dir=cache_dir, allow_patterns=[row.path for row in chosen]
@@ -191,7 +191,7 @@ def _remote(sibling: Any) -> RemoteFile:
     return RemoteFile(path=sibling.rfilename, size=sibling.size or 0, sha256=large)
 
 
-def _fetch_large(name: str, row: RemoteFile, cache_dir: Path) -> None:
+def _fetch_large(name: str, row: RemoteFile, revision: str | None, cache_dir: Path) -> None:
     """Put a large file where the client looks for it, going on with what is there of it.
 
     The client itself begins anew whenever its process ended.
@@ -213,7 +213,7 @@ def _fetch_large(name: str, row: RemoteFile, cache_dir: Path) -> None:
         if here > row.size:
             here = file.truncate(file.seek(0))
         if here < row.size:
-            url = hf_hub_url(name, row.path)
+            url = hf_hub_url(name, row.path, revision=revision)
             http_get(
                 url, file, resume_size=here, headers=build_hf_headers(), expected_size=row.size
             )

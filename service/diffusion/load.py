@@ -34,6 +34,8 @@ class Model:
     device: torch.device
     offloaded: bool = False
     """Whether parts come to the device only when they are needed."""
+    vae_tiling_above: int = 0
+    """Longest side in pixels of a picture that is decoded whole; 0 for any."""
 
     def without_gradients(self) -> AbstractContextManager[object]:
         """Return the context to compute in."""
@@ -84,7 +86,6 @@ def load_model(
             upcast_vae=family == "sdxl",
             attention_slicing=attention_slicing,
             vae_tiling=vae_tiling,
-            vae_tiling_above=vae_tiling_above,
         )
         place.put(pipeline, target, cpu_offload)
     except ServiceError:
@@ -102,7 +103,13 @@ def load_model(
         load_seconds=time.perf_counter() - started,
         prompt_tokens=pipeline.tokenizer.model_max_length,
     )
-    return Model(pipeline=pipeline, info=info, device=target, offloaded=cpu_offload != "none")
+    return Model(
+        pipeline=pipeline,
+        info=info,
+        device=target,
+        offloaded=cpu_offload != "none",
+        vae_tiling_above=vae_tiling_above,
+    )
 
 
 def _quieten() -> None:

@@ -63,7 +63,6 @@ def arrange(
     upcast_vae: bool,
     attention_slicing: bool,
     vae_tiling: bool,
-    vae_tiling_above: int = 0,
 ) -> None:
     """Apply the settings that trade speed for memory, where the model's parts have them."""
     pipeline.set_progress_bar_config(disable=True)
@@ -76,17 +75,11 @@ def arrange(
         # With SDPA it is slower and takes more memory; kept for cards that run out otherwise.
         log.warning("attention_slicing_enabled")
         pipeline.enable_attention_slicing()
-    if vae_tiling or vae_tiling_above:
+    if vae_tiling:
         if hasattr(vae, "use_tiling"):
             vae.enable_tiling()
         else:
             log.warning("vae_tiling_unsupported", vae=type(vae).__name__)
-            return
-    if vae_tiling_above:
-        # AutoencoderKL decodes whole what fits into one tile; AutoencoderTiny does the same
-        # with one tile only.
-        vae.tile_sample_min_size = vae_tiling_above
-        vae.tile_latent_min_size = vae_tiling_above // pipeline.vae_scale_factor
 
 
 def put(pipeline: Any, device: torch.device, cpu_offload: str) -> None:

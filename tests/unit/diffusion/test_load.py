@@ -13,11 +13,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from service.config import Config
 from service.diffusion import catalog, hub, load, place
 from service.diffusion.catalog import Source, resolve
 from service.diffusion.generation import GenerationRequest, JobFinished, Picture
 from service.diffusion.load import Model, load_model
 from service.diffusion.step_loop import StepLoop
+from service.engine import worker
 from service.errors import ConfigError, GpuBusy, GpuTooSmall, HubUnreachable, ModelError
 from tests import tiny_models
 from tests.single_file import write_single_file
@@ -389,3 +391,14 @@ def test_the_same_model_twice(folder: Callable[[str], Path]) -> None:
 
     assert picture(first) == picture(second)
     assert replace(first.info, load_seconds=0) == replace(second.info, load_seconds=0)
+
+
+def test_tiles_above_a_size_reach_the_step_loop(folder: Callable[[str], Path]) -> None:
+    """From the setting to where pictures are decoded."""
+    settings = Config(model_id=str(folder("sd")), device="cpu", vae_tiling_above=64)
+
+    loop, _ = worker.load(settings)
+
+    factor = loop._model.pipeline.vae_scale_factor
+    assert loop._ladder.tiles.used(torch.zeros(1, 4, 8, 64 // factor + 1))
+    assert not loop._ladder.tiles.used(torch.zeros(1, 4, 8, 64 // factor))

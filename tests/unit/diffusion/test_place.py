@@ -1,5 +1,4 @@
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 import torch
@@ -104,40 +103,6 @@ def test_vae_tiling(model: Callable[[str], Model], kind: str, *, wanted: bool) -
 
     assert pipeline.vae.use_tiling == wanted
     pipeline.vae.disable_tiling()
-
-
-@pytest.mark.parametrize("kind", ["sd", "tiny_vae"])
-def test_vae_tiling_above_a_size(
-    model: Callable[[str], Model], kind: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Up to that size a picture is decoded whole, and in more than one part above it."""
-    pipeline = model(kind).pipeline
-    vae, factor = pipeline.vae, pipeline.vae_scale_factor
-    before = vae.tile_sample_min_size, vae.tile_latent_min_size, vae.config.latent_channels
-    parts: list[tuple[int, ...]] = []
-    decoder = vae.decoder.forward
-
-    def counting(latents: torch.Tensor, *rest: object, **named: object) -> Any:
-        parts.append(tuple(latents.shape[-2:]))
-        return decoder(latents, *rest, **named)
-
-    monkeypatch.setattr(vae.decoder, "forward", counting)
-    place.arrange(
-        pipeline, upcast_vae=False, attention_slicing=False, vae_tiling=False, vae_tiling_above=64
-    )
-    side = 64 // factor
-    pictures = []
-    for width in (side, 2 * side):
-        latents = torch.zeros(1, before[2], side, width)
-        with torch.no_grad():
-            pictures.append((vae.decode(latents, return_dict=False)[0].shape, len(parts)))
-        parts.clear()
-    vae.disable_tiling()
-    vae.tile_sample_min_size, vae.tile_latent_min_size = before[:2]
-
-    assert pictures[0] == ((1, 3, 64, 64), 1)
-    assert pictures[1][0] == (1, 3, 64, 128)
-    assert pictures[1][1] > 1
 
 
 class Recorder:
