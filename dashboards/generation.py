@@ -207,13 +207,18 @@ def _batches() -> list[Panel]:
         ),
         lines(
             "Batch against its cap",
-            "The latest step, and the configured cap. Where it is never reached while jobs wait, "
+            "The latest step, the configured cap, and, with BATCH_CALIBRATION, the largest batch "
+            "that gained speed when measured. Where a cap is never reached while jobs wait, "
             "their sizes cannot share a batch, or memory ran out: the engine then halves the "
             "batches of that size for a while.",
             "short",
             Target(expr=q.total("sd_batch_live_images"), legend="in the batch"),
             Target(expr=q.total("sd_batch_limit"), legend="cap"),
-            overrides=[*colored({"in the batch": BLUE}), limit("cap")],
+            Target(expr=q.total("sd_batch_calibrated"), legend="measured cap"),
+            overrides=[
+                *colored({"in the batch": BLUE, "measured cap": "purple"}),
+                limit("cap"),
+            ],
         ),
         heatmap(
             "Batch occupancy, spread",

@@ -5,22 +5,16 @@ import os
 import sys
 from collections.abc import Sequence
 
-from service import __version__, cli, cli_generate, config
-from service.errors import ConfigError, ModelError, ServiceError, ValidationFailed
+from service import __version__, cli, cli_generate, cli_models, config, exits
+from service.errors import ServiceError
 from service.terminal import complain
 
 COMMANDS = {
     "serve": (cli.serve, "Answer requests (the default command)."),
     "generate": (cli_generate.generate, "Make pictures without a server."),
     "health": (cli.health, "Ask a running service; exit 0 when it is ready, else 1."),
-    "models": (cli.models, "List the models that are installed, and where."),
+    "models": (cli_models.models, "List, fetch, check and remove models."),
 }
-
-EXIT_CODES = (
-    "Exit codes: 0 done (health: ready), 1 failed (health: not ready), "
-    "2 a wrong setting or argument."
-)
-WRONG_SETTING = (ConfigError, ModelError, ValidationFailed)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -28,17 +22,19 @@ def parser() -> argparse.ArgumentParser:
     root = argparse.ArgumentParser(
         prog="sd-api",
         description="A self-hosted Stable Diffusion REST service.",
-        epilog=EXIT_CODES,
+        epilog=exits.summary(),
     )
     root.add_argument("--version", action="version", version=f"sd-api {__version__}")
     commands = root.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, (run, text) in COMMANDS.items():
         command = commands.add_parser(
-            name, help=text, description=text, epilog=EXIT_CODES, allow_abbrev=False
+            name, help=text, description=text, epilog=exits.summary(), allow_abbrev=False
         )
         command.set_defaults(run=run)
         if name == "generate":
             cli_generate.add_generate_arguments(command)
+        if name == "models":
+            cli_models.add_models_arguments(command)
         config.add_flags(command)
     return root
 
@@ -53,8 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         settings = config.load(os.environ, vars(chosen))
         return int(chosen.run(settings, chosen))
     except ServiceError as error:
-        failure = complain(f"{error.title}: {error.detail}")
-        return 2 if isinstance(error, WRONG_SETTING) else failure
+        complain(f"{error.title}: {error.detail}")
+        return exits.code(error)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import errno
 import json
 import os
 import signal
@@ -13,10 +14,10 @@ from http.client import HTTPException
 import structlog
 from aiohttp import web
 
-from service import binding
+from service import binding, exits, start
 from service.config import Config, secret_names
-from service.diffusion import catalog
-from service.errors import ConfigError
+from service.engine.messages import EngineFailed
+from service.errors import ConfigError, PortTaken, error_class
 from service.telemetry import logs
 from service.terminal import complain, show
 
@@ -31,21 +32,22 @@ SHUTDOWN_MARGIN_SECONDS = 5.0
 def serve(config: Config, _arguments: argparse.Namespace) -> int:
     """Answer requests until SIGTERM or Ctrl-C, then finish what was accepted.
 
-    A second signal does not wait for what is unfinished.
+    A second signal does not wait for what is unfinished. Returns 0, or the code of what the
+    model failed to load for, where the service does not stay (``exits.after_load``).
     """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # Nothing is accepted yet.
     logs.configure(config)
     for name in secret_names():  # Digests are kept; the engine's process inherits no secret.
         os.environ.pop(name, None)
     binding.check(config)
-    catalog.resolve(config.model_id, config.model_cache_dir)  # A typing error ends the start here.
+    start.check(config)
     with _listen(config) as door:
-        asyncio.run(_serve(config, door))
+        code = asyncio.run(_serve(config, door))
     log.info("service_stopped")
-    return 0
+    return code
 
 
-async def _serve(config: Config, door: socket.socket) -> None:
+async def _serve(config: Config, door: socket.socket) -> int:
     from service.app import create_app  # noqa: PLC0415 - the other commands need no server
     from service.engine.process import ProcessEngine  # noqa: PLC0415
     from service.http.accepting import Shortages  # noqa: PLC0415
@@ -54,6 +56,14 @@ async def _serve(config: Config, door: socket.socket) -> None:
     asyncio.get_running_loop().set_exception_handler(Shortages())
     app = create_app(config, ProcessEngine(config))
     stop = asyncio.Event()
+    failures: list[EngineFailed] = []
+
+    def on_load_failed(failed: EngineFailed) -> None:
+        if exits.after_load(failed.code) is not None:
+            failures.append(failed)
+            stop.set()
+
+    app[CONSUMER].load_failed = on_load_failed
 
     def on_signal() -> None:
         if stop.is_set():
@@ -77,6 +87,9 @@ async def _serve(config: Config, door: socket.socket) -> None:
         await stop.wait()
     finally:
         await runner.cleanup()
+    for failed in failures:
+        complain(f"{error_class(failed.code)().title}: {failed.detail}")
+    return next((exits.after_load(failed.code) or exits.Exit.DONE for failed in failures), 0)
 
 
 def _listen(config: Config) -> socket.socket:
@@ -84,7 +97,12 @@ def _listen(config: Config) -> socket.socket:
     try:
         return socket.create_server((config.api_host, config.api_port), family=family, backlog=128)
     except OSError as error:
-        raise ConfigError(
+        if error.errno != errno.EADDRINUSE:
+            raise ConfigError(
+                f"API_HOST={config.api_host}, API_PORT={config.api_port}: cannot listen there "
+                f"({error.strerror}); name an address of this machine and a port from 1024 on."
+            ) from error
+        raise PortTaken(
             f"API_HOST={config.api_host}, API_PORT={config.api_port}: cannot listen there "
             f"({error.strerror}); set API_PORT to a free port, or 0 for any."
         ) from error
@@ -109,16 +127,3 @@ def health(config: Config, _arguments: argparse.Namespace) -> int:
         return complain(f"what answers at {base}/health is another service; see API_PORT.")
     ready = report["model_loaded"] is True and report["status"] == "healthy"
     return show(json.dumps(report, indent=2)) or int(not ready)
-
-
-def models(config: Config, _arguments: argparse.Namespace) -> int:
-    """Print each installed model: its id for MODEL_ID, its version and its place."""
-    found = catalog.installed(config.model_cache_dir)
-    if not found:
-        place = config.model_cache_dir.absolute()
-        print(  # noqa: T201
-            f"sd-api: no model is installed: none in MODEL_CACHE_DIR={place}, and no demo.",
-            file=sys.stderr,
-        )
-        return 0
-    return show("\n".join(f"{model.id}\t{model.version}\t{model.path}" for model in found))

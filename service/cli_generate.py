@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from tqdm import tqdm
 
+from service import start
 from service.config import Config
 from service.diffusion.generation import GenerationRequest, JobFailed, JobFinished, Stepped
 from service.errors import ConfigError, error_class
@@ -61,6 +62,7 @@ def generate(config: Config, arguments: argparse.Namespace) -> int:
         {name: value for name, value in fields.items() if value is not None}, config
     )
     paths = output_paths(arguments.output, request.num_images)
+    start.check(config, serving=False)
     loop, ready = worker.load(config)
     outcome = _outcome(loop, request)
     if isinstance(outcome, JobFailed):

@@ -287,11 +287,83 @@ class StoreError(ConfigError):
     code = "store_error"
 
 
+class StoreInUse(StoreError):
+    """The job store cannot be opened: it is in use."""
+
+    code = "store_in_use"
+
+
+class StoreFull(StoreError):
+    """The job store cannot be opened: its disk is full."""
+
+    code = "store_full"
+
+
+class PortTaken(ConfigError):
+    """The service cannot start: its port is taken."""
+
+    code = "port_taken"
+
+
+class FolderUnusable(ConfigError):
+    """The service cannot start: a folder cannot be used."""
+
+    code = "folder_unusable"
+
+
+class GpuMissing(ConfigError):
+    """The service cannot start: the GPU is not there."""
+
+    code = "gpu_missing"
+
+
+class TorchMismatch(ConfigError):
+    """The service cannot start: this torch does not fit the GPU."""
+
+    code = "torch_mismatch"
+
+
 class ModelError(ServiceError):
     """The model cannot be loaded."""
 
     code = "model_error"
     status = 503
+
+
+class ModelMissing(ModelError):
+    """The model cannot be loaded: it is not there."""
+
+    code = "model_missing"
+
+
+class HubUnreachable(ModelError):
+    """The model cannot be loaded: the hub is out of reach."""
+
+    code = "hub_unreachable"
+
+
+class NotInstalled(ModelError):
+    """The model cannot be loaded: packages are missing."""
+
+    code = "not_installed"
+
+
+class DiskFull(ModelError):
+    """The model cannot be loaded: the disk is full."""
+
+    code = "disk_full"
+
+
+class GpuBusy(ModelError):
+    """The model cannot be loaded: the GPU's memory is taken."""
+
+    code = "gpu_busy"
+
+
+class GpuTooSmall(ModelError):
+    """The model cannot be loaded: the GPU is too small."""
+
+    code = "gpu_too_small"
 
 
 def error_class(code: str) -> type[ServiceError]:

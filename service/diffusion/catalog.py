@@ -1,11 +1,12 @@
 """Which models there are, and where; reads names and small JSON files only, no torch."""
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from service.errors import ModelError
+from service.errors import ModelError, ModelMissing
 
 DEMO_ID = "demo"
 DEMO_VERSION = "demo-1.0"
@@ -40,7 +41,8 @@ def resolve(model_id: str, cache_dir: Path) -> Source:
     What is in the cache is used as it is, without asking the hub for a newer revision.
 
     Raises:
-        ModelError: it is neither a file, nor a folder, nor a possible hub id.
+        ModelMissing: it is neither a file, nor a folder, nor a possible hub id.
+        ModelError: it is a pickle or another kind of file.
 
     """
     name = ALIASES.get(model_id, model_id)
@@ -51,11 +53,24 @@ def resolve(model_id: str, cache_dir: Path) -> Source:
             return _local(name, candidate)
     if (cached := _snapshot(cache_dir, name, usable=_complete)) is not None:
         return Source(id=name, path=cached, version=hub_version(name, cached))
-    if _is_hub_id(name):
+    if is_hub_id(name):
         return Source(id=name, path=None, version=name)
-    raise ModelError(
+    raise ModelMissing(
         f"There is no model {model_id!r}: no such file or folder, not in {cache_dir}, and no "
         "hub id of the form organisation/name. 'sd-api models' lists what is there."
+    )
+
+
+def offline() -> bool:
+    """Return whether HF_HUB_OFFLINE forbids to ask the hub; read as its client reads it."""
+    return os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}
+
+
+def missing_offline(name: str, cache_dir: Path) -> ModelMissing:
+    """Return the error of a model that is neither here nor may be fetched."""
+    return ModelMissing(
+        f"{name} is not in {cache_dir} and HF_HUB_OFFLINE=1 forbids to fetch it. Start "
+        "once with a network, or copy that folder from a machine that did."
     )
 
 
@@ -199,7 +214,8 @@ def _inside(folder: Path) -> list[Path]:
         return []
 
 
-def _is_hub_id(name: str) -> bool:
+def is_hub_id(name: str) -> bool:
+    """Tell whether a name has the form of a hub id, organisation/name."""
     organisation, _, rest = name.partition("/")
     allowed = set("-_.")
     return all(

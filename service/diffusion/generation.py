@@ -197,5 +197,16 @@ class Capacity:
         )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Calibrated:
+    """The largest batch that gained anything when it was measured."""
+
+    batch: int
+    size: int
+    """Width and height of the pictures it was measured with."""
+    seconds: Mapping[int, float]
+    """Of one step, by the pictures in it."""
+
+
 Outcome = Stepped | Previewed | JobFinished | JobFailed | JobCancelled | OutOfMemoryHit
 """What the step loop reports."""

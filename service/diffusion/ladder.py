@@ -36,7 +36,9 @@ class Ladder:
     """
 
     def __init__(self, model: Model, report: Callable[[OutOfMemoryHit], None]) -> None:
-        self.tiles = Tiles(model.pipeline.vae, model.pipeline.vae_scale_factor)
+        self.tiles = Tiles(
+            model.pipeline.vae, model.pipeline.vae_scale_factor, above=model.vae_tiling_above
+        )
         self.parking = Parking(model.pipeline, model.device, fixed=model.offloaded)
         self.lost = 0.0
         """Seconds of work that ran out of memory, of all time: no stage counts them."""

@@ -1,6 +1,5 @@
 """Loading a Stable Diffusion model with diffusers: SD 1.x, 2.x and XL, safetensors only."""
 
-import os
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -12,15 +11,18 @@ import diffusers.utils.logging
 import structlog
 import torch
 import transformers.utils.logging
-from huggingface_hub import constants, hf_hub_download
 
-from service.diffusion import catalog, layout, place
+from service.diffusion import catalog, hub, layout, place
 from service.diffusion.catalog import Source
 from service.diffusion.generation import ModelInfo
 from service.diffusion.memory import is_out_of_memory
-from service.errors import ModelError, ServiceError
+from service.errors import GpuBusy, GpuTooSmall, ModelError, ServiceError
 
 log = structlog.get_logger(__name__)
+
+
+OTHERS = 0.15
+"""Share of a GPU's memory; the driver and our own context take about 0.4 GB of 6."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +34,8 @@ class Model:
     device: torch.device
     offloaded: bool = False
     """Whether parts come to the device only when they are needed."""
+    vae_tiling_above: int = 0
+    """Longest side in pixels of a picture that is decoded whole; 0 for any."""
 
     def without_gradients(self) -> AbstractContextManager[object]:
         """Return the context to compute in."""
@@ -50,6 +54,7 @@ def load_model(
     attention_slicing: bool = False,
     cpu_offload: str = "none",
     vae_tiling: bool = False,
+    vae_tiling_above: int = 0,
     safety_checker: bool = False,
     begin: Callable[[str, int], None] = lambda _stage, _pictures: None,
 ) -> Model:
@@ -86,7 +91,7 @@ def load_model(
     except ServiceError:
         raise
     except Exception as error:  # the libraries raise about ten classes, none of them documented
-        raise _model_error(source, error) from error
+        raise _model_error(source, error, target) from error
     info = ModelInfo(
         model_id=source.id,
         version=source.version,
@@ -98,7 +103,13 @@ def load_model(
         load_seconds=time.perf_counter() - started,
         prompt_tokens=pipeline.tokenizer.model_max_length,
     )
-    return Model(pipeline=pipeline, info=info, device=target, offloaded=cpu_offload != "none")
+    return Model(
+        pipeline=pipeline,
+        info=info,
+        device=target,
+        offloaded=cpu_offload != "none",
+        vae_tiling_above=vae_tiling_above,
+    )
 
 
 def _quieten() -> None:
@@ -110,27 +121,9 @@ def _quieten() -> None:
 
 def _fetched(source: Source, cache_dir: Path, *, half: bool) -> Source:
     """Return the source with a path, after fetching the model from the hub."""
-    if constants.HF_HUB_OFFLINE or os.environ.get("HF_HUB_OFFLINE", "").lower() in {"1", "true"}:
-        raise ModelError(
-            f"{source.id} is not in {cache_dir} and HF_HUB_OFFLINE=1 forbids to fetch it. Start "
-            "once with a network, or copy that folder from a machine that did."
-        )
-    from diffusers.pipelines.pipeline_utils import DiffusionPipeline  # noqa: PLC0415 - see _read
-
-    # Some kilobytes that tell whether the gigabytes are worth fetching.
-    index = hf_hub_download(source.id, catalog.INDEX, cache_dir=cache_dir)
-    layout.index_family(Path(index).parent)
-    log.info("model_download_started", model_id=source.id)
-    settings = {"cache_dir": cache_dir, "use_safetensors": True}
-    try:
-        # Half-precision files are half the download; not every model has them.
-        folder = DiffusionPipeline.download(source.id, **settings, variant="fp16" if half else None)
-    except (OSError, ValueError):
-        if not half:
-            raise
-        folder = DiffusionPipeline.download(source.id, **settings)
-    path = Path(folder)
-    return Source(id=source.id, path=path, version=catalog.hub_version(source.id, path))
+    if catalog.offline():
+        raise catalog.missing_offline(source.id, cache_dir)
+    return hub.fetch(source.id, cache_dir, half=half)
 
 
 def _read(
@@ -192,13 +185,22 @@ def _no_safety_checker(source: Source) -> ModelError:
     return ModelError(f"SAFETY_CHECKER=true, but {source.id} has none: use a model that has one.")
 
 
-def _model_error(source: Source, error: Exception) -> ModelError:
+def _model_error(source: Source, error: Exception, device: torch.device) -> ModelError:
     cause = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
     if is_out_of_memory(error):
-        return ModelError(
+        kind = GpuBusy if _held_by_others(device) else GpuTooSmall
+        return kind(
             f"{source.id} does not fit into memory ({cause}). Use CPU_OFFLOAD=model, a smaller "
             "model, or end other programs that hold the GPU's memory ('nvidia-smi')."
         )
     if "meta tensor" in cause:
         cause = "it lacks weights that its configuration asks for."
     return ModelError(f"{source.id} cannot be loaded: {cause} Fetch the model again.")
+
+
+def _held_by_others(device: torch.device) -> bool:
+    """Tell whether other programs hold more of a GPU than the driver does for itself."""
+    if device.type != "cuda":
+        return False
+    free, total = torch.cuda.mem_get_info(device)
+    return total - free - torch.cuda.memory_reserved(device) > OTHERS * total

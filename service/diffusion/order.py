@@ -95,6 +95,11 @@ class BatchLimits:
         width, height = size
         return self._fits(width * height, self._lowered.get(size, self._most))
 
+    def cap(self, most: int) -> None:
+        """Make no batch of any size larger than this from now on."""
+        self._most = min(self._most, most)
+        self._lowered = {size: count for size, count in self._lowered.items() if count < most}
+
     def lower(self, size: Size, failed: int) -> None:
         """Halve what did not fit; one picture is always tried."""
         self._lowered[size] = max(1, min(failed, self._lowered.get(size, self._most)) // 2)

@@ -5,7 +5,8 @@ from typing import Any
 import structlog
 import torch
 
-from service.errors import ConfigError
+from service.diffusion import flavour
+from service.errors import ConfigError, GpuMissing, TorchMismatch
 
 log = structlog.get_logger(__name__)
 
@@ -16,16 +17,16 @@ def chosen_device(device: str, cpu_offload: str = "none") -> torch.device:
     """Return the device that a setting means; auto is the GPU if torch can use one.
 
     Raises:
-        ConfigError: a GPU is asked for, or needed to offload from, and there is none
-            that this torch has kernels for.
+        GpuMissing: a GPU is asked for, or needed to offload from, and torch finds none.
+        TorchMismatch: this torch has no kernels for it.
 
     """
     found = torch.cuda.is_available()
     if device == "cuda" and not found:
-        raise ConfigError("DEVICE=cuda: torch finds no GPU; see 'nvidia-smi', or set DEVICE=cpu.")
+        raise GpuMissing("DEVICE=cuda: torch finds no GPU; see 'nvidia-smi', or set DEVICE=cpu.")
     chosen = torch.device("cuda:0" if found and device != "cpu" else "cpu")
     if chosen.type == "cpu" and cpu_offload != "none":
-        raise ConfigError(f"CPU_OFFLOAD={cpu_offload}: needs a GPU, and the model is on a CPU.")
+        raise GpuMissing(f"CPU_OFFLOAD={cpu_offload}: needs a GPU, and the model is on a CPU.")
     if chosen.type == "cuda":
         _demand_kernels(chosen)
     return chosen
@@ -96,13 +97,20 @@ def put(pipeline: Any, device: torch.device, cpu_offload: str) -> None:
 
 
 def _demand_kernels(device: torch.device) -> None:
-    """Run one kernel: the list of architectures in a torch build does not tell (sm_60 runs 6.1)."""
+    """Look whether torch was built for the GPU, then run one kernel to be sure."""
+    capability = torch.cuda.get_device_capability(device)
+    built_for = torch.cuda.get_arch_list()
+    if built_for and not flavour.serves(capability, built_for):
+        raise _mismatch(device, capability, f"it is built for {', '.join(built_for)}")
     try:
         torch.ones(1, device=device).sum().item()
     except RuntimeError as error:
-        major, minor = torch.cuda.get_device_capability(device)
-        raise ConfigError(
-            f"torch {torch.__version__} cannot compute on {device_name(device)} (compute "
-            f"capability {major}.{minor}): {str(error).splitlines()[0]}. Pascal and Volta cards "
-            "need the cu126 build of torch, below 2.15."
-        ) from error
+        raise _mismatch(device, capability, str(error).splitlines()[0]) from error
+
+
+def _mismatch(device: torch.device, capability: tuple[int, int], cause: str) -> TorchMismatch:
+    major, minor = capability
+    return TorchMismatch(
+        f"torch {torch.__version__} cannot compute on {device_name(device)} (compute capability "
+        f"{major}.{minor}): {cause}. {flavour.cure(capability)}"
+    )

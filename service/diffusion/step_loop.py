@@ -123,6 +123,10 @@ class StepLoop:
         self._outcomes.clear()
         return outcomes
 
+    def cap_batch(self, most: int) -> None:
+        """Move at most so many pictures in one step from now on."""
+        self._limits.cap(most)
+
     def capacity(self) -> Capacity | None:
         """Return how much memory a picture may take, and what it will; None if nothing tells."""
         return self._room.capacity()

@@ -22,21 +22,26 @@ NEEDED: Final = ("use_tiling", "tile_latent_min_size", "tile_sample_min_size")
 
 
 class Tiles:
-    """Which pictures a VAE decodes in tiles, because whole they did not fit.
+    """Which pictures a VAE decodes in tiles: those above a size, and what did not fit whole.
 
     A tile has half the picture's longer side, so that it takes about a quarter of the
-    memory; or a quarter of the side, if even that did not fit. diffusers blends the seams.
+    memory; or a quarter of the side, if even that did not fit. Above the size that was set
+    (VAE_TILING_ABOVE) a tile has that size, if it was not halved since. diffusers blends the seams.
     Such a picture differs a little from one that was decoded whole, since the VAE's
     normalisation sees a part of it only.
     """
 
-    def __init__(self, vae: Any, factor: int) -> None:
+    def __init__(self, vae: Any, factor: int, *, above: int = 0) -> None:
         self._vae = vae
         self._factor = factor
         """Pixels to a latent along a side."""
+        self._above = above // factor
+        """Latents along the longest side of a picture that is decoded whole; 0 for any."""
         self._from: int | None = None
         """Latents of the smallest picture that is decoded in tiles."""
         self._left = 0
+        if above and not self.able:
+            log.warning("vae_tiling_unsupported", vae=type(vae).__name__)
         self._parts = 1
         """Tiles along the longer side, were there no overlap."""
 
@@ -47,17 +52,17 @@ class Tiles:
 
     def possible(self, latents: torch.Tensor) -> bool:
         """Tell whether tiles, or smaller ones, would help a picture."""
-        parts = self._parts if self.used(latents) else 1
+        parts = self._parts if self._halved(latents) else 1
         room = self._side(latents, parts) > SMALLEST
         return self.able and room and parts < MOST_PARTS
 
     def used(self, latents: torch.Tensor) -> bool:
         """Tell whether a picture is decoded in tiles now."""
-        return self._from is not None and _area(latents) >= self._from
+        return self._halved(latents) or self._beyond(latents)
 
     def begin(self, latents: torch.Tensor) -> None:
         """Decode pictures of this size and larger ones in tiles for a while, or in smaller ones."""
-        self._parts = 2 * self._parts if self.used(latents) else 2
+        self._parts = 2 * self._parts if self._halved(latents) else 2
         area = _area(latents)
         self._from = area if self._from is None else min(area, self._from)
         self._left = TRIED_AGAIN_AFTER
@@ -70,7 +75,10 @@ class Tiles:
             yield
             return
         before = {name: getattr(self._vae, name) for name in NEEDED}
-        side = self._side(latents, self._parts)
+        halved = self._halved(latents)
+        side = self._side(latents, self._parts) if halved else self._above
+        if self._beyond(latents):
+            side = min(side, self._above)
         if before["use_tiling"]:
             side = min(side, before["tile_latent_min_size"])
         chosen = dict(zip(NEEDED, (True, side, side * self._factor), strict=True))
@@ -85,9 +93,17 @@ class Tiles:
         finally:
             for name, value in before.items():
                 setattr(self._vae, name, value)
-        self._left -= 1
-        if self._left == 0:
-            self._from = None
+        if halved:
+            self._left -= 1
+            if self._left == 0:
+                self._from = None
+
+    def _halved(self, latents: torch.Tensor) -> bool:
+        """Tell whether a picture, or a smaller one, did not fit lately."""
+        return self._from is not None and _area(latents) >= self._from
+
+    def _beyond(self, latents: torch.Tensor) -> bool:
+        return bool(self._above) and self.able and max(latents.shape[-2:]) > self._above
 
     def _side(self, latents: torch.Tensor, parts: int) -> int:
         return max(SMALLEST, max(latents.shape[-2:]) // parts)

@@ -13,6 +13,7 @@ from typing import Any, Final, get_args
 
 from service.config import Config
 from service.diffusion.generation import (
+    Calibrated,
     Capacity,
     GenerationRequest,
     JobCancelled,
@@ -122,6 +123,8 @@ class Inspector:
                 _seconds(said.seconds)
             case Capacity():
                 _check_capacity(said)
+            case Calibrated():
+                _check_calibration(said)
             case Previewed():
                 self._check_preview(said)
             case _:
@@ -206,6 +209,13 @@ def _check_capacity(said: Capacity) -> None:
         fixed, each = need
         if not (math.isfinite(fixed) and math.isfinite(each)):
             raise GarbageError("a need of memory is none")
+
+
+def _check_calibration(said: Calibrated) -> None:
+    _counts(said.batch, said.size, *said.seconds)
+    _seconds(*said.seconds.values())
+    if said.batch not in said.seconds or not all(said.seconds):
+        raise GarbageError("a batch was calibrated that was not measured")
 
 
 def _check_model(model: ModelInfo) -> None:

@@ -4,6 +4,7 @@ import signal
 from dataclasses import dataclass, field
 
 from service.diffusion.generation import (
+    Calibrated,
     Capacity,
     GenerationRequest,
     MemoryUse,
@@ -96,7 +97,7 @@ class EngineExited:
         return "killed" if self.exit_code == -signal.SIGKILL else "crashed"
 
 
-Said = Began | EngineReady | EngineFailed | Capacity | Outcome
+Said = Began | EngineReady | EngineFailed | Capacity | Calibrated | Outcome
 """What an engine says of itself."""
 
 Event = Said | EngineExited

@@ -24,7 +24,7 @@ from service.engine.messages import (
     Said,
     Shutdown,
 )
-from service.errors import ModelError, ServiceError
+from service.errors import NotInstalled, ServiceError
 from service.telemetry import logs
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def _load_and_work(connection: "Connection[Said, Command]", config: Config) -> N
         return
     except ImportError as error:
         detail = f"{error}. Install what the engine needs: pip install 'sd-api[engine]'"
-        connection.send(EngineFailed(code=ModelError.code, detail=detail))
+        connection.send(EngineFailed(code=NotInstalled.code, detail=detail))
         return
     for event in (ready, *news):
         connection.send(event)
@@ -112,6 +112,7 @@ def load(config: Config, tell: Tell = lambda _said: None) -> "tuple[StepLoop, En
         attention_slicing=config.attention_slicing,
         cpu_offload=config.cpu_offload,
         vae_tiling=config.vae_tiling,
+        vae_tiling_above=config.vae_tiling_above,
         safety_checker=config.safety_checker,
         begin=begin,
     )
@@ -124,11 +125,16 @@ def load(config: Config, tell: Tell = lambda _said: None) -> "tuple[StepLoop, En
 
 
 def warmed_up(loop: "StepLoop", config: Config) -> list[Said]:
-    """Make the first pictures, and return what they taught about memory."""
+    """Make the first pictures, and return what they taught about memory and batches."""
+    from service.diffusion.calibration import calibrate  # noqa: PLC0415 - it imports torch
     from service.diffusion.warm_up import warm_up  # noqa: PLC0415 - it imports torch
 
     limit = config.max_concurrent_requests
-    return [*warm_up(loop, size=config.min_size, batch_limit=limit)]
+    news: list[Said] = [*warm_up(loop, size=config.min_size, batch_limit=limit)]
+    if config.batch_calibration:
+        found = calibrate(loop, sizes=(config.default_size, config.min_size), batch_limit=limit)
+        news += [found] if found is not None else []
+    return news
 
 
 def work(connection: "Connection[Said, Command]", loop: "StepLoop") -> None:

@@ -24,7 +24,8 @@ class Batch:
         self.room = asyncio.Event()
         self._engine = engine
         self._circuit = circuit
-        self._limit = config.max_concurrent_requests
+        self.most = config.max_concurrent_requests
+        """Pictures; lowered to what calibration found, where that is less."""
         self._max_attempts = config.max_attempts
         self._beside = ""
         """Id of the job that joined beside a full batch last."""
@@ -32,13 +33,13 @@ class Batch:
     @property
     def has_room(self) -> bool:
         """Whether another job may join now."""
-        return self._open and self._pictures < self._limit
+        return self._open and self._pictures < self.most
 
     def takes_beside(self, job: Job) -> bool:
         """Return whether a short job may join although the batch is full; see ``beside``."""
         return (
             self._open
-            and self._pictures >= self._limit
+            and self._pictures >= self.most
             and self._beside not in self.jobs
             and not self.last_chance(job)
             and slips_in(job, self.jobs.values())

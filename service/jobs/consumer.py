@@ -2,13 +2,14 @@
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 import structlog
 
 from service.config import Config
 from service.diffusion.generation import (
+    Calibrated,
     Capacity,
     JobCancelled,
     JobFailed,
@@ -62,6 +63,8 @@ class Consumer:
         """Set up; ``weights`` are the shares of the keys where several share the queue."""
         self.engine = engine
         self.observer: Observer = Nobody()
+        self.load_failed: Callable[[EngineFailed], None] = lambda _failed: None
+        """Told when the model cannot be loaded, and will not be tried again."""
         self._metrics = metrics
         self._config = config
         self._queue = JobQueue(config.queue_size, weights=weights, shared=bool(weights))
@@ -232,9 +235,8 @@ class Consumer:
                 log.info("job_left_batch", job_id=event.job_id, steps_done=event.steps_done)
             case OutOfMemoryHit():
                 record.out_of_memory(self._metrics, event)
-            case Capacity():
-                self.admission.capacity = event
-                record.capacity(self._metrics, event, self._config.default_size)
+            case Capacity() | Calibrated():
+                self._measured(event)
             case EngineReady():
                 record.loaded(self._metrics, event.model, event.memory)
             case EngineExited():
@@ -260,7 +262,17 @@ class Consumer:
             if job := self._batch.find(job_id):
                 job.gpu_seconds += seconds
         self._estimate.observe(pixels=event.pixels, seconds=event.seconds)
-        record.stepped(self._metrics, event, self._config.max_concurrent_requests)
+        record.stepped(self._metrics, event, self._batch.most)
+
+    def _measured(self, event: Capacity | Calibrated) -> None:
+        """Take in no more than fits, and hand the engine no more at a time than gains anything."""
+        if isinstance(event, Capacity):
+            self.admission.capacity = event
+            record.capacity(self._metrics, event, self._config.default_size)
+            return
+        most = min(event.batch, self._config.max_concurrent_requests)
+        self._batch.most = self.admission.outlook.batch_limit = most
+        record.calibrated(self._metrics, event)
 
     def _finished(self, event: JobFinished) -> None:
         self._circuit.succeeded()
@@ -318,6 +330,7 @@ class Consumer:
                 self._queue.discard(job)
                 job.fail(ModelUnavailable(event.detail))
                 self._ended(job)
+        self.load_failed(event)
 
     def give_up(self) -> None:
         """Fail everything that is unfinished, now."""

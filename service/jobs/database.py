@@ -1,6 +1,7 @@
 """One SQLite file, one thread that uses it, and what is said when it cannot."""
 
 import asyncio
+import errno
 import os
 import sqlite3
 import time
@@ -11,7 +12,7 @@ from typing import Final, TypeVar
 
 import structlog
 
-from service.errors import StoreError, StoreUnavailable
+from service.errors import StoreError, StoreFull, StoreInUse, StoreUnavailable
 from service.jobs.claim import Claim
 from service.jobs.schema import DAMAGED, connect, primary_code
 from service.telemetry.metrics import Metrics
@@ -111,7 +112,7 @@ class Database:
         try:
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             if not self._claim.take(self._busy_seconds):
-                raise StoreError(
+                raise StoreInUse(
                     f"{self.path} is in use by another process of the service, and two would run"
                     " every job twice. Stop that one, or name another file."
                 )
@@ -121,7 +122,9 @@ class Database:
             self._claim.mark()
             self._identity = self._identify()
         except (OSError, sqlite3.Error) as error:
-            raise StoreError(f"{self.path} {REASONS[_reason(error)]} ({error}).") from error
+            reason = _reason(error)
+            kind = StoreFull if reason == "full" else StoreError
+            raise kind(f"{self.path} {REASONS[reason]} ({error}).") from error
 
     def _close(self) -> None:
         connection, self._connection = self._connection, None
@@ -168,4 +171,6 @@ def _reason(error: OSError | sqlite3.Error) -> str:
     """Return which of REASONS it is."""
     if isinstance(error, sqlite3.Error):
         return CODES.get(primary_code(error), "other")
+    if error.errno == errno.ENOSPC:
+        return "full"
     return "replaced" if isinstance(error, FileNotFoundError) else "unreachable"

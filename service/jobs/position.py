@@ -38,7 +38,7 @@ class Outlook:
     def __init__(self, queue: JobQueue, estimate: Estimate, *, batch_limit: int) -> None:
         self._queue = queue
         self._estimate = estimate
-        self._batch_limit = batch_limit
+        self.batch_limit = batch_limit
         self._seen: tuple[object, ...] = ()
         self._done = 0
         self._ahead: list[float] = []
@@ -95,7 +95,7 @@ class Outlook:
         waiting = self._queue.waiting
         self._numbers = {job.id: number for number, job in enumerate(waiting, 1)}
         self._ahead = work_ahead(
-            waiting, running, batch_limit=self._batch_limit, rest=self._estimate.rest_steps
+            waiting, running, batch_limit=self.batch_limit, rest=self._estimate.rest_steps
         )
 
 

@@ -3,6 +3,7 @@
 import structlog
 
 from service.diffusion.generation import (
+    Calibrated,
     Capacity,
     JobFinished,
     MemoryUse,
@@ -72,6 +73,13 @@ def capacity(metrics: Metrics, capacity: Capacity, size: int) -> None:
     metrics.memory_available.set(capacity.available)
     for stage, need in capacity.need(size * size).items():
         metrics.memory_need.labels(stage).set(need)
+
+
+def calibrated(metrics: Metrics, event: Calibrated) -> None:
+    """Show which batch is the largest that gains anything."""
+    metrics.batch_calibrated.set(event.batch)
+    seconds = {str(count): round(taken, 4) for count, taken in event.seconds.items()}
+    log.info("batch_calibrated", batch=event.batch, size=event.size, step_seconds=seconds)
 
 
 def finished(metrics: Metrics, job: Job, event: JobFinished) -> None:
@@ -144,6 +152,7 @@ def engine_exited(metrics: Metrics, event: EngineExited, lost: list[Job]) -> Non
     metrics.engine_resident.forget()
     metrics.memory_available.forget()
     metrics.memory_need.clear()
+    metrics.batch_calibrated.forget()
     log.error(
         "engine_exited",
         exit_code=event.exit_code,

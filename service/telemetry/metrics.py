@@ -184,6 +184,10 @@ class Metrics:
         self.batch_limit = self._gauge(
             "sd_batch_limit", "Most pictures in one denoising step, as configured."
         )
+        self.batch_calibrated = self._reading(
+            "sd_batch_calibrated",
+            "Largest batch that gained speed when measured at start; absent if not measured.",
+        )
 
     def _work(self) -> None:
         self.images = self._counter("sd_images_total", "Pictures finished.")

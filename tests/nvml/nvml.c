@@ -10,6 +10,8 @@
  *
  *   gpus [1]                    how many there are
  *   driver [999.99.01]          version of the driver
+ *   cuda [99000]                newest CUDA it serves: 1000 times major plus 10 times minor
+ *   capability [6.1]            compute capability
  *   uuid [GPU-00000000-0000-0000-0000-00000000000N], name [Stand-in GPU]
  *   memory_total [6442450944], memory_used [2147483648]                        bytes
  *   utilization [50], memory_utilization [20]                                  percent
@@ -159,6 +161,12 @@ int nvmlSystemGetDriverVersion(char *value, unsigned size) {
     return failed;
 }
 
+int nvmlSystemGetCudaDriverVersion_v2(int *value) {
+    int failed = code(0, "cuda");
+    if (!failed) *value = (int)number(0, "cuda", 99000);
+    return failed;
+}
+
 /* Finding. */
 
 int nvmlDeviceGetCount_v2(unsigned *count) {
@@ -195,6 +203,13 @@ int nvmlDeviceGetName(void *device, char *value, unsigned size) {
     char name[LINE];
     int failed = code(index_of(device), "name");
     if (!failed) snprintf(value, size, "%s", text(index_of(device), "name", "Stand-in GPU", name));
+    return failed;
+}
+
+int nvmlDeviceGetCudaComputeCapability(void *device, int *major, int *minor) {
+    char value[LINE];
+    int failed = code(index_of(device), "capability");
+    if (!failed) sscanf(text(index_of(device), "capability", "6.1", value), "%d.%d", major, minor);
     return failed;
 }
 

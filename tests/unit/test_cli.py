@@ -12,7 +12,15 @@ import pytest
 
 from service.__main__ import COMMANDS, main
 from service.diffusion import catalog
-from service.errors import ConfigError, ModelError, OutOfMemory, ServiceError, ValidationFailed
+from service.errors import (
+    ConfigError,
+    GpuBusy,
+    ModelError,
+    ModelMissing,
+    OutOfMemory,
+    ServiceError,
+    ValidationFailed,
+)
 
 READY: dict[str, object] = {"status": "healthy", "model_loaded": True}
 
@@ -120,16 +128,16 @@ def test_a_wrong_setting_is_one_line_and_exit_code_2(capsys):
     )
 
 
-def test_an_unknown_model_is_one_line_and_exit_code_2(tmp_path, capsys):
+def test_an_unknown_model_is_one_line_and_its_exit_code(tmp_path, capsys):
     """A model that is nowhere is told before anything starts."""
-    assert main(["--model-id", str(tmp_path / "nothing.ckpt")]) == 2
+    assert main(["--model-id", str(tmp_path / "nothing.ckpt")]) == 66
     assert capsys.readouterr().err.startswith("sd-api: The model cannot be loaded: ")
 
 
-def test_a_taken_port_is_one_line_and_exit_code_2(answering, capsys):
+def test_a_taken_port_is_one_line_and_its_exit_code(answering, capsys):
     """A port in use is named, with the cure."""
     del answering
-    assert main(["serve"]) == 2
+    assert main(["serve"]) == 75
     assert "set API_PORT to a free port" in capsys.readouterr().err
 
 
@@ -165,7 +173,7 @@ def test_the_process_of_the_engine_inherits_no_secret(monkeypatch):
     word = "5f0c2f8e9f1b4b7f8d3a61c9e2b7d405"
     monkeypatch.setenv("API_KEYS", f"alice:{word}")
     monkeypatch.setenv("METRICS_TOKEN", word)
-    assert main(["serve"]) == 2  # The port is taken; it comes that far.
+    assert main(["serve"]) == 75  # The port is taken; it comes that far.
     assert [name for name, value in os.environ.items() if word in value] == []
 
 
@@ -198,14 +206,16 @@ def test_models_says_when_there_is_none_and_where_it_looked(capsys, tmp_path, mo
     ("error", "code"),
     [
         (ConfigError("x"), 2),
-        (ModelError("x"), 2),
+        (ModelError("x"), 65),
+        (ModelMissing("x"), 66),
+        (GpuBusy("x"), 75),
         (ValidationFailed({"x": ["y"]}), 2),
         (OutOfMemory("x"), 1),
         (ServiceError("x"), 1),
     ],
 )
 def test_exit_codes(monkeypatch, error, code):
-    """2 is a wrong setting or argument; everything else that fails is 1."""
+    """2 is a wrong setting or argument; what the table does not have is 1."""
 
     def fail(*_: object) -> int:
         raise error

@@ -151,3 +151,36 @@ def test_the_table_lists_every_setting():
     """The documentation's table has one line per setting."""
     shown = config.table()
     assert [row.name for row in fields(Config) if f"`{row.name.upper()}`" not in shown] == []
+
+
+def test_a_profile_sets_what_suits_a_kind_of_card():
+    """6gb is for a GTX 1060: neither slicing nor offload, which only slow it down."""
+    settings = config.load({"PROFILE": "6gb"})
+    assert (
+        settings.dtype,
+        settings.attention_slicing,
+        settings.cpu_offload,
+        settings.vae_tiling_above,
+        settings.batch_calibration,
+    ) == ("auto", False, "none", 512, True)
+    plain = config.load({})
+    assert (plain.profile, plain.vae_tiling_above, plain.batch_calibration) == ("none", 0, False)
+
+
+@pytest.mark.parametrize("flags", [{}, {"vae_tiling_above": "640", "profile": "6GB"}])
+def test_every_value_of_a_profile_loses_to_a_setting(flags):
+    """Whether it is a variable or a flag, and also where it is the default."""
+    explicit = {"DTYPE": "float32", "BATCH_CALIBRATION": "false", "VAE_TILING_ABOVE": "0"}
+    settings = config.load({"PROFILE": "6gb", **explicit}, flags)
+    assert (settings.dtype, settings.batch_calibration) == ("float32", False)
+    assert settings.vae_tiling_above == int(flags.get("vae_tiling_above", 0))
+
+
+def test_the_help_of_the_profile_names_all_that_it_sets():
+    """Whoever reads it need not read the code."""
+    (row,) = (row for row in fields(Config) if row.name == "profile")
+    for name, values in config.PROFILES.items():
+        assert name in row.metadata["choices"]
+        for setting, value in values.items():
+            shown = str(value).lower() if isinstance(value, bool) else str(value)
+            assert f"{setting.upper()}={shown}" in row.metadata["help"]

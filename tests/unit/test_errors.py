@@ -55,7 +55,15 @@ def test_a_long_detail_is_cut():
         (400, {"Validation Error", "Bad Request"}),
         (408, {"Timeout"}),
         (503, {"Service Unavailable", "The model cannot be loaded"}),
-        (500, {"Internal Error", "A setting is wrong", "The job store cannot be opened"}),
+        (
+            500,
+            {
+                "Internal Error",
+                "A setting is wrong",
+                "The job store cannot be opened",
+                "The service cannot start",
+            },
+        ),
     ],
 )
 def test_the_documented_statuses_have_the_documented_names(status, titles):

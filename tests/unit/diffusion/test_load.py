@@ -11,16 +11,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers.pipelines.pipeline_utils import DiffusionPipeline
-from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
 
-from service.diffusion import load, place
+from service.config import Config
+from service.diffusion import catalog, hub, load, place
 from service.diffusion.catalog import Source, resolve
 from service.diffusion.generation import GenerationRequest, JobFinished, Picture
 from service.diffusion.load import Model, load_model
 from service.diffusion.step_loop import StepLoop
-from service.errors import ConfigError, ModelError
+from service.engine import worker
+from service.errors import ConfigError, GpuBusy, GpuTooSmall, HubUnreachable, ModelError
 from tests import tiny_models
 from tests.single_file import write_single_file
 
@@ -280,72 +280,78 @@ def test_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def downloads(copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """Stand in for the hub: the tiny model, which has no half-precision files."""
+def downloads(copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Stand in for fetching: the tiny model; keeps whether half precision was asked for."""
     snapshot = copy.rename(tmp_path / "451f4fe16113bff5")
-    asked: list[dict[str, Any]] = []
+    asked: list[bool] = []
 
-    def download(_name: str, **settings: Any) -> str:
-        asked.append(settings)
-        if settings.get("variant"):
-            raise ValueError("no such modeling files are available")
-        return str(snapshot)
+    def fetch(name: str, _cache_dir: Path, *, half: bool) -> Source:
+        asked.append(half)
+        return Source(id=name, path=snapshot, version=catalog.hub_version(name, snapshot))
 
-    monkeypatch.setattr(DiffusionPipeline, "download", download)
-    monkeypatch.setattr(load, "hf_hub_download", lambda _name, file, **_: str(snapshot / file))
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(hub, "fetch", fetch)
     monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     return asked
 
 
-def test_download(downloads: list[dict[str, Any]], tmp_path: Path) -> None:
-    """A hub model that is not here is fetched, safetensors only, and named by its commit."""
+def test_download(downloads: list[bool], tmp_path: Path) -> None:
+    """A hub model that is not here is fetched, and named by its commit."""
     model = load_model(HUB, cache_dir=tmp_path)
 
     assert model.info.version == "org/name@451f4fe"
-    assert downloads == [{"cache_dir": tmp_path, "use_safetensors": True, "variant": None}]
+    assert downloads == [False]
 
 
 def test_download_for_a_gpu(
-    downloads: list[dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    downloads: list[bool], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """For half precision the half-sized files are asked for first, if the hub has them."""
+    """For half precision the half-sized files are asked for."""
     monkeypatch.setattr(place, "chosen_dtype", lambda *_: torch.float16)
 
     model = load_model(HUB, cache_dir=tmp_path)
 
     assert model.info.dtype == "float16"
-    assert [settings.get("variant") for settings in downloads] == ["fp16", None]
+    assert downloads == [True]
 
 
-def test_other_kinds_are_not_downloaded(
-    downloads: list[dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_other_kinds_are_not_downloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A hub model of another kind is refused before its gigabytes are fetched."""
     index = tmp_path / "model_index.json"
     index.write_text('{"_class_name": "FluxPipeline"}')
-    monkeypatch.setattr(load, "hf_hub_download", lambda *_, **__: str(index))
+    monkeypatch.setattr(hub, "hf_hub_download", lambda *_, **__: str(index))
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
 
     with pytest.raises(ModelError, match="is a FluxPipeline"):
         load_model(HUB, cache_dir=tmp_path)
-    assert downloads == []
 
 
-@pytest.mark.usefixtures("downloads")
 def test_failed_download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A hub that does not answer is one line."""
 
-    def fail(_name: str, **_: Any) -> str:
-        raise OSError("We couldn't connect to the hub.\nmore")
+    def fail(*_: object, **__: object) -> str:
+        raise ConnectionError("We couldn't connect to the hub.\nmore")
 
-    monkeypatch.setattr(DiffusionPipeline, "download", fail)
+    monkeypatch.setattr(hub, "hf_hub_download", fail)
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
 
-    with pytest.raises(ModelError, match="org/name cannot be loaded: We couldn't connect") as it:
+    with pytest.raises(HubUnreachable, match=r"does not answer \(We couldn't connect") as it:
         load_model(HUB, cache_dir=tmp_path)
     assert "\n" not in it.value.detail
 
 
-@pytest.mark.usefixtures("downloads")
+@pytest.mark.parametrize(("free", "kind"), [(1, GpuBusy), (5, GpuTooSmall)])
+def test_a_gpu_that_is_full_or_too_small(
+    free: int, kind: type[ModelError], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Memory that others hold is told from memory that is not there."""
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (free * 2**30, 6 * 2**30))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: 2**29)
+    error = load._model_error(
+        HUB, torch.OutOfMemoryError("CUDA out of memory."), torch.device("cuda:0")
+    )
+    assert type(error) is kind
+
+
 def test_local_models_never_ask_the_network(
     folder: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -385,3 +391,14 @@ def test_the_same_model_twice(folder: Callable[[str], Path]) -> None:
 
     assert picture(first) == picture(second)
     assert replace(first.info, load_seconds=0) == replace(second.info, load_seconds=0)
+
+
+def test_tiles_above_a_size_reach_the_step_loop(folder: Callable[[str], Path]) -> None:
+    """From the setting to where pictures are decoded."""
+    settings = Config(model_id=str(folder("sd")), device="cpu", vae_tiling_above=64)
+
+    loop, _ = worker.load(settings)
+
+    factor = loop._model.pipeline.vae_scale_factor
+    assert loop._ladder.tiles.used(torch.zeros(1, 4, 8, 64 // factor + 1))
+    assert not loop._ladder.tiles.used(torch.zeros(1, 4, 8, 64 // factor))

@@ -5,7 +5,7 @@ import torch
 
 from service.diffusion import place
 from service.diffusion.load import Model
-from service.errors import ConfigError
+from service.errors import ConfigError, GpuMissing, TorchMismatch
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda:0")
 
@@ -17,6 +17,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: False)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "GTX 1060")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (6, 1))
+    monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["sm_50", "sm_60", "sm_90"])
     monkeypatch.setattr(torch, "ones", lambda _size, **_: torch.zeros(1))
 
 
@@ -47,9 +48,9 @@ def test_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """A GPU that is asked for and not there is an error with a cure."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
 
-    with pytest.raises(ConfigError, match=r"DEVICE=cuda: torch finds no GPU.*DEVICE=cpu"):
+    with pytest.raises(GpuMissing, match=r"DEVICE=cuda: torch finds no GPU.*DEVICE=cpu"):
         place.chosen_device("cuda")
-    with pytest.raises(ConfigError, match="CPU_OFFLOAD=model: needs a GPU"):
+    with pytest.raises(GpuMissing, match="CPU_OFFLOAD=model: needs a GPU"):
         place.chosen_device("auto", "model")
 
 
@@ -62,7 +63,19 @@ def test_gpu_without_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(torch, "ones", fail)
 
-    with pytest.raises(ConfigError, match=r"GTX 1060.*6\.1.*no kernel image.*cu126"):
+    with pytest.raises(TorchMismatch, match=r"GTX 1060.*6\.1.*no kernel image.*cu126"):
+        place.chosen_device("auto")
+
+
+@pytest.mark.usefixtures("gpu")
+def test_gpu_that_is_not_in_the_list_of_the_build(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is told by the list, with the image and the installation that fit, and no kernel runs."""
+    monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["sm_75", "sm_120", "compute_120"])
+    monkeypatch.setattr(torch, "ones", None)
+
+    with pytest.raises(
+        TorchMismatch, match=r"GTX 1060.*6\.1\): it is built for sm_75.*tagged cu126.*TORCH=cu126"
+    ):
         place.chosen_device("auto")
 
 

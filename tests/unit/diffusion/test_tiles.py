@@ -3,6 +3,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import structlog
 import torch
 
 from service.diffusion.decode import decode
@@ -49,6 +50,55 @@ def test_less_is_decoded_at_a_time(model: Callable[[str], Model], kind: str, cha
     assert {name: vars(vae)[name] for name in before if name != "_forward_pre_hooks"} == {
         name: value for name, value in before.items() if name != "_forward_pre_hooks"
     }
+
+
+@pytest.mark.parametrize(("kind", "channels"), [("sd", 4), ("tiny_vae", 12)])
+def test_tiles_above_a_size(model: Callable[[str], Model], kind: str, channels: int) -> None:
+    """Up to it a picture is decoded whole, beyond it in tiles of that size or less."""
+    loaded = model(kind)
+    vae, factor = loaded.pipeline.vae, loaded.pipeline.vae_scale_factor
+    cut = Tiles(vae, factor, above=16 * factor)
+    seen: list[tuple[int, ...]] = []
+    hook = vae.decoder.register_forward_pre_hook(lambda _, args: seen.append(args[0].shape[-2:]))
+    shown = []
+    with torch.inference_mode():
+        for width in (16, 24):
+            given = latents(channels, 16, width)
+            with cut.applied(given):
+                shown.append((decode(loaded, given, seed=1).width, cut.used(given), [*seen]))
+            seen.clear()
+    hook.remove()
+
+    assert shown[0] == (16 * factor, False, [(16, 16)])
+    assert shown[1][:2] == (24 * factor, True)
+    assert len(shown[1][2]) > 1
+    assert max(max(shape) for shape in shown[1][2]) == 16
+    assert not vae.use_tiling
+
+
+def test_tiles_above_a_size_are_halved_where_they_do_not_fit(sd: Model) -> None:
+    """And have that size again when the smaller ones are given up."""
+    factor = sd.pipeline.vae_scale_factor
+    cut, given = Tiles(sd.pipeline.vae, factor, above=20 * factor), latents(4, 32, 40)
+    sides = []
+    for _ in range(2):
+        with cut.applied(given):
+            sides.append(sd.pipeline.vae.tile_latent_min_size)
+        assert cut.possible(given) == (len(sides) == 1)
+        if len(sides) == 1:
+            cut.begin(given)
+            cut.begin(given)
+    for _ in range(TRIED_AGAIN_AFTER):
+        with cut.applied(given):
+            sides.append(sd.pipeline.vae.tile_latent_min_size)
+    assert (sides[0], sides[1], sides[-1]) == (20, 10, 20)
+
+
+def test_a_vae_without_tiles_says_so() -> None:
+    """A setting that does nothing is not left unsaid."""
+    with structlog.testing.capture_logs() as lines:
+        Tiles(SimpleNamespace(), 8, above=512)
+    assert [line["event"] for line in lines] == ["vae_tiling_unsupported"]
 
 
 def test_only_what_is_as_large_is_cut(sd: Model) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from service.config import Config
 from service.diffusion.generation import (
+    Calibrated,
     Capacity,
     GenerationRequest,
     JobCancelled,
@@ -38,6 +39,7 @@ GOOD: list[Said] = [
     STEPPED,
     OutOfMemoryHit(stage="vae_decode", batch_size=1, rung="free_cache", seconds=0.5),
     Capacity(available=10, needs={"denoise": (-1.0, 2.5)}, relief={"vae_decode": 5}),
+    Calibrated(batch=2, size=512, seconds={1: 0.5, 2: 0.8}),
     Previewed(job_id="one", step=1, width=8, height=8, pixels=bytes(192)),
     FINISHED,
     JobFailed(job_id="one", code="generation_failed", detail="no idea", times=TIMES),
@@ -127,6 +129,9 @@ def test_a_model_must_be_one(said):
         OutOfMemoryHit(stage="denoise", batch_size=1, seconds=-1),
         Began(stage="denoise", pictures=-1),
         Capacity(available=-1, needs={}),
+        Calibrated(batch=3, size=512, seconds={1: 0.5, 2: 0.8}),
+        Calibrated(batch=0, size=512, seconds={0: 0.5}),
+        Calibrated(batch=1, size=512, seconds={1: float("inf")}),
         Capacity(available=1, needs={"denoise": (float("nan"), 1.0)}),
         Previewed(job_id="one", step=1, width=8, height=8, pixels=bytes(191)),
         Previewed(job_id="one", step=4, width=8, height=8, pixels=bytes(192)),

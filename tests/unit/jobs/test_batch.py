@@ -1,7 +1,8 @@
 """Which jobs may run together."""
 
+from service.diffusion.generation import Calibrated
 from service.jobs.job import JobState
-from tests.scripted_engine import job, submitted
+from tests.scripted_engine import job, settle, submitted, value
 
 
 async def test_jobs_join_the_batch_while_it_has_room(consumer, engine):
@@ -56,3 +57,22 @@ async def test_the_last_attempt_is_made_alone(consumer, engine):
         JobState.FAILED,
         JobState.SUCCEEDED,
     ]
+
+
+async def test_no_more_jobs_run_at_a_time_than_gain_anything(consumer, engine, metrics):
+    """What the engine measured is the cap from then on, below the configured one only."""
+    await engine.ready()
+    engine.tell(Calibrated(batch=1, size=512, seconds={1: 1.0, 2: 2.0}))
+    await submitted(consumer, job(), job())
+    assert (consumer.running, consumer.depth) == (1, 1)
+    assert value(metrics, "sd_batch_calibrated") == 1
+    assert value(metrics, "sd_batch_limit") == 2
+
+    engine.tell(Calibrated(batch=64, size=512, seconds={64: 1.0}))
+    await settle()
+    assert (consumer.running, consumer.depth) == (2, 0)
+    await submitted(consumer, job())
+    assert (consumer.running, consumer.depth) == (2, 1)
+    await engine.dies()
+    shown = {sample.name for family in metrics.registry.collect() for sample in family.samples}
+    assert "sd_batch_calibrated" not in shown

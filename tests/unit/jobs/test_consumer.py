@@ -184,6 +184,15 @@ async def test_a_job_that_kills_every_engine_is_given_up(consumer, engine):
         await poison.wait()
 
 
+async def test_a_model_that_cannot_be_loaded_is_told_to_whoever_runs_the_service(consumer, engine):
+    """It decides whether the service stays."""
+    told: list[EngineFailed] = []
+    consumer.load_failed = told.append
+    failed = EngineFailed(code="gpu_busy", detail="taken")
+    engine.tell(failed)
+    assert told == [failed]
+
+
 class Keeper(Nobody):
     """Keeps some jobs on the disk."""
 
