@@ -1,7 +1,6 @@
 """The jobs that outlive their connection: accepted on the disk, finished on the disk."""
 
 import asyncio
-import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 
@@ -10,7 +9,6 @@ from service.errors import (
     EngineCrashed,
     GenerationFailed,
     IdempotencyConflict,
-    RequestTimedOut,
     ServiceError,
     ShuttingDown,
     error_class,
@@ -184,23 +182,30 @@ class Book:
     async def _take(self, job: Job, stored: StoredJob, admit: Admit, *, waits: bool) -> Entry:
         job.charge = admit()
         entry = Entry(job, stored, promised=not waits, clients=int(waits))
-        try:
-            self._consumer.submit(job)
-        except ServiceError:
-            if job.charge is not None:
-                job.charge.give_back()
-            raise
+        # Before it is handed in: a job that slips in beside a full batch begins within the call.
         self.entries[job.id] = entry
         try:
-            await self._store.add(stored)
-        except ServiceError as error:
-            self.entries.pop(job.id, None)
-            self._consumer.cancel(job, error)
+            self._consumer.submit(job)
+            try:  # It comes to the disk before its begin, whose task has not run yet.
+                await self._store.add(stored)
+            except BaseException as error:
+                gone = error if isinstance(error, ServiceError) else ServiceError()
+                self._forget(entry)
+                self._consumer.cancel(job, gone)
+                raise
+        except BaseException:
+            self._forget(entry)
             raise
         if entry.promised:
-            self._watch_deadline(entry)
+            self._follower.watch_deadline(entry)
         self._follower.say_queued(entry)
         return entry
+
+    def _forget(self, entry: Entry) -> None:
+        """Undo the acceptance of a job that its client is not going to hear of."""
+        self.entries.pop(entry.job.id, None)
+        if entry.job.charge is not None:
+            entry.job.charge.give_back()
 
     def _share(self, entry: Entry | None, *, waits: bool) -> None:
         if entry is None:
@@ -209,7 +214,7 @@ class Book:
             entry.clients += 1
         elif not entry.promised:
             entry.promised = True
-            self._watch_deadline(entry)
+            self._follower.watch_deadline(entry)
 
     def _leave(self, taking: "asyncio.Future[Found]", gone: Callable[[], ServiceError]) -> None:
         if taking.cancelled() or taking.exception() is not None:
@@ -249,8 +254,7 @@ class Book:
         if entry is None:
             return stored
         self._consumer.cancel(entry.job, Cancelled("It was cancelled by its owner."))
-        await entry.settled.wait()
-        return (await self.get(job_id, key))[0]
+        return await self.wait(job_id, key)
 
     async def wait(self, job_id: str, key: str) -> StoredJob:
         """Return a job of the key when it is over."""
@@ -295,16 +299,5 @@ class Book:
         if stored.state is JobState.RUNNING:  # In a process that is gone.
             self._endings.later(self._store.requeue(job.id))
         self._consumer.restore(job)
-        self._watch_deadline(entry)
+        self._follower.watch_deadline(entry)
         self._follower.say_queued(entry)
-
-    def _watch_deadline(self, entry: Entry) -> None:
-        if entry.stored.deadline_at is None:
-            return
-        late = RequestTimedOut("It was not finished within the time that it was given.")
-        # A clock that was set back meanwhile must not give it more time than it was given.
-        given = entry.stored.deadline_at - entry.stored.created_at
-        entry.deadline = asyncio.get_running_loop().call_later(
-            min(given, max(0.0, entry.stored.deadline_at - time.time())),
-            lambda: self._consumer.cancel(entry.job, late),
-        )

@@ -1,9 +1,11 @@
 """What becomes of the jobs in the book: written down, and told to those who watch."""
 
+import asyncio
+import time
 from collections.abc import Callable
 
 from service.diffusion.generation import Previewed
-from service.errors import ShuttingDown
+from service.errors import RequestTimedOut, ShuttingDown
 from service.jobs.consumer import Consumer
 from service.jobs.endings import Endings
 from service.jobs.entry import Entry
@@ -82,13 +84,25 @@ class Follower:
         stored = await self._endings.end(entry)
         if entry.deadline is not None:
             entry.deadline.cancel()
-        del self.entries[stored.id]
+        self.entries.pop(stored.id, None)
         entry.settled.set()
         kind = {JobState.SUCCEEDED: "finished", JobState.CANCELLED: "cancelled"}
         code, detail = stored.error_code, stored.error_detail
         data = {"code": code, "detail": detail} if code else {}
         entry.events.say(kind.get(stored.state, "failed"), {"id": stored.id, **data})
         self._told(stored)
+
+    def watch_deadline(self, entry: Entry) -> None:
+        """End the job when its time is over."""
+        if entry.stored.deadline_at is None:
+            return
+        late = RequestTimedOut("It was not finished within the time that it was given.")
+        # A clock that was set back meanwhile must not give it more time than it was given.
+        given = entry.stored.deadline_at - entry.stored.created_at
+        entry.deadline = asyncio.get_running_loop().call_later(
+            min(given, max(0.0, entry.stored.deadline_at - time.time())),
+            lambda: self._consumer.cancel(entry.job, late),
+        )
 
     def say_queued(self, entry: Entry) -> None:
         """Tell where a waiting job stands, unless that was said last."""

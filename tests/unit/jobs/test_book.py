@@ -2,6 +2,7 @@
 
 import asyncio
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,9 +10,9 @@ import pytest
 from service.config import Config
 from service.diffusion.generation import GenerationRequest
 from service.engine.fake import FakeEngine
-from service.errors import JobExpired
+from service.errors import JobExpired, QueueFull
 from service.jobs import durable, endings
-from service.jobs.allowance import Allowance
+from service.jobs.allowance import Allowance, Limits
 from service.jobs.consumer import Consumer
 from service.jobs.durable import Durable
 from service.jobs.job import Job, JobState
@@ -135,3 +136,50 @@ async def test_an_end_that_is_swept_at_once_is_told(tmp_path, monkeypatch):
             await folder.book.wait(job.id, job.key)
         assert (await kinds)[-1] == "finished"
         await consumer.stop()
+
+
+async def test_a_job_that_slips_in_beside_a_full_batch_begins_on_the_disk(tmp_path):
+    """It begins within its acceptance: the attempt counts, and who watches is told."""
+    engine = FakeEngine(step_seconds=None)
+    consumer = Consumer(engine, Metrics(), Config(max_concurrent_requests=1))
+    long, short = Job(request=replace(REQUEST, steps=50)), Job(request=REQUEST)
+    folder = kept(tmp_path, consumer)
+
+    async def watched(entry):
+        return [event.kind async for event in folder.book.events(entry)]
+
+    async with asyncio.timeout(20), folder.opened():
+        await consumer.start()
+        await folder.book.accept(long, row(long), lambda: None)
+        await engine.jobs(1)
+        await folder.book.accept(short, row(short), lambda: None)
+        assert set(engine.batch) == {long.id, short.id}
+        await folder.store.counts()  # Behind the begin, whose task runs meanwhile.
+        begun, entry = await folder.book.get(short.id, short.key)
+        assert (begun.state, begun.attempts) == (JobState.RUNNING, 1)
+        assert begun.started_at is not None
+        kinds = asyncio.create_task(watched(entry))
+        await engine.step()
+        assert (await kinds)[0] == "started"
+        await consumer.stop()
+
+
+@pytest.mark.parametrize("error", [QueueFull("no place"), RuntimeError("a mistake")])
+async def test_a_job_that_is_refused_leaves_nothing(tmp_path, monkeypatch, error):
+    """Neither an entry nor a charge, whatever the refusal is."""
+    consumer = Consumer(FakeEngine(), Metrics(), Config())
+    job, allowance = Job(request=REQUEST), Allowance()
+    limits = Limits(images_per_day=5)
+    folder = kept(tmp_path, consumer)
+
+    def refuse(_job):
+        raise error
+
+    monkeypatch.setattr(consumer, "submit", refuse)
+    async with asyncio.timeout(20), folder.opened():
+        with pytest.raises(type(error)):
+            await folder.book.accept(job, row(job), lambda: allowance.charge(job.key, 1, limits))
+        assert folder.book.entries == {}
+        left = allowance.images_left(job.key, limits)
+        assert left is not None
+        assert left.remaining == 5
