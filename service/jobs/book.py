@@ -16,13 +16,14 @@ from service.errors import (
 from service.jobs.allowance import Charge
 from service.jobs.consumer import Consumer
 from service.jobs.endings import Endings
-from service.jobs.entry import Entry
+from service.jobs.entry import Entry, again
 from service.jobs.events import JobEvent
 from service.jobs.follower import Follower, Told
 from service.jobs.job import Job, JobState
 from service.jobs.results import Encoded, Results
 from service.jobs.store import JobStore
 from service.jobs.stored import Page, StoredJob
+from service.jobs.turns import Turns
 
 Admit = Callable[[], Charge | None]
 """Charges a new job to its key, where that is counted; raises QuotaExceeded."""
@@ -61,7 +62,7 @@ class Book:
         self._follower = Follower(consumer, store, endings, told=told)
         self.entries = self._follower.entries
         """Jobs that are not over on the disk, by id."""
-        self._accepting = asyncio.Lock()
+        self._turns = Turns()
         self.closing = asyncio.Event()
         """Set when the service ends: what is not over goes on after a restart."""
 
@@ -149,7 +150,7 @@ class Book:
 
     async def _accept(self, job: Job, stored: StoredJob, admit: Admit, *, waits: bool) -> Found:
         while True:
-            async with self._accepting:  # Of two requests with one idempotency key one is first.
+            async with self._turns.of(stored):
                 earlier = await self._earlier(stored, waits=waits)
                 if earlier is None:
                     return stored, await self._take(job, stored, admit, waits=waits)
@@ -284,15 +285,7 @@ class Book:
                 self._consumer.preview(entry.job, wanted=False)
 
     def _restore(self, stored: StoredJob, charge: Charge | None) -> None:
-        job = Job(
-            id=stored.id,
-            key=stored.key,
-            request=stored.request,
-            request_id=stored.request_id,
-            trace_id=stored.trace_id,
-            attempts=stored.attempts,
-            charge=charge,
-        )
+        job = again(stored, charge)
         entry = self.entries[job.id] = Entry(
             job, stored, context=self._endings.resumed(job.trace_id)
         )

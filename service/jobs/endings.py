@@ -142,6 +142,17 @@ class Endings:
                 log.warning("job_end_not_stored", job_id=stored.id, reason=failure.detail)
                 await asyncio.sleep(RETRY_SECONDS)
 
+    async def hand_back(self, job: Job) -> None:
+        """Let the next process run a job that this one stops, as if it had not begun."""
+        while True:
+            try:
+                await self._store.hand_back(job.id)
+            except StoreUnavailable as failure:
+                log.warning("job_not_handed_back", job_id=job.id, reason=failure.detail)
+                await asyncio.sleep(RETRY_SECONDS)
+            else:
+                return
+
     async def _keep(self, job: Job, result: JobFinished, metadata: Mapping[str, Any]) -> None:
         spans = self._spans()
         started = time.monotonic()

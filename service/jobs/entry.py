@@ -4,6 +4,7 @@ import asyncio
 from contextvars import Context, copy_context
 from dataclasses import dataclass, field
 
+from service.jobs.allowance import Charge
 from service.jobs.events import EventLog
 from service.jobs.job import Job
 from service.jobs.stored import StoredJob
@@ -25,3 +26,16 @@ class Entry:
     deadline: asyncio.TimerHandle | None = None
     context: Context = field(default_factory=copy_context, repr=False)
     """Of the request that brought it: what is done at its end is part of the same trace."""
+
+
+def again(stored: StoredJob, charge: Charge | None) -> Job:
+    """Return the job of a row that an earlier process did not finish."""
+    return Job(
+        id=stored.id,
+        key=stored.key,
+        request=stored.request,
+        request_id=stored.request_id,
+        trace_id=stored.trace_id,
+        attempts=stored.attempts,
+        charge=charge,
+    )

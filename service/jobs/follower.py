@@ -76,6 +76,8 @@ class Follower:
         if entry is None:
             return
         if isinstance(job.error, ShuttingDown):
+            if job.started is not None:  # It ran, and nothing was wrong with it.
+                self._endings.later(self._endings.hand_back(job))
             entry.events.say("queued", {"position": None, "reason": "the service restarts"})
             return
         self._endings.later(self._end(entry), entry.context)

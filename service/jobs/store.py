@@ -11,27 +11,12 @@ from service.jobs.clock import SteadyClock
 from service.jobs.database import Database
 from service.jobs.job import FINAL, JobState
 from service.jobs.schema import UNFINISHED, transaction
+from service.jobs.statements import EXPIRE, INSERT, RELEASE, SELECT
 from service.jobs.stored import COLUMNS, Delivery, Page, StoredJob, from_row, to_row
 from service.telemetry.metrics import Metrics
 
 BUSY_SECONDS: Final = 5.0
 """How long a call waits, its turn included, while another program holds the file."""
-
-SELECT: Final = f"SELECT {', '.join(COLUMNS)} FROM jobs"  # noqa: S608 - names of our own
-INSERT: Final = (
-    f"INSERT INTO jobs ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))})"  # noqa: S608
-    " ON CONFLICT (key, idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING"
-)
-RELEASE: Final = (
-    "UPDATE jobs SET idempotency_key = NULL, idempotency_digest = ''"  # noqa: S608
-    f" WHERE id = ? AND NOT {UNFINISHED}"
-)
-EXPIRE: Final = (
-    "UPDATE jobs SET expired_at = :now, request = '{}', metadata = NULL, error_detail = '',"
-    " idempotency_key = NULL, idempotency_digest = '', webhook = NULL, webhook_state = NULL,"
-    " webhook_detail = NULL WHERE id = :id AND expired_at IS NULL AND finished_at IS NOT NULL"
-)
-"""Leaves the job's id, its owner and its place; no prompt and no address."""
 
 
 class JobStore:
@@ -117,6 +102,15 @@ class JobStore:
     async def requeue(self, job_id: str) -> bool:
         """Let an unfinished job wait again, its attempts kept."""
         return await self._change("state = 'queued', steps_done = 0, started_at = NULL", (), job_id)
+
+    async def hand_back(self, job_id: str) -> bool:
+        """Let a job wait again that was stopped and not lost: its attempt does not count."""
+        return await self._change(
+            "attempts = attempts - (state = 'running'), state = 'queued', steps_done = 0,"
+            " started_at = NULL",
+            (),
+            job_id,
+        )
 
     async def finish(
         self,

@@ -10,7 +10,7 @@ import pytest
 from service.config import Config
 from service.diffusion.generation import GenerationRequest
 from service.engine.fake import FakeEngine
-from service.errors import JobExpired, QueueFull
+from service.errors import JobExpired, QueueFull, StoreUnavailable
 from service.jobs import durable, endings
 from service.jobs.allowance import Allowance, Limits
 from service.jobs.consumer import Consumer
@@ -183,3 +183,87 @@ async def test_a_job_that_is_refused_leaves_nothing(tmp_path, monkeypatch, error
         left = allowance.images_left(job.key, limits)
         assert left is not None
         assert left.remaining == 5
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_locked_file_refuses_all_who_wait_at_once(tmp_path, monkeypatch):
+    """They wait for it together: the last one no longer than the first."""
+    engine = FakeEngine(step_seconds=None)
+    consumer = Consumer(engine, Metrics(), Config())
+    jobs = [Job(request=REQUEST) for _ in range(8)]
+    folder = kept(tmp_path, consumer)
+    add, all_there = folder.store.add, asyncio.Barrier(len(jobs))
+
+    async def together(stored):
+        await all_there.wait()
+        return await add(stored)
+
+    monkeypatch.setattr(folder.store, "add", together)
+    async with asyncio.timeout(20), folder.opened():
+        await consumer.start()
+        other = sqlite3.connect(tmp_path / durable.FILE)
+        other.execute("BEGIN IMMEDIATE")
+        ends = await asyncio.gather(
+            *(folder.book.accept(job, row(job), lambda: None) for job in jobs),
+            return_exceptions=True,
+        )
+        other.close()
+        assert [type(end) for end in ends] == [StoreUnavailable] * len(jobs)
+        assert folder.book.entries == {}
+        assert all(job.final for job in jobs)
+        await consumer.stop()
+
+
+async def test_no_number_of_deploys_fails_a_job(tmp_path):
+    """A stop takes the attempt back that it cuts short; those of lost engines stay counted."""
+    job = Job(request=replace(REQUEST, steps=9))
+    async with asyncio.timeout(20):
+        for deploy in range(5):
+            engine = FakeEngine(step_seconds=None)
+            consumer = Consumer(engine, Metrics(), Config())
+            folder = kept(tmp_path, consumer)
+            async with folder.opened():
+                await consumer.start()
+                if not deploy:
+                    await folder.book.accept(job, row(job), lambda: None)
+                    await engine.jobs(1)
+                    engine.crash()
+                await engine.jobs(1)
+                await folder.store.counts()
+                found, entry = await folder.book.get(job.id, job.key)
+                assert (found.state, found.attempts) == (JobState.RUNNING, 2)
+                await consumer.stop()
+                assert entry.events.newest.kind == "queued"
+            async with JobStore(tmp_path / durable.FILE) as store:
+                (left,) = await store.unfinished()
+            assert (left.state, left.attempts, left.started_at) == (JobState.QUEUED, 1, None)
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_an_attempt_is_taken_back_as_soon_as_the_store_takes_it(tmp_path, monkeypatch):
+    """Within the time that ends have, too."""
+    monkeypatch.setattr(endings, "RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(endings, "CLOSE_SECONDS", 20)
+    engine = FakeEngine(step_seconds=None)
+    consumer = Consumer(engine, Metrics(), Config())
+    job = Job(request=REQUEST)
+    folder = kept(tmp_path, consumer)
+    async with asyncio.timeout(20):
+        async with folder.opened():
+            await consumer.start()
+            await folder.book.accept(job, row(job), lambda: None)
+            await engine.jobs(1)
+            await folder.store.counts()
+            hand_back, tries = folder.store.hand_back, []
+
+            async def busy(job_id):
+                tries.append(job_id)
+                if len(tries) < 3:
+                    raise StoreUnavailable("locked")
+                return await hand_back(job_id)
+
+            monkeypatch.setattr(folder.store, "hand_back", busy)
+            await consumer.stop()
+        async with JobStore(tmp_path / durable.FILE) as store:
+            (left,) = await store.unfinished()
+    assert (left.attempts, len(tries)) == (0, 3)
