@@ -140,6 +140,8 @@ class Book:
             await entry.settled.wait()
         if not found.final:
             found = await self._store.get(found.id, found.key)
+        if not found.final:
+            raise ServiceError("The end of the job could not be written down.")
         if found.error_code:
             raise error_class(found.error_code)(found.error_detail)
         return found

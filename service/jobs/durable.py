@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
 
@@ -124,19 +124,25 @@ class Durable:
 
     async def _sweep(self) -> None:
         """Forget what is too old or takes too much room, once a minute."""
-        age = self._config.results_max_age_seconds
         while True:
-            with suppress(ServiceError):  # The store has said so in the log.
-                gone = await self.store.expire(max_age_seconds=age)
-                for job_id in gone:
-                    await asyncio.to_thread(self.results.delete, job_id)
-                self._figures.removed("age")
-                room = await asyncio.to_thread(
-                    self.results.sweep, age, self._config.results_max_bytes
-                )
-                self._figures.removed("room")
-                await self.store.expire(ids=room)
-                await self.store.purge(TOMBSTONE_AGES * age)
-                if gone or room:
-                    log.info("jobs_expired", by_age=len(gone), for_room=len(room))
+            try:
+                await self._sweep_once()
+            except ServiceError:
+                pass  # The store has said so in the log.
+            except Exception:
+                # Whatever it is: who sweeps no more fills the disk.
+                log.exception("sweep_failed")
             await asyncio.sleep(SWEEP_SECONDS)
+
+    async def _sweep_once(self) -> None:
+        age = self._config.results_max_age_seconds
+        gone = await self.store.expire(max_age_seconds=age)
+        for job_id in gone:
+            await asyncio.to_thread(self.results.delete, job_id)
+        self._figures.removed("age")
+        room = await asyncio.to_thread(self.results.sweep, age, self._config.results_max_bytes)
+        self._figures.removed("room")
+        await self.store.expire(ids=room)
+        await self.store.purge(TOMBSTONE_AGES * age)
+        if gone or room:
+            log.info("jobs_expired", by_age=len(gone), for_room=len(room))

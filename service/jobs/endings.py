@@ -92,8 +92,8 @@ class Endings:
             spans.job(job)
         metadata: dict[str, Any] | None = None
         if job.result is not None:
-            metadata = self._describe(job, job.result)
             try:
+                metadata = self._describe(job, job.result)
                 await self._keep(job, job.result, metadata)
             except Exception as failure:
                 # Whatever it is, the job must end: else its watchers wait for ever.

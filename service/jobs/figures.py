@@ -5,6 +5,8 @@ import sqlite3
 from collections.abc import Callable
 from typing import Final
 
+import structlog
+
 from service.errors import ServiceError
 from service.jobs.clock import SteadyClock
 from service.jobs.results import Results
@@ -12,6 +14,8 @@ from service.jobs.schema import UNFINISHED
 from service.jobs.store import JobStore
 from service.jobs.stored import Delivery, DeliveryState
 from service.telemetry.metrics import Metrics, Reading
+
+log = structlog.get_logger(__name__)
 
 SECONDS: Final = 15.0
 UNDELIVERED: Final = (
@@ -43,7 +47,12 @@ class Figures:
     async def run(self) -> None:
         """Count again and again."""
         while True:
-            await self.count()
+            try:
+                await self.count()
+            except Exception:
+                # Whatever it is: figures that stand still look like a service that rests.
+                log.exception("figures_failed")
+                self._forget()
             await asyncio.sleep(SECONDS)
 
     async def count(self) -> None:
@@ -53,15 +62,18 @@ class Figures:
             ((pending, oldest),) = await self._store.run(_undelivered)
             used = await asyncio.to_thread(lambda: self._results.used_bytes)
         except ServiceError:  # It has said so in the log.
-            self._metrics.jobs_kept.clear()
-            for reading in self._readings:
-                reading.forget()
+            self._forget()
             return
         for state, count in counts.items():
             self._metrics.jobs_kept.labels(state.value).set(count)
         age = 0.0 if oldest is None else max(0.0, self._clock() - oldest)
         for reading, value in zip(self._readings, (used, pending, age), strict=True):
             reading.set(value)
+
+    def _forget(self) -> None:
+        self._metrics.jobs_kept.clear()
+        for reading in self._readings:
+            reading.forget()
 
     def removed(self, reason: str) -> None:
         """Count the bytes of pictures that were removed since this was called last."""

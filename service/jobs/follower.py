@@ -3,9 +3,12 @@
 import asyncio
 import time
 from collections.abc import Callable
+from dataclasses import replace
+
+import structlog
 
 from service.diffusion.generation import Previewed
-from service.errors import RequestTimedOut, ShuttingDown
+from service.errors import RequestTimedOut, ServiceError, ShuttingDown
 from service.jobs.consumer import Consumer
 from service.jobs.endings import Endings
 from service.jobs.entry import Entry
@@ -13,6 +16,8 @@ from service.jobs.events import PREVIEW
 from service.jobs.job import Job, JobState
 from service.jobs.store import JobStore
 from service.jobs.stored import StoredJob
+
+log = structlog.get_logger(__name__)
 
 Told = Callable[[StoredJob], None]
 
@@ -83,7 +88,16 @@ class Follower:
         self._endings.later(self._end(entry), entry.context)
 
     async def _end(self, entry: Entry) -> None:
-        stored = await self._endings.end(entry)
+        stored, told = entry.stored, False
+        try:
+            stored, told = await self._endings.end(entry), True
+        except Exception:
+            # Whatever it is, nobody may wait for ever. The row is as it was: a restart runs it.
+            log.exception("job_end_failed", job_id=stored.id)
+            error = ServiceError("The end of the job could not be written down.")
+            stored = replace(
+                stored, state=JobState.FAILED, error_code=error.code, error_detail=error.detail
+            )
         if entry.deadline is not None:
             entry.deadline.cancel()
         self.entries.pop(stored.id, None)
@@ -92,7 +106,8 @@ class Follower:
         code, detail = stored.error_code, stored.error_detail
         data = {"code": code, "detail": detail} if code else {}
         entry.events.say(kind.get(stored.state, "failed"), {"id": stored.id, **data})
-        self._told(stored)
+        if told:
+            self._told(stored)
 
     def watch_deadline(self, entry: Entry) -> None:
         """End the job when its time is over."""

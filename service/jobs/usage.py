@@ -7,12 +7,16 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Final
 
+import structlog
+
 from service.errors import StoreUnavailable
 from service.jobs.allowance import DAY_SECONDS, Allowance, Charge
 from service.jobs.clock import SteadyClock
 from service.jobs.schema import transaction
 from service.jobs.store import JobStore
 from service.jobs.stored import StoredJob
+
+log = structlog.get_logger(__name__)
 
 MINUTE_SECONDS: Final = 60
 ADD: Final = (
@@ -79,6 +83,10 @@ class Usage:
             try:
                 await self._flush()
             except StoreUnavailable:
+                await asyncio.sleep(RETRY_SECONDS)
+            except Exception:
+                # Whatever it is, it is tried again: else a restart forgets the day.
+                log.exception("usage_not_stored")
                 await asyncio.sleep(RETRY_SECONDS)
 
     async def _flush(self) -> None:

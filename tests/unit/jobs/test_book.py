@@ -6,12 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from service.config import Config
 from service.diffusion.generation import GenerationRequest
 from service.engine.fake import FakeEngine
-from service.errors import JobExpired, QueueFull, StoreUnavailable
-from service.jobs import durable, endings
+from service.errors import Cancelled, JobExpired, QueueFull, ServiceError, StoreUnavailable
+from service.jobs import durable, endings, figures, usage
 from service.jobs.allowance import Allowance, Limits
 from service.jobs.consumer import Consumer
 from service.jobs.durable import Durable
@@ -267,3 +268,69 @@ async def test_an_attempt_is_taken_back_as_soon_as_the_store_takes_it(tmp_path, 
         async with JobStore(tmp_path / durable.FILE) as store:
             (left,) = await store.unfinished()
     assert (left.attempts, len(tries)) == (0, 3)
+
+
+async def test_an_end_that_cannot_be_written_keeps_nobody_waiting(tmp_path, monkeypatch):
+    """Those who watch hear of it, those who wait get an error, and a restart runs it again."""
+    engine = FakeEngine(step_seconds=None)
+    consumer = Consumer(engine, Metrics(), Config())
+    job = Job(request=REQUEST)
+    folder = kept(tmp_path, consumer)
+
+    async def mistaken(*_args, **_more):
+        raise RuntimeError("a mistake")
+
+    async def watched(entry):
+        return [event async for event in folder.book.events(entry)]
+
+    monkeypatch.setattr(folder.store, "finish", mistaken)
+    async with asyncio.timeout(20):
+        async with folder.opened():
+            await consumer.start()
+            async with folder.book.joined(job, row(job), lambda: None, Cancelled) as found:
+                events = asyncio.create_task(watched(found[1]))
+                await engine.jobs(1)
+                await engine.step()
+                with pytest.raises(ServiceError) as told:
+                    await folder.book.result(*found)
+            assert told.value.code == "internal_error"
+            last = (await events)[-1]
+            assert (last.kind, last.data["code"]) == ("failed", "internal_error")
+            assert folder.book.entries == {}
+            await folder.book.wait(job.id, job.key)
+            await consumer.stop()
+        async with JobStore(tmp_path / durable.FILE) as store:
+            (left,) = await store.unfinished()
+    assert left.id == job.id
+
+
+@pytest.mark.parametrize("part", ["sweep", "figures", "usage"])
+async def test_what_runs_beside_the_jobs_survives_a_mistake(tmp_path, monkeypatch, part):
+    """It is logged, and the next turn is as good as any."""
+    for module, name in ((durable, "SWEEP_SECONDS"), (figures, "SECONDS")):
+        monkeypatch.setattr(module, name, 0)
+    monkeypatch.setattr(usage, "RETRY_SECONDS", 0)
+    consumer = Consumer(FakeEngine(), Metrics(), Config())
+    folder = kept(tmp_path, consumer)
+    holder, name = {
+        "sweep": (folder.results, "sweep"),
+        "figures": (folder.store, "counts"),
+        "usage": (folder._usage, "_flush"),
+    }[part]
+    works, turns, again = getattr(holder, name), [], asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def mistaken(*args):
+        turns.append(part)
+        if len(turns) == 1:
+            raise RuntimeError("a mistake")
+        loop.call_soon_threadsafe(again.set)
+        return works(*args)
+
+    monkeypatch.setattr(holder, name, mistaken)
+    with capture_logs() as logs:
+        async with asyncio.timeout(20), folder.opened():
+            folder._usage._kept("alice", 1, 0)
+            await again.wait()
+    said = {"sweep": "sweep_failed", "figures": "figures_failed", "usage": "usage_not_stored"}
+    assert [line["event"] for line in logs if line.get("exc_info")] == [said[part]]
