@@ -1,8 +1,9 @@
 """``Idempotency-Key``: a request that is sent again gets the answer of the first one.
 
 The draft of the IETF (draft-ietf-httpapi-idempotency-key-header) as far as it goes; it leaves
-open what becomes of a request that failed. ``POST /jobs`` shows the failed job; ``POST
-/generate`` tries again, for nobody was given anything.
+open what becomes of a request that failed. ``POST /jobs`` shows the failed job to whom it gave
+the id; ``POST /generate`` tries again, and what ended without pictures there, by an error or
+because its client hung up, is no answer to ``POST /jobs`` either: nobody was given anything.
 """
 
 import hashlib

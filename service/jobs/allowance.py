@@ -100,14 +100,21 @@ class Charge:
     slot: Slot = field(repr=False)
     kept: Callable[[], None] | None = field(default=None, repr=False)
     """Called when the pictures are paid for."""
+    with_job: bool = False
+    """What is paid for is written down with the end of the job, and not by ``kept``."""
+    owed: int = 0
+    """Pictures paid for that the end of the job has to write down."""
     settled: bool = False
 
     def keep(self) -> None:
         """End with the pictures paid for."""
-        if not self.settled:
-            self.settled = True
-            if self.kept is not None:
-                self.kept()
+        if self.settled:
+            return
+        self.settled = True
+        if self.kept is not None and self.with_job:
+            self.owed = self.images
+        elif self.kept is not None:
+            self.kept()
 
     def give_back(self) -> None:
         """End with the pictures given back."""

@@ -157,7 +157,7 @@ class Book:
                 if earlier is None:
                     return stored, await self._take(job, stored, admit, waits=waits)
                 entry = self.entries.get(earlier.id)
-                if entry is None or not (waits and entry.job.error):
+                if entry is None or not (entry.job.error and (waits or not entry.promised)):
                     self._share(entry, waits=waits)
                     return earlier, entry
             if isinstance(entry.job.error, ShuttingDown):

@@ -103,7 +103,9 @@ class Endings:
                     error = failure
                 else:
                     log.exception("job_not_kept", job_id=job.id)
-        return await self.write(entry.stored, error, job, metadata)
+        # Nobody was told its id: such an end is no answer to whoever sends the request again.
+        forget_key = error is not None and not entry.promised
+        return await self.write(entry.stored, error, job, metadata, forget_key=forget_key)
 
     async def write(
         self,
@@ -111,6 +113,8 @@ class Endings:
         error: ServiceError | None,
         job: Job | None = None,
         metadata: Mapping[str, Any] | None = None,
+        *,
+        forget_key: bool = False,
     ) -> StoredJob:
         """Write an end down, and return the row."""
         state = JobState.SUCCEEDED
@@ -125,6 +129,8 @@ class Endings:
                     steps_done=job.steps_done if job else 0,
                     metadata=metadata,
                     model_version=job.model_version if job else "",
+                    paid=job.charge.owed if job and job.charge else 0,
+                    forget_key=forget_key,
                 )
                 return await self._store.get(stored.id, stored.key)
             except JobExpired:

@@ -27,6 +27,11 @@ class Entry:
     context: Context = field(default_factory=copy_context, repr=False)
     """Of the request that brought it: what is done at its end is part of the same trace."""
 
+    def __post_init__(self) -> None:
+        """Let the end of the job and the pictures it costs be written down as one."""
+        if self.job.charge is not None:
+            self.job.charge.with_job = True
+
 
 def again(stored: StoredJob, charge: Charge | None) -> Job:
     """Return the job of a row that an earlier process did not finish."""

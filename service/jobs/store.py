@@ -11,7 +11,7 @@ from service.jobs.clock import SteadyClock
 from service.jobs.database import Database
 from service.jobs.job import FINAL, JobState
 from service.jobs.schema import UNFINISHED, transaction
-from service.jobs.statements import EXPIRE, INSERT, RELEASE, SELECT
+from service.jobs.statements import EXPIRE, FINISH, INSERT, RELEASE, SELECT, USED_BY_JOB
 from service.jobs.stored import COLUMNS, Delivery, Page, StoredJob, from_row, to_row
 from service.telemetry.metrics import Metrics
 
@@ -121,8 +121,13 @@ class JobStore:
         steps_done: int = 0,
         metadata: Mapping[str, Any] | None = None,
         model_version: str = "",
+        paid: int = 0,
+        forget_key: bool = False,
     ) -> bool:
         """End a job; return whether this call did it, which is so for one call at most.
+
+        ``paid`` pictures count for the quota of its key. With ``forget_key`` its idempotency
+        key stands for nothing any more.
 
         Raises:
             ValueError: ``state`` is no end.
@@ -131,20 +136,22 @@ class JobStore:
         if state not in FINAL:
             raise ValueError(f"A job cannot end as {state}.")
         text = None if metadata is None else json.dumps(metadata)
-        return await self._change(
-            "state = ?, finished_at = ?, error_code = ?, error_detail = ?, steps_done = ?,"
-            " metadata = ?, model_version = ?",
-            (
-                state.value,
-                self._clock(),
-                error.code if error else "",
-                error.detail if error else "",
-                steps_done,
-                text,
-                model_version,
-            ),
-            job_id,
+        values = (
+            state.value,
+            self._clock(),
+            error.code if error else "",
+            error.detail if error else "",
+            *(steps_done, text, model_version, forget_key, forget_key, job_id),
         )
+
+        def work(connection: sqlite3.Connection) -> bool:
+            with transaction(connection):
+                ended = connection.execute(FINISH, values).rowcount == 1
+                if ended and paid:
+                    connection.execute(USED_BY_JOB, (paid, job_id))
+                return ended
+
+        return await self.run(work, changes=True)
 
     async def release(self, job_id: str) -> bool:
         """Let the idempotency key of a job that is over go, for another job to take."""

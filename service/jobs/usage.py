@@ -13,25 +13,23 @@ from service.errors import StoreUnavailable
 from service.jobs.allowance import DAY_SECONDS, Allowance, Charge
 from service.jobs.clock import SteadyClock
 from service.jobs.schema import transaction
+from service.jobs.statements import USED
 from service.jobs.store import JobStore
 from service.jobs.stored import StoredJob
 
 log = structlog.get_logger(__name__)
 
 MINUTE_SECONDS: Final = 60
-ADD: Final = (
-    "INSERT INTO usage (key, minute, images) VALUES (?, ?, ?)"
-    " ON CONFLICT (key, minute) DO UPDATE SET images = images + excluded.images"
-)
 RETRY_SECONDS: Final = 5.0
 
 
 class Usage:
     """Writes down the pictures that keys with a quota were charged for good.
 
-    They come to the disk beside the jobs, a moment after their job's end, those of one minute
-    and key in one row: no request waits for it, and a crash costs the last moment at most. What
-    jobs that are not over were charged is in their own rows.
+    Those of one minute and key are in one row. Pictures of plain answers come to the disk a
+    moment after their job's end: no request waits for it, and a crash costs the last moment at
+    most. Those of durable jobs come with the end of their job, in one transaction; what jobs
+    that are not over were charged is in their own rows.
     """
 
     def __init__(
@@ -98,7 +96,7 @@ class Usage:
 
         def work(connection: sqlite3.Connection) -> None:
             with transaction(connection):
-                connection.executemany(ADD, rows)
+                connection.executemany(USED, rows)
 
         try:
             await self._store.run(work, changes=True)

@@ -114,6 +114,51 @@ async def test_who_hangs_up_ends_nobody_elses_job(tmp_path):
         assert (await ask(client, "GET", f"/jobs/{job}", 200))["state"] == "cancelled"
 
 
+@pytest.mark.parametrize("early", [True, False])
+async def test_a_job_that_was_hung_up_on_answers_no_order(tmp_path, monkeypatch, early):
+    """POST /jobs with its key gets a new one, also while the end is being written down."""
+    engine = FakeEngine(step_seconds=None)
+    async with service(tmp_path, engine) as client:
+        store, gate = client.app[DURABLE].store, asyncio.Event()
+        finish = store.finish
+
+        async def slow(*args, **more):
+            await gate.wait()
+            return await finish(*args, **more)
+
+        monkeypatch.setattr(store, "finish", slow)
+        first = asyncio.create_task(generate(client))
+        (job,) = await engine.jobs(1)
+        first.cancel()
+        await engine.jobs(0)
+        if not early:
+            gate.set()
+            await until(client, job, "cancelled")
+        order = asyncio.create_task(ask(client, "POST", "/jobs", 202, json=BODY, headers=KEY))
+        if early:
+            async with client.get("/jobs"):  # By its answer the order waits for that end.
+                gate.set()
+        again = (await order)["id"]
+        assert again != job
+        await engine.jobs(1)
+        await engine.step(2)
+        await until(client, again, "succeeded")
+        found = await ask(client, "POST", "/jobs", 200, json=BODY, headers=KEY)
+        assert found["id"] == again
+
+
+async def test_an_order_that_failed_stays_the_answer_to_an_order(tmp_path):
+    """Who was told an id is shown what became of it."""
+    engine = FakeEngine(step_seconds=None)
+    async with service(tmp_path, engine) as client:
+        job = (await ask(client, "POST", "/jobs", 202, json=BODY, headers=KEY))["id"]
+        await engine.jobs(1)
+        engine.fail()
+        await until(client, job, "failed")
+        found = await ask(client, "POST", "/jobs", 200, json=BODY, headers=KEY)
+        assert (found["id"], found["state"]) == (job, "failed")
+
+
 @pytest.mark.parametrize("promised_first", [True, False])
 async def test_a_job_that_was_promised_outlives_those_who_wait_for_it(tmp_path, promised_first):
     """202 is a promise, whoever came first."""

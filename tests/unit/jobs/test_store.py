@@ -308,6 +308,27 @@ def test_unfinished_means_the_same_in_both_languages():
     assert f"state IN {tuple(str(s) for s in JobState if s not in FINAL)}" == UNFINISHED
 
 
+async def test_what_an_end_costs_is_written_with_it(store):
+    """Once, by the end that counts, in the minute of the acceptance."""
+    one, two = await store.add(job()), await store.add(job())
+    assert await store.finish(one.id, SUCCEEDED, paid=4)
+    assert not await store.finish(one.id, SUCCEEDED, paid=4)
+    assert await store.finish(two.id, CANCELLED, paid=1)
+    assert await store.finish((await store.add(job("bert"))).id, FAILED)
+    rows = await store.run(lambda c: c.execute("SELECT key, minute, images FROM usage").fetchall())
+    assert rows == [("anna", int(one.created_at // 60), 5)]
+
+
+async def test_an_end_may_let_its_idempotency_key_go(store):
+    """Then the next job takes it; else it stands for the one that ended."""
+    for forget_key in (True, False):
+        kept = await store.add(job(idempotency_key="1"))
+        assert await store.finish(kept.id, FAILED, forget_key=forget_key)
+        found = await store.find("anna", "1")
+        assert (found is None) is forget_key
+    assert found.idempotency_digest == kept.idempotency_digest
+
+
 class Model:
     """What the store should do, in a dictionary."""
 

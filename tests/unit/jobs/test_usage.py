@@ -1,13 +1,15 @@
 """Quotas over a restart."""
 
 import asyncio
+import shutil
+import threading
 
 import pytest
 
 from service.credentials import Keys
 from service.engine.fake import FakeEngine
 from service.errors import StoreUnavailable
-from service.http.keys import ALLOWANCE, CONSUMER
+from service.http.keys import ALLOWANCE, CONSUMER, DURABLE
 from service.jobs import usage
 from service.jobs.allowance import DAY_SECONDS, Allowance, Limits
 from service.jobs.store import JobStore
@@ -121,3 +123,35 @@ async def test_a_service_with_and_without_a_folder_counts(tmp_path, folder):
         await ask(client, "POST", "/generate", 200, json=BODY, headers=ALICE)
         assert left(client) == 8
         assert client.app[CONSUMER].depth == 0
+
+
+async def test_a_kill_before_an_end_is_on_the_disk_charges_once(tmp_path, monkeypatch):
+    """The job runs again, and its pictures were paid for before."""
+    engine, loop = FakeEngine(step_seconds=None), asyncio.get_running_loop()
+    made, go_on = asyncio.Event(), threading.Event()
+    async with service(tmp_path / "a", engine, **QUOTA) as client:
+        kept = client.app[DURABLE]
+        write = kept.results.write
+
+        def slow(*args):
+            loop.call_soon_threadsafe(made.set)
+            assert go_on.wait(20)
+            return write(*args)
+
+        monkeypatch.setattr(kept.results, "write", slow)
+        body = BODY | {"num_images": 4}
+        job = (await ask(client, "POST", "/jobs", 202, json=body, headers=ALICE))["id"]
+        await engine.jobs(1)
+        await engine.step(2)
+        async with asyncio.timeout(20):
+            await made.wait()
+        await kept._usage._flush()
+        # What a kill -9 leaves now.
+        await asyncio.to_thread(shutil.copytree, tmp_path / "a", tmp_path / "b")
+        go_on.set()
+        await until(client, job, "succeeded", headers=ALICE)
+        assert left(client) == 5
+    for folder in ("a", "b", "b"):
+        async with service(tmp_path / folder, **QUOTA) as client:
+            await until(client, job, "succeeded", headers=ALICE)
+            assert left(client) == 5
