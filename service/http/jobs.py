@@ -18,6 +18,7 @@ from service.errors import (
     NotAcceptable,
     NotFound,
     NotReady,
+    OutOfMemory,
     QueueFull,
     ResultDamaged,
     ServiceError,
@@ -34,6 +35,7 @@ from service.http.job_orders import Order, order_schema
 from service.http.keys import CALLER, CONFIG, DURABLE, ORDER, REQUEST_ID, TARGETS, TRACE_ID
 from service.http.pictures import MEDIA_TYPES, converted
 from service.http.streams import event_stream
+from service.http.timeouts import timeout_seconds
 from service.jobs.book import Book
 from service.jobs.entry import Entry
 from service.jobs.job import Job, JobState
@@ -45,7 +47,7 @@ WHOLE: Final = re.compile(r"[0-9]{1,9}")
 """ASCII digits: ``int`` reads those of every script, and raises at 4,301 of them."""
 
 REFUSALS: Final = (
-    *(QueueFull, ShuttingDown, ModelUnavailable, EngineUnavailable),
+    *(QueueFull, ShuttingDown, ModelUnavailable, EngineUnavailable, OutOfMemory),
     *(StoreUnavailable, JobsOff),
 )
 
@@ -63,7 +65,8 @@ def accept_handler(config: Config) -> Handler:
         summary="Accept a job, to be fetched later.",
         description=(
             "When 202 comes the job is on the disk: it is run whatever ends the service. With "
-            "an `Idempotency-Key` the same request sent again gets the same job."
+            "an `Idempotency-Key` the same request sent again gets the same job. It fails when "
+            "`timeout_seconds` or `X-Request-Timeout` is over, whichever is less."
         ),
         parameters=[idempotency.PARAMETER],
         errors=(ValidationFailed, IdempotencyConflict, *REFUSALS, ServiceError),
@@ -90,10 +93,10 @@ async def accepted(request: web.Request, order: Order) -> web.Response:
         except ValueError as error:
             raise ValidationFailed({"webhook": [str(error)]}) from error
     job = new_job(request, order.generation)
-    seconds, webhook = order.timeout_seconds, order.webhook
+    seconds = min(order.timeout_seconds, timeout_seconds(request))
     stored = await book_of(request).accept(
         job,
-        await idempotency.row(request, job, timeout_seconds=seconds, webhook=webhook),
+        await idempotency.row(request, job, timeout_seconds=seconds, webhook=order.webhook),
         admit=lambda: limits.charge(request, order.generation),
     )
     found, entry = await book_of(request).get(stored.id, job.key)

@@ -251,6 +251,18 @@ async def test_a_client_may_set_its_own_deadline(tmp_path, given, status):
         assert engine.batch == {}
 
 
+@pytest.mark.parametrize(
+    ("field", "header", "given"), [(None, "7", 7), (5, "7", 5), (9, "7", 7), (5, None, 5)]
+)
+async def test_a_job_has_the_shorter_of_its_two_deadlines(tmp_path, field, header, given):
+    """That of its body, and that of the header which every request may carry."""
+    body = BODY if field is None else BODY | {"timeout_seconds": field}
+    headers = {} if header is None else {"X-Request-Timeout": header}
+    async with service(tmp_path) as client:
+        job = await ask(client, "POST", "/jobs", 202, json=body, headers=headers)
+        assert job["deadline_at"] - job["created_at"] == pytest.approx(given)
+
+
 async def test_an_unknown_job_is_not_found(tmp_path):
     """Rather than looking finished."""
     async with service(tmp_path) as client:
