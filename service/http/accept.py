@@ -24,6 +24,17 @@ def preferred(request: web.Request, offered: tuple[str, ...]) -> str:
     return best
 
 
+def preferences(request: web.Request) -> set[str]:
+    """Return what the client would like, if it is all the same to us (RFC 7240)."""
+    given = ",".join(request.headers.getall("Prefer", []))
+    return {part.split(";")[0].strip().lower() for part in given.split(",")}
+
+
+def answered_at_once(request: web.Request) -> bool:
+    """Return whether the client would rather not wait for its pictures."""
+    return "respond-async" in preferences(request)
+
+
 def _range(part: str) -> tuple[str, float]:
     media_range, *parameters = (piece.strip().lower() for piece in part.split(";"))
     quality = 1.0

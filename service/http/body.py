@@ -16,6 +16,7 @@ from service.errors import (
     ValidationFailed,
 )
 from service.http.fields import REPEATED
+from service.http.job_orders import GenerateSchema
 from service.http.keys import CONFIG
 
 UTF_8 = codecs.lookup("utf-8-sig").name
@@ -25,6 +26,11 @@ short of file descriptors could not."""
 
 class BodyParser(AIOHTTPParser):
     """The parser behind the ``request_schema`` decorators; each application has its own."""
+
+    async def parse(self, argmap: Any, req: Any = None, **more: Any) -> Any:
+        """Read the body with the schema of its route; one of them asks what the client prefers."""
+        schema = argmap.of(req) if isinstance(argmap, GenerateSchema) else argmap
+        return await super().parse(schema, req, **more)
 
     async def load_json(self, req: web.Request, schema: Schema) -> Any:
         """Return the body as a JSON object.

@@ -37,16 +37,15 @@ from service.errors import (
     ValidationFailed,
 )
 from service.http import limits
-from service.http.accept import preferred
+from service.http.accept import answered_at_once, preferred
 from service.http.answers import Generated
 from service.http.decorators import docs, request_schema, response_schema
 from service.http.idempotency import PARAMETER, REPLAYED, key_of, row
-from service.http.job_orders import Order
+from service.http.job_orders import generate_schema
 from service.http.jobs import accepted, book_of, new_job
-from service.http.keys import CONSUMER, DEADLINE, GENERATION, METRICS, SPANS
+from service.http.keys import CONSUMER, DEADLINE, METRICS, ORDER, SPANS
 from service.http.middlewares import timed_out
 from service.http.pictures import MEDIA_TYPES, converted, file_answer, json_answer, json_body
-from service.http.schemas import generation_schema
 from service.http.timeouts import timeout_seconds
 from service.jobs.job import Job
 from service.telemetry.exemplars import exemplar
@@ -69,7 +68,8 @@ def generate_handler(config: Config) -> Handler:
             "A client that closes the connection frees the GPU within one denoising step. "
             "With an `Idempotency-Key` the same request sent again joins the first one, or gets "
             "its answer; it is tried anew where the first one ended without pictures. "
-            "With `Prefer: respond-async` it is the same as `POST /jobs`."
+            "With `Prefer: respond-async` it is the same as `POST /jobs`, and takes all that that "
+            "takes."
         ),
         produces=list(OFFERED),
         parameters=[PARAMETER],
@@ -97,18 +97,17 @@ def generate_handler(config: Config) -> Handler:
         ),
     )
     @request_schema(
-        generation_schema(config),
-        put_into=GENERATION,
+        generate_schema(config),
+        put_into=ORDER,
         required=True,
         example={"prompt": "a lighthouse at dusk", "seed": 42},
     )
     @response_schema(Generated(), 200, description="The finished pictures.")
     async def generate(request: web.Request) -> web.Response:
         media_type = preferred(request, OFFERED)
-        generation = request[GENERATION]
-        if "respond-async" in _preferences(request):
-            order = Order(generation=generation, timeout_seconds=timeout_seconds(request))
-            answer = await accepted(request, order)
+        generation = request[ORDER].generation
+        if answered_at_once(request):
+            answer = await accepted(request, request[ORDER])
             answer.headers["Preference-Applied"] = "respond-async"
             return answer
         if media_type != JSON and generation.num_images > 1:
@@ -135,12 +134,6 @@ def answering(request: web.Request) -> Iterator[None]:
         if not isinstance(error, asyncio.CancelledError) or request[DEADLINE].expired():
             request.app[METRICS].answers_failed.inc()
         raise
-
-
-def _preferences(request: web.Request) -> set[str]:
-    """Return what the client would like, if it is all the same to us (RFC 7240)."""
-    given = ",".join(request.headers.getall("Prefer", []))
-    return {part.split(";")[0].strip().lower() for part in given.split(",")}
 
 
 async def _finish(request: web.Request, job: Job) -> JobFinished:
@@ -195,7 +188,7 @@ async def repeatable(request: web.Request, media_type: str) -> web.Response:
 
     """
     book = book_of(request, "send the request without Idempotency-Key")
-    job = new_job(request, request[GENERATION])
+    job = new_job(request, request[ORDER].generation)
     stored = await row(request, job, timeout_seconds=timeout_seconds(request))
     while True:
         async with book.joined(

@@ -7,7 +7,6 @@ from aiohttp import web
 
 from service.config import Config
 from service.credentials import ApiKey
-from service.diffusion.generation import GenerationRequest
 from service.http.failures import Failures
 from service.http.job_orders import Order
 from service.jobs.allowance import Allowance
@@ -48,7 +47,6 @@ CALLER = web.RequestKey("caller", ApiKey)
 
 DEADLINE = web.RequestKey("deadline", asyncio.Timeout)
 ERROR_CODE = web.RequestKey("error_code", str)
-GENERATION = web.RequestKey("generation", GenerationRequest)
 ORDER = web.RequestKey("order", Order)
 REQUEST_ID = web.RequestKey("request_id", str)
 TRACE_ID = web.RequestKey("trace_id", str)

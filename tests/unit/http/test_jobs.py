@@ -238,6 +238,14 @@ async def test_generate_can_answer_at_once(tmp_path):
             assert (answer.status, answer.headers["Preference-Applied"]) == (202, "respond-async")
             job = (await answer.json())["id"]
         assert (await until(client, job, "succeeded"))["metadata"]["seed"] == 7
+        body = BODY | {"timeout_seconds": 5, "webhook": "https://127.0.0.1/"}
+        refused = await ask(client, "POST", "/generate", 400, json=body, headers=headers)
+        assert list(refused["errors"]) == ["webhook"]
+        del body["webhook"]
+        job = await ask(client, "POST", "/generate", 202, json=body, headers=headers)
+        assert job["deadline_at"] - job["created_at"] == pytest.approx(5)
+        refused = await ask(client, "POST", "/generate", 400, json=body)
+        assert list(refused["errors"]) == ["timeout_seconds"]
 
 
 @pytest.mark.parametrize(("given", "status"), [("0.05", 408), ("0", 400), ("x", 400), ("9e9", 400)])
