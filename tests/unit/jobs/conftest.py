@@ -3,7 +3,9 @@
 import pytest
 
 from service.config import Config
+from service.jobs import durable, endings
 from service.jobs.consumer import Consumer
+from service.jobs.store import JobStore
 from service.telemetry.metrics import Metrics
 from tests.scripted_engine import ScriptedEngine
 
@@ -29,3 +31,12 @@ def engine(consumer) -> ScriptedEngine:
     """Return the consumer's engine."""
     assert isinstance(consumer.engine, ScriptedEngine)
     return consumer.engine
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    """Wait for a locked file and for a last end no longer than a test may."""
+    monkeypatch.setattr(endings, "CLOSE_SECONDS", 0.01)
+    monkeypatch.setattr(
+        durable, "JobStore", lambda path, **more: JobStore(path, busy_seconds=0.01, **more)
+    )
