@@ -117,7 +117,10 @@ async def test_no_number_of_deploys_fails_a_job(tmp_path):
                 found, entry = await folder.book.get(job.id, job.key)
                 assert (found.state, found.attempts) == (JobState.RUNNING, 2)
                 await consumer.stop()
-                assert entry.events.newest.kind == "queued"
+                assert entry is not None
+                newest = entry.events.newest
+                assert newest is not None
+                assert newest.kind == "queued"
             async with JobStore(tmp_path / durable.FILE) as store:
                 (left,) = await store.unfinished()
             assert (left.state, left.attempts, left.started_at) == (JobState.QUEUED, 1, None)
