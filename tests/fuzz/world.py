@@ -13,7 +13,7 @@ from service.diffusion.generation import GenerationRequest, JobFinished
 from service.engine.fake import FakeEngine
 from service.http.generate import metadata
 from service.http.pictures import files
-from service.jobs import book, consumer, durable, job
+from service.jobs import consumer, durable, follower, job
 from service.jobs.allowance import Allowance, Limits
 from service.jobs.consumer import Consumer
 from service.jobs.durable import Durable
@@ -70,7 +70,7 @@ class World:
         clock = SimpleNamespace(
             monotonic=self.loop.time, time=lambda: EPOCH + self.loop.now, time_ns=time.time_ns
         )
-        for module in (book, consumer, job):
+        for module in (consumer, follower, job):
             module.time = clock  # type: ignore[attr-defined]
         durable.SWEEP_SECONDS = SWEEP_SECONDS  # type: ignore[misc]
         self.config = Config(data_dir=str(folder), **CONFIG)  # type: ignore[arg-type]
@@ -154,7 +154,7 @@ class World:
 def restore_time() -> None:
     """Give the modules their clock back."""
     durable.SWEEP_SECONDS = USUAL_SWEEP_SECONDS  # type: ignore[misc]
-    for module in (book, consumer, job):
+    for module in (consumer, follower, job):
         module.time = time  # type: ignore[attr-defined]
 
 
