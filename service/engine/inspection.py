@@ -4,12 +4,10 @@ An engine whose memory is damaged may say anything. What is no event, or none th
 is told from the rest here; its speaker is then killed and started again.
 """
 
-import io
 import math
-import pickle
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
-from typing import Any, Final, get_args
+from typing import Final, get_args
 
 from service.config import Config
 from service.diffusion.generation import (
@@ -27,7 +25,9 @@ from service.diffusion.generation import (
     StageTimes,
     Stepped,
 )
+from service.engine import wire
 from service.engine.messages import Began, EngineFailed, EngineReady, Said
+from service.engine.wire import LONGEST_WORD, GarbageError
 
 VALUES: Final = {
     (kind.__module__, kind.__qualname__): kind
@@ -38,23 +38,6 @@ VALUES: Final = {
 CHANNELS: Final = 3
 BESIDE_PICTURES: Final = 2**20
 """Bytes: every other message is far smaller."""
-
-LONGEST_WORD: Final = 64
-
-
-class GarbageError(Exception):
-    """The engine said what cannot be true."""
-
-
-class _Reader(pickle.Unpickler):
-    """Makes our own values and nothing else, so that garbage cannot call anything."""
-
-    def find_class(self, module_name: str, global_name: str) -> Any:
-        """Return one of our classes."""
-        kind = VALUES.get((module_name, global_name))
-        if kind is None:
-            raise GarbageError(f"it named {module_name[:LONGEST_WORD]}, which is no message")
-        return kind
 
 
 def longest_message(config: Config) -> int:
@@ -70,10 +53,10 @@ def parsed(data: bytes) -> Said:
 
     """
     try:
-        said = _Reader(io.BytesIO(data)).load()
-    except GarbageError:
+        said = wire.values(data, VALUES)
+    except (GarbageError, MemoryError):
         raise
-    except Exception as error:  # Whatever pickle's opcodes can be made to do.
+    except Exception as error:  # Bytes that are no opcodes, or in no order.
         raise GarbageError(f"{len(data)} bytes are no message ({type(error).__name__})") from error
     if not isinstance(said, get_args(Said)):
         raise GarbageError(f"a {type(said).__name__} is no message")

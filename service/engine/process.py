@@ -17,7 +17,7 @@ from service.engine import worker
 from service.engine.base import Engine, EngineState, Listener
 from service.engine.child import Child, Entry
 from service.engine.heartbeat import LOAD, STEP, Heartbeat
-from service.engine.inspection import GarbageError, Inspector
+from service.engine.inspection import Inspector
 from service.engine.messages import (
     Began,
     Cancel,
@@ -31,6 +31,7 @@ from service.engine.messages import (
     Shutdown,
 )
 from service.engine.watchdog import Watchdog
+from service.engine.wire import GarbageError
 
 log = structlog.get_logger(__name__)
 

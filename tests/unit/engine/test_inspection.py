@@ -20,8 +20,9 @@ from service.diffusion.generation import (
     StageTimes,
     Stepped,
 )
-from service.engine.inspection import GarbageError, Inspector, longest_message, parsed
+from service.engine.inspection import Inspector, longest_message, parsed
 from service.engine.messages import Began, EngineFailed, EngineReady, Said
+from service.engine.wire import GarbageError
 from tests.unit.engine import children
 
 REQUEST = GenerationRequest(prompt="a cat", width=64, height=64, steps=3, num_images=2)
