@@ -24,6 +24,7 @@ from service.diffusion.generation import (
     Previewed,
     StageTimes,
     Stepped,
+    Usual,
 )
 from service.engine import wire
 from service.engine.messages import Began, EngineFailed, EngineReady, Said
@@ -108,6 +109,11 @@ class Inspector:
                 _check_capacity(said)
             case Calibrated():
                 _check_calibration(said)
+            case Usual():
+                _counts(said.pixels, said.pictures)
+                _seconds(said.seconds)
+                if said.pixels < 1 or said.pictures < 1:
+                    raise GarbageError("a step moved nothing")
             case Previewed():
                 self._check_preview(said)
             case _:

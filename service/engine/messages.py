@@ -10,6 +10,7 @@ from service.diffusion.generation import (
     MemoryUse,
     ModelInfo,
     Outcome,
+    Usual,
 )
 
 
@@ -97,7 +98,7 @@ class EngineExited:
         return "killed" if self.exit_code == -signal.SIGKILL else "crashed"
 
 
-Said = Began | EngineReady | EngineFailed | Capacity | Calibrated | Outcome
+Said = Began | EngineReady | EngineFailed | Capacity | Calibrated | Usual | Outcome
 """What an engine says of itself."""
 
 Event = Said | EngineExited

@@ -12,6 +12,7 @@ from service.diffusion.generation import (
     JobFinished,
     OutOfMemoryHit,
     Stepped,
+    Usual,
 )
 from service.engine import worker
 from service.engine.base import Engine, EngineState, Listener
@@ -170,6 +171,9 @@ class ProcessEngine(Engine):
                 self.state, self.failure = EngineState.FAILED, said.detail
             case Began() | Stepped() | OutOfMemoryHit() if self.state is EngineState.READY:
                 self._heartbeat.hear(said)  # What it tries before is no usual work.
+            case Usual():
+                self._heartbeat.hear(said)
+                return False
             case JobFinished() | JobFailed() | JobCancelled():
                 if isinstance(said, JobFinished):
                     self._crashes_in_a_row = 0

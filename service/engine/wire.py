@@ -138,7 +138,7 @@ class _Machine:
     def _set(self, found: list[Any]) -> None:
         target = self._stack[-1]
         keys = found[::2]
-        if type(target) is not dict or not all(type(key) is str for key in keys):
+        if type(target) is not dict or not all(type(key) in (str, int) for key in keys):
             raise GarbageError("an entry has no name, or no mapping to be in")
         target.update(zip(keys, found[1::2], strict=True))
 

@@ -24,6 +24,7 @@ from service.diffusion.generation import (
     Picture,
     StageTimes,
     Stepped,
+    Usual,
 )
 from service.engine.messages import (
     Began,
@@ -217,6 +218,13 @@ def _work(pipe: Pipe) -> None:
 def obedient(pipe: Pipe, _config: Config) -> None:
     """Finish every job; a prompt that names a way to die is obeyed; ``stays`` never ends."""
     pipe.send(EngineReady(model=MODEL))
+    _work(pipe)
+
+
+def measured(pipe: Pipe, _config: Config) -> None:
+    """Say how long a step of 512x512 takes, and be obedient."""
+    pipe.send(EngineReady(model=MODEL))
+    pipe.send(Usual(pixels=512 * 512, pictures=1, seconds=30.0))
     _work(pipe)
 
 

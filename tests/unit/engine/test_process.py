@@ -228,6 +228,18 @@ async def test_an_engine_that_falls_silent_is_late_before_it_is_killed(engine, h
     engine.cancel("one")
 
 
+async def test_what_the_warm_up_measured_is_what_an_engine_is_held_to(heard):
+    """It is for the watchdog: nobody else hears of it."""
+    engine = ProcessEngine(CONFIG, entry=children.measured)
+    await engine.start(heard)
+    assert isinstance(await heard.next(), EngineReady)
+    engine.generate("one", request("a cat"))
+    assert await heard.end() == children.finished("one", request("a cat"))
+    large = GenerationRequest(prompt="a cat", width=512, height=512)
+    assert engine._heartbeat.limit(heartbeat.STEP, [large]) == 300
+    await engine.stop()
+
+
 async def test_an_idle_child_may_be_silent(heard):
     """Without work the stall time does not run."""
     engine = ProcessEngine(CONFIG, entry=children.obedient)

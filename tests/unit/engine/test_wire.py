@@ -86,7 +86,7 @@ def test_a_few_bytes_take_no_memory():
         (PROTO + NEW + state(stage=word("load")) + b"b.", "other fields"),
         (PROTO + NEW + BEGAN + b"}" + word("x") + b"K\x00s\x86b.", "no new object"),
         (PROTO + NEW + state(stage=word("a"), pictures=b"K\x00", x=b"K\x00") + b"b.", "other f"),
-        (PROTO + b"}K\x00K\x00s.", "no name"),
+        (PROTO + b"})K\x00s.", "no name"),
         (PROTO + b")" + word("x") + b"K\x00s.", "no mapping"),
         (PROTO + b"\x8a\x09" + bytes(8) + b"\x01.", "too large"),
         (PROTO + b"K\x00\x86.", "missing"),
