@@ -128,6 +128,8 @@ class Inspector:
             self._ready = True
         else:
             _texts(said.code, said.detail)
+            if type(said.passing) is not bool:
+                raise GarbageError("a failure is none")
 
     def _check_end(self, said: JobFinished | JobFailed | JobCancelled) -> None:
         request = self._request(said.job_id)

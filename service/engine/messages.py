@@ -66,10 +66,12 @@ class EngineReady:
 
 @dataclass(frozen=True, kw_only=True)
 class EngineFailed:
-    """The model cannot be loaded; starting again would not help."""
+    """The model cannot be loaded."""
 
     code: str
     detail: str
+    passing: bool = False
+    """Starting again may help, as it does where others hold the memory for a while."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -162,10 +162,11 @@ class ProcessEngine(Engine):
         match said:
             case EngineReady():
                 self.state, self.model, self.failure = EngineState.READY, said.model, ""
-            case EngineFailed() if self.model is not None:
-                # It did load before: a device that is short of memory for a while, say.
+            case EngineFailed() if said.passing or self.model is not None:
+                # Memory that others hold for a while, or a model that did load before.
                 self.failure, child.cause = said.detail, "load_failed"
-                log.warning("model_reload_failed", code=said.code, detail=said.detail)
+                event = "model_reload_failed" if self.model else "model_load_postponed"
+                log.warning(event, code=said.code, detail=said.detail)
                 return False
             case EngineFailed():
                 self.state, self.failure = EngineState.FAILED, said.detail

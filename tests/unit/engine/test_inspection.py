@@ -106,6 +106,7 @@ def test_progress_may_stand_still(inspector):
         wrong(READY, model=None),
         wrong(READY, memory=wrong(MEMORY, total=-1)),
         wrong(EngineFailed(code="model_error", detail="x"), detail=None),
+        wrong(EngineFailed(code="model_error", detail="x"), passing=1),
     ],
 )
 def test_a_model_must_be_one(said):

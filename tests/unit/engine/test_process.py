@@ -319,6 +319,21 @@ async def test_a_reload_that_fails_is_tried_again(heard, tmp_path, monkeypatch):
     await engine.stop()
 
 
+async def test_a_first_load_without_memory_is_tried_again(heard, tmp_path, monkeypatch):
+    """Others may hold it for a moment: the engine is started until the model fits."""
+    monkeypatch.setenv("CHILD_LIVES", str(tmp_path / "lives"))
+    monkeypatch.setattr(process, "RESTART_DELAYS", (0.0, 0.01))
+    engine = ProcessEngine(CONFIG, entry=children.short_of_memory_at_first)
+    await engine.start(heard)
+    first, second = await heard.next(), await heard.next()
+    assert first == EngineExited(exit_code=0, restarts=1, cause="load_failed")
+    assert (second.restarts, second.restart_seconds) == (2, 0.01)
+    assert (engine.state, engine.failure) == (EngineState.RESTARTING, "no memory left")
+    await heard.works_again(engine)
+    assert engine.failure == ""
+    await engine.stop()
+
+
 def test_repeated_crashes_wait_longer_each_time():
     """The delays before restarts in a row grow, up to half a minute."""
     delays = list(process.RESTART_DELAYS)
