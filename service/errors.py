@@ -329,6 +329,11 @@ class ModelError(ServiceError):
     code = "model_error"
     status = 503
 
+    def __init__(self, detail: str = "", *, passing: bool = False) -> None:
+        super().__init__(detail)
+        self.passing = passing
+        """Whether the same start may succeed a little later."""
+
 
 class ModelMissing(ModelError):
     """The model cannot be loaded: it is not there."""

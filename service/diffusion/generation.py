@@ -208,5 +208,15 @@ class Calibrated:
     """Of one step, by the pictures in it."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Usual:
+    """How long a step takes, measured before any request came."""
+
+    pixels: int
+    """Of one picture."""
+    pictures: int
+    seconds: float
+
+
 Outcome = Stepped | Previewed | JobFinished | JobFailed | JobCancelled | OutOfMemoryHit
 """What the step loop reports."""

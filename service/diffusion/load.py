@@ -191,7 +191,9 @@ def _model_error(source: Source, error: Exception, device: torch.device) -> Mode
         kind = GpuBusy if _held_by_others(device) else GpuTooSmall
         return kind(
             f"{source.id} does not fit into memory ({cause}). Use CPU_OFFLOAD=model, a smaller "
-            "model, or end other programs that hold the GPU's memory ('nvidia-smi')."
+            "model, or end other programs that hold the GPU's memory ('nvidia-smi').",
+            # A card that is too small stays so; what others hold, they may give back.
+            passing=kind is GpuBusy or device.type != "cuda",
         )
     if "meta tensor" in cause:
         cause = "it lacks weights that its configuration asks for."

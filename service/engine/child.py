@@ -13,8 +13,9 @@ from multiprocessing.context import SpawnProcess
 import structlog
 
 from service.config import Config
-from service.engine.inspection import GarbageError, longest_message, parsed
+from service.engine.inspection import longest_message, parsed
 from service.engine.messages import Command, Said
+from service.engine.wire import GarbageError
 
 log = structlog.get_logger(__name__)
 

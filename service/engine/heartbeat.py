@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from typing import Final
 
-from service.diffusion.generation import GenerationRequest, OutOfMemoryHit, Stepped
+from service.diffusion.generation import GenerationRequest, OutOfMemoryHit, Stepped, Usual
 from service.engine.messages import Began
 
 TIMES: Final = 10
@@ -18,6 +18,9 @@ STAGE_FLOOR_SECONDS: Final = 20.0
 first step of a size in a new process, which loads kernels."""
 
 LEARNING_RATE: Final = 0.2
+
+GROWTH: Final = 2
+"""How a step grows with the pixels of a picture at most: attention compares each with each."""
 
 FETCH: Final = "fetch"
 LOAD: Final = "load"
@@ -41,36 +44,43 @@ class Heartbeat:
         """Sizes that this process has done a step of."""
         self._trying = False
         """Whether a step was begun that is not done."""
+        self._recovering = False
+        """Whether memory ran out since the last step that was done."""
 
     def renew(self) -> None:
         """Begin with another process: what is usual holds, but not for its first steps."""
         self._warm.clear()
-        self._trying = False
+        self._trying = self._recovering = False
 
-    def hear(self, said: Began | Stepped | OutOfMemoryHit) -> None:
+    def hear(self, said: Began | Stepped | OutOfMemoryHit | Usual) -> None:
         """Learn from what the engine says.
 
-        After an out-of-memory nothing is usual: what is done about it may be slow, and it
-        says so before it says that memory ran out, by beginning a step twice.
+        After an out-of-memory the next step is not a usual one: what is done about it may be slow.
+        It says so before it says that memory ran out, by beginning a step twice.
         """
         match said:
             case Stepped():
                 pixels = said.pixels // said.batch_size
                 self._observe(pixels=pixels, pictures=said.batch_size, seconds=said.seconds)
+                self._recovering = False
+            case Usual():
+                self._observe(pixels=said.pixels, pictures=said.pictures, seconds=said.seconds)
             case Began() if said.stage == STEP and not self._trying:
                 self._trying = True
                 return
             case Began() if said.stage == STEP:
-                self._usual.clear()
+                self._recovering = True
             case OutOfMemoryHit():
-                self._usual.clear()
+                self._recovering = True
         self._trying = False
 
     def _observe(self, *, pixels: int, pictures: int, seconds: float) -> None:
         self._warm.add(pixels)
         batches = self._usual.setdefault(pixels, {})
         known = batches.get(pictures, seconds)
-        batches[pictures] = known + LEARNING_RATE * (seconds - known)
+        learned = known + LEARNING_RATE * (seconds - known)
+        # With less memory every further step may take as long as this one.
+        batches[pictures] = max(learned, seconds) if self._recovering else learned
 
     def limit(self, stage: str, work: Collection[GenerationRequest]) -> float | None:
         """Return how many seconds of silence are too many in a stage with ``work`` in the engine.
@@ -88,7 +98,7 @@ class Heartbeat:
             pictures[area] = pictures.get(area, 0) + request.num_images
         usual = [self._step(area, count) for area, count in pictures.items()]
         known = [seconds for seconds in usual if seconds is not None]
-        if len(known) < len(usual) or not known:
+        if self._recovering or len(known) < len(usual) or not known:
             return self._most
         usually = stage == STEP and self._warm.issuperset(pictures)
         floor = STEP_FLOOR_SECONDS if usually else STAGE_FLOOR_SECONDS
@@ -97,10 +107,16 @@ class Heartbeat:
     def _step(self, pixels: int, pictures: int) -> float | None:
         """Return the most that a step of up to so many pictures usually takes, None if unknown.
 
-        More pictures than were seen together take longer in proportion at most.
+        More pictures than were seen together take longer in proportion at most. A size that
+        was not seen takes no longer than a larger one, nor than ``GROWTH`` makes of a smaller.
         """
-        batches = self._usual.get(pixels)
-        if not batches:
-            return None
-        seen = max(batches)
-        return max(batches.values()) * max(1.0, pictures / seen)
+        seen = {pixels: self._usual[pixels]} if pixels in self._usual else self._usual
+        return min(
+            (
+                max(batches.values())
+                * max(1.0, pictures / max(batches))
+                * max(1.0, pixels / size) ** GROWTH
+                for size, batches in seen.items()
+            ),
+            default=None,
+        )

@@ -4,12 +4,10 @@ An engine whose memory is damaged may say anything. What is no event, or none th
 is told from the rest here; its speaker is then killed and started again.
 """
 
-import io
 import math
-import pickle
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
-from typing import Any, Final, get_args
+from typing import Final, get_args
 
 from service.config import Config
 from service.diffusion.generation import (
@@ -26,8 +24,11 @@ from service.diffusion.generation import (
     Previewed,
     StageTimes,
     Stepped,
+    Usual,
 )
+from service.engine import wire
 from service.engine.messages import Began, EngineFailed, EngineReady, Said
+from service.engine.wire import LONGEST_WORD, GarbageError
 
 VALUES: Final = {
     (kind.__module__, kind.__qualname__): kind
@@ -38,23 +39,6 @@ VALUES: Final = {
 CHANNELS: Final = 3
 BESIDE_PICTURES: Final = 2**20
 """Bytes: every other message is far smaller."""
-
-LONGEST_WORD: Final = 64
-
-
-class GarbageError(Exception):
-    """The engine said what cannot be true."""
-
-
-class _Reader(pickle.Unpickler):
-    """Makes our own values and nothing else, so that garbage cannot call anything."""
-
-    def find_class(self, module_name: str, global_name: str) -> Any:
-        """Return one of our classes."""
-        kind = VALUES.get((module_name, global_name))
-        if kind is None:
-            raise GarbageError(f"it named {module_name[:LONGEST_WORD]}, which is no message")
-        return kind
 
 
 def longest_message(config: Config) -> int:
@@ -70,10 +54,10 @@ def parsed(data: bytes) -> Said:
 
     """
     try:
-        said = _Reader(io.BytesIO(data)).load()
-    except GarbageError:
+        said = wire.values(data, VALUES)
+    except (GarbageError, MemoryError):
         raise
-    except Exception as error:  # Whatever pickle's opcodes can be made to do.
+    except Exception as error:  # Bytes that are no opcodes, or in no order.
         raise GarbageError(f"{len(data)} bytes are no message ({type(error).__name__})") from error
     if not isinstance(said, get_args(Said)):
         raise GarbageError(f"a {type(said).__name__} is no message")
@@ -121,10 +105,8 @@ class Inspector:
                 _words(said.stage, said.rung)
                 _counts(said.batch_size)
                 _seconds(said.seconds)
-            case Capacity():
-                _check_capacity(said)
-            case Calibrated():
-                _check_calibration(said)
+            case Capacity() | Calibrated() | Usual():
+                _check_measured(said)
             case Previewed():
                 self._check_preview(said)
             case _:
@@ -139,6 +121,8 @@ class Inspector:
             self._ready = True
         else:
             _texts(said.code, said.detail)
+            if type(said.passing) is not bool:
+                raise GarbageError("a failure is none")
 
     def _check_end(self, said: JobFinished | JobFailed | JobCancelled) -> None:
         request = self._request(said.job_id)
@@ -197,6 +181,19 @@ def _check_pictures(request: GenerationRequest, pictures: tuple[Picture, ...]) -
             raise GarbageError(
                 f"{len(picture.pixels)} bytes are no {request.width}x{request.height} picture"
             )
+
+
+def _check_measured(said: Capacity | Calibrated | Usual) -> None:
+    match said:
+        case Capacity():
+            _check_capacity(said)
+        case Calibrated():
+            _check_calibration(said)
+        case Usual():
+            _counts(said.pixels, said.pictures)
+            _seconds(said.seconds)
+            if said.pixels < 1 or said.pictures < 1:
+                raise GarbageError("a step moved nothing")
 
 
 def _check_capacity(said: Capacity) -> None:

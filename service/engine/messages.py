@@ -10,6 +10,7 @@ from service.diffusion.generation import (
     MemoryUse,
     ModelInfo,
     Outcome,
+    Usual,
 )
 
 
@@ -65,10 +66,12 @@ class EngineReady:
 
 @dataclass(frozen=True, kw_only=True)
 class EngineFailed:
-    """The model cannot be loaded; starting again would not help."""
+    """The model cannot be loaded."""
 
     code: str
     detail: str
+    passing: bool = False
+    """Starting again may help, as it does where others hold the memory for a while."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +100,7 @@ class EngineExited:
         return "killed" if self.exit_code == -signal.SIGKILL else "crashed"
 
 
-Said = Began | EngineReady | EngineFailed | Capacity | Calibrated | Outcome
+Said = Began | EngineReady | EngineFailed | Capacity | Calibrated | Usual | Outcome
 """What an engine says of itself."""
 
 Event = Said | EngineExited

@@ -12,12 +12,13 @@ from service.diffusion.generation import (
     JobFinished,
     OutOfMemoryHit,
     Stepped,
+    Usual,
 )
 from service.engine import worker
 from service.engine.base import Engine, EngineState, Listener
 from service.engine.child import Child, Entry
 from service.engine.heartbeat import LOAD, STEP, Heartbeat
-from service.engine.inspection import GarbageError, Inspector
+from service.engine.inspection import Inspector
 from service.engine.messages import (
     Began,
     Cancel,
@@ -31,6 +32,7 @@ from service.engine.messages import (
     Shutdown,
 )
 from service.engine.watchdog import Watchdog
+from service.engine.wire import GarbageError
 
 log = structlog.get_logger(__name__)
 
@@ -160,15 +162,19 @@ class ProcessEngine(Engine):
         match said:
             case EngineReady():
                 self.state, self.model, self.failure = EngineState.READY, said.model, ""
-            case EngineFailed() if self.model is not None:
-                # It did load before: a device that is short of memory for a while, say.
+            case EngineFailed() if said.passing or self.model is not None:
+                # Memory that others hold for a while, or a model that did load before.
                 self.failure, child.cause = said.detail, "load_failed"
-                log.warning("model_reload_failed", code=said.code, detail=said.detail)
+                event = "model_reload_failed" if self.model else "model_load_postponed"
+                log.warning(event, code=said.code, detail=said.detail)
                 return False
             case EngineFailed():
                 self.state, self.failure = EngineState.FAILED, said.detail
             case Began() | Stepped() | OutOfMemoryHit() if self.state is EngineState.READY:
                 self._heartbeat.hear(said)  # What it tries before is no usual work.
+            case Usual():
+                self._heartbeat.hear(said)
+                return False
             case JobFinished() | JobFailed() | JobCancelled():
                 if isinstance(said, JobFinished):
                     self._crashes_in_a_row = 0

@@ -24,7 +24,7 @@ from service.engine.messages import (
     Said,
     Shutdown,
 )
-from service.errors import NotInstalled, ServiceError
+from service.errors import ModelError, NotInstalled, ServiceError
 from service.telemetry import logs
 
 if TYPE_CHECKING:
@@ -62,7 +62,8 @@ def _load_and_work(connection: "Connection[Said, Command]", config: Config) -> N
         loop, ready = load(config, connection.send)
         news = warmed_up(loop, config)
     except ServiceError as error:
-        connection.send(EngineFailed(code=error.code, detail=error.detail))
+        passing = isinstance(error, ModelError) and error.passing
+        connection.send(EngineFailed(code=error.code, detail=error.detail, passing=passing))
         return
     except ImportError as error:
         detail = f"{error}. Install what the engine needs: pip install 'sd-api[engine]'"

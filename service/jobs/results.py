@@ -104,7 +104,9 @@ class Results:
 
         """
         try:
-            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            # One by one: the mode would not be that of a parent that is made on the way.
+            self.folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.folder.mkdir(mode=0o700, exist_ok=True)
             for path in self.folder.glob(f"*{TEMPORARY}"):
                 path.unlink(missing_ok=True)
         except OSError as error:

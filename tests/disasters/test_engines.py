@@ -136,6 +136,24 @@ async def test_a_model_damaged_while_it_runs_opens_the_circuit_until_it_is_repai
         await client.until_ready()
 
 
+async def test_a_device_that_is_full_at_the_start_is_waited_for(light, client_of, tmp_path):
+    """The service says why, refuses with a time, and goes on by itself when there is room."""
+    model = tmp_path / "model"
+    model.write_text("full")
+    with light(LIGHT_ENTRY="from_a_file", CHILD_MODEL=model, **ALONE) as service:
+        client = await client_of(service)
+        accepted = await client.accepted("a cat")
+        await service.line("circuit_opened")
+        assert (await client.get("/health"))[1]["engine"]["failure"] == "The device is full."
+        assert (await client.get("/health/ready"))[0] == 503
+        async with client.session.post("/generate", json={"prompt": "a cat"}) as answer:
+            assert (answer.status, (await answer.json())["code"]) == (503, "engine_unavailable")
+            assert int(answer.headers["Retry-After"]) >= 1
+        model.write_text("whole")
+        assert (await client.ended(accepted))["state"] == "succeeded"
+        await client.until_ready()
+
+
 async def test_jobs_of_an_earlier_process_survive_a_start_without_a_model(
     light, client_of, tmp_path
 ):

@@ -9,7 +9,7 @@ import pytest
 
 from service import errors
 from service.config import Config, environment_name
-from service.engine.heartbeat import STAGE_FLOOR_SECONDS, STEP_FLOOR_SECONDS, TIMES
+from service.engine.heartbeat import GROWTH, STAGE_FLOOR_SECONDS, STEP_FLOOR_SECONDS, TIMES
 from service.engine.process import RESTART_DELAYS
 from service.jobs.circuit import BEYOND_ONE_JOB, CRASHES_TO_OPEN
 from service.telemetry.labels import RESTART_REASONS
@@ -84,6 +84,8 @@ def test_the_figures_are_those_of_the_code():
     text = " ".join(DOCUMENT.split())
     assert f"after {', '.join(first)} and then every {last} seconds" in text
     assert (TIMES, STEP_FLOOR_SECONDS, STAGE_FLOOR_SECONDS) == (10, 5, 20)
+    assert GROWTH == 2
+    assert "with the square of its pixels" in text
     assert "may take ten times its usual time, and 5 s at least" in text
     assert "first step of a size may take 20 s at least" in text
     assert (CRASHES_TO_OPEN, BEYOND_ONE_JOB) == (5, 2)

@@ -187,8 +187,11 @@ def test_model_that_does_not_fit(copy: Path, monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr(place, "put", put)
 
-    with pytest.raises(ModelError, match=r"does not fit into memory \(CUDA out.*CPU_OFFLOAD"):
+    with pytest.raises(
+        ModelError, match=r"does not fit into memory \(CUDA out.*CPU_OFFLOAD"
+    ) as told:
         loaded(copy)
+    assert told.value.passing
 
 
 def test_wrong_format_for_the_device(copy: Path) -> None:

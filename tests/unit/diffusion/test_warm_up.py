@@ -9,6 +9,7 @@ from service.diffusion.generation import (
     JobFinished,
     OutOfMemoryHit,
     Stepped,
+    Usual,
 )
 from service.diffusion.load import Model
 from service.diffusion.step_loop import StepLoop
@@ -20,7 +21,7 @@ def test_memory_is_known_before_the_first_request(sd: Model) -> None:
     """Two sizes are made, and every stage of them is measured."""
     loop = StepLoop(sd, batch_limit=3)
 
-    (capacity,) = warm_up(loop, size=16, batch_limit=3)
+    *_, capacity = warm_up(loop, size=16, batch_limit=3)
 
     assert isinstance(capacity, Capacity)
     assert capacity.available > 0
@@ -35,10 +36,18 @@ def test_the_first_picture_is_not_counted(sd: Model, monkeypatch: pytest.MonkeyP
     figures = chain([10**9, 10**9], repeat(1000))
     monkeypatch.setattr(loop._meter, "taken", lambda: next(figures))
 
-    (capacity,) = warm_up(loop, size=16, batch_limit=1)
+    *_, capacity = warm_up(loop, size=16, batch_limit=1)
 
     assert isinstance(capacity, Capacity)
     assert max(capacity.need(16 * 16).values()) < 10**6
+
+
+def test_steps_are_measured(sd: Model) -> None:
+    """But for the first one, which loads kernels."""
+    told = warm_up(StepLoop(sd, batch_limit=3), size=16, batch_limit=3)
+    usual = [each for each in told if isinstance(each, Usual)]
+    assert [(each.pixels, each.pictures) for each in usual] == [(256, 1), (512, 2)]
+    assert all(each.seconds > 0 for each in usual)
 
 
 def test_it_leaves_no_trace(sd: Model) -> None:

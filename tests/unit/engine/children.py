@@ -24,6 +24,7 @@ from service.diffusion.generation import (
     Picture,
     StageTimes,
     Stepped,
+    Usual,
 )
 from service.engine.messages import (
     Began,
@@ -220,6 +221,13 @@ def obedient(pipe: Pipe, _config: Config) -> None:
     _work(pipe)
 
 
+def measured(pipe: Pipe, _config: Config) -> None:
+    """Say how long a step of 512x512 takes, and be obedient."""
+    pipe.send(EngineReady(model=MODEL))
+    pipe.send(Usual(pixels=512 * 512, pictures=1, seconds=30.0))
+    _work(pipe)
+
+
 def stubborn(pipe: Pipe, _config: Config) -> None:
     """Never read a command: only a kill ends it."""
     pipe.send(EngineReady(model=MODEL))
@@ -246,9 +254,24 @@ def short_of_memory_once(pipe: Pipe, config: Config) -> None:
     obedient(pipe, config)
 
 
+def short_of_memory_at_first(pipe: Pipe, config: Config) -> None:
+    """Fail to load in the first two lives, as others hold the memory; then be obedient."""
+    if _life() <= 2:
+        pipe.send(EngineFailed(code="model_error", detail="no memory left", passing=True))
+        return
+    obedient(pipe, config)
+
+
 def from_a_file(pipe: Pipe, config: Config) -> None:
-    """Load while the file that CHILD_MODEL names is there and whole; else say that it is not."""
-    if Path(os.environ["CHILD_MODEL"]).read_text() != "whole":
+    """Load while the file that CHILD_MODEL names is there and whole; else say that it is not.
+
+    ``full`` in it is a device without memory.
+    """
+    found = Path(os.environ["CHILD_MODEL"]).read_text()
+    if found == "full":
+        pipe.send(EngineFailed(code="model_error", detail="The device is full.", passing=True))
+        return
+    if found != "whole":
         pipe.send(EngineFailed(code="model_error", detail="The weights are cut short."))
         return
     obedient(pipe, config)

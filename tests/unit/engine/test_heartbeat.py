@@ -2,7 +2,7 @@
 
 import pytest
 
-from service.diffusion.generation import GenerationRequest, OutOfMemoryHit, Stepped
+from service.diffusion.generation import GenerationRequest, OutOfMemoryHit, Stepped, Usual
 from service.engine.heartbeat import (
     FETCH,
     LOAD,
@@ -36,10 +36,33 @@ def stepped(heartbeat: Heartbeat, side: int, seconds: float, pictures: int = 1) 
 
 
 def test_what_was_never_seen_may_take_the_most(heartbeat):
-    """The first step of a size compiles kernels, or runs a large model on a slow processor."""
-    stepped(heartbeat, 256, 0.1)
-    assert heartbeat.limit(STEP, [LARGE]) == MOST
-    assert heartbeat.limit(STEP, [SMALL, LARGE]) == MOST
+    """The first step of all compiles kernels, or runs a large model on a slow processor."""
+    assert heartbeat.limit(STEP, [SMALL]) == MOST
+    assert heartbeat.limit("vae_decode", [SMALL, LARGE]) == MOST
+
+
+def test_a_new_size_is_foretold_from_others(heartbeat):
+    """Nine times the pixels take 81 times as long at most, and fewer no longer."""
+    stepped(heartbeat, 256, 0.05)
+    assert heartbeat.limit(STEP, [LARGE]) == pytest.approx(10 * 81 * 0.05)
+    assert heartbeat.limit(STEP, [SMALL, LARGE]) == pytest.approx(10 * 81 * 0.05)
+    stepped(heartbeat, 1024, 3.0)
+    assert heartbeat.limit(STEP, [LARGE]) == 30
+    assert heartbeat.limit(STEP, [request(2048)]) == 10 * 16 * 3
+    assert heartbeat.limit(STEP, [request(64)]) == STAGE_FLOOR_SECONDS
+
+
+def test_a_new_size_and_more_pictures_than_were_seen(heartbeat):
+    """Both make a step longer."""
+    stepped(heartbeat, 256, 1.0, pictures=2)
+    assert heartbeat.limit(STEP, [request(512, 4)]) == 10 * 2 * 16
+
+
+def test_the_warm_up_teaches(heartbeat):
+    """The first request of a process is not given ten minutes."""
+    heartbeat.hear(Usual(pixels=256 * 256, pictures=1, seconds=0.06))
+    assert heartbeat.limit(STEP, [SMALL]) == STEP_FLOOR_SECONDS
+    assert heartbeat.limit(STEP, [LARGE]) == pytest.approx(10 * 81 * 0.06)
 
 
 def test_ten_times_the_usual_step_is_too_long(heartbeat):
@@ -94,11 +117,31 @@ def test_the_first_steps_of_another_process_may_take_longer(heartbeat):
     assert heartbeat.limit(STEP, [SMALL]) == STEP_FLOOR_SECONDS
 
 
-def test_after_an_out_of_memory_nothing_is_usual(heartbeat):
-    """What is done about it may be slow."""
+def test_after_an_out_of_memory_one_step_may_take_the_most(heartbeat):
+    """What is done about it may be slow; what was learned of every size holds again after it."""
+    stepped(heartbeat, 768, 0.5)
     stepped(heartbeat, 256, 0.06)
     heartbeat.hear(OutOfMemoryHit(stage="vae_decode", batch_size=1))
     assert heartbeat.limit(STEP, [SMALL]) == MOST
+    stepped(heartbeat, 256, 0.06)
+    assert heartbeat.limit(STEP, [SMALL]) == STEP_FLOOR_SECONDS
+    assert heartbeat.limit("vae_decode", [LARGE]) == STAGE_FLOOR_SECONDS
+
+
+def test_steps_with_less_memory_may_all_be_slower(heartbeat):
+    """The first one tells, not the mean with those before."""
+    stepped(heartbeat, 256, 0.06)
+    heartbeat.hear(OutOfMemoryHit(stage=STEP, batch_size=1, rung="offload"))
+    stepped(heartbeat, 256, 4.0)
+    assert heartbeat.limit(STEP, [SMALL]) == 40
+
+
+def test_another_process_has_not_run_out_of_memory(heartbeat):
+    """What is known of its steps holds."""
+    stepped(heartbeat, 256, 0.06)
+    heartbeat.hear(OutOfMemoryHit(stage=STEP, batch_size=1))
+    heartbeat.renew()
+    assert heartbeat.limit(STEP, [SMALL]) == STAGE_FLOOR_SECONDS
 
 
 def test_a_step_that_is_begun_twice_has_run_out_of_memory(heartbeat):

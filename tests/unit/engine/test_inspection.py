@@ -19,9 +19,11 @@ from service.diffusion.generation import (
     Previewed,
     StageTimes,
     Stepped,
+    Usual,
 )
-from service.engine.inspection import GarbageError, Inspector, longest_message, parsed
+from service.engine.inspection import Inspector, longest_message, parsed
 from service.engine.messages import Began, EngineFailed, EngineReady, Said
+from service.engine.wire import GarbageError
 from tests.unit.engine import children
 
 REQUEST = GenerationRequest(prompt="a cat", width=64, height=64, steps=3, num_images=2)
@@ -40,6 +42,7 @@ GOOD: list[Said] = [
     OutOfMemoryHit(stage="vae_decode", batch_size=1, rung="free_cache", seconds=0.5),
     Capacity(available=10, needs={"denoise": (-1.0, 2.5)}, relief={"vae_decode": 5}),
     Calibrated(batch=2, size=512, seconds={1: 0.5, 2: 0.8}),
+    Usual(pixels=4096, pictures=2, seconds=0.5),
     Previewed(job_id="one", step=1, width=8, height=8, pixels=bytes(192)),
     FINISHED,
     JobFailed(job_id="one", code="generation_failed", detail="no idea", times=TIMES),
@@ -103,6 +106,7 @@ def test_progress_may_stand_still(inspector):
         wrong(READY, model=None),
         wrong(READY, memory=wrong(MEMORY, total=-1)),
         wrong(EngineFailed(code="model_error", detail="x"), detail=None),
+        wrong(EngineFailed(code="model_error", detail="x"), passing=1),
     ],
 )
 def test_a_model_must_be_one(said):
@@ -128,6 +132,8 @@ def test_a_model_must_be_one(said):
         OutOfMemoryHit(stage="x" * 65, batch_size=1),
         OutOfMemoryHit(stage="denoise", batch_size=1, seconds=-1),
         Began(stage="denoise", pictures=-1),
+        Usual(pixels=0, pictures=1, seconds=0.5),
+        Usual(pixels=1, pictures=1, seconds=float("inf")),
         Capacity(available=-1, needs={}),
         Calibrated(batch=3, size=512, seconds={1: 0.5, 2: 0.8}),
         Calibrated(batch=0, size=512, seconds={0: 0.5}),

@@ -228,6 +228,18 @@ async def test_an_engine_that_falls_silent_is_late_before_it_is_killed(engine, h
     engine.cancel("one")
 
 
+async def test_what_the_warm_up_measured_is_what_an_engine_is_held_to(heard):
+    """It is for the watchdog: nobody else hears of it."""
+    engine = ProcessEngine(CONFIG, entry=children.measured)
+    await engine.start(heard)
+    assert isinstance(await heard.next(), EngineReady)
+    engine.generate("one", request("a cat"))
+    assert await heard.end() == children.finished("one", request("a cat"))
+    large = GenerationRequest(prompt="a cat", width=512, height=512)
+    assert engine._heartbeat.limit(heartbeat.STEP, [large]) == 300
+    await engine.stop()
+
+
 async def test_an_idle_child_may_be_silent(heard):
     """Without work the stall time does not run."""
     engine = ProcessEngine(CONFIG, entry=children.obedient)
@@ -304,6 +316,21 @@ async def test_a_reload_that_fails_is_tried_again(heard, tmp_path, monkeypatch):
     assert engine.failure == "no memory left"
     assert isinstance(await heard.next(), EngineReady)
     assert (engine.failure, engine.restarts) == ("", 2)
+    await engine.stop()
+
+
+async def test_a_first_load_without_memory_is_tried_again(heard, tmp_path, monkeypatch):
+    """Others may hold it for a moment: the engine is started until the model fits."""
+    monkeypatch.setenv("CHILD_LIVES", str(tmp_path / "lives"))
+    monkeypatch.setattr(process, "RESTART_DELAYS", (0.0, 0.01))
+    engine = ProcessEngine(CONFIG, entry=children.short_of_memory_at_first)
+    await engine.start(heard)
+    first, second = await heard.next(), await heard.next()
+    assert first == EngineExited(exit_code=0, restarts=1, cause="load_failed")
+    assert (second.restarts, second.restart_seconds) == (2, 0.01)
+    assert (engine.state, engine.failure) == (EngineState.RESTARTING, "no memory left")
+    await heard.works_again(engine)
+    assert engine.failure == ""
     await engine.stop()
 
 

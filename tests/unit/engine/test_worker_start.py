@@ -48,6 +48,14 @@ def test_a_model_that_cannot_be_loaded_is_reported(pipe, monkeypatch):
     assert ours.recv() == EngineFailed(code="model_error", detail="no such folder")
 
 
+def test_a_lack_of_memory_is_told_from_what_stays(pipe, monkeypatch):
+    """The service tries again where memory was short."""
+    ours, theirs = pipe
+    monkeypatch.setattr(worker, "load", raising(ModelError("no memory left", passing=True)))
+    worker.run(theirs, CONFIG)
+    assert ours.recv() == EngineFailed(code="model_error", detail="no memory left", passing=True)
+
+
 def test_missing_packages_are_reported_with_the_cure(pipe, monkeypatch):
     """An installation without torch says what to install."""
     ours, theirs = pipe

@@ -3,6 +3,7 @@
 import asyncio
 import io
 import json
+import os
 
 import pytest
 from PIL import Image
@@ -125,6 +126,27 @@ async def test_jobs_of_one_key_are_invisible_to_another(tmp_path):
         assert (await ask(client, "GET", "/jobs", 200, headers=BOB))["jobs"] == []
         assert len((await ask(client, "GET", "/jobs", 200, headers=ALICE))["jobs"]) == 1
         await ask(client, "GET", f"/jobs/{job}", 401)
+
+
+@pytest.fixture
+def everybody():
+    """Make new files everybody's, as far as the service does not say otherwise."""
+    before = os.umask(0)
+    yield
+    os.umask(before)
+
+
+@pytest.mark.usefixtures("everybody")
+async def test_what_people_think_and_make_is_private(tmp_path):
+    """The folder that the service makes, and all that is in it, while it runs and afterwards."""
+    folder = tmp_path / "data"
+    async with service(folder) as client:
+        job = (await ask(client, "POST", "/jobs", 202, json=BODY))["id"]
+        await until(client, job, "succeeded")
+        found = [folder, *folder.rglob("*")]
+    assert {path.suffix for path in found} >= {".zip"}
+    found += [path for path in folder.rglob("*") if path not in found]
+    assert [path.name for path in found if path.exists() and path.stat().st_mode & 0o077] == []
 
 
 async def test_pages_go_on_where_the_last_one_ended(tmp_path):
