@@ -353,6 +353,7 @@ def test_a_gpu_that_is_full_or_too_small(
         HUB, torch.OutOfMemoryError("CUDA out of memory."), torch.device("cuda:0")
     )
     assert type(error) is kind
+    assert error.passing == (kind is GpuBusy)
 
 
 def test_local_models_never_ask_the_network(
