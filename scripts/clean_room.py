@@ -34,9 +34,14 @@ def missing() -> str:
         return f"needs {', '.join(lacking)}"
     if os.geteuid() != 0:
         return "needs root, to mount layers and change the root folder"
-    command = ["unshare", "--mount", "--pid", "--net", "--fork", "true"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    return f"needs namespaces: {done.stderr.strip()}" if done.returncode else ""
+    with tempfile.TemporaryDirectory(prefix="clean-room-") as folder:
+        layers = [Path(folder) / name for name in ("one", "two", "both")]
+        for layer in layers:
+            layer.mkdir()
+        inside = overlay(layers[:2], layers[2])
+        command = ["unshare", "--mount", "--pid", "--net", "--fork", "sh", "-euc", inside]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return f"needs namespaces and layers: {done.stderr.strip()}" if done.returncode else ""
 
 
 def tracked() -> list[str]:

@@ -13,6 +13,7 @@ from scripts import clean_room
 REASON = clean_room.missing()
 
 
+@pytest.mark.privileged
 @pytest.mark.skipif(bool(REASON), reason=REASON or "nothing")
 def test_the_image_draws_a_picture(monkeypatch):
     """From its own steps, as its own user, in a tree nobody can write to, without a network."""
