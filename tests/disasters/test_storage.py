@@ -86,6 +86,7 @@ def fill(path: Path) -> None:
             pass
 
 
+@pytest.mark.privileged
 async def test_a_full_disk_fails_the_job_by_name_and_takes_no_more(light, client_of, small_disk):
     """A real file system without a byte left; with room again all is well."""
     folder, command = small_disk
