@@ -165,8 +165,10 @@ class ProcessEngine(Engine):
             case EngineFailed() if said.passing or self.model is not None:
                 # Memory that others hold for a while, or a model that did load before.
                 self.failure, child.cause = said.detail, "load_failed"
-                event = "model_reload_failed" if self.model else "model_load_postponed"
-                log.warning(event, code=said.code, detail=said.detail)
+                if self.model is None:
+                    log.warning("model_load_postponed", code=said.code, detail=said.detail)
+                else:
+                    log.warning("model_reload_failed", code=said.code, detail=said.detail)
                 return False
             case EngineFailed():
                 self.state, self.failure = EngineState.FAILED, said.detail

@@ -21,6 +21,7 @@ from service.errors import (
     ServiceError,
     ValidationFailed,
 )
+from tests.engine_extra import needs_engine
 
 READY: dict[str, object] = {"status": "healthy", "model_loaded": True}
 
@@ -128,12 +129,14 @@ def test_a_wrong_setting_is_one_line_and_exit_code_2(capsys):
     )
 
 
+@needs_engine
 def test_an_unknown_model_is_one_line_and_its_exit_code(tmp_path, capsys):
     """A model that is nowhere is told before anything starts."""
     assert main(["--model-id", str(tmp_path / "nothing.ckpt")]) == 66
     assert capsys.readouterr().err.startswith("sd-api: The model cannot be loaded: ")
 
 
+@needs_engine
 def test_a_taken_port_is_one_line_and_its_exit_code(answering, capsys):
     """A port in use is named, with the cure."""
     del answering
@@ -149,6 +152,7 @@ def test_a_public_address_without_keys_is_one_line_and_exit_code_2(capsys):
     assert "ALLOW_UNAUTHENTICATED=true" in line
 
 
+@needs_engine
 def test_a_wrong_file_of_keys_is_one_line_and_exit_code_2(tmp_path, capsys):
     """Nothing listens for a moment without keys."""
     path = tmp_path / "keys"
@@ -167,6 +171,7 @@ def test_a_wrong_key_in_the_environment_is_not_repeated(monkeypatch, capsys):
     assert "0123456789abcdef" not in said
 
 
+@needs_engine
 @pytest.mark.usefixtures("answering")
 def test_the_process_of_the_engine_inherits_no_secret(monkeypatch):
     """They leave the environment as soon as they are read."""

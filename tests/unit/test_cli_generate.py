@@ -11,6 +11,7 @@ from PIL import Image
 from service.__main__ import main
 from service.diffusion.generation import JobFailed, JobFinished, Picture, Stepped
 from service.engine import worker
+from tests.engine_extra import needs_engine
 
 
 class OneJob:
@@ -68,6 +69,7 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.rglob("*"))
 
 
+@needs_engine
 @pytest.mark.usefixtures("loaded")
 def test_pictures_are_written_and_named(here, capsys):
     """One PNG per picture, their names on standard output, and nothing else is left."""
@@ -77,6 +79,7 @@ def test_pictures_are_written_and_named(here, capsys):
     assert all(is_png(here / name) for name in names(here))
 
 
+@needs_engine
 @pytest.mark.usefixtures("loaded")
 def test_an_existing_picture_is_replaced(here):
     """The same command may be given twice; the file gets the rights of any new file."""
@@ -130,6 +133,7 @@ def test_every_further_picture_has_its_place_checked(here, capsys):
     assert "--output cat-2.png: is a folder" in capsys.readouterr().err
 
 
+@needs_engine
 def test_a_picture_that_cannot_be_written_is_one_line_and_exit_code_1(
     loaded, here, capsys, monkeypatch
 ):
@@ -147,6 +151,7 @@ def test_a_picture_that_cannot_be_written_is_one_line_and_exit_code_1(
     assert names(here) == ["cat.png"]
 
 
+@needs_engine
 @pytest.mark.parametrize(
     ("code", "title"),
     [

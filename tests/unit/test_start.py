@@ -16,6 +16,7 @@ from service import start as checks
 from service.errors import ModelError, StoreFull, ValidationFailed
 from service.exits import Exit
 from service.jobs.claim import Claim
+from tests.engine_extra import needs_engine
 from tests.nvml.driver import Driver, NoCompilerError, build
 
 ROOT = Path(__file__).parents[2]
@@ -106,6 +107,7 @@ def giant(folder: Path) -> Path:
     return folder
 
 
+@needs_engine
 def test_no_driver(start):
     """A GPU that is asked for where there is no driver."""
     start.card.set(init=12)
@@ -115,6 +117,7 @@ def test_no_driver(start):
     assert "--gpus all" in line
 
 
+@needs_engine
 def test_no_such_gpu(start):
     """A driver without the GPU that is named."""
     code, line = told(start.run(DEVICE="cuda", CUDA_VISIBLE_DEVICES="3"))
@@ -125,6 +128,7 @@ def test_no_such_gpu(start):
     assert "names no GPU; set it to 0" in line
 
 
+@needs_engine
 def test_a_gpu_that_is_gone(start):
     """A driver that does not answer for its GPU."""
     start.card.set(lost=1)
@@ -133,6 +137,7 @@ def test_a_gpu_that_is_gone(start):
     assert "the driver does not answer (GPU is lost)" in line
 
 
+@needs_engine
 def test_an_old_driver(start):
     """A torch for CUDA 13 over a driver for CUDA 12 names both ways out, whatever DEVICE is."""
     start.torch(cuda="13.0", version="2.13.0")
@@ -144,6 +149,7 @@ def test_an_old_driver(start):
     assert "make serve TORCH=cu126" in line
 
 
+@needs_engine
 def test_a_torch_for_cpus_beside_a_gpu_that_is_asked_for(start):
     """It says which installation that card wants."""
     start.torch(cuda=None, version="2.13.0+cpu")
@@ -155,6 +161,7 @@ def test_a_torch_for_cpus_beside_a_gpu_that_is_asked_for(start):
     assert "image tagged cuda" in told(start.run(DEVICE="cuda"))[1]
 
 
+@needs_engine
 def test_a_gpu_that_is_too_small(start):
     """Weights of 7.5 GB do not go into 6."""
     code, line = told(start.run(MODEL_ID=giant(start.folder / "giant")))
@@ -162,6 +169,7 @@ def test_a_gpu_that_is_too_small(start):
     assert "take 7.5 GB, and GTX 1060 has 6.0 GB. Set CPU_OFFLOAD=model" in line
 
 
+@needs_engine
 def test_a_gpu_that_is_busy(start):
     """Weights that would go into the card go not into what others left of it."""
     start.card.set(memory_total=12 * 2**30, memory_used=8 * 2**30)
@@ -185,6 +193,7 @@ def test_no_torch(start):
     assert "pip install 'sd-api[engine]'" in line
 
 
+@needs_engine
 @pytest.mark.parametrize("command", [("serve",), ("generate", "a cat")])
 def test_no_model(start, command):
     """What is neither here nor a hub id ends serving and generating alike."""
@@ -193,6 +202,7 @@ def test_no_model(start, command):
     assert "There is no model '/nowhere/model'" in line
 
 
+@needs_engine
 def test_no_model_and_no_network_allowed(start):
     """HF_HUB_OFFLINE ends the start at once, instead of a service without a model."""
     code, line = told(start.run(MODEL_ID="org/name"))
@@ -200,6 +210,7 @@ def test_no_model_and_no_network_allowed(start):
     assert "org/name is not in models and HF_HUB_OFFLINE=1 forbids to fetch it. Start once" in line
 
 
+@needs_engine
 def test_a_damaged_model(start):
     """A model_index.json that cannot be read is found before the start."""
     folder = giant(start.folder / "damaged")
@@ -215,6 +226,7 @@ def test_a_damaged_model(start):
     assert "Fetch the model again." in line
 
 
+@needs_engine
 def test_a_model_folder_that_cannot_be_written(start):
     """A model that has to be fetched needs a place."""
     blocked = start.folder / "file"
@@ -226,6 +238,7 @@ def test_a_model_folder_that_cannot_be_written(start):
     assert f"MODEL_CACHE_DIR={blocked}/models: cannot be written (Not a directory)" in line
 
 
+@needs_engine
 def test_a_taken_port(start):
     """The port is named, with the cure."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -234,6 +247,7 @@ def test_a_taken_port(start):
     assert "set API_PORT to a free port" in line
 
 
+@needs_engine
 def test_an_address_of_another_machine(start):
     """It will never be free: a wrong setting."""
     code, line = told(start.run(API_HOST="192.0.2.1", ALLOW_UNAUTHENTICATED="true", DEVICE="cpu"))
@@ -248,6 +262,7 @@ def test_a_public_address_without_keys(start):
     assert "ALLOW_UNAUTHENTICATED=true" in line
 
 
+@needs_engine
 def test_a_data_folder_in_use(start):
     """Two services would run every job twice."""
     folder = start.folder / "data"
@@ -262,6 +277,7 @@ def test_a_data_folder_in_use(start):
     assert "is in use by another process of the service" in line
 
 
+@needs_engine
 def test_a_data_folder_that_cannot_be_written(start):
     """The line names file and reason."""
     blocked = start.folder / "file"
@@ -284,6 +300,7 @@ def test_a_full_disk(tmp_path, monkeypatch):
     assert list((tmp_path / "data").iterdir()) == []
 
 
+@needs_engine
 @pytest.mark.parametrize("why", ["driver", "torch"])
 def test_without_a_gpu_it_says_loudly_that_it_computes_on_the_cpu(start, why):
     """The start goes on, up to the port that is taken here; DEVICE=cpu asks for silence."""
