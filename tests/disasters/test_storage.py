@@ -163,7 +163,7 @@ async def test_a_damaged_database_ends_the_start_with_the_cure(
     damage(tmp_path / SQLITE)
     before = written(tmp_path)
     with light(DATA_DIR=tmp_path) as service:
-        assert await asyncio.to_thread(service.process.wait, 60) == 2
+        assert await asyncio.to_thread(service.process.wait, 60) == 73
         await asyncio.to_thread(service._reader.join)
         said = "".join(service.output)
     assert "is damaged" in said

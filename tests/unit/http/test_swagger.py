@@ -90,3 +90,11 @@ def test_the_files_are_a_version_without_known_holes():
     bundle = (swagger.files() / "swagger-ui-bundle.js").read_text(encoding="utf-8")
     (version,) = set(re.findall(r'PACKAGE_VERSION:"([0-9.]+)"', bundle))
     assert tuple(int(part) for part in version.split(".")) >= (5, 24)
+
+
+@pytest.mark.parametrize("asked", ["bytes=0-9", "bytes=-", "bytes=99999999-", "pages=1-2"])
+async def test_files_are_sent_whole(client, asked):
+    """A part of a style sheet is of no use, and a wrong range no error."""
+    answer = await client.get("/docs/swagger-ui.css", headers={"Range": asked})
+    assert answer.status == 200
+    assert len(await answer.read()) == int(answer.headers["Content-Length"]) > 10_000
