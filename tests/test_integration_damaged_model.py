@@ -12,7 +12,7 @@ import pytest
 
 from tests.service_process import WAIT_SECONDS, ServiceProcess, ending, running_service
 
-DEMO = Path(__file__).parents[2] / "service" / "demo"
+DEMO = Path(__file__).parents[1] / "service" / "demo"
 PICTURE = {"prompt": "a boat", "width": 256, "height": 256, "steps": 6, "seed": 1}
 
 

@@ -12,7 +12,7 @@ from service.exits import Exit
 from tests.hub import COMMIT
 from tests.service_process import WAIT_SECONDS, ServiceProcess, ending, running_service
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 DEMO = ROOT / "service" / "demo"
 GUARD = """
 import os, socket
