@@ -12,9 +12,10 @@ from scripts.drill.wait import until
 
 LONG_SECONDS: Final = 32.0
 """Longer than the 30 s in which a picture shall be there."""
-BETWEEN_SECONDS: Final = 20.0
-LATE: Final = 2 * BATCH
-"""Clients whose pictures are late: enough to count, few enough to be served in time else."""
+LATE_STEP_SECONDS: Final = 3.5
+"""A slow step, but none that an engine is killed for: silence is borne for 5 s at least."""
+LATE: Final = {"steps": 10, "sampler": "ddim"}
+"""Pictures of so many slow steps are late; all of a batch at once."""
 SPACING_SECONDS: Final = 4.0
 """Between two failures of a service that fails now and then."""
 SLOWER: Final = 2.0
@@ -77,36 +78,24 @@ async def queue_wait(scene: Scene) -> AsyncIterator[None]:
 @fault("SDLatencyBudgetBurnFast", "Pictures take over 30 s", silences=("SDLatencyBudgetBurnSlow",))
 @asynccontextmanager
 async def pictures_late(scene: Scene) -> AsyncIterator[None]:
-    """Let the engine pause again and again, for longer than a picture may take."""
-
-    async def again() -> None:
-        while True:
-            await _pause(scene)
-            await asyncio.sleep(BETWEEN_SECONDS)
-
-    async with scene.traffic.clients(LATE, steps=1):
-        task = asyncio.create_task(again())
+    """Slow every step down, until no picture is there in time."""
+    scene.service.fail(step_seconds=LATE_STEP_SECONDS)
+    async with scene.traffic.clients(BATCH, **LATE):
         try:
             yield
         finally:
-            task.cancel()
             scene.service.fail()
 
 
 @fault("SDLatencyBudgetBurnSlow", "Some pictures took over 30 s")
 @asynccontextmanager
 async def some_pictures_late(scene: Scene) -> AsyncIterator[None]:
-    """Let the engine pause once; what follows is in time."""
-    async with scene.traffic.clients(LATE, steps=1):
-        await _pause(scene)
+    """Slow the steps of one batch down; what follows is in time."""
+    scene.service.fail(step_seconds=LATE_STEP_SECONDS)
+    async with scene.traffic.clients(BATCH, **LATE):
+        await asyncio.sleep(LONG_SECONDS)
+        scene.service.fail()
         yield
-
-
-async def _pause(scene: Scene) -> None:
-    """Hold all work up; how many pictures a batch takes makes no difference."""
-    scene.service.fail(hang=True)
-    await asyncio.sleep(LONG_SECONDS)
-    scene.service.fail()
 
 
 @fault("SDStepTimeRegressed", "Steps slower than before")
