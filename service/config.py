@@ -1,18 +1,16 @@
 """The one table of settings: it drives the environment, the flags, --help and the docs."""
 
 import argparse
-import math
 from collections.abc import Mapping
-from dataclasses import Field, dataclass, field, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, get_type_hints
 
 from service.addresses import Hosts, Networks, Origins
 from service.credentials import Keys, Token
 from service.errors import ConfigError
+from service.setting import check, environment_name, flag_name, parse, setting, shown, told
 
-TRUE = frozenset({"1", "true", "yes", "on"})
-FALSE = frozenset({"0", "false", "no", "off"})
 SAMPLERS = (
     "ddim",
     "dpmpp_2m",
@@ -50,29 +48,6 @@ BYTES_BESIDE_PROMPTS = 1024
 DEMO = "demo"
 DEMO_GUIDANCE_SCALE = 3.0
 """What suits the bundled model best, by its evaluation; published models want about 7.5."""
-
-
-def setting(
-    default: Any,
-    help_text: str,
-    *,
-    minimum: float | None = None,
-    maximum: float | None = None,
-    multiple: int = 1,
-    choices: tuple[str, ...] = (),
-    empty: bool = False,
-    secret: bool = False,
-) -> Any:
-    """Declare one row of the table: a default, what it means, and what it may be.
-
-    A secret has no flag, because everybody on the machine can read a command line, and no
-    error repeats it.
-    """
-    limits = {"minimum": minimum, "maximum": maximum, "multiple": multiple, "choices": choices}
-    more = {"empty": empty, "secret": secret}
-    # A secret that is kept as it is shows in no text of the settings.
-    shown = not (secret and isinstance(default, str))
-    return field(default=default, repr=shown, metadata={"help": help_text, **more, **limits})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -268,7 +243,7 @@ class Config:
 
     def __post_init__(self) -> None:
         """Refuse values outside the table, all at once; then those that do not fit together."""
-        problems = [p for row in fields(self) for p in _problems(row, getattr(self, row.name))]
+        problems = [p for row in fields(self) for p in check(row, getattr(self, row.name))]
         problems = problems or self._contradictions()
         if problems:
             raise ConfigError("; ".join(problems))
@@ -297,63 +272,6 @@ class Config:
         return found
 
 
-def environment_name(row: Field[Any]) -> str:
-    """Return the environment variable of a row, for example ``API_PORT``."""
-    return row.name.upper()
-
-
-def flag_name(row: Field[Any]) -> str:
-    """Return the command line flag of a row, for example ``--api-port``."""
-    return "--" + row.name.replace("_", "-")
-
-
-def _problems(row: Field[Any], value: Any) -> list[str]:
-    problem = _problem(row.metadata, value)
-    return [f"{_told(row, value)}: {problem}"] if problem else []
-
-
-def _told(row: Field[Any], value: Any) -> str:
-    """Return a setting as an error names it; a secret without its value."""
-    name = environment_name(row)
-    return name if row.metadata["secret"] else f"{name}={value}"
-
-
-def _problem(limits: Mapping[str, Any], value: Any) -> str:
-    low, high, multiple = limits["minimum"], limits["maximum"], limits["multiple"]
-    if limits["choices"] and value not in limits["choices"]:
-        return f"must be one of {', '.join(limits['choices'])}"
-    if isinstance(value, float) and not math.isfinite(value):
-        return "must be a finite number"
-    if low is not None and value < low:
-        return f"must be {low} or more"
-    if high is not None and value > high:
-        return f"must be {high} or less"
-    if multiple != 1 and value % multiple:
-        return f"must be a multiple of {multiple}"
-    return ""
-
-
-def parse(text: str, kind: type, choices: tuple[str, ...] = ()) -> Any:
-    """Read a setting's text as its type; a choice may be written in either case.
-
-    Raises:
-        ValueError: the text is no such value.
-
-    """
-    if kind is bool:
-        if text.lower() in TRUE | FALSE:
-            return text.lower() in TRUE
-        raise ValueError("must be true or false")
-    if kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError as error:
-            raise ValueError(
-                "must be a number" if kind is float else "must be a whole number"
-            ) from error
-    return next((choice for choice in choices if choice.lower() == text.lower()), kind(text))
-
-
 def secret_names() -> tuple[str, ...]:
     """Return the environment variables that hold secrets."""
     return tuple(environment_name(row) for row in fields(Config) if row.metadata["secret"])
@@ -368,7 +286,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     for row in fields(Config):
         if row.metadata["secret"]:
             continue
-        default = f"[{environment_name(row)}, default {_shown(row.default)}]"
+        default = f"[{environment_name(row)}, default {shown(row.default)}]"
         group.add_argument(
             flag_name(row),
             dest=row.name,
@@ -401,9 +319,9 @@ def load(environment: Mapping[str, str], flags: Mapping[str, Any] | None = None)
         try:
             value = parse(str(text), kinds[row.name], row.metadata["choices"])
         except ValueError as error:
-            problems.append(f"{_told(row, text)}: {error}")
+            problems.append(f"{told(row, text)}: {error}")
         else:
-            problems += _problems(row, value)
+            problems += check(row, value)
             chosen[row.name] = value
     if problems:
         raise ConfigError("; ".join(problems))
@@ -418,11 +336,5 @@ def table() -> str:
     for row in fields(Config):
         choices = row.metadata["choices"]
         meaning = row.metadata["help"] + (f" One of {', '.join(choices)}." if choices else "")
-        lines.append(f"| `{environment_name(row)}` | `{_shown(row.default)}` | {meaning} |")
+        lines.append(f"| `{environment_name(row)}` | `{shown(row.default)}` | {meaning} |")
     return "\n".join(lines)
-
-
-def _shown(default: Any) -> str:
-    if isinstance(default, bool):
-        return str(default).lower()
-    return str(default)

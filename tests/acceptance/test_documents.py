@@ -16,8 +16,9 @@ import requests
 import yaml
 
 from scripts import api_tables
-from service.config import Config, environment_name
+from service.config import Config
 from service.engine.fake import FakeEngine
+from service.setting import environment_name
 from service.telemetry.metrics import Metrics
 from tests.documents import DOCUMENTS, NEEDS, ROOT, SHELL, Block, anchors, blocks, links
 from tests.job_service import BODY, ask, events, service

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from service import binding, config
+from service import binding, config, setting
 from service.errors import ConfigError
 from tests.compose import ROOT, merged, needs_compose
 from tests.compose import config as composed
@@ -70,7 +70,7 @@ def test_every_documented_combination_is_one_of_these():
 
 def test_a_service_starts_with_what_it_is_given(combined):
     """Every variable is a setting, none contradicts another, and it may listen there."""
-    rows = {config.environment_name(row) for row in fields(config.Config)}
+    rows = {setting.environment_name(row) for row in fields(config.Config)}
     for name in ("sd-api", "sd-api-cpu"):
         if name in combined["services"]:
             service = combined["services"][name]

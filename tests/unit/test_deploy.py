@@ -15,7 +15,8 @@ import yaml
 
 from service.binding import check
 from service.cli import SHUTDOWN_MARGIN_SECONDS
-from service.config import Config, environment_name, load
+from service.config import Config, load
+from service.setting import environment_name
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"

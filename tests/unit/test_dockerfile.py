@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from scripts.container import context, dockerfile
-from service import config
+from service import config, setting
 
 ROOT = Path(__file__).parents[2]
 FILE = ROOT / "Dockerfile"
@@ -59,7 +59,7 @@ def test_the_image_is_the_service_of_a_user_without_rights():
 
 def test_what_the_image_sets_are_settings():
     """A variable is the service's, Python's, the hub's, the driver's or the system's."""
-    rows = {config.environment_name(row) for row in fields(config.Config)}
+    rows = {setting.environment_name(row) for row in fields(config.Config)}
     python = {"PYTHONPATH", "PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED"}
     others = {"PATH", "HOME", "HF_HOME", "NVIDIA_DRIVER_CAPABILITIES"}
     assert LAST.variables.keys() <= rows | python | others

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from service import errors
-from service.config import Config, environment_name
+from service.config import Config
 from service.engine.heartbeat import GROWTH, STAGE_FLOOR_SECONDS, STEP_FLOOR_SECONDS, TIMES
 from service.engine.process import RESTART_DELAYS
 from service.jobs.circuit import BEYOND_ONE_JOB, CRASHES_TO_OPEN
+from service.setting import environment_name
 from service.telemetry.labels import RESTART_REASONS
 from service.telemetry.metrics import Metrics
 

@@ -11,7 +11,8 @@ import yaml
 
 from alerts.objectives import FAST, OBJECTIVES, SLOW
 from scripts import observability_tables
-from service.config import Config, environment_name
+from service.config import Config
+from service.setting import environment_name
 from service.telemetry.metrics import Metrics
 
 ROOT = Path(__file__).parents[2]

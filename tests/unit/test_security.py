@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from service.config import Config, environment_name
+from service.config import Config
 from service.http import auth
+from service.setting import environment_name
 
 ROOT = Path(__file__).parents[2]
 DOCUMENT = (ROOT / "docs" / "SECURITY.md").read_text(encoding="utf-8")
