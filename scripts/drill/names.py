@@ -12,8 +12,13 @@ from dashboards.substitution import queries_of
 from scripts.drill.stack import Stack
 from service.telemetry.metrics import Metrics
 
-CUDA_ONLY: Final = frozenset({"sd_engine_gpu_memory_bytes"})
-"""What torch says of a GPU; the stand-in is for the driver, and no torch computes on it."""
+NOT_HERE: Final = {
+    # What torch says of a GPU; the stand-in is for the driver, and no torch computes on it.
+    "sd_engine_gpu_memory_bytes": "needs a real GPU",
+    # It would be measured again at each of the drill's many starts of an engine.
+    "sd_batch_calibrated": "needs BATCH_CALIBRATION",
+}
+"""Metrics that no drill has, and why not."""
 
 
 def dashboard_queries() -> Iterator[tuple[str, str]]:
@@ -95,7 +100,7 @@ class Names:
             labels = await self._stack.ask(
                 "labels", **{"match[]": f'{{__name__="{name}"}}', "start": str(self._since)}
             )
-            if not labels and name in CUDA_ONLY:
+            if not labels and name in NOT_HERE:
                 labels = ["job", "instance", *self._defined[name].labels]
             self._labels[name] = frozenset(labels)
         return self._labels[name]

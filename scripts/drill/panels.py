@@ -10,7 +10,7 @@ from typing import Any, Final
 from alerts.windows import Windows
 from dashboards.generate import files
 from dashboards.substitution import queries_of
-from scripts.drill.names import CUDA_ONLY
+from scripts.drill.names import NOT_HERE
 from scripts.drill.stack import QueryError, Stack
 
 POINTS: Final = 2000
@@ -57,9 +57,8 @@ async def panels(stack: Stack, begun: float, windows: Windows, seconds: int) -> 
                 problem = str(error)
             else:
                 if not _has_data(data["result"], states=bool(STATES.search(expr))):
-                    problem = "no data"
-                    if _only_of_cuda(expr):
-                        problem, excused = "", "needs a real GPU"
+                    excused = next((why for name, why in NOT_HERE.items() if name in expr), "")
+                    problem = "" if excused else "no data"
             found.append(
                 Panel(
                     dashboard=name,
@@ -86,7 +85,3 @@ async def exemplars(stack: Stack, begun: float) -> int:
 def _has_data(result: list[dict[str, Any]], *, states: bool) -> bool:
     values = (float(value) for series in result for _, value in series["values"])
     return any(not math.isnan(value) and (value >= 0 or not states) for value in values)
-
-
-def _only_of_cuda(expression: str) -> bool:
-    return any(name in expression for name in CUDA_ONLY)

@@ -1,6 +1,7 @@
 """A queue that is full, slow or stuck, and the objectives that suffer from it."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
@@ -12,10 +13,11 @@ from scripts.drill.wait import until
 
 LONG_SECONDS: Final = 32.0
 """Longer than the 30 s in which a picture shall be there."""
-LATE_STEP_SECONDS: Final = 3.5
+BETWEEN_SECONDS: Final = 2.0
+LATE_STEP_SECONDS: Final = 1.0
 """A slow step, but none that an engine is killed for: silence is borne for 5 s at least."""
-LATE: Final = {"steps": 10, "sampler": "ddim"}
-"""Pictures of so many slow steps are late; all of a batch at once."""
+LATE: Final = {"steps": 40, "sampler": "ddim"}
+"""Pictures of so many slow steps are late."""
 SPACING_SECONDS: Final = 4.0
 """Between two failures of a service that fails now and then."""
 SLOWER: Final = 2.0
@@ -78,12 +80,19 @@ async def queue_wait(scene: Scene) -> AsyncIterator[None]:
 @fault("SDLatencyBudgetBurnFast", "Pictures take over 30 s", silences=("SDLatencyBudgetBurnSlow",))
 @asynccontextmanager
 async def pictures_late(scene: Scene) -> AsyncIterator[None]:
-    """Slow every step down, until no picture is there in time."""
-    scene.service.fail(step_seconds=LATE_STEP_SECONDS)
-    async with scene.traffic.clients(BATCH, **LATE):
+    """Slow the steps down again and again: whole batches come late, and at the same time."""
+
+    async def again() -> None:
+        while True:
+            await _slowed(scene)
+            await asyncio.sleep(BETWEEN_SECONDS)
+
+    async with scene.traffic.clients(2 * BATCH, **LATE):
+        task = asyncio.create_task(again())
         try:
             yield
         finally:
+            task.cancel()
             scene.service.fail()
 
 
@@ -91,11 +100,16 @@ async def pictures_late(scene: Scene) -> AsyncIterator[None]:
 @asynccontextmanager
 async def some_pictures_late(scene: Scene) -> AsyncIterator[None]:
     """Slow the steps of one batch down; what follows is in time."""
-    scene.service.fail(step_seconds=LATE_STEP_SECONDS)
     async with scene.traffic.clients(BATCH, **LATE):
-        await asyncio.sleep(LONG_SECONDS)
-        scene.service.fail()
+        await _slowed(scene)
         yield
+
+
+async def _slowed(scene: Scene) -> None:
+    """Slow every step until all pictures in work are late."""
+    scene.service.fail(step_seconds=LATE_STEP_SECONDS)
+    await asyncio.sleep(LONG_SECONDS)
+    scene.service.fail()
 
 
 @fault("SDStepTimeRegressed", "Steps slower than before")
@@ -110,8 +124,11 @@ async def slow_steps(scene: Scene) -> AsyncIterator[None]:
         ]
         return [each or 0.0 for each in found]
 
+    # From then on both windows hold the same traffic: larger batches are slower, too.
+    known = time.time() + scene.windows.step_offset.seconds + scene.windows.step_before.seconds
+
     async def comparable() -> bool:
-        if min(await figures("sd_steps:count")) < FEWEST_STEPS:
+        if time.time() < known or min(await figures("sd_steps:count")) < FEWEST_STEPS:
             return False
         pairs = [await figures(f"{name}:mean") for name in COMPARED]
         return all(1 / STEADY < now / before < STEADY for now, before in pairs)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from alerts.windows import Windows
 from scripts.drill.service import Service
 from scripts.drill.traffic import Traffic
 
@@ -39,6 +40,8 @@ class Scene:
     traffic: Traffic
     step_seconds: float
     """One denoising step of two small pictures, on this machine now."""
+    windows: Windows
+    """Those of the rules that run."""
     driver: "Driver | None"
     """The stand-in for the GPU's driver, or None where no compiler is."""
     disk: Path | None

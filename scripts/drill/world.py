@@ -76,6 +76,7 @@ async def world(
             stack=stack,
             traffic=traffic,
             step_seconds=step,
+            windows=windows,
             driver=driver,
             disk=disk,
         )
