@@ -43,6 +43,9 @@ def write_prometheus(
     path = folder / PROMETHEUS.relative_to(ROOT)
     _write(path, config)
     _write(path.parent / "targets" / "sd-api.yml", [{"targets": [service]}])
+    for job in config["scrape_configs"]:
+        if "authorization" in job:
+            (path.parent / job["authorization"]["credentials_file"]).touch()
     (path.parent / config["rule_files"][0]).resolve().write_text(rules, encoding="utf-8")
     return path
 

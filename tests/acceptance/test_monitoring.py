@@ -13,10 +13,15 @@ import yaml
 
 from scripts.drill import configs
 from scripts.drill.catalog import ALL, EXCUSED
+from scripts.drill.stack import running_stack
+from scripts.drill.wait import until
+from service.credentials import Token
+from tests.job_service import service
 
 ROOT = Path(__file__).parents[2]
 PROMETHEUS = ROOT / "monitoring" / "prometheus.yml"
 ALERTMANAGER = ROOT / "alerts" / "alertmanager.yml"
+DEFAULT = re.compile(r"\$\{\w+:-([^}]*)\}")
 
 FAULTS = ("oom_recovered", "oom_text_encode", "queue_refuses", "engine_hangs", "gpu_lost")
 """Of each kind one that needs no engine to load again."""
@@ -57,7 +62,8 @@ def inside(folder: Path, place: str) -> Path:
     """Lay out what Prometheus' container has mounted; return the configuration there."""
     compose = yaml.safe_load((ROOT / "docker-compose.monitoring.yml").read_text(encoding="utf-8"))
     for mount in compose["services"]["prometheus"]["volumes"]:
-        source, path, *_ = mount.replace("${SD_API_AT:-host}", place).split(":")
+        chosen = DEFAULT.sub(r"\1", mount.replace("${SD_API_AT:-host}", place))
+        source, path, *_ = chosen.split(":")
         if source.startswith("./"):
             copy = folder / path.lstrip("/")
             copy.parent.mkdir(parents=True, exist_ok=True)
@@ -167,6 +173,24 @@ def test_the_drill_changes_targets_and_intervals_and_nothing_else(tmp_path):
         "type",
         "port",
     }
+
+
+@pytest.mark.parametrize("token", ["", "5f0c2f8e9f1b4b7f8d3a61c9e2b7d405"])
+async def test_prometheus_brings_the_token_that_the_service_wants(token, tmp_path):
+    """From the file beside its configuration; an empty one is no hindrance where none is."""
+    demand("prometheus", "prometheus-alertmanager")
+    async with service(tmp_path / "data", metrics_token=Token(token)) as client:
+        if token:
+            async with client.get("/metrics") as answer:
+                assert answer.status == 401
+        address = f"127.0.0.1:{client.server.port}"
+        async with running_stack(tmp_path, rules="", service=address, seconds=1) as stack:
+            (tmp_path / "monitoring" / "metrics-token").write_text(f"{token}\n")
+
+            async def scraped() -> bool:
+                return await stack.value('up{job="sd-api"}') == 1
+
+            assert await until(scraped, 30, "a scrape")
 
 
 def test_faults_raise_alerts_that_arrive_and_end(tmp_path):

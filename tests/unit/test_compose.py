@@ -18,13 +18,15 @@ PROMETHEUS: dict[str, Any] = yaml.safe_load(
     (ROOT / "monitoring" / "prometheus.yml").read_text(encoding="utf-8")
 )
 PLACES = ("host", "compose")
+DEFAULT = re.compile(r"\$\{\w+:-([^}]*)\}")
 
 
 def mounts(name: str, place: str = "host") -> dict[str, tuple[str, bool]]:
     """Return a container's mounts by path inside: what is mounted, and whether read-only."""
     found = {}
     for mount in SERVICES[name].get("volumes", []):
-        source, path, *options = mount.replace("${SD_API_AT:-host}", place).split(":")
+        chosen = DEFAULT.sub(r"\1", mount.replace("${SD_API_AT:-host}", place))
+        source, path, *options = chosen.split(":")
         found[path] = source, "ro" in ",".join(options).split(",")
     return found
 
