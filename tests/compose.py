@@ -28,22 +28,24 @@ needs_compose = pytest.mark.skipif(
 )
 
 
-def merged(*options: str, without: str = "", **variables: str) -> dict[str, Any]:
+def merged(*options: str, without: str = "", root: Path = ROOT, **variables: str) -> dict[str, Any]:
     """Return what Docker Compose makes of files and profiles, given as its command line is."""
-    done = config(*options, without=without, **variables)
+    done = config(*options, without=without, root=root, **variables)
     assert done.returncode == 0, done.stderr
     found: dict[str, Any] = json.loads(done.stdout)
     return found
 
 
-def config(*options: str, without: str = "", **variables: str) -> subprocess.CompletedProcess[str]:
+def config(
+    *options: str, without: str = "", root: Path = ROOT, **variables: str
+) -> subprocess.CompletedProcess[str]:
     """Run `docker-compose config` with these options, without one of the variables it wants."""
     assert PROGRAM is not None
     environment = {**ENVIRONMENT, **variables, "PATH": os.environ["PATH"], "HOME": "/nonexistent"}
     environment.pop(without, None)
     return subprocess.run(
         [PROGRAM, *options, "config", "--format", "json"],
-        cwd=ROOT,
+        cwd=root,
         env=environment,
         stdin=subprocess.DEVNULL,
         capture_output=True,

@@ -53,6 +53,8 @@ class Proxy:
     plain: str
     trust: ssl.SSLContext
     folder: Path
+    behind: tuple[int, ...]
+    """Ports of the services."""
 
     @property
     def log(self) -> str:
@@ -63,7 +65,7 @@ class Proxy:
 def words() -> dict[str, str]:
     """Return the words of the template as docker-compose.nginx.yml sets them."""
     return {
-        name: re.sub(r"\$\{\w+:[-?](.*)\}", r"\1", value)
+        name: re.sub(r"\$\{\w+(?::[-?](.*)|:\+.*)\}", lambda word: word[1] or "", value)
         for name, value in described()["environment"].items()
     }
 
@@ -147,6 +149,7 @@ async def _nginx(
         "SERVER_NAME": "localhost",
         "HTTP_LISTEN": f"127.0.0.1:{plain}",
         "HTTPS_LISTEN": f"127.0.0.1:{secure}",
+        "REDIRECT_PORT": f":{secure}",
         "TLS_CERTIFICATE": str(public),
         "TLS_KEY": str(key),
         "UPSTREAM_SERVERS": " ".join(f"server 127.0.0.1:{port} max_fails=0;" for port in ports),
@@ -163,6 +166,7 @@ async def _nginx(
             plain=f"http://localhost:{plain}",
             trust=ssl.create_default_context(cafile=str(public)),
             folder=folder,
+            behind=tuple(ports),
         )
     finally:
         process.terminate()

@@ -190,11 +190,64 @@ def test_nginx_alone_is_believed():
     """Its address is fixed and the only one in TRUSTED_PROXIES."""
     found = merged(*NGINX)
     address = found["services"]["nginx"]["networks"]["edge"]["ipv4_address"]
-    (subnet,) = found["networks"]["edge"]["ipam"]["config"]
-    assert ipaddress.ip_address(address) in ipaddress.ip_network(subnet["subnet"])
     believed = settings(found["services"]["sd-api"]).trusted_proxies
     assert [str(network) for network in believed] == [f"{address}/32"]
     assert found["services"]["sd-api"]["networks"].keys() == {"default", "edge"}
+
+
+@pytest.mark.parametrize("variables", [{}, {"EDGE_PREFIX": "10.1.2"}])
+def test_no_address_is_given_out_twice(variables):
+    """An engine takes the first free one of the range, and the service starts before nginx."""
+    found = merged(*NGINX, **variables)
+    (pool,) = found["networks"]["edge"]["ipam"]["config"]
+    subnet, given_out = (ipaddress.IPv4Network(pool[name]) for name in ("subnet", "ip_range"))
+    joined = [found["services"][name]["networks"]["edge"] for name in ("nginx", "sd-api")]
+    fixed = [pool["gateway"], *(each["ipv4_address"] for each in joined)]
+    addresses = {ipaddress.IPv4Address(text) for text in fixed}
+    assert len(addresses) == len(fixed)
+    assert given_out.subnet_of(subnet)
+    assert all(address in subnet and address not in given_out for address in addresses)
+    assert all(text.startswith(variables.get("EDGE_PREFIX", "172.30.83.")) for text in fixed)
+
+
+def test_nginx_does_not_wait_for_a_first_download():
+    """Compose gives up on whoever waits for the health of a service that takes too long."""
+    waits = merged(*NGINX)["services"]["nginx"]["depends_on"]["sd-api"]
+    assert waits["condition"] == "service_started"
+
+
+@pytest.mark.parametrize(("port", "expected"), [("", ""), ("8443", ":8443")])
+def test_plain_http_is_sent_to_the_port_that_has_tls(port, expected):
+    """Also where it is not the usual one."""
+    nginx = merged(*NGINX, HTTPS_PORT=port)["services"]["nginx"]
+    assert nginx["environment"]["REDIRECT_PORT"] == expected
+    assert (port or "443") in {each["published"] for each in nginx["ports"]}
+
+
+@pytest.mark.parametrize("options", [BASE, CPU, PROD])
+def test_settings_of_ones_own_reach_the_service(options, tmp_path):
+    """From sd-api.env beside the files, and those of the guide from the command line."""
+    for path in ROOT.glob("docker-compose*.yml"):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "sd-api.env").write_text("RATE_LIMIT_PER_MINUTE=30\nHF_HUB_OFFLINE=1\n")
+    given = {"PROFILE": "6gb", "MAX_CONCURRENT_REQUESTS": "1", "LOG_LEVEL": "DEBUG"}
+    found = merged(*options, root=tmp_path, TORCH="cuda", **given)["services"]
+    for name in found.keys() & {"sd-api", "sd-api-cpu"}:
+        environment = found[name]["environment"]
+        assert environment["HF_HUB_OFFLINE"] == "1"
+        chosen = settings({"environment": environment})
+        assert (chosen.rate_limit_per_minute, chosen.profile) == (30, "6gb")
+        assert (chosen.max_concurrent_requests, chosen.log_level) == (1, "DEBUG")
+    assert found["sd-api"]["image"] == "sd-api:cuda"
+    assert found["sd-api"]["build"]["args"] == {"TORCH": "cuda"}
+
+
+@pytest.mark.parametrize("hosts", ["", "pictures.example"])
+def test_prometheus_is_let_in_beside_names_of_ones_own(hosts):
+    """ALLOWED_HOSTS of production keeps the name that it is scraped by."""
+    chosen = settings(merged(*PROD, ALLOWED_HOSTS=hosts)["services"]["sd-api"])
+    assert bool(chosen.allowed_hosts) == bool(hosts)
+    assert not hosts or {"sd-api", hosts} == {str(host) for host in chosen.allowed_hosts}
 
 
 def test_nginx_fits_the_limits_of_the_service():
