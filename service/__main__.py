@@ -51,6 +51,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ServiceError as error:
         complain(f"{error.title}: {error.detail}")
         return exits.code(error)
+    except KeyboardInterrupt:
+        complain("interrupted.")
+        return exits.Exit.INTERRUPTED
 
 
 if __name__ == "__main__":

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from service import start
 from service.config import Config
-from service.diffusion import card, catalog
+from service.diffusion import card, catalog, in_use
 from service.diffusion.catalog import Source
-from service.errors import ConfigError, FolderUnusable, ModelError, ModelMissing
+from service.errors import ConfigError, FolderUnusable, ModelError, ModelInUse, ModelMissing
 from service.exits import Exit
 from service.telemetry import logs
 from service.terminal import complain, show
@@ -81,7 +81,11 @@ def _pull(config: Config, name: str) -> int:
     for snapshot in sorted(hub.repository(cache_dir, name).glob("snapshots/*")):
         for path in hub.discard_damaged(_hub_source(name, snapshot)):
             complain(f"{path} was damaged and is fetched again.")
-    source = hub.fetch(name, cache_dir, half=_half(config), progress=True)
+    try:
+        source = hub.fetch(name, cache_dir, half=_half(config), progress=True)
+    except KeyboardInterrupt:
+        complain(f"what is here of it is kept; go on with: sd-api models pull {name}")
+        raise
     faults = [text for _, text in hub.damaged(source)]
     if faults:
         hub.discard_damaged(source)
@@ -114,6 +118,8 @@ def _remove(config: Config, name: str, *, sure: bool) -> int:
     """Delete a model that lies in MODEL_CACHE_DIR, and nothing that lies elsewhere."""
     place = _place(catalog.ALIASES.get(name, name), config.model_cache_dir)
     size = _gigabytes(_size(place))
+    if in_use.held(place):
+        raise ModelInUse(f"{name} is in use. End the service that draws with it, and try again.")
     if not sure:
         if not sys.stdin.isatty():
             raise ConfigError(f"models remove {name}: would delete {place}; confirm it with --yes.")
@@ -138,15 +144,19 @@ def _place(name: str, cache_dir: Path) -> Path:
         ModelMissing: there is none; what lies outside the cache is not ours to delete.
 
     """
-    for place in (cache_dir / f"models--{name.replace('/', '--')}", cache_dir / name):
-        # Not resolved: of a link the link is removed, not what it leads to.
-        inside = Path(os.path.normpath(place.absolute())).is_relative_to(cache_dir.absolute())
-        if inside and place != cache_dir and os.path.lexists(place):
+    cache = _normal(cache_dir)
+    for place in (cache / f"models--{name.replace('/', '--')}", _normal(cache / name)):
+        if cache in place.parents and os.path.lexists(place):
             return place
     raise ModelMissing(
         f"there is no model {name!r} in MODEL_CACHE_DIR={cache_dir}, and only what is there is "
         "removed. 'sd-api models' lists what is there."
     )
+
+
+def _normal(path: Path) -> Path:
+    """Return a path without dots, not resolved: of a link the link is removed, not its target."""
+    return Path(os.path.normpath(path.absolute()))
 
 
 def _here(name: str, cache_dir: Path) -> Source:

@@ -335,6 +335,12 @@ class ModelError(ServiceError):
         """Whether the same start may succeed a little later."""
 
 
+class ModelInUse(ServiceError):
+    """The model cannot be removed: it is in use."""
+
+    code = "model_in_use"
+
+
 class ModelMissing(ModelError):
     """The model cannot be loaded: it is not there."""
 

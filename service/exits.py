@@ -25,6 +25,8 @@ class Exit(IntEnum):
     FOLDER_UNUSABLE = 73  # EX_CANTCREAT
     DISK_FULL = 74  # EX_IOERR
     BUSY = 75  # EX_TEMPFAIL
+    INTERRUPTED = 130
+    """By Ctrl-C: 128 and the signal's number, as a shell says it."""
 
 
 MEANINGS: Final[Mapping[Exit, str]] = {
@@ -40,7 +42,8 @@ MEANINGS: Final[Mapping[Exit, str]] = {
     Exit.TORCH_MISMATCH: "this torch does not fit the GPU or its driver",
     Exit.FOLDER_UNUSABLE: "a folder cannot be used",
     Exit.DISK_FULL: "the disk is full",
-    Exit.BUSY: "the port, DATA_DIR or the GPU's memory is taken",
+    Exit.BUSY: "the port, DATA_DIR, the model or the GPU's memory is taken",
+    Exit.INTERRUPTED: "ended by Ctrl-C",
 }
 
 CODES: Final[Mapping[type[ServiceError], Exit]] = {
@@ -48,6 +51,7 @@ CODES: Final[Mapping[type[ServiceError], Exit]] = {
     errors.ValidationFailed: Exit.SETTING,
     errors.ModelError: Exit.MODEL_DAMAGED,
     errors.ModelMissing: Exit.MODEL_MISSING,
+    errors.ModelInUse: Exit.BUSY,
     errors.HubUnreachable: Exit.HUB_UNREACHABLE,
     errors.NotInstalled: Exit.NOT_INSTALLED,
     errors.GpuTooSmall: Exit.GPU_TOO_SMALL,

@@ -7,7 +7,7 @@ import re
 import shutil
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,6 +51,7 @@ SHA256_DIGITS: Final = 64
 CHUNK: Final = 2**20
 PART: Final = ".part"
 BAR_SECONDS: Final = 0.5
+LOG_SECONDS: Final = 30.0
 SERVER_ERROR: Final = 500
 MARGIN: Final = 100 * 2**20
 """Bytes that are left on the disk beside a model."""
@@ -247,31 +248,46 @@ def _held(name: str, cache_dir: Path) -> int:
 def _progress(
     name: str, chosen: Sequence[RemoteFile], cache_dir: Path, *, shown: bool
 ) -> Iterator[None]:
-    """Show a bar of bytes, those of an earlier try included, until the fetch is over."""
-    if not shown:
-        yield
-        return
-    over = threading.Event()
+    """Show a bar of bytes, those of an earlier try included, or log them, until it is over."""
     total = sum(row.size for row in chosen)
+
+    def here() -> int:
+        return min(_held(name, cache_dir), total)
+
+    def told() -> None:
+        size = here()
+        percent = 100 * size // max(total, 1)
+        log.info("model_download_continues", model_id=name, bytes=size, of=total, percent=percent)
+
+    if not shown:
+        with _every(LOG_SECONDS, told):
+            yield
+        return
     with tqdm(
-        total=total, initial=min(_held(name, cache_dir), total), unit="B", unit_scale=True,
+        total=total, initial=here(), unit="B", unit_scale=True,
         unit_divisor=1024, desc=name, file=sys.stderr,
     ) as bar:  # fmt: skip
-
-        def watch() -> None:
-            while not over.wait(BAR_SECONDS):
-                bar.update(min(_held(name, cache_dir), total) - bar.n)
-
-        watcher = threading.Thread(target=watch, name="download-progress", daemon=True)
-        watcher.start()
-        try:
+        with _every(BAR_SECONDS, lambda: bar.update(here() - bar.n)):
             yield
-            over.set()
-            watcher.join()
-            bar.update(total - bar.n)
-        finally:
-            over.set()
-            watcher.join()
+        bar.update(total - bar.n)
+
+
+@contextmanager
+def _every(seconds: float, act: Callable[[], object]) -> Iterator[None]:
+    """Do something again and again, in a thread of its own, until this is left."""
+    over = threading.Event()
+
+    def repeat() -> None:
+        while not over.wait(seconds):
+            act()
+
+    watcher = threading.Thread(target=repeat, name="download-progress", daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        over.set()
+        watcher.join()
 
 
 def _demand_room(name: str, chosen: Sequence[RemoteFile], cache_dir: Path) -> None:

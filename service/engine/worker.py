@@ -99,7 +99,7 @@ def load(config: Config, tell: Tell = lambda _said: None) -> "tuple[StepLoop, En
     # service reads the GPU by; CUDA's own puts the fastest card first.
     os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
     os.environ["CUDA_VISIBLE_DEVICES"] = config.cuda_visible_devices
-    from service.diffusion import catalog  # noqa: PLC0415 - torch must wait for the lines above
+    from service.diffusion import catalog, in_use  # noqa: PLC0415 - torch waits for those lines
     from service.diffusion.load import load_model  # noqa: PLC0415
     from service.diffusion.step_loop import StepLoop  # noqa: PLC0415
 
@@ -117,6 +117,8 @@ def load(config: Config, tell: Tell = lambda _said: None) -> "tuple[StepLoop, En
         safety_checker=config.safety_checker,
         begin=begin,
     )
+    if (path := catalog.resolve(config.model_id, config.model_cache_dir).path) is not None:
+        in_use.hold(path)
     loop = StepLoop(
         model,
         batch_limit=config.max_concurrent_requests,

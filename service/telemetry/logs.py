@@ -14,6 +14,8 @@ from service.config import Config
 
 PROMPTS: Final = ("prompt", "negative_prompt")
 SELDOM_SECONDS: Final = 60.0
+CHATTY: Final = ("httpx", "httpx2")
+"""They tell of every request, at INFO: dozens for one model of the hub."""
 
 
 class OwnHandler(logging.StreamHandler[TextIO]):
@@ -50,6 +52,8 @@ def configure(config: Config) -> None:
             root.removeHandler(old)
     root.addHandler(handler)
     root.setLevel(config.log_level)
+    for name in CHATTY:
+        logging.getLogger(name).setLevel(max(root.level, logging.WARNING))
     logging.captureWarnings(capture=True)
     structlog.configure(
         processors=[

@@ -5,12 +5,15 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import structlog
 
+from service.diffusion import catalog
 from service.diffusion import hub as downloads
 from service.diffusion.hub import RemoteFile
 from service.errors import DiskFull, ModelError
@@ -115,6 +118,50 @@ def test_a_fetch_that_is_killed_goes_on_where_it_was(machine, hub):
     assert machine.models("verify", "org/name")[0] == Exit.DONE
 
 
+def test_an_interrupted_fetch_says_how_to_go_on(machine, hub):
+    """Ctrl-C is no fault of the program: two lines, no traceback, and what came is kept."""
+    hub.hold_at = HELD_AT
+    process = machine.start("pull", "org/name")
+    assert hub.held.wait(WAIT_SECONDS)
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate(timeout=WAIT_SECONDS)
+    assert process.returncode == Exit.INTERRUPTED
+    assert "Traceback" not in told
+    assert "go on with: sd-api models pull org/name" in told
+    assert told.endswith("sd-api: interrupted.\n")
+    assert "HTTP Request" not in told
+    assert list(machine.cache.glob("models--org--name/blobs/*.part"))
+
+
+def test_a_service_logs_how_far_a_fetch_is(tmp_path, monkeypatch):
+    """Its log is all that is seen of a first start, which may take half an hour."""
+    monkeypatch.setattr(downloads, "LOG_SECONDS", 0.001)
+    blobs = downloads.repository(tmp_path, "org/name") / "blobs"
+    blobs.mkdir(parents=True)
+    (blobs / "a.part").write_bytes(bytes(30))
+    chosen = [RemoteFile(path="a", size=120)]
+    told = threading.Event()
+
+    def noted(_logger, _method, event):
+        told.set()
+        return event
+
+    processors = structlog.get_config()["processors"]
+    with structlog.testing.capture_logs() as lines:
+        structlog.configure(processors=[noted, *structlog.get_config()["processors"]])
+        with downloads._progress("org/name", chosen, tmp_path, shown=False):
+            assert told.wait(WAIT_SECONDS)
+    structlog.configure(processors=processors)
+    assert lines[0] == {
+        "event": "model_download_continues",
+        "log_level": "info",
+        "model_id": "org/name",
+        "bytes": 30,
+        "of": 120,
+        "percent": 25,
+    }
+
+
 def test_what_is_spoilt_on_the_way_is_not_kept(machine, hub):
     """It has the right length and the wrong checksum: the next try fetches it again."""
     data = bytearray(hub.files[UNET])
@@ -167,17 +214,53 @@ def test_remove_asks_before_it_deletes(machine):
     assert not (machine.cache / "models--org--name").exists()
 
 
-@pytest.mark.parametrize("name", ["demo", "../outside", ".", "org/name"])
+NOT_INSIDE = ("demo", "../outside", ".", "", "org/name", "../models", "x/..", "x/../../models", "/")
+
+
+@pytest.mark.parametrize("name", NOT_INSIDE)
 def test_remove_deletes_nothing_outside_the_cache(machine, name):
     """Neither the bundled model, nor what a path leads to, nor the cache itself."""
-    machine.cache.mkdir()
+    (machine.cache / "mine").mkdir(parents=True)
     outside = machine.cache.parent / "outside"
     outside.mkdir()
     code, _, told = machine.models("remove", name, "--yes")
     assert code == Exit.MODEL_MISSING
     assert "only what is there is removed" in told
     assert outside.is_dir()
+    assert (machine.cache / "mine").is_dir()
     assert (DEMO / UNET).is_file()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="nothing is locked there")
+@pytest.mark.parametrize("kind", ["hub", "folder", "file"])
+def test_remove_leaves_a_model_that_somebody_works_with(machine, kind):
+    """Its engine could not be started again; when nobody does any more, it goes."""
+    machine.cache.mkdir()
+    name = {"hub": "org/name", "folder": "mine", "file": "mine.safetensors"}[kind]
+    if kind == "hub":
+        machine.models("pull", name)
+    elif kind == "folder":
+        shutil.copytree(DEMO, machine.cache / name)
+    else:
+        shutil.copy(DEMO / UNET, machine.cache / name)
+    path = catalog.resolve(name, machine.cache).path
+    worker = "import sys; from pathlib import Path; from service.diffusion import in_use; "
+    worker += "in_use.hold(Path(sys.argv[1])); print('held', flush=True); sys.stdin.read()"
+    with subprocess.Popen(
+        [sys.executable, "-c", worker, str(path)],
+        env=machine.environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        code, _, told = machine.models("remove", name, "--yes")
+        assert (code, f"{name} is in use" in told) == (Exit.BUSY, True)
+        assert path is not None
+        assert path.exists()
+        process.communicate()
+    assert machine.models("remove", name, "--yes")[0] == Exit.DONE
+    assert not path.exists()
 
 
 def test_remove_takes_a_link_and_leaves_what_it_leads_to(machine, tmp_path):

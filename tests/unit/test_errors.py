@@ -60,6 +60,7 @@ def test_a_long_detail_is_cut():
             {
                 "Internal Error",
                 "A setting is wrong",
+                "The model cannot be removed",
                 "The job store cannot be opened",
                 "The service cannot start",
             },
