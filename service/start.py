@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Final
 
 from service.config import Config
-from service.diffusion import card, catalog
-from service.errors import FolderUnusable, NotInstalled, StoreFull
+from service.diffusion import card, catalog, weights
+from service.diffusion.catalog import Source
+from service.errors import FolderUnusable, ModelError, NotInstalled, StoreFull
 
 PACKAGES: Final = (
     *("torch", "diffusers", "transformers"),
@@ -37,6 +38,7 @@ def check(config: Config, *, serving: bool = True) -> None:
         demand_writable(config.model_cache_dir, "MODEL_CACHE_DIR")
     if config.data_dir and serving:
         demand_writable(Path(config.data_dir), "DATA_DIR", mode=0o700)
+    demand_kind(source)
     card.check(config, source)
 
 
@@ -53,6 +55,29 @@ def demand_packages() -> None:
             f"{', '.join(missing)} cannot be found. Install what the engine needs: "
             "pip install 'sd-api[engine]', or make install."
         )
+
+
+def demand_kind(source: Source) -> None:
+    """Refuse what is here and is no model of ours: a LoRA, say, or a folder of something else.
+
+    Damage is not looked for: loading finds it, and the service then stays to say so.
+
+    Raises:
+        ModelError: with what it is.
+
+    """
+    if source.path is None or source.demo:
+        return
+    from service.diffusion import layout  # noqa: PLC0415 - it needs a package of the engine
+
+    if not source.single_file:
+        layout.index_family(source.path)
+        return
+    try:
+        weights.header(source.path)
+    except ModelError:
+        return
+    layout.single_file(source.path)
 
 
 def demand_writable(folder: Path, name: str, *, mode: int = 0o777) -> None:
@@ -77,5 +102,10 @@ def demand_writable(folder: Path, name: str, *, mode: int = 0o777) -> None:
             ) from error
         raise FolderUnusable(
             f"{name}={folder}: cannot be written ({error.strerror}). Make it writable for the "
-            "service's user, or name another folder."
+            f"service's user{_user()}, or name another folder."
         ) from error
+
+
+def _user() -> str:
+    """Return the user's number, by which a container's user is known outside of it."""
+    return f" {os.geteuid()}:{os.getegid()}" if hasattr(os, "geteuid") else ""

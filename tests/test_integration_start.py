@@ -8,6 +8,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from service.diffusion import in_use
 from service.exits import Exit
 from tests.hub import COMMIT
 from tests.service_process import WAIT_SECONDS, ServiceProcess, ending, running_service
@@ -16,6 +17,7 @@ ROOT = Path(__file__).parents[1]
 DEMO = ROOT / "service" / "demo"
 GUARD = """
 import os, socket
+open(os.environ["ASKED"] + f".{os.getpid()}", "w").close()
 connect, resolve = socket.socket.connect, socket.getaddrinfo
 def note(host):
     with open(os.environ["ASKED"], "a") as file: file.write(f"{host}\\n")
@@ -60,11 +62,15 @@ def test_what_the_machine_lacks_ends_a_service_that_listens(settings, code, word
 
 
 async def test_a_fetched_model_serves_without_a_network(tmp_path):
-    """With HF_HUB_OFFLINE=1 a model of the hub is loaded, and nothing asks for any host."""
+    """With HF_HUB_OFFLINE=1 a model of the hub is loaded, and nothing asks for any host.
+
+    While it is loaded it cannot be removed.
+    """
     guard, asked = tmp_path / "guard", tmp_path / "asked"
     guard.mkdir()
     (guard / "sitecustomize.py").write_text(GUARD)
-    shutil.copytree(DEMO, tmp_path / "models" / "models--org--name" / "snapshots" / COMMIT)
+    place = tmp_path / "models" / "models--org--name"
+    shutil.copytree(DEMO, place / "snapshots" / COMMIT)
     with running_service(
         MODEL_ID="org/name",
         MODEL_CACHE_DIR=tmp_path / "models",
@@ -82,5 +88,9 @@ async def test_a_fetched_model_serves_without_a_network(tmp_path):
             assert answer.status == 200
             metadata = (await answer.json())["metadata"]
         assert metadata["model_version"] == f"org/name@{COMMIT[:7]}"
+        assert in_use.held(place)
+        watched = {service.process.pid, service.engine_pid}
         await asyncio.to_thread(service.end)
+    assert not in_use.held(place)
     assert not asked.exists()
+    assert watched <= {int(path.suffix[1:]) for path in tmp_path.glob("asked.*")}

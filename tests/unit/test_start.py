@@ -226,6 +226,41 @@ def test_a_damaged_model(start):
     assert "Fetch the model again." in line
 
 
+def weights(path: Path, *names: str) -> Path:
+    """Write a safetensors file of these tensors, of one number each."""
+    rows = {
+        name: {"dtype": "F16", "shape": [1, 1], "data_offsets": [2 * place, 2 * place + 2]}
+        for place, name in enumerate(names)
+    }
+    head = json.dumps(rows).encode()
+    path.write_bytes(len(head).to_bytes(8, "little") + head + bytes(2 * len(names)))
+    return path
+
+
+@needs_engine
+@pytest.mark.parametrize("command", [("serve",), ("generate", "a cat")])
+def test_what_is_no_model_of_ours(start, command):
+    """Each is told what it is before anything listens, instead of a service without a model."""
+    empty, flux = start.folder / "empty", start.folder / "flux"
+    empty.mkdir()
+    flux.mkdir()
+    (flux / "model_index.json").write_text('{"_class_name": "FluxPipeline"}')
+    pickle, text = start.folder / "model.ckpt", start.folder / "notes.txt"
+    pickle.touch()
+    text.touch()
+    lora = weights(start.folder / "lora.safetensors", "lora_unet_mid_block.lora_up.weight")
+    said = {
+        empty: "is no model in diffusers layout: it has no model_index.json",
+        flux: "is a FluxPipeline. Supported are",
+        pickle: "is a pickle file",
+        text: "is neither a folder nor a .safetensors file",
+        lora: "is no complete Stable Diffusion checkpoint",
+    }
+    for place, words in said.items():
+        code, line = told(start.run(*command, MODEL_ID=place, DEVICE="cpu"))
+        assert (code, words in line) == (Exit.MODEL_DAMAGED, True), line
+
+
 @needs_engine
 def test_a_model_folder_that_cannot_be_written(start):
     """A model that has to be fetched needs a place."""
@@ -236,6 +271,7 @@ def test_a_model_folder_that_cannot_be_written(start):
     )
     assert code == Exit.FOLDER_UNUSABLE
     assert f"MODEL_CACHE_DIR={blocked}/models: cannot be written (Not a directory)" in line
+    assert f"the service's user {os.geteuid()}:{os.getegid()}," in line
 
 
 @needs_engine
