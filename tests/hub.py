@@ -34,6 +34,8 @@ class Hub:
         self.ending = threading.Event()
         self.requests: list[tuple[str, str, str]] = []
         """Method, path and range of every request."""
+        self.portal = False
+        """Whether every request gets a page, as from a network that wants a login."""
         self.altered: dict[str, bytes] = {}
         """What is sent instead of a file, under its own checksum."""
 
@@ -85,6 +87,8 @@ class _Handler(BaseHTTPRequestHandler):
         hub = self.hub
         path = unquote(urlsplit(self.path).path)
         hub.requests.append((self.command, path, self.headers.get("Range", "")))
+        if hub.portal:
+            return self._json({"please": "log in"})
         if path.startswith(f"/api/models/{hub.name}/tree/"):
             return self._json([hub.row(name) for name in hub.files])
         if path.startswith(f"/api/models/{hub.name}"):

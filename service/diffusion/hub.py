@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -25,6 +26,7 @@ from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
     OfflineModeIsEnabled,
+    RemoteEntryNotFoundError,
     RepositoryNotFoundError,
 )
 from huggingface_hub.file_download import http_get
@@ -34,7 +36,14 @@ from tqdm import tqdm
 
 from service.diffusion import catalog, layout, weights
 from service.diffusion.catalog import Source
-from service.errors import DiskFull, HubUnreachable, ModelError, ModelMissing, ServiceError
+from service.errors import (
+    DiskFull,
+    FolderUnusable,
+    HubUnreachable,
+    ModelError,
+    ModelMissing,
+    ServiceError,
+)
 
 if sys.platform != "win32":
     import fcntl
@@ -53,6 +62,9 @@ PART: Final = ".part"
 BAR_SECONDS: Final = 0.5
 LOG_SECONDS: Final = 30.0
 SERVER_ERROR: Final = 500
+CLIENTS: Final = frozenset(
+    {"huggingface_hub", "httpx", "httpx2", "httpcore", "httpcore2", "requests"}
+)
 MARGIN: Final = 100 * 2**20
 """Bytes that are left on the disk beside a model."""
 
@@ -326,6 +338,11 @@ def _explained(name: str, cache_dir: Path) -> Iterator[None]:
             f"the hub {constants.ENDPOINT} has no model {name}, or not for you. Check MODEL_ID, "
             "and set HF_TOKEN for a private one."
         ) from error
+    except RemoteEntryNotFoundError as error:
+        raise ModelError(
+            f"{name}: the hub has no {catalog.INDEX} of it, so it is no model in diffusers layout. "
+            f"{layout.SUPPORTED}"
+        ) from error
     except OfflineModeIsEnabled as error:
         raise HubUnreachable(f"HF_HUB_OFFLINE=1 forbids to fetch {name}.") from error
     except Exception as error:
@@ -339,6 +356,12 @@ def _known(error: Exception, name: str, cache_dir: Path) -> Exception:
     if any(isinstance(one, OSError) and one.errno == errno.ENOSPC for one in causes):
         free = shutil.disk_usage(cache_dir).free
         return DiskFull(_no_room(name, cache_dir, "the disk is full", free))
+    for one in causes:
+        if isinstance(one, OSError) and one.filename is not None:
+            return FolderUnusable(
+                f"MODEL_CACHE_DIR={cache_dir}: {one.filename} cannot be written ({one.strerror}). "
+                "Make all in there writable for the service's user, or name another folder."
+            )
     if isinstance(error, HfHubHTTPError) and error.response.status_code < SERVER_ERROR:
         return ModelError(f"{name}: the hub refused it: {_first_line(error)}")
     if any(_is_of_the_network(one) for one in causes):
@@ -351,10 +374,11 @@ def _known(error: Exception, name: str, cache_dir: Path) -> Exception:
 
 
 def _is_of_the_network(error: Any) -> bool:
-    # The client's own classes changed their package between its releases.
+    # The client's own classes changed their package between its releases. Something else than a
+    # hub, a login page of the network for one, answers what the client cannot read.
     package = type(error).__module__.partition(".")[0]
-    return package in {"httpx", "httpx2", "httpcore", "httpcore2", "requests"} or isinstance(
-        error, (ConnectionError, TimeoutError, HfHubHTTPError)
+    return package in CLIENTS or isinstance(
+        error, (ConnectionError, TimeoutError, json.JSONDecodeError)
     )
 
 

@@ -281,6 +281,32 @@ def test_a_model_that_the_hub_does_not_have(machine):
     assert "HF_TOKEN" in told
 
 
+def test_a_network_that_wants_a_login_is_no_hub(machine, hub):
+    """Whatever answers in its place: one line, and not the client's own traceback."""
+    hub.portal = True
+    code, _, told = machine.models("pull", "org/name")
+    assert code == Exit.HUB_UNREACHABLE
+    assert "does not answer (" in told
+    assert "Check the network and proxy" in told
+
+
+def test_a_cache_with_parts_that_cannot_be_written(machine, hub):
+    """Left by another user, say: the folder itself can be written, and the line names the part."""
+    (machine.cache / "models--org--name").mkdir(parents=True)
+    (machine.cache / "models--org--name" / "blobs").touch()
+    code, _, told = machine.models("pull", "org/name")
+    assert code == Exit.FOLDER_UNUSABLE
+    assert f"MODEL_CACHE_DIR={machine.cache}: {machine.cache}/models--org--name/blobs" in told
+
+
+def test_a_repository_of_something_else(machine, hub):
+    """A LoRA or a single file on the hub has no model_index.json."""
+    del hub.files["model_index.json"]
+    code, _, told = machine.models("pull", "org/name")
+    assert code == Exit.MODEL_DAMAGED
+    assert "org/name: the hub has no model_index.json of it" in told
+
+
 def test_a_hub_out_of_reach(machine):
     """The line names the hub and the ways around it."""
     code, _, told = machine.models("pull", "org/name", HF_ENDPOINT="http://127.0.0.1:9")

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from diffusers.models.attention_processor import SlicedAttnProcessor
 from safetensors.torch import load_file, save_file
 
 from service.config import Config
@@ -213,6 +214,12 @@ def test_threads(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert asked == [3]
 
 
+def sliced(model: Model) -> bool:
+    """Tell whether every attention of the UNet is computed in slices."""
+    processors = model.pipeline.unet.attn_processors.values()
+    return bool(processors) and {type(each) for each in processors} == {SlicedAttnProcessor}
+
+
 def test_slices(copy: Path) -> None:
     """What saves memory reaches the parts, and the picture stays the same up to rounding."""
     expected = picture(loaded(copy))
@@ -220,6 +227,7 @@ def test_slices(copy: Path) -> None:
     model = loaded(copy, attention_slicing=True, vae_tiling=True)
 
     assert model.pipeline.vae.use_tiling
+    assert sliced(model)
     assert (abs(values(picture(model)) - values(expected)) <= 1).mean() >= 0.999
 
 
@@ -395,6 +403,28 @@ def test_the_same_model_twice(folder: Callable[[str], Path]) -> None:
 
     assert picture(first) == picture(second)
     assert replace(first.info, load_seconds=0) == replace(second.info, load_seconds=0)
+
+
+@pytest.mark.parametrize("wanted", [False, True])
+def test_memory_options_reach_the_model(folder: Callable[[str], Path], *, wanted: bool) -> None:
+    """From the settings of the engine's process to the parts that compute."""
+    number = "bfloat16" if wanted else "float32"
+    settings = Config(
+        model_id=str(folder("sd")),
+        device="cpu",
+        dtype=number,
+        attention_slicing=wanted,
+        vae_tiling=wanted,
+    )
+
+    loop, ready = worker.load(settings)
+
+    assert sliced(loop._model) == wanted
+    assert bool(loop._model.pipeline.vae.use_tiling) == wanted
+    pipeline = loop._model.pipeline
+    parts = (pipeline.unet, pipeline.vae, pipeline.text_encoder)
+    assert {part.dtype for part in parts} == {getattr(torch, number)}
+    assert ready.model.dtype == number
 
 
 def test_tiles_above_a_size_reach_the_step_loop(folder: Callable[[str], Path]) -> None:
