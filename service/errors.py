@@ -347,6 +347,12 @@ class ModelMissing(ModelError):
     code = "model_missing"
 
 
+class ModelUnsuitable(ModelError):
+    """The model cannot be loaded: it is of another kind."""
+
+    code = "model_unsuitable"
+
+
 class HubUnreachable(ModelError):
     """The model cannot be loaded: the hub is out of reach."""
 

@@ -50,6 +50,7 @@ CODES: Final[Mapping[type[ServiceError], Exit]] = {
     errors.ConfigError: Exit.SETTING,
     errors.ValidationFailed: Exit.SETTING,
     errors.ModelError: Exit.MODEL_DAMAGED,
+    errors.ModelUnsuitable: Exit.MODEL_DAMAGED,
     errors.ModelMissing: Exit.MODEL_MISSING,
     errors.ModelInUse: Exit.BUSY,
     errors.HubUnreachable: Exit.HUB_UNREACHABLE,

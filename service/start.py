@@ -38,7 +38,7 @@ def check(config: Config, *, serving: bool = True) -> None:
         demand_writable(config.model_cache_dir, "MODEL_CACHE_DIR")
     if config.data_dir and serving:
         demand_writable(Path(config.data_dir), "DATA_DIR", mode=0o700)
-    demand_kind(source)
+    demand_kind(source, config.model_cache_dir)
     card.check(config, source)
 
 
@@ -57,13 +57,15 @@ def demand_packages() -> None:
         )
 
 
-def demand_kind(source: Source) -> None:
+def demand_kind(source: Source, cache_dir: Path) -> None:
     """Refuse what is here and is no model of ours: a LoRA, say, or a folder of something else.
+
+    Nor is a single file without the configuration that it lacks.
 
     Damage is not looked for: loading finds it, and the service then stays to say so.
 
     Raises:
-        ModelError: with what it is.
+        ModelUnsuitable: with what it is.
 
     """
     if source.path is None or source.demo:
@@ -77,7 +79,7 @@ def demand_kind(source: Source) -> None:
         weights.header(source.path)
     except ModelError:
         return
-    layout.single_file(source.path)
+    layout.single_file_config(source.path, cache_dir, layout.single_file(source.path))
 
 
 def demand_writable(folder: Path, name: str, *, mode: int = 0o777) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from service.errors import ModelError, ModelMissing
+from service.errors import ModelError, ModelMissing, ModelUnsuitable
 
 DEMO_ID = "demo"
 DEMO_VERSION = "demo-1.0"
@@ -140,7 +140,7 @@ def index(folder: Path) -> dict[str, object]:
     """
     path = folder / INDEX
     if not path.is_file():
-        raise ModelError(
+        raise ModelUnsuitable(
             f"{folder} is no model in diffusers layout: it has no {INDEX}. Give the folder "
             f"that holds it, or a single {SINGLE_FILE} file."
         )
@@ -164,12 +164,12 @@ def _local(name: str, path: Path) -> Source:
     if path.is_dir():
         return Source(id=name, path=path, version=path.resolve().name)
     if path.suffix in PICKLES:
-        raise ModelError(
+        raise ModelUnsuitable(
             f"{path} is a pickle file, which can run code when read. Only {SINGLE_FILE} files "
             "are loaded; most models are published in both formats."
         )
     if path.suffix != SINGLE_FILE:
-        raise ModelError(f"{path} is neither a folder nor a {SINGLE_FILE} file.")
+        raise ModelUnsuitable(f"{path} is neither a folder nor a {SINGLE_FILE} file.")
     return Source(id=name, path=path, version=path.stem, single_file=True)
 
 

@@ -42,6 +42,7 @@ from service.errors import (
     HubUnreachable,
     ModelError,
     ModelMissing,
+    ModelUnsuitable,
     ServiceError,
 )
 
@@ -137,7 +138,7 @@ def wanted(
         plain = [row for row in held if row not in in_half]
         weighty = (in_half or plain) if halves else (plain or in_half)
         if not weighty and part in catalog.WEIGHTED:
-            raise ModelError(
+            raise ModelUnsuitable(
                 f"its {part} has no .safetensors file on the hub, and pickles, which can run code "
                 "when read, are not loaded. Choose another model."
             )
@@ -339,7 +340,7 @@ def _explained(name: str, cache_dir: Path) -> Iterator[None]:
             "and set HF_TOKEN for a private one."
         ) from error
     except RemoteEntryNotFoundError as error:
-        raise ModelError(
+        raise ModelUnsuitable(
             f"{name}: the hub has no {catalog.INDEX} of it, so it is no model in diffusers layout. "
             f"{layout.SUPPORTED}"
         ) from error

@@ -10,7 +10,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from service.diffusion import catalog
-from service.errors import ModelError
+from service.errors import ModelError, ModelUnsuitable
 
 FAMILIES = {
     "StableDiffusionPipeline": "sd",
@@ -67,13 +67,13 @@ def folder_family(folder: Path) -> str:
     channels = read_config(folder / "unet" / "config.json").get("in_channels", 4)
     vae_channels = read_config(folder / "vae" / "config.json").get("latent_channels", 4)
     if channels != vae_channels:
-        raise ModelError(
+        raise ModelUnsuitable(
             f"{folder}: the UNet takes {channels} channels and the VAE gives {vae_channels}; it "
             f"is an inpainting or editing model, or its parts do not belong together. {SUPPORTED}"
         )
     noise = str(read_config(folder / "scheduler" / "scheduler_config.json").get("_class_name", ""))
     if noise.startswith(FOREIGN_NOISE):
-        raise ModelError(f"{folder} needs {noise}, which is not supported. {SUPPORTED}")
+        raise ModelUnsuitable(f"{folder} needs {noise}, which is not supported. {SUPPORTED}")
     return family
 
 
@@ -86,7 +86,7 @@ def index_family(folder: Path) -> str:
     """
     kind = catalog.pipeline_class(folder)
     if kind not in FAMILIES:
-        raise ModelError(f"{folder} is a {kind}. {SUPPORTED}")
+        raise ModelUnsuitable(f"{folder} is a {kind}. {SUPPORTED}")
     return FAMILIES[kind]
 
 
@@ -113,18 +113,18 @@ def single_file(path: Path) -> SingleFile:
     first = shapes.get(UNET_PREFIX + "input_blocks.0.0.weight")
     prefixes = {key.split(".", 1)[0] for key in shapes}
     if not widths or first is None or "first_stage_model" not in prefixes:
-        raise ModelError(
+        raise ModelUnsuitable(
             f"{path} is no complete Stable Diffusion checkpoint: it lacks a UNet with "
             f"cross-attention or a VAE (a LoRA, a VAE or another model?). {SUPPORTED}"
         )
     if first[1] != shapes.get("first_stage_model.post_quant_conv.weight", first)[1]:
-        raise ModelError(f"{path} is an inpainting or editing model. {SUPPORTED}")
+        raise ModelUnsuitable(f"{path} is an inpainting or editing model. {SUPPORTED}")
     if any(key.startswith("conditioner.embedders.1.") for key in shapes):
         family = "sdxl"
     elif "cond_stage_model" in prefixes:
         family = "sd"
     else:
-        raise ModelError(
+        raise ModelUnsuitable(
             f"{path} has no text encoder of Stable Diffusion 1.x, 2.x or XL. {SUPPORTED}"
         )
     return SingleFile(family=family, text_width=widths[0], unet_width=first[0])
@@ -153,7 +153,9 @@ def single_file_config(path: Path, cache_dir: Path, kind: SingleFile) -> Path:
         if reference
         else f"put the model's *.json and tokenizer files into {beside}"
     )
-    raise ModelError(f"{path} holds weights only; its configuration is not here. Cure: {fetch}")
+    raise ModelUnsuitable(
+        f"{path} holds weights only; its configuration is not here. Cure: {fetch}"
+    )
 
 
 def check_weights(path: Path) -> None:
@@ -210,7 +212,7 @@ def read_config(path: Path) -> dict[str, Any]:
 def _demand_part(folder: Path, part: str, named: object, classes: set[str]) -> None:
     name = named[1] if isinstance(named, list) and len(named) > 1 else None
     if name not in classes:
-        raise ModelError(
+        raise ModelUnsuitable(
             f"{folder}: its {part} is {name or 'missing'}, not {' or '.join(sorted(classes))}. "
             f"{SUPPORTED}"
         )

@@ -16,7 +16,7 @@ from service.diffusion import catalog, hub, layout, place
 from service.diffusion.catalog import Source
 from service.diffusion.generation import ModelInfo
 from service.diffusion.memory import is_out_of_memory
-from service.errors import GpuBusy, GpuTooSmall, ModelError, ServiceError
+from service.errors import GpuBusy, GpuTooSmall, ModelError, ModelUnsuitable, ServiceError
 
 log = structlog.get_logger(__name__)
 
@@ -181,8 +181,10 @@ def _limit_tokens(pipeline: Any) -> None:
             tokenizer.model_max_length = min(tokenizer.model_max_length, most)
 
 
-def _no_safety_checker(source: Source) -> ModelError:
-    return ModelError(f"SAFETY_CHECKER=true, but {source.id} has none: use a model that has one.")
+def _no_safety_checker(source: Source) -> ModelUnsuitable:
+    return ModelUnsuitable(
+        f"SAFETY_CHECKER=true, but {source.id} has none: use a model that has one."
+    )
 
 
 def _model_error(source: Source, error: Exception, device: torch.device) -> ModelError:

@@ -290,7 +290,7 @@ def test_a_network_that_wants_a_login_is_no_hub(machine, hub):
     assert "Check the network and proxy" in told
 
 
-def test_a_cache_with_parts_that_cannot_be_written(machine, hub):
+def test_a_cache_with_parts_that_cannot_be_written(machine):
     """Left by another user, say: the folder itself can be written, and the line names the part."""
     (machine.cache / "models--org--name").mkdir(parents=True)
     (machine.cache / "models--org--name" / "blobs").touch()

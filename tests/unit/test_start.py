@@ -249,7 +249,14 @@ def test_what_is_no_model_of_ours(start, command):
     pickle.touch()
     text.touch()
     lora = weights(start.folder / "lora.safetensors", "lora_unet_mid_block.lora_up.weight")
+    unet = ("input_blocks.0.0.weight", "input_blocks.1.1.0.attn2.to_k.weight")
+    bare = weights(
+        start.folder / "bare.safetensors",
+        *(f"model.diffusion_model.{name}" for name in unet),
+        *("first_stage_model.x", "cond_stage_model.x"),
+    )
     said = {
+        bare: "holds weights only; its configuration is not here. Cure: ",
         empty: "is no model in diffusers layout: it has no model_index.json",
         flux: "is a FluxPipeline. Supported are",
         pickle: "is a pickle file",
@@ -362,6 +369,7 @@ def test_every_error_has_a_code_of_its_own_kind():
         kind.code: int(number) for kind, number in exits.CODES.items()
     }
     assert exits.after_load(ModelError.code) is None
+    assert exits.after_load("model_unsuitable") == Exit.MODEL_DAMAGED
     assert exits.after_load("gpu_busy") == Exit.BUSY
     assert exits.after_load("from_the_future") == Exit.FAILED
 
