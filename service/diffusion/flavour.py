@@ -56,8 +56,8 @@ def serves(capability: Capability, architectures: Iterable[str]) -> bool:
 
     Machine code (``sm_60``) runs on the same major version from its minor version on, so
     that 6.0 serves a GTX 1060; ``sm_90a`` runs on 9.0 alone. PTX (``compute_90``) is compiled
-    for every newer GPU when it is first used (CUDA C++ Programming Guide, application
-    compatibility).
+    for every newer GPU when it is first used, that of one family (``compute_100f``) for its
+    major version (CUDA C++ Programming Guide, application compatibility).
     """
     return any(_serves(capability, name) for name in architectures)
 
@@ -70,9 +70,10 @@ def _serves(capability: Capability, name: str) -> bool:
     built = int(digits[:-1]), int(digits[-1])
     if number.endswith("a"):
         return built == capability
-    if kind == "compute":
+    if kind == "compute" and not number.endswith("f"):
         return built <= capability
-    return kind == "sm" and built[0] == capability[0] and built[1] <= capability[1]
+    same_family = built[0] == capability[0] and built[1] <= capability[1]
+    return kind in {"sm", "compute"} and same_family
 
 
 def cure(capability: Capability | None) -> str:

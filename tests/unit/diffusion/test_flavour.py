@@ -28,6 +28,8 @@ CU130 = ["sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120", "compute_120"]
         ((9, 0), ["sm_90a"], True),
         ((9, 1), ["sm_90a"], False),
         ((6, 1), ["compute_60"], True),
+        ((10, 3), ["compute_100f"], True),
+        ((12, 0), ["sm_100f", "compute_100f"], False),
         ((5, 2), ["compute_60"], False),
         ((6, 1), ["gfx90a", "", "sm_", "sm_6"], False),
         ((6, 1), [], False),
