@@ -66,12 +66,14 @@ def demand_kind(source: Source, cache_dir: Path) -> None:
 
     Raises:
         ModelUnsuitable: with what it is.
+        FolderUnusable: the service's user may not read it.
 
     """
     if source.path is None or source.demo:
         return
     from service.diffusion import layout  # noqa: PLC0415 - it needs a package of the engine
 
+    catalog.demand_readable(source.path if source.single_file else source.path / catalog.INDEX)
     if not source.single_file:
         layout.index_family(source.path)
         return
@@ -104,10 +106,5 @@ def demand_writable(folder: Path, name: str, *, mode: int = 0o777) -> None:
             ) from error
         raise FolderUnusable(
             f"{name}={folder}: cannot be written ({error.strerror}). Make it writable for the "
-            f"service's user{_user()}, or name another folder."
+            f"service's user{catalog.user()}, or name another folder."
         ) from error
-
-
-def _user() -> str:
-    """Return the user's number, by which a container's user is known outside of it."""
-    return f" {os.geteuid()}:{os.getegid()}" if hasattr(os, "geteuid") else ""

@@ -3,10 +3,11 @@
 import json
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from service.errors import ModelError, ModelMissing, ModelUnsuitable
+from service.errors import FolderUnusable, ModelError, ModelMissing, ModelUnsuitable
 
 DEMO_ID = "demo"
 DEMO_VERSION = "demo-1.0"
@@ -43,8 +44,45 @@ def resolve(model_id: str, cache_dir: Path) -> Source:
     Raises:
         ModelMissing: it is neither a file, nor a folder, nor a possible hub id.
         ModelError: it is a pickle or another kind of file.
+        FolderUnusable: the service's user may not read it.
 
     """
+    try:
+        return _found(model_id, cache_dir)
+    except OSError as error:
+        raise unreadable(error) from error
+
+
+def unreadable(error: OSError) -> FolderUnusable:
+    """Return the error of a model that is there for others."""
+    return FolderUnusable(
+        f"{error.filename} cannot be read ({error.strerror}). Make it, and all folders above it, "
+        f"readable for the service's user{user()}."
+    )
+
+
+def demand_readable(path: Path) -> None:
+    """Refuse a file that is there for others; what is not there at all is left to its reader.
+
+    Raises:
+        FolderUnusable: the service's user may not read it.
+
+    """
+    try:
+        with path.open("rb"):
+            pass
+    except PermissionError as error:
+        raise unreadable(error) from error
+    except OSError:
+        return
+
+
+def user() -> str:
+    """Return the user's number, by which a container's user is known outside of it."""
+    return f" {os.geteuid()}:{os.getegid()}" if hasattr(os, "geteuid") else ""
+
+
+def _found(model_id: str, cache_dir: Path) -> Source:
     name = ALIASES.get(model_id, model_id)
     if name == DEMO_ID:
         return Source(id=DEMO_ID, path=DEMO_FOLDER, version=DEMO_VERSION, demo=True)
@@ -97,7 +135,10 @@ def installed(cache_dir: Path) -> list[Source]:
     for entry in entries:
         if entry.name.startswith("models--"):
             name = entry.name.removeprefix("models--").replace("--", "/")
-            if (folder := _snapshot(cache_dir, name, usable=_usable)) is not None:
+            folder = None
+            with suppress(OSError):  # Another user's.
+                folder = _snapshot(cache_dir, name, usable=_usable)
+            if folder is not None:
                 cached.append(Source(id=name, path=folder, version=hub_version(name, folder)))
         elif entry.suffix == SINGLE_FILE or _usable(entry):
             cached.append(_local(entry.name, entry))

@@ -145,7 +145,7 @@ def single_file_config(path: Path, cache_dir: Path, kind: SingleFile) -> Path:
     if (beside / catalog.INDEX).is_file() and _fits(beside, kind):
         return beside
     for folder in catalog.configurations(cache_dir, first=reference):
-        with suppress(ModelError):  # Another model's damage is no trouble of this one.
+        with suppress(ModelError, OSError):  # Another model's trouble is none of this one.
             if _fits(folder, kind):
                 return folder
     fetch = (
@@ -231,6 +231,7 @@ def _has_tokenizer(folder: Path) -> bool:
 
 
 def _shapes(path: Path) -> Mapping[str, tuple[int, ...]]:
+    catalog.demand_readable(path)  # safetensors says of such a file that it is not there.
     try:
         with safe_open(path, framework="np") as weights:
             return {key: tuple(weights.get_slice(key).get_shape()) for key in weights.keys()}  # noqa: SIM118 - safe_open is no mapping

@@ -25,8 +25,10 @@ def header(path: Path) -> dict[str, Any]:
 
     Raises:
         ModelError: the file is cut short, or is no safetensors file.
+        FolderUnusable: the service's user may not read it.
 
     """
+    catalog.demand_readable(path)
     try:
         return _table(path)
     except (OSError, ValueError, AttributeError, TypeError, KeyError, IndexError) as error:

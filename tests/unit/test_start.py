@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from tests.nvml.driver import Driver, NoCompilerError, build
 
 ROOT = Path(__file__).parents[2]
 DEMO = ROOT / "service" / "demo"
+ROOTS = os.geteuid() == 0
 WAIT_SECONDS = 60.0
 SETTINGS = {"API_PORT": "0", "LOG_FORMAT": "json", "HF_HUB_OFFLINE": "1", "DATA_DIR": ""}
 
@@ -41,6 +43,7 @@ class Start:
         self.folder = folder
         self.card = Driver(folder, library, name="GTX 1060", cuda=13000)
         self.environment: dict[str, str] = {}
+        self.prefix: list[str] = []
         self.torch(cuda="12.6", version="2.13.0+cu126")
 
     def torch(self, *, cuda: str | None, version: str) -> None:
@@ -63,7 +66,7 @@ class Start:
             **{name: str(value) for name, value in settings.items()},
         }
         return subprocess.run(
-            [sys.executable, "-m", "service", *words],
+            [*self.prefix, sys.executable, "-m", "service", *words],
             env=environment,
             cwd=self.folder,
             stdin=subprocess.DEVNULL,
@@ -266,6 +269,34 @@ def test_what_is_no_model_of_ours(start, command):
     for place, words in said.items():
         code, line = told(start.run(*command, MODEL_ID=place, DEVICE="cpu"))
         assert (code, words in line) == (Exit.MODEL_DAMAGED, True), line
+
+
+@needs_engine
+@pytest.mark.skipif(shutil.which("setpriv") is None, reason="needs setpriv (util-linux)")
+@pytest.mark.parametrize("what", ["model", "model/unet", "file.safetensors", "org/name"])
+def test_a_model_of_another_users(start, what):
+    """Whoever may not read it is told so, and is not told that it is damaged or absent."""
+    shutil.copytree(DEMO, start.folder / "model")
+    file = weights(start.folder / "file.safetensors", "x")
+    cached = start.folder / "models" / "models--org--name"
+    (cached / "refs").mkdir(parents=True)
+    (cached / "refs" / "main").touch()
+    theirs = (start.folder / "model", file, cached)
+    for place in theirs:
+        place.chmod(0)
+        if ROOTS:
+            os.chown(place, 1000, 1000)
+    # Root may read everything, unless it gives that right away.
+    start.prefix = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"] if ROOTS else []
+    name = what if what == "org/name" else start.folder / what
+    try:
+        code, line = told(start.run(MODEL_ID=name, DEVICE="cpu"))
+    finally:
+        for place in theirs:
+            place.chmod(0o700)
+    assert code == Exit.FOLDER_UNUSABLE
+    assert "cannot be read (Permission denied)" in line
+    assert f"readable for the service's user {os.geteuid()}:{os.getegid()}." in line
 
 
 @needs_engine
