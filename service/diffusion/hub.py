@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import json
+import logging
 import os
 import re
 import shutil
@@ -93,6 +94,7 @@ def fetch(name: str, cache_dir: Path, *, half: bool, progress: bool = False) -> 
 
     """
     disable_progress_bars()  # The client's own count files, not bytes.
+    logging.getLogger("huggingface_hub").handlers.clear()  # Else each line comes twice, once bare.
     with _explained(name, cache_dir):
         # Some kilobytes that tell whether the gigabytes are worth fetching.
         index = Path(hf_hub_download(name, catalog.INDEX, cache_dir=cache_dir))

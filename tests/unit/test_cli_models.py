@@ -312,6 +312,10 @@ def test_a_hub_out_of_reach(machine):
     code, _, told = machine.models("pull", "org/name", HF_ENDPOINT="http://127.0.0.1:9")
     assert code == Exit.HUB_UNREACHABLE
     assert "http://127.0.0.1:9 does not answer" in told
+    *log, last = told.splitlines()
+    assert last.startswith("sd-api: ")
+    assert "Retrying in" in told
+    assert {line[0] for line in log} == {"{"}, "lines that a collector of the log cannot read"
     assert "HF_ENDPOINT" in told
 
 
