@@ -55,6 +55,10 @@ def test_the_image_is_the_service_of_a_user_without_rights():
     assert LAST.volumes == ("/models", "/data")
     assert (LAST.entrypoint, LAST.command) == (("sd-api",), ("serve",))
     assert LAST.health == ("sd-api", "health")
+    (minutes,) = re.findall(
+        r"^HEALTHCHECK .*--start-period=(\d+)m ", FILE.read_text(), re.MULTILINE
+    )
+    assert int(minutes) >= 30, "a first start fetches its model"
 
 
 def test_what_the_image_sets_are_settings():

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers.models.attention_processor import SlicedAttnProcessor
+from diffusers.models.attention_processor import AttnProcessor2_0, SlicedAttnProcessor
 from safetensors.torch import load_file, save_file
 
 from service.config import Config
@@ -216,8 +216,9 @@ def test_threads(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def sliced(model: Model) -> bool:
     """Tell whether every attention of the UNet is computed in slices."""
-    processors = model.pipeline.unet.attn_processors.values()
-    return bool(processors) and {type(each) for each in processors} == {SlicedAttnProcessor}
+    (kind,) = {type(each) for each in model.pipeline.unet.attn_processors.values()}
+    assert kind in {SlicedAttnProcessor, AttnProcessor2_0}, "it is SDPA unless sliced"
+    return kind is SlicedAttnProcessor
 
 
 def test_slices(copy: Path) -> None:
