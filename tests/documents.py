@@ -11,6 +11,14 @@ DOCUMENTS = sorted(
 )
 """What people read; the runbooks of the alerts have tests of their own."""
 
+LINKED = [
+    *DOCUMENTS,
+    ROOT / "CHANGELOG.md",
+    ROOT / "service" / "demo" / "README.md",
+    *sorted((ROOT / "alerts" / "runbooks").glob("*.md")),
+]
+"""What may hold a link."""
+
 SHELL = ("sh", "bash")
 HARMLESS = frozenset(
     {
@@ -90,6 +98,16 @@ def prose(document: Path) -> str:
         document.read_text(encoding="utf-8"),
         flags=re.MULTILINE | re.DOTALL,
     )
+
+
+def code(document: Path) -> list[str]:
+    """Return the lines of the code blocks of a document, and what stands in backticks."""
+    lines = [
+        line
+        for block in blocks(document)
+        for line in re.sub(r"\\\n\s*", " ", block.text).splitlines()
+    ]
+    return lines + re.findall(r"`([^`\n]+)`", prose(document))
 
 
 def anchors(document: Path) -> set[str]:

@@ -34,7 +34,7 @@ class ServiceProcess:
             **{name: str(value) for name, value in settings.items()},
         }
         self.process = subprocess.Popen(
-            [*self.prefix, sys.executable, "-m", self.module, "serve"],
+            self.command(),
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -48,6 +48,10 @@ class ServiceProcess:
         self._more = threading.Condition()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
+
+    def command(self) -> list[str]:
+        """Return what it is started by."""
+        return [*self.prefix, sys.executable, "-m", self.module, "serve"]
 
     def _read(self) -> None:
         assert self.process.stdout is not None

@@ -94,12 +94,13 @@ async def test_the_snippet_for_node_knows_what_is_ours(tmp_path, secret):
     ]
     given = [[secret_, headers_, body.decode()] for secret_, headers_, body in cases]
     program = (
-        f"{snippet('js')}\nconst cases = JSON.parse(require('fs').readFileSync(0));\n"
+        f"{snippet('js')}\nimport {{readFileSync}} from 'node:fs';\n"
+        "const cases = JSON.parse(readFileSync(0));\n"
         "console.log(JSON.stringify(cases.map(([s, h, b]) => verify(s, h, Buffer.from(b)))));\n"
     )
     ran = await asyncio.to_thread(
         subprocess.run,
-        ["node", "-e", program],
+        ["node", "--input-type=module", "-e", program],
         input=json.dumps(given).encode(),
         capture_output=True,
         check=True,
