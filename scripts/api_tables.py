@@ -93,11 +93,11 @@ def parameters(document: Any) -> Iterator[str]:
 
 
 def errors(document: Any, cures: Mapping[str, str]) -> Iterator[str]:
-    """Return the table of error codes; those that no route answers have no status."""
+    """Return the table of error codes; those that no route answers come last, without a status."""
     yield "| Code | Status | Title | What to do |"
     yield "|---|---|---|---|"
     said = answered(document)
-    for kind in kinds():
+    for kind in sorted(kinds(), key=lambda kind: kind.code not in said):
         status = str(kind.status) if kind.code in said else ""
         title = (kind.__doc__ or "").strip().rstrip(".")
         cure = cures.get(kind.code, "" if status else AT_START)
