@@ -74,6 +74,13 @@ def test_the_unit_lets_accepted_work_end():
     assert int(service["LimitNOFILE"]) > 2 * Config().max_connections
 
 
+def test_the_guide_shows_lines_of_the_unit():
+    """What docs/STARTUP.md recommends is what is shipped."""
+    guide = (DEPLOY.parent / "docs" / "STARTUP.md").read_text(encoding="utf-8")
+    (shown,) = re.findall(r"```ini\n(.*?)```", guide, re.DOTALL)
+    assert set(shown.splitlines()) <= set(UNIT.read_text(encoding="utf-8").splitlines())
+
+
 def test_the_settings_of_the_unit_are_taken(tmp_path):
     """Names are known, values valid, and the folders those that the unit may write."""
     given = environment(DEPLOY / "sd-api.env")

@@ -1,6 +1,7 @@
 """Whatever the documents name is there: settings, series, alerts, commands, files, decisions."""
 
 import ast
+import json
 import re
 import shlex
 from dataclasses import fields
@@ -225,3 +226,13 @@ def test_the_errors_of_the_readme_are_those_of_the_service():
         for name in re.findall(r"`(\w+)`", codes):
             kind = errors.error_class(name)
             assert (kind.code, str(kind.status)) == (name, status)
+
+
+def test_what_the_demo_model_can_is_what_was_measured():
+    """The README's four shares are those of docs/demo-evaluation.json, in its order."""
+    path = ROOT / "docs" / "demo-evaluation.json"
+    measured = json.loads(path.read_text(encoding="utf-8"))["attributes"]
+    *first, last = (f"{100 * row['generated']:.1f}" for row in measured.values())
+    assert f"{', '.join(first)} and {last} %" in " ".join(
+        README.read_text(encoding="utf-8").split()
+    )
