@@ -233,6 +233,5 @@ def test_what_the_demo_model_can_is_what_was_measured():
     path = ROOT / "docs" / "demo-evaluation.json"
     measured = json.loads(path.read_text(encoding="utf-8"))["attributes"]
     *first, last = (f"{100 * row['generated']:.1f}" for row in measured.values())
-    assert f"{', '.join(first)} and {last} %" in " ".join(
-        README.read_text(encoding="utf-8").split()
-    )
+    text = " ".join(README.read_text(encoding="utf-8").split())
+    assert f"{', '.join(first)} and {last} %" in text
