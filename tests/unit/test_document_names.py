@@ -37,6 +37,8 @@ EVENTS = {
     for event in re.findall(r"log\.\w+\(\s*\"(\w+)\"", path.read_text(encoding="utf-8"))
 }
 PROGRAMS_OF_DOCKER = {"build", "compose", "run"}
+SERVICES_STAND = {"up": slice(None), "exec": slice(1), "logs": slice(-1, None)}
+"""Where behind a word of Docker Compose."""
 FOLDERS = r"\.ci|alerts|dashboards|deploy|docs|monitoring|scripts|service|tests"
 
 
@@ -124,9 +126,10 @@ def test_files_and_modules_that_are_named_exist(document):
 def test_commands_of_sd_api_that_are_shown_are_taken(document):
     """By the program's own reader of arguments."""
     for line in code(document):
-        if line.startswith(("sudo", "kubectl", "journalctl")):
+        if line.startswith(("sudo", "kubectl", "journalctl", "docker compose logs")):
             continue
-        for call in re.findall(r"(?:^|[\s=])(?:\.venv/bin/)?sd-api ([a-z-][^|>&#;]*)", line):
+        inside = re.sub(r"docker compose exec \S+ ", "", line)
+        for call in re.findall(r"(?:^|[\s=])(?:\.venv/bin/)?sd-api ([a-z-][^|>&#;]*)", inside):
             assert taken(shlex.split(call.partition("  ")[0])), line
 
 
@@ -150,9 +153,10 @@ def test_commands_of_docker_are_such(document):
             assert words[0] in PROGRAMS_OF_DOCKER, line
             for file in re.findall(r"-f (\S+)", call):
                 assert (ROOT / file).is_file(), line
-            if words[0] == "compose" and "up" in words:
-                named = {word for word in words[words.index("up") + 1 :] if word[0] != "-"}
-                assert named <= services, line
+            for verb, where in SERVICES_STAND.items():
+                if verb in words:
+                    named = words[words.index(verb) + 1 :][where]
+                    assert {word for word in named if word[0] != "-"} <= services, line
 
 
 def yaml_of(path: Path) -> dict[str, dict[str, object]]:
