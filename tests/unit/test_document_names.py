@@ -12,7 +12,8 @@ import yaml
 
 from service import errors, exits
 from service.__main__ import parser
-from service.config import Config, environment_name
+from service.config import Config
+from service.setting import environment_name
 from service.telemetry.metrics import Metrics
 from tests.documents import DOCUMENTS, LINKED, ROOT, anchors, code, links
 
