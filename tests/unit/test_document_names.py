@@ -20,8 +20,8 @@ from tests.documents import DOCUMENTS, LINKED, ROOT, anchors, code, links
 README = ROOT / "README.md"
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 SETTINGS = {environment_name(row) for row in fields(Config)}
-OF_OTHERS = re.compile(r"(?:HF|OTEL)_[A-Z_]+|NO_GPU_USED|KEY")
-"""Variables of the libraries, the event that is written in capitals, a variable of an example."""
+OF_OTHERS = re.compile(r"(?:HF|OTEL)_[A-Z_]+|HTTPS?_PROXY|NO_GPU_USED|KEY|NAME")
+"""Variables of libraries, the event that is written in capitals, and words of examples."""
 
 DEFINITIONS = Metrics().definitions
 SERIES = {row.name for row in DEFINITIONS} | {
