@@ -53,7 +53,7 @@ def demand_packages() -> None:
     if missing:
         raise NotInstalled(
             f"{', '.join(missing)} cannot be found. Install what the engine needs: "
-            "pip install 'sd-api[engine]', or make install."
+            "make install, or pip install -e '.[engine]' in the project's folder."
         )
 
 

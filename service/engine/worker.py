@@ -66,7 +66,7 @@ def _load_and_work(connection: "Connection[Said, Command]", config: Config) -> N
         connection.send(EngineFailed(code=error.code, detail=error.detail, passing=passing))
         return
     except ImportError as error:
-        detail = f"{error}. Install what the engine needs: pip install 'sd-api[engine]'"
+        detail = f"{error}. Install what the engine needs: make install"
         connection.send(EngineFailed(code=NotInstalled.code, detail=detail))
         return
     for event in (ready, *news):

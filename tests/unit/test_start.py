@@ -193,7 +193,7 @@ def test_no_torch(start):
     )
     code, line = told(start.run())
     assert code == Exit.NOT_INSTALLED
-    assert "pip install 'sd-api[engine]'" in line
+    assert "make install, or pip install -e '.[engine]'" in line
 
 
 @needs_engine

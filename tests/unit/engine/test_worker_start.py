@@ -61,7 +61,7 @@ def test_missing_packages_are_reported_with_the_cure(pipe, monkeypatch):
     ours, theirs = pipe
     monkeypatch.setattr(worker, "load", raising(ImportError("No module named 'torch'")))
     worker.run(theirs, CONFIG)
-    assert "pip install 'sd-api[engine]'" in ours.recv().detail
+    assert "Install what the engine needs: make install" in ours.recv().detail
 
 
 def test_an_unforeseen_error_is_logged_and_ends_with_1(pipe, monkeypatch, capfd):
