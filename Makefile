@@ -89,7 +89,7 @@ define TORCH_FROM_ITS_INDEX
 endef
 
 $(VENV)/.installed-test: $(STAMP)
-	$(PIP) --editable '.[engine,tracing,test,lint]'
+	$(PIP) --editable '.[engine,tracing,benchmark,test,lint]'
 	@touch $@
 
 clean:  ## Remove what was installed and built.

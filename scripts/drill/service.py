@@ -44,6 +44,7 @@ class Service:
         session: aiohttp.ClientSession,
         *,
         module: str = "service",
+        limits: Mapping[str, str] = LIMITS,
     ) -> None:
         self.address = f"127.0.0.1:{free_port()}"
         self.url = f"http://{self.address}"
@@ -60,7 +61,7 @@ class Service:
             "LOG_FORMAT": "json",
             "WEBHOOK_HOSTS": "127.0.0.1",
             "OMP_WAIT_POLICY": "PASSIVE",
-            **LIMITS,
+            **limits,
             **environment,
         }
         self._process = AsyncExitStack()
@@ -162,15 +163,20 @@ def _is_engine(process: psutil.Process) -> bool:
 
 @asynccontextmanager
 async def service_in(
-    folder: Path, environment: Mapping[str, str], *, module: str = "service"
+    folder: Path,
+    environment: Mapping[str, str],
+    *,
+    module: str = "service",
+    limits: Mapping[str, str] = LIMITS,
 ) -> AsyncIterator[Service]:
     """Hand out a service that is not yet started, and end it with all its processes.
 
-    ``module`` is what Python runs: the service, or one that breaks it in a way of its own.
+    ``module`` is what Python runs: the service, or one that breaks it in a way of its own;
+    without ``limits`` it has those that the environment or its own defaults give it.
     """
     timeout = aiohttp.ClientTimeout(total=20)
     async with aiohttp.ClientSession(timeout=timeout) as session:
-        service = Service(folder, environment, session, module=module)
+        service = Service(folder, environment, session, module=module, limits=limits)
         try:
             yield service
         finally:

@@ -1,0 +1,1 @@
+"""The parts of the performance benchmark: servers, clients, turns, figures, tables, a plot."""

@@ -1,0 +1,83 @@
+"""docs/performance.md and the table of the README, as the benchmark writes them."""
+
+import re
+from pathlib import Path
+from typing import Final
+
+from scripts.benchmark import report
+from scripts.benchmark.course import Outcome
+from scripts.benchmark.machine import Machine
+
+ROOT: Final = Path(__file__).parents[2]
+DOCUMENT: Final = ROOT / "docs" / "performance.md"
+PLOT: Final = DOCUMENT.with_suffix(".png")
+README: Final = ROOT / "README.md"
+BLOCK: Final = re.compile(r"(<!-- performance: .*? -->\n).*?(<!-- /performance -->)", re.DOTALL)
+
+BESIDE: Final = """
+## What it is compared with
+
+All servers run on this machine, in one run, and take turns: in each round each of them gets the
+same requests at the same load, another one first each time, while the processes of the others
+stand still (but the service's own, which do nothing when they have nothing to do). So a noisy
+machine is noisy for all. A ratio is the median over the rounds of the service's figure divided by
+the other's in the same round: for seconds, less than 1 means that the service is faster; for
+pictures a second, more than 1.
+
+| Server | What it is |
+|---|---|
+| service | `sd-api serve` with its defaults; `MAX_CONCURRENT_REQUESTS` is {batch} |
+| plain diffusers | [an aiohttp server](../scripts/benchmark/plain_server.py) around the diffusers \
+pipeline: a lock, one picture at a time, in a thread; the file is packed while the next is made |
+| LitServe | [LitServe](../scripts/benchmark/litserve_server.py) with `max_batch_size={batch}`, a \
+batch is collected for 10 ms, `fast_queue=True`; requests of one size, steps and guidance are one \
+call of the pipeline, each with its own seed |
+
+All have the same model, loaded by the same code (number format, attention and memory layout are
+the same), the same sampler, steps, guidance scale, seeds, number of torch threads, PNG
+compression and warm-up. That they do the same work is checked in each run: before anything is
+timed, all make the same pictures{same}.
+"""
+
+
+def document(command: str, outcome: Outcome, machine: Machine) -> str:
+    """Return docs/performance.md."""
+    beside = ""
+    if len(outcome.servers) > 1:
+        apart = max(outcome.differences.values(), default=0.0)
+        same = f" (the largest mean difference was {apart:.3f} levels of 255)"
+        beside = BESIDE.format(batch=machine.batch, same=same)
+    return f"""# Performance
+
+`{command}`, written by the command itself.
+{machine}.
+
+![Throughput and latency by clients, and a mixed load](performance.png)
+
+{report.tables(outcome)}
+
+- Each client asks for the next picture when it has the one before; seconds are from the request to
+  the last byte of the PNG, as the client sees them. Every picture is looked at.
+- "steps/s" are denoising steps of single pictures; {outcome.rounds} rounds are put together.
+- In the mixed load, the pauses before short requests are the same for every server.
+{beside}
+## What to expect
+
+- One client: the service costs what the pipeline costs. HTTP, queue and packing are lost in the
+  noise.
+- Many clients, same requests: a CPU computes a batch of three in the time of three pictures, so
+  throughput is that of the plain server, and so is the median. A batch makes pictures come
+  together, not sooner. Batches gain where the GPU is not filled by one picture; that is not
+  measured here.
+- A short request beside long ones is what steps are for: it joins at the next step, where a plain
+  server lets it wait for whole pictures, and a batching server for whole batches. The long ones
+  pay for that, as the table shows.
+"""
+
+
+def write(command: str, outcome: Outcome, machine: Machine) -> None:
+    """Write docs/performance.md and the README's table; the plot is drawn apart."""
+    DOCUMENT.write_text(document(command, outcome, machine), encoding="utf-8")
+    old = README.read_text(encoding="utf-8")
+    new = f"{report.short(outcome)}\n\n{machine}.\n"
+    README.write_text(BLOCK.sub(lambda m: f"{m[1]}{new}{m[2]}", old), encoding="utf-8")
