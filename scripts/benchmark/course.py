@@ -11,7 +11,7 @@ from PIL import Image, ImageChops, ImageStat
 from scripts.benchmark.client import Answer
 from scripts.benchmark.load import Load, Measured
 from scripts.benchmark.rows import BenchmarkError, Mixed, Point, Row, Steady
-from scripts.benchmark.servers import Server
+from scripts.benchmark.servers import CURE, Server
 
 WARM_STEPS: Final = 2
 SAME: Final = 2.0
@@ -143,9 +143,10 @@ class Course:
         started = time.perf_counter()
         answer, content = await server.client.ask(row, 1, started + self.seconds)
         if answer.fault:
+            cure = f" {CURE}" if answer.fault.startswith("401") else ""
             raise BenchmarkError(
                 f"{server.name} at {server.url} answers {row.name} with {answer.fault}: "
-                f"{' '.join(answer.detail.split())}"
+                f"{' '.join(answer.detail.split())}{cure}"
             )
         return content, answer.seconds
 

@@ -30,6 +30,7 @@ BESIDE: Final = {"plain": PLAIN, "litserve": LITSERVE}
 """Names on the command line."""
 
 EXTRA: Final = "pip install -c constraints.txt -e '.[engine,benchmark]'"
+CURE: Final = "(a valid one goes to --api-key)"
 QUIET: Final = {"OMP_WAIT_POLICY": "PASSIVE", "HF_HUB_OFFLINE": "1"}
 """As the service's drills run: threads that wait leave the cores to whose turn it is."""
 
@@ -186,6 +187,8 @@ async def told(session: aiohttp.ClientSession, url: str, key: str, route: str) -
     headers = {"X-API-Key": key} if key else {}
     try:
         async with session.get(f"{url}{route}", headers=headers) as answer:
+            if answer.status == HTTPStatus.UNAUTHORIZED:
+                raise BenchmarkError(f"{url} refuses the key: 401 unauthorized {CURE}")
             answer.raise_for_status()
             body = await answer.json(content_type=None)
     except (aiohttp.ClientError, TimeoutError, ValueError) as error:
