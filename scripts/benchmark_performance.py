@@ -39,6 +39,7 @@ from scripts.benchmark.rows import (  # noqa: E402
     pair,
     rows,
 )
+from scripts.chart import EXTRA  # noqa: E402
 from scripts.drill.carried_out import carried_out  # noqa: E402
 
 NAME: Final = "benchmark_performance"
@@ -246,7 +247,7 @@ def check(given: argparse.Namespace) -> None:
         if file and not file.resolve().parent.is_dir():
             raise BenchmarkError(f"--{name}: there is no folder {file.parent}")
     if (given.plot or given.write) and find_spec("matplotlib") is None:
-        raise BenchmarkError(f"matplotlib is not installed; {servers.EXTRA} brings it")
+        raise BenchmarkError(f"matplotlib is not installed; {EXTRA} brings it")
     if given.compare and given.url:
         raise BenchmarkError(
             "--compare starts all servers itself, with equal threads and batches: leave out --url"

@@ -21,15 +21,17 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
 import aiohttp
 import psutil
 
+from scripts.chart import EXTRA
 from scripts.drill.service import service_in
 from scripts.drill.wait import TooLateError
-from scripts.stress import plot, report
+from scripts.stress import report
 from scripts.stress.course import HANG_UP, STEADY, Course
 from scripts.stress.meter import PROC, Meter
 from scripts.stress.orders import SIZES, orders
@@ -127,6 +129,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not (PROC / "self" / "smaps_rollup").exists():
         print("memory_stress_test: Linux 4.14 or newer is needed (smaps_rollup)", file=sys.stderr)
         return 2
+    if (given.plot or given.write) and find_spec("matplotlib") is None:
+        print(
+            f"memory_stress_test: matplotlib is not installed; {EXTRA} brings it", file=sys.stderr
+        )
+        return 2
     try:
         with tempfile.TemporaryDirectory(prefix="stress-") as folder:
             result = asyncio.run(stress(given, Path(folder)))
@@ -141,10 +148,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print("\n" + report.text(result))
     if given.report is not None:
         given.report.write_text(json.dumps(result.json(), indent=1) + "\n", encoding="utf-8")
-    if given.plot is not None:
-        plot.draw(result).save(given.plot, optimize=True)
+    pictures = [given.plot] if given.plot else []
+    for file in [*pictures, DOCS / "memory-stress.png"] if given.write else pictures:
+        from scripts.stress import plot  # noqa: PLC0415 - the extra may be absent
+
+        plot.draw(result, file)
     if given.write:
-        plot.draw(result).save(DOCS / "memory-stress.png", optimize=True)
         (DOCS / "memory-stress.md").write_text(report.page(result, given), encoding="utf-8")
     return 0 if result.passed else 1
 

@@ -14,26 +14,14 @@ from scripts.benchmark.course import Outcome
 from scripts.benchmark.figures import Figures, figures
 from scripts.benchmark.machine import Machine
 from scripts.benchmark.rows import Mixed, Row, Steady
+from scripts.chart import BLUE, DPI, GREY, INK, ORANGE, PALE, STYLE
 
-COLOURS: Final = ("#1f5fa8", "#9aa3b0", "#d98032")
+COLOURS: Final = (BLUE, GREY, ORANGE)
 """In the order of the servers: the service first."""
 
-STYLE: Final[Any] = {
-    "font.size": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.titlesize": 10,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "axes.axisbelow": True,
-    "axes.grid": True,
-    "axes.grid.axis": "y",
-    "grid.color": "#e4e7ec",
-}
 BARS: Final = 0.8
 """Share of the place of a group that its bars take."""
 
-DPI: Final = 130
 LETTERS: Final = 17
 """Of the small print, in an inch."""
 
@@ -68,10 +56,9 @@ def draw(outcome: Outcome, machine: Machine, file: Path) -> None:
                 outcome.servers,
                 loc="outside upper center",
                 ncols=len(outcome.servers),
-                frameon=False,
             )
         words = textwrap.fill(str(machine), round(figure.get_figwidth() * LETTERS))
-        figure.supxlabel(words, fontsize=7, color="#7a8190")
+        figure.supxlabel(words, fontsize=7, color=PALE)
         figure.savefig(file, dpi=DPI, format="png")
 
 
@@ -86,7 +73,7 @@ def _latency(axes: Axes, outcome: Outcome, row: Row) -> None:
     above = [max(0.0, each.p95 - each.p50) for each in found]
     medians = [each.p50 for each in found]
     axes.errorbar(
-        places, medians, yerr=[[0.0] * len(above), above], fmt="none", ecolor="#1f2430", capsize=2
+        places, medians, yerr=[[0.0] * len(above), above], fmt="none", ecolor=INK, capsize=2
     )
     axes.set_title(f"{row.name}: seconds, p50 and p95")
     axes.set_xlabel("clients")
@@ -126,7 +113,7 @@ def _beside(axes: Axes, outcome: Outcome, point: Mixed, row: Row) -> None:
         axes.scatter(spread, taken, s=14, color=COLOURS[index], alpha=0.7, linewidths=0)
         if taken:
             middle = figures(turns, row).p50
-            axes.hlines(middle, index - 0.38, index + 0.38, color="#1f2430", linewidth=1.4)
+            axes.hlines(middle, index - 0.38, index + 0.38, color=INK, linewidth=1.4)
             axes.annotate(
                 f"{middle:.2f}",
                 (index + 0.4, middle),

@@ -15,6 +15,7 @@ import psutil
 
 from scripts.benchmark.client import Client
 from scripts.benchmark.rows import BenchmarkError
+from scripts.chart import EXTRA
 from scripts.drill.child import Child, started
 from scripts.drill.service import READY_SECONDS, service_in
 from scripts.drill.wait import TooLateError, free_port, until
@@ -29,7 +30,6 @@ MODULES: Final = {
 BESIDE: Final = {"plain": PLAIN, "litserve": LITSERVE}
 """Names on the command line."""
 
-EXTRA: Final = "pip install -c constraints.txt -e '.[engine,benchmark]'"
 CURE: Final = "(a valid one goes to --api-key)"
 QUIET: Final = {"OMP_WAIT_POLICY": "PASSIVE", "HF_HUB_OFFLINE": "1"}
 """As the service's drills run: threads that wait leave the cores to whose turn it is."""
