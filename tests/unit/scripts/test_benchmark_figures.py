@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from scripts.benchmark import report
+from scripts.benchmark import document, report
 from scripts.benchmark.client import Answer
 from scripts.benchmark.course import Outcome
 from scripts.benchmark.figures import figures, percentile, ratio
@@ -171,3 +171,30 @@ def test_a_mixture_is_a_short_and_a_long_row(text):
     """In this order."""
     with pytest.raises(ValueError, match="SHORT"):
         pair(text)
+
+
+def test_the_document_says_what_was_compared():
+    """Command, tables, plot, and how the others are set up; the last only where there are some."""
+    computer = machine(HEALTH, threads=2, batch=5)
+    text = document.document("python scripts/benchmark_performance.py", compared(), computer)
+    assert report.tables(compared()) in text
+    assert "(performance.png)" in text
+    assert "max_batch_size=5" in text
+    alone = Outcome(servers=("service",), rounds=1)
+    alone.turns[STEADY] = {"service": [turn(answer(1.0))]}
+    assert "LitServe with" not in document.document("python", alone, computer)
+
+
+def test_the_table_goes_to_its_place_in_the_readme(tmp_path, monkeypatch):
+    """Between its marks, and nowhere else."""
+    readme = tmp_path / "README.md"
+    readme.write_text(document.README.read_text(encoding="utf-8"), encoding="utf-8")
+    monkeypatch.setattr(document, "README", readme)
+    monkeypatch.setattr(document, "DOCUMENT", tmp_path / "performance.md")
+    before, _, after = document.BLOCK.sub("\0", readme.read_text(encoding="utf-8")).partition("\0")
+    document.write("python", compared(), machine(HEALTH))
+    found = readme.read_text(encoding="utf-8")
+    assert found.startswith(before)
+    assert found.endswith(after)
+    assert report.short(compared()) in found
+    assert (tmp_path / "performance.md").exists()
