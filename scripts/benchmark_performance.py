@@ -189,7 +189,8 @@ def _given(given: argparse.Namespace, name: str, default: Any) -> Any:
 async def measure(given: argparse.Namespace, folder: Path) -> tuple[Outcome, Machine]:
     """Find or start the servers and run the course."""
     timeout = aiohttp.ClientTimeout(total=20)
-    connector = aiohttp.TCPConnector(limit=0)
+    # A connection for each request: what was kept open while its server stood still is too old.
+    connector = aiohttp.TCPConnector(limit=0, force_close=True)
     defaults = QUICK if given.quick else FULL
     most = max(*_given(given, "clients", defaults["clients"]), 4)
     wanted = servers.Wanted(

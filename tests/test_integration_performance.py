@@ -32,7 +32,9 @@ def benchmark(*words: object, folder: Path | None = None) -> tuple[int, str, lis
         except subprocess.TimeoutExpired:
             process.terminate()  # It ends all that it started.
             said, errors = process.communicate()
-        return process.returncode, said, errors.splitlines()
+        # matplotlib tells of its first start on a machine.
+        told = [line for line in errors.splitlines() if "font cache" not in line]
+        return process.returncode, said, told
 
 
 def sane(found: dict[str, Any], asked: int) -> None:

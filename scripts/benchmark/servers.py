@@ -68,7 +68,7 @@ class Server:
 
         The service does not: its processes watch each other, and would miss each other.
         """
-        self._each(psutil.Process.resume)
+        self.resume()
         try:
             yield
         finally:
@@ -77,6 +77,10 @@ class Server:
     def pause(self) -> None:
         """Let it stand still."""
         self._each(psutil.Process.suspend)
+
+    def resume(self) -> None:
+        """Let it run again."""
+        self._each(psutil.Process.resume)
 
     def _each(self, what: Any) -> None:
         if self.child is None:
@@ -152,7 +156,11 @@ async def _beside(
                 return False
 
         await until(up, READY_SECONDS, f"{name} ready")
-        yield Server(name=name, url=url, client=Client(session, url), child=child)
+        server = Server(name=name, url=url, client=Client(session, url), child=child)
+        try:
+            yield server
+        finally:
+            server.resume()  # What stands still cannot end by itself.
 
 
 @asynccontextmanager

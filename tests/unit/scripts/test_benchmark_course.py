@@ -3,8 +3,11 @@
 import argparse
 import json
 import time
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+import aiohttp
+import psutil
 import pytest
 from aiohttp import web
 
@@ -16,6 +19,8 @@ from scripts.benchmark.limits import Limits
 from scripts.benchmark.load import Load
 from scripts.benchmark.rows import BenchmarkError, Mixed, Row, Steady, row
 from scripts.benchmark.servers import Server
+from scripts.drill.child import Child, started
+from scripts.drill.wait import until
 from service.app import create_app
 from service.config import Config
 from service.credentials import Keys
@@ -42,9 +47,9 @@ def serve(aiohttp_client):
 
     async def start(engine: FakeEngine | None = None, **settings):
         app = create_app(Config(**{"data_dir": ""} | settings), engine or FakeEngine())
-        started = await aiohttp_client(app)
-        url = str(started.make_url("")).rstrip("/")
-        return url, Client(started.session, url)
+        running = await aiohttp_client(app)
+        url = str(running.make_url("")).rstrip("/")
+        return url, Client(running.session, url)
 
     return start
 
@@ -62,8 +67,8 @@ def answering(aiohttp_client):
 
         app = web.Application()
         app.router.add_post("/generate", generate)
-        started = await aiohttp_client(app)
-        return Client(started.session, str(started.make_url("")).rstrip("/"))
+        running = await aiohttp_client(app)
+        return Client(running.session, str(running.make_url("")).rstrip("/"))
 
     return start
 
@@ -179,11 +184,43 @@ async def test_servers_take_turns_and_each_begins(serve):
     assert outcome.differences == {"other": 0.0}
 
 
+def standing(child: Child, expected: list[bool]) -> Callable[[], Awaitable[bool]]:
+    """Return whether a process and what it has started stand still as expected.
+
+    A signal is on its way for a moment, so this is asked until it is so.
+    """
+
+    async def found() -> bool:
+        family = [psutil.Process(child.pid), *child.family()]
+        return [each.status() == psutil.STATUS_STOPPED for each in family] == expected
+
+    return found
+
+
 class Other(Client):
     """Asks for another picture than the benchmark wants."""
 
     async def ask(self, row: Row, number: int, last: float = 0.0) -> tuple[Answer, bytes]:
         return await super().ask(row, number + 40, last)
+
+
+async def test_a_server_stands_still_but_in_its_turn(tmp_path):
+    """With all that it has started."""
+    async with started(["sh", "-c", "sleep 60 & wait"], tmp_path / "log") as child:
+
+        async def both() -> bool:
+            return len(child.family()) == 1
+
+        await until(both, 30, "the child of the child")
+        url = "http://127.0.0.1:9"
+        async with aiohttp.ClientSession() as session:
+            server = Server(name="other", url=url, client=Client(session, url), child=child)
+            server.pause()
+            await until(standing(child, [True, True]), 30, "both stand still")
+            with server.turn():
+                await until(standing(child, [False, False]), 30, "both run")
+            await until(standing(child, [True, True]), 30, "both stand still again")
+            server.resume()
 
 
 async def test_a_server_that_draws_something_else_is_no_match(serve):
