@@ -1,6 +1,7 @@
 """The servers that take turns: the service, and those beside it."""
 
 import contextlib
+import os
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -31,8 +32,14 @@ BESIDE: Final = {"plain": PLAIN, "litserve": LITSERVE}
 """Names on the command line."""
 
 CURE: Final = "(a valid one goes to --api-key)"
-QUIET: Final = {"OMP_WAIT_POLICY": "PASSIVE", "HF_HUB_OFFLINE": "1"}
-"""As the service's drills run: threads that wait leave the cores to whose turn it is."""
+ROOT: Final = Path(__file__).parents[2]
+EVERYWHERE: Final = {
+    # Started from wherever the user is, Python finds the modules of this folder, not others.
+    "PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))),
+    "OMP_WAIT_POLICY": "PASSIVE",
+    "HF_HUB_OFFLINE": "1",
+}
+"""Of all servers; threads that wait leave the cores to whose turn it is."""
 
 OFF: Final = (
     *("API_KEYS", "API_KEYS_FILE", "FAULT_FILE"),
@@ -114,7 +121,7 @@ async def running(
 
     """
     environment = {
-        **QUIET,
+        **EVERYWHERE,
         **dict.fromkeys(OFF, ""),
         "MODEL_ID": wanted.model,
         "TORCH_THREADS": str(wanted.threads),
@@ -144,7 +151,7 @@ async def _beside(
     if name == LITSERVE:
         command += ["--batch", str(wanted.batch)]
     output = folder / f"{name.replace(' ', '-')}.log"
-    async with started(command, output, {**QUIET, "LOG_LEVEL": "INFO"}) as child:
+    async with started(command, output, {**EVERYWHERE, "LOG_LEVEL": "INFO"}) as child:
 
         async def up() -> bool:
             if not child.running:

@@ -92,6 +92,9 @@ def test_a_ratio_is_that_of_the_same_round():
     assert ratio(ours, theirs, report.p50) == pytest.approx(0.5)
     assert ratio(ours, theirs, report.rate) == pytest.approx(2.0)
     assert ratio(ours, theirs, report.p50, LARGE) is None
+    # What disturbed one of them alone does not move the median.
+    hit = [*theirs[:2], turn(answer(400.0), seconds=400.0)]
+    assert ratio(ours, hit, report.p50) == pytest.approx(0.5)
 
 
 def test_the_table_has_a_line_for_each_row_clients_and_server():
