@@ -77,7 +77,9 @@ def parser() -> argparse.ArgumentParser:
     who = root.add_argument_group("who is measured")
     who.add_argument("--url", type=_url, help="a running service; else one is started")
     who.add_argument("--api-key", default="", metavar="KEY", help="of the running service")
-    who.add_argument("--model", default="demo", help="MODEL_ID of what is started (%(default)s)")
+    who.add_argument(
+        "--model", default="demo", help="MODEL_ID of what is started, fetched before (%(default)s)"
+    )
     who.add_argument(
         "--batch", type=_count, default=3, help="MAX_CONCURRENT_REQUESTS (%(default)s)"
     )

@@ -60,7 +60,7 @@ class Course:
         count as one for each client and each short one.
         """
         warm = sum(row.work + self._crowd * row.work // row.steps * WARM_STEPS for row in self.rows)
-        points = sum(self.rounds * self._work(point) for point in self.points)
+        points = sum(map(self._work, self.points))
         return len(self.servers) * (warm + points)
 
     async def run(self) -> Outcome:
@@ -74,10 +74,11 @@ class Course:
         alone = await self._warm_up(outcome)
         for point in self.points:
             turns = outcome.turns[point] = {server.name: [] for server in self.servers}
-            for number in range(self.rounds):
+            rounds, requests = self._plan(point)
+            for number in range(rounds):
                 for server in self._order(number):
                     with server.turn():
-                        measured = await self._turn(server, point, alone)
+                        measured = await self._turn(server, point, requests, alone)
                     turns[server.name].append(measured)
         return outcome
 
@@ -86,26 +87,34 @@ class Course:
         first = number % len(self.servers)
         return [*self.servers[first:], *self.servers[:first]]
 
-    async def _turn(self, server: Server, point: Point, alone: Mapping[Row, float]) -> Measured:
+    async def _turn(
+        self, server: Server, point: Point, requests: int, alone: Mapping[Row, float]
+    ) -> Measured:
         def done(answer: Answer) -> None:
             self.show(f"{point.name}, {server.name}", answer.row.work)
 
         self.show(f"{point.name}, {server.name}", 0)
         load = Load(server.client, done, self.seconds)
         if isinstance(point, Mixed):
-            return await load.mixed(point, self._count(point), alone[point.long])
-        return await load.steady(point, self._count(point))
+            return await load.mixed(point, requests, alone[point.long])
+        return await load.steady(point, requests)
 
-    def _count(self, point: Point) -> int:
-        """Return the requests of a turn: at least two for each client, in equal numbers."""
+    def _plan(self, point: Point) -> tuple[int, int]:
+        """Return the rounds of a point and the requests of a turn.
+
+        One client alone changes the server after every picture, so that what disturbs the
+        machine for seconds disturbs all. A crowd needs some time: two pictures for each.
+        """
+        if point.clients == 1:
+            return self.rounds * self.requests, 1
         each = max(2, -(-self.requests // point.clients))
-        return each * point.clients
+        return self.rounds, each * point.clients
 
     def _work(self, point: Point) -> int:
-        count = self._count(point)
+        rounds, requests = self._plan(point)
         if isinstance(point, Steady):
-            return count * point.row.work
-        return count * (point.short.work + point.long.work)
+            return rounds * requests * point.row.work
+        return rounds * requests * (point.short.work + point.long.work)
 
     @property
     def _crowd(self) -> int:

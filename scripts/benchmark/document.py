@@ -18,11 +18,11 @@ BESIDE: Final = """
 ## What it is compared with
 
 All servers run on this machine, in one run, and take turns: in each round each of them gets the
-same requests at the same load, another one first each time, while the processes of the others
-stand still (but the service's own, which do nothing when they have nothing to do). So a noisy
-machine is noisy for all. A ratio is the median over the rounds of the service's figure divided by
-the other's in the same round: for seconds, less than 1 means that the service is faster; for
-pictures a second, more than 1.
+same requests at the same load, another one first each time ({rounds} rounds; with one client, a
+round is one picture of each), while the processes of the others stand still (but the service's
+own, which do nothing when they have nothing to do). So a noisy machine is noisy for all. A ratio is
+the median over the rounds of the service's figure divided by the other's in the same round: for
+seconds, less than 1 means that the service is faster; for pictures a second, more than 1.
 
 | Server | What it is |
 |---|---|
@@ -46,7 +46,7 @@ def document(command: str, outcome: Outcome, machine: Machine) -> str:
     if len(outcome.servers) > 1:
         apart = max(outcome.differences.values(), default=0.0)
         same = f" (the largest mean difference was {apart:.3f} levels of 255)"
-        beside = BESIDE.format(batch=machine.batch, same=same)
+        beside = BESIDE.format(batch=machine.batch, rounds=outcome.rounds, same=same)
     return f"""# Performance
 
 `{command}`, written by the command itself.
@@ -58,20 +58,20 @@ def document(command: str, outcome: Outcome, machine: Machine) -> str:
 
 - Each client asks for the next picture when it has the one before; seconds are from the request to
   the last byte of the PNG, as the client sees them. Every picture is looked at.
-- "steps/s" are denoising steps of single pictures; {outcome.rounds} rounds are put together.
+- "steps/s" are denoising steps of single pictures.
 - In the mixed load, the pauses before short requests are the same for every server.
 {beside}
 ## What to expect
 
-- One client: the service costs what the pipeline costs. HTTP, queue and packing are lost in the
-  noise.
-- Many clients, same requests: a CPU computes a batch of three in the time of three pictures, so
-  throughput is that of the plain server, and so is the median. A batch makes pictures come
-  together, not sooner. Batches gain where the GPU is not filled by one picture; that is not
-  measured here.
+- One client: the service costs about what the pipeline costs. It adds a process of its own for the
+  model, a queue and a store, and gains nothing by steps when there is nobody to join.
+- Many clients, same requests: a batch uses the processor better than single pictures, most for
+  small ones. LitServe batches as well and is about as fast: where all requests are alike, steps
+  have no advantage over batches of whole requests.
 - A short request beside long ones is what steps are for: it joins at the next step, where a plain
-  server lets it wait for whole pictures, and a batching server for whole batches. The long ones
-  pay for that, as the table shows.
+  server lets it wait for whole pictures, and a batching server for whole batches.
+- What is not in these figures: a client that hangs up frees the service within one step (see
+  [cancellation](cancellation.md)); the others finish the picture for nobody.
 """
 
 

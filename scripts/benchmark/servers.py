@@ -37,7 +37,7 @@ EVERYWHERE: Final = {
     # Started from wherever the user is, Python finds the modules of this folder, not others.
     "PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))),
     "OMP_WAIT_POLICY": "PASSIVE",
-    "HF_HUB_OFFLINE": "1",
+    "HF_HUB_OFFLINE": os.environ.get("HF_HUB_OFFLINE", "1"),
 }
 """Of all servers; threads that wait leave the cores to whose turn it is."""
 

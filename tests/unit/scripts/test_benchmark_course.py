@@ -184,6 +184,22 @@ async def test_servers_take_turns_and_each_begins(serve):
     assert outcome.differences == {"other": 0.0}
 
 
+async def test_one_client_changes_the_server_after_every_picture(serve):
+    """So that a disturbance of some seconds is nobody's alone."""
+    url, client = await serve()
+    point = Steady(row=ROW, clients=1)
+    course = Course(
+        servers=[Server(name="service", url=url, client=client)],
+        points=[point],
+        requests=3,
+        rounds=2,
+        seconds=60,
+        show=quiet,
+    )
+    turns = (await course.run()).turns[point]["service"]
+    assert [len(turn.answers) for turn in turns] == [1] * 6
+
+
 def standing(child: Child, expected: list[bool]) -> Callable[[], Awaitable[bool]]:
     """Return whether a process and what it has started stand still as expected.
 
