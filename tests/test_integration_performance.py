@@ -79,8 +79,8 @@ def test_the_service_beside_both_others(tmp_path):
             sane(each["all"], asked)
             assert sum(len(turn["answers"]) for turn in each["rounds"]) == asked
     for each in mixed["servers"]:
-        sane(each["short"], 4)
-        sane(each["long"], each["all"]["asked"] - 4)
+        sane(each["short"], 8)
+        sane(each["long"], each["all"]["asked"] - 8)
     for point, part in ((one, "all"), (two, "all"), (mixed, "short"), (mixed, "long")):
         for each in point["servers"][1:]:
             assert all(ratio > 0 for ratio in each[part]["service_divided_by_this"].values())
