@@ -369,8 +369,9 @@ def test_arguments_of_another_form_are_refused(capsys, words):
     assert f"argument {words[0]}: {words[1]!r}" in capsys.readouterr().err
 
 
-def test_files_go_into_the_folder(tmp_path):
+def test_files_go_into_the_folder(tmp_path, monkeypatch):
     """--out is all three, and a file of its own beats it."""
+    monkeypatch.setattr(benchmark_performance, "find_spec", lambda _name: True)
     found = given("--out", tmp_path / "new", "--json", tmp_path / "mine.json")
     benchmark_performance.check(found)
     assert (found.json, found.plot) == (tmp_path / "mine.json", tmp_path / "new/performance.png")
