@@ -12,6 +12,9 @@ from typing import Any
 import pytest
 import yaml
 
+from scripts.cards.choice import Choice, Trial
+from scripts.cards.order import Measured
+from scripts.cards.results import env_text
 from service import binding, config, setting
 from service.errors import ConfigError
 from tests.compose import ROOT, merged, needs_compose
@@ -130,6 +133,31 @@ def test_the_quick_start_is_what_is_promised():
         "data": "/data",
     }
     assert (ROOT / "models").is_dir(), "an engine would make it, for root"
+
+
+def test_a_file_of_settings_reaches_the_service(tmp_path):
+    """What scripts/optimize_gtx1060.py writes is what the service runs with; without it nothing."""
+    best = {
+        "DTYPE": "float16",
+        "ATTENTION_SLICING": "true",
+        "CPU_OFFLOAD": "model",
+        "VAE_TILING": "true",
+        "VAE_TILING_ABOVE": "512",
+        "MAX_CONCURRENT_REQUESTS": "1",
+    }
+    trial = Trial(settings=best, measured=Measured(seconds=(1.0,)))
+    choice = Choice(best=trial, reason="fastest")
+    text = env_text(choice, ["a card: 1.0 s, $5 # and 'quotes'"], "| a |\n| b |")
+    (tmp_path / "gtx1060.env").write_text(text, encoding="utf-8")
+    given = ("--env-file", str(tmp_path / "gtx1060.env"))
+    for files in (BASE, PROD):
+        service = merged(*given, *files)["services"]["sd-api"]
+        assert {name: service["environment"][name] for name in best} == best
+        plain = merged(*files)["services"]["sd-api"]
+        assert settings(plain).dtype == "auto"
+        assert settings(plain).max_concurrent_requests == 2
+    profile = merged(*BASE, PROFILE="6gb")["services"]["sd-api"]
+    assert settings(profile).vae_tiling_above == 512
 
 
 def test_without_a_gpu_the_demo_model_runs_alone():
