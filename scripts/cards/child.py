@@ -12,7 +12,8 @@ from typing import Final
 
 from scripts.cards.order import Measured, Order, measured_from, to_json
 from scripts.cards.watch import watching
-from service.config import Config, environment_name
+from service.config import Config
+from service.setting import environment_name
 
 ROOT: Final = Path(__file__).parents[2]
 KEPT: Final = frozenset({"CUDA_VISIBLE_DEVICES", "MODEL_CACHE_DIR", "TORCH_THREADS"})
