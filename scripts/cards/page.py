@@ -32,6 +32,8 @@ missing, and leaves this page and `docs/card.json`:
 .venv/bin/python -m scripts.benchmark_card --vram 6 --write
 ```
 
+A GTX 1060 itself needs longer: `--minutes 60`.
+
 {gpu}
 
 ## On a CPU

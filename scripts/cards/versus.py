@@ -15,6 +15,9 @@ from scripts.cards.pictures import Difference, difference
 GIB: Final = 2**30
 CONTENDERS: Final = (ENGINE, PIPELINE)
 
+OVERTIME_SECONDS: Final = 60.0
+"""What a turn may take beyond the time after which none begins; one that hangs is ended then."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
@@ -112,7 +115,8 @@ def turns(
                     rounds=pictures,
                     folder=str(place),
                 )
-                measured = run(order, settings)
+                left = max(0.0, ends - time.monotonic())
+                measured = run(order, settings, limit_seconds=left + OVERTIME_SECONDS)
                 duel.runs[contender].append(measured)
                 ran(duel.row, contender, measured)
     for duel in duels:

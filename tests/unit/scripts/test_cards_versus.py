@@ -36,7 +36,8 @@ def took(monkeypatch: pytest.MonkeyPatch) -> list[Order]:
     """Stand in for the measuring processes; return their orders, in order."""
     orders: list[Order] = []
 
-    def run(order: Order, _settings: object) -> Measured:
+    def run(order: Order, _settings: object, *, limit_seconds: float) -> Measured:
+        assert limit_seconds > versus.OVERTIME_SECONDS
         orders.append(order)
         too_much = order.contender == PIPELINE and order.width * order.height > 768 * 512
         return Measured(failure="out of memory") if too_much else measured(2.0)
