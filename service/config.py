@@ -45,6 +45,9 @@ BYTES_PER_CHARACTER = 12
 BYTES_BESIDE_PROMPTS = 1024
 """Generous: every other field with its name takes about 300."""
 
+LEAST_VRAM_GB = 1.0
+"""CUDA itself takes about half of it."""
+
 DEMO = "demo"
 DEMO_GUIDANCE_SCALE = 3.0
 """What suits the bundled model best, by its evaluation; published models want about 7.5."""
@@ -150,6 +153,12 @@ class Config:
         "none",
         "Keep idle parts of the model in host memory (needs a GPU): slower, smaller.",
         choices=("none", "model", "sequential"),
+    )
+    vram_limit_gb: float = setting(
+        0.0,
+        "Most GPU memory that the engine takes, in GB, for a card that is shared; 0.6 of it are "
+        "kept for CUDA itself. 0 for the whole card.",
+        minimum=0.0,
     )
     vae_tiling: bool = setting(False, "Decode in tiles: less memory at large sizes.")
     vae_tiling_above: int = setting(
@@ -269,6 +278,12 @@ class Config:
             found.append("CORS_ORIGINS=*: not with keys; list the origins that may use them")
         if self.cpu_offload != "none" and self.device == "cpu":
             found.append(f"CPU_OFFLOAD={self.cpu_offload}: needs a GPU; leave it at none")
+        if self.vram_limit_gb and self.device == "cpu":
+            found.append(f"VRAM_LIMIT_GB={self.vram_limit_gb:g}: needs a GPU; leave it at 0")
+        if 0 < self.vram_limit_gb < LEAST_VRAM_GB:
+            found.append(
+                f"VRAM_LIMIT_GB={self.vram_limit_gb:g}: must be 0, or {LEAST_VRAM_GB:g} or more"
+            )
         return found
 
 

@@ -1,6 +1,5 @@
 """Random-weight models of the true shapes of Stable Diffusion, small enough for a CPU test."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,8 @@ from transformers import (
     CLIPTokenizer,
 )
 
+from scripts.random_weights import tokens
+
 CHANNELS = (32, 64)
 SCHEDULE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 
@@ -32,14 +33,7 @@ SCHEDULE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_l
 def tokenizer(folder: Path) -> CLIPTokenizer:
     """Build a CLIP tokenizer that knows letters only: one token per letter."""
     letters = [chr(c) for c in range(33, 127)]
-    tokens = [*letters, *(letter + "</w>" for letter in letters)]
-    tokens += ["<|startoftext|>", "<|endoftext|>"]
-    folder.mkdir(parents=True, exist_ok=True)
-    vocabulary = folder / "vocab.json"
-    merges = folder / "merges.txt"
-    vocabulary.write_text(json.dumps({token: i for i, token in enumerate(tokens)}))
-    merges.write_text("#version: 0.2\n")
-    return CLIPTokenizer(str(vocabulary), str(merges), model_max_length=77)
+    return tokens.write(folder, signs=letters, size=2 * len(letters) + len(tokens.MARKS))
 
 
 def text_config(vocabulary: int, **changes: Any) -> CLIPTextConfig:

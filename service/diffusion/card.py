@@ -1,6 +1,7 @@
 """Whether the GPU and its driver can carry the model, asked of the driver before torch loads."""
 
 import ctypes
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,7 +14,14 @@ from service.config import Config
 from service.diffusion import flavour, weights
 from service.diffusion.catalog import Source
 from service.diffusion.flavour import Capability, TorchBuild
-from service.errors import GpuBusy, GpuMissing, GpuTooSmall, ModelError, TorchMismatch
+from service.errors import (
+    ConfigError,
+    GpuBusy,
+    GpuMissing,
+    GpuTooSmall,
+    ModelError,
+    TorchMismatch,
+)
 from service.telemetry import gpu_reading
 
 log = structlog.get_logger(__name__)
@@ -47,12 +55,13 @@ def check(config: Config, source: Source) -> None:
         GpuMissing: one is asked for, and there is none.
         TorchMismatch: this torch does not fit the GPU or its driver.
         GpuTooSmall, GpuBusy: the weights alone do not fit into its memory, or not now.
+        ConfigError: VRAM_LIMIT_GB is more than it has.
 
     """
     build = flavour.installed()
     if config.device == "cpu" or build is None or build.other:
         return
-    demanded = config.device == "cuda" or config.cpu_offload != "none"
+    demanded = config.device == "cuda" or config.cpu_offload != "none" or config.vram_limit_gb > 0
     try:
         card = look(config.cuda_visible_devices)
     except NoCardError as error:
@@ -72,8 +81,25 @@ def check(config: Config, source: Source) -> None:
         warn_of_cpu(said)
         return
     _demand_driver(card, build)
+    if card.total is not None:
+        demand_limit(config.vram_limit_gb, card.total, card.name)
     if config.cpu_offload == "none":
         _demand_memory(config, source, card)
+
+
+def demand_limit(gigabytes: float, total: int, name: str) -> None:
+    """Refuse a limit above what a card has; one of "6 GB" has 5.9.
+
+    Raises:
+        ConfigError: the limit is above that.
+
+    """
+    most = math.ceil(total / GIB)
+    if gigabytes > most:
+        raise ConfigError(
+            f"VRAM_LIMIT_GB={gigabytes:g}: {name} has {total / GIB:.1f} GB; set it to {most} or "
+            "less, or to 0 for the whole card."
+        )
 
 
 def warn_of_cpu(reason: str) -> None:
@@ -169,6 +195,13 @@ def _demand_memory(config: Config, source: Source, card: Card) -> None:
         need = weights.needed_bytes(source, half=config.dtype != "float32")
     except ModelError:
         return  # Loading tells it, and the service stays to say so.
+    limit = config.vram_limit_gb
+    if 0 < limit * GIB < need <= card.total:
+        raise GpuTooSmall(
+            f"the weights of {source.id} take {need / GIB:.1f} GB, and VRAM_LIMIT_GB={limit:g} "
+            "allows less. Raise it, or set CPU_OFFLOAD=model (or sequential), DTYPE=float16, or a "
+            "smaller model."
+        )
     if need > card.total:
         raise GpuTooSmall(
             f"the weights of {source.id} take {need / GIB:.1f} GB, and {card.name} has "
@@ -186,6 +219,8 @@ def _demand_memory(config: Config, source: Source, card: Card) -> None:
 def _demand(config: Config) -> str:
     if config.device == "cuda":
         return "DEVICE=cuda"
+    if config.vram_limit_gb:
+        return f"VRAM_LIMIT_GB={config.vram_limit_gb:g}"
     return f"CPU_OFFLOAD={config.cpu_offload}"
 
 

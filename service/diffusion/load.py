@@ -53,6 +53,7 @@ def load_model(
     threads: int = 0,
     attention_slicing: bool = False,
     cpu_offload: str = "none",
+    vram_limit_gb: float = 0.0,
     vae_tiling: bool = False,
     vae_tiling_above: int = 0,
     safety_checker: bool = False,
@@ -72,7 +73,8 @@ def load_model(
     _quieten()
     if threads:
         torch.set_num_threads(threads)
-    target = place.chosen_device(device, cpu_offload)
+    target = place.chosen_device(device, cpu_offload, vram_limit_gb)
+    place.limit_memory(target, vram_limit_gb)
     numbers = place.chosen_dtype(dtype, target)
     try:
         if source.path is None:

@@ -1,23 +1,30 @@
 """Where a model computes: device, number format, and what saves memory."""
 
-from typing import Any
+from typing import Any, Final
 
 import structlog
 import torch
 
-from service.diffusion import flavour
+from service.diffusion import card, flavour
+from service.diffusion.card import GIB
 from service.errors import ConfigError, GpuMissing, TorchMismatch
 
 log = structlog.get_logger(__name__)
 
+CONTEXT: Final = int(0.6 * GIB)
+"""What CUDA takes that torch does not count: its context, and kernels as they are loaded. 0.3 GB
+on Pascal; up to 0.6 with the builds for newer cards."""
+
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 
 
-def chosen_device(device: str, cpu_offload: str = "none") -> torch.device:
+def chosen_device(
+    device: str, cpu_offload: str = "none", vram_limit_gb: float = 0.0
+) -> torch.device:
     """Return the device that a setting means; auto is the GPU if torch can use one.
 
     Raises:
-        GpuMissing: a GPU is asked for, or needed to offload from, and torch finds none.
+        GpuMissing: a GPU is asked for, or needed by another setting, and torch finds none.
         TorchMismatch: this torch has no kernels for it.
 
     """
@@ -27,9 +34,29 @@ def chosen_device(device: str, cpu_offload: str = "none") -> torch.device:
     chosen = torch.device("cuda:0" if found and device != "cpu" else "cpu")
     if chosen.type == "cpu" and cpu_offload != "none":
         raise GpuMissing(f"CPU_OFFLOAD={cpu_offload}: needs a GPU, and the model is on a CPU.")
+    if chosen.type == "cpu" and vram_limit_gb:
+        raise GpuMissing(f"VRAM_LIMIT_GB={vram_limit_gb:g}: needs a GPU, and there is none.")
     if chosen.type == "cuda":
         _demand_kernels(chosen)
     return chosen
+
+
+def limit_memory(device: torch.device, gigabytes: float) -> None:
+    """Let this process take no more of a GPU than so much; 0 for all of it.
+
+    What torch then refuses to allocate is an out-of-memory as any other, and ``Meter.available``
+    counts by this share, so that pictures that cannot fit are refused at the door.
+
+    Raises:
+        ConfigError: the GPU has less.
+
+    """
+    if not gigabytes:
+        return
+    total = torch.cuda.get_device_properties(device).total_memory
+    card.demand_limit(gigabytes, total, device_name(device))
+    share = (gigabytes * GIB - CONTEXT) / total
+    torch.cuda.set_per_process_memory_fraction(min(share, 1.0), device)
 
 
 def chosen_dtype(dtype: str, device: torch.device) -> torch.dtype:

@@ -112,6 +112,7 @@ def load(config: Config, tell: Tell = lambda _said: None) -> "tuple[StepLoop, En
         threads=config.torch_threads,
         attention_slicing=config.attention_slicing,
         cpu_offload=config.cpu_offload,
+        vram_limit_gb=config.vram_limit_gb,
         vae_tiling=config.vae_tiling,
         vae_tiling_above=config.vae_tiling_above,
         safety_checker=config.safety_checker,

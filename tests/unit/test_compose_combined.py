@@ -12,6 +12,9 @@ from typing import Any
 import pytest
 import yaml
 
+from scripts.cards.choice import Choice, Trial
+from scripts.cards.order import Measured
+from scripts.cards.results import env_text
 from service import binding, config, setting
 from service.errors import ConfigError
 from tests.compose import ROOT, merged, needs_compose
@@ -132,6 +135,30 @@ def test_the_quick_start_is_what_is_promised():
     assert (ROOT / "models").is_dir(), "an engine would make it, for root"
 
 
+def test_a_file_of_settings_reaches_the_service(tmp_path):
+    """What scripts/optimize_gtx1060.py writes is what the service runs with; without it nothing."""
+    best = {
+        "DTYPE": "float16",
+        "ATTENTION_SLICING": "true",
+        "CPU_OFFLOAD": "model",
+        "VAE_TILING": "true",
+        "VAE_TILING_ABOVE": "512",
+        "MAX_CONCURRENT_REQUESTS": "1",
+    }
+    trial = Trial(settings=best, measured=Measured(seconds=(1.0,)))
+    choice = Choice(best=trial, reason="fastest")
+    text = env_text(choice, ["a card: 1.0 s, $5 # and 'quotes'"], "| a |\n| b |")
+    (tmp_path / "gtx1060.env").write_text(text, encoding="utf-8")
+    given = ("--env-file", str(tmp_path / "gtx1060.env"))
+    for files in (BASE, PROD):
+        environment = merged(*given, *files)["services"]["sd-api"]["environment"]
+        assert {name: environment[name] for name in best} == best
+        plain = settings(merged(*files)["services"]["sd-api"])
+        assert (plain.dtype, plain.max_concurrent_requests) == ("auto", 2)
+    profile = settings(merged(*BASE, PROFILE="6gb", VRAM_LIMIT_GB="6")["services"]["sd-api"])
+    assert (profile.vae_tiling_above, profile.vram_limit_gb) == (512, 6)
+
+
 def test_without_a_gpu_the_demo_model_runs_alone():
     """Named on the command line, the one service starts and no other with it."""
     service = merged(*CPU)["services"]["sd-api-cpu"]
@@ -229,7 +256,10 @@ def test_settings_of_ones_own_reach_the_service(options, tmp_path):
     """From sd-api.env beside the files, and those of the guide from the command line."""
     for path in ROOT.glob("docker-compose*.yml"):
         (tmp_path / path.name).write_bytes(path.read_bytes())
-    (tmp_path / "sd-api.env").write_text("RATE_LIMIT_PER_MINUTE=30\nHF_HUB_OFFLINE=1\n")
+    (tmp_path / "deploy").mkdir()
+    (tmp_path / "deploy" / "compose.env").write_bytes((ROOT / "deploy/compose.env").read_bytes())
+    own = ["RATE_LIMIT_PER_MINUTE=30", "HF_HUB_OFFLINE=1", "DTYPE=float32"]
+    (tmp_path / "sd-api.env").write_text("\n".join(own))
     given = {"PROFILE": "6gb", "MAX_CONCURRENT_REQUESTS": "1", "LOG_LEVEL": "DEBUG"}
     found = merged(*options, root=tmp_path, TORCH="cuda", **given)["services"]
     for name in found.keys() & {"sd-api", "sd-api-cpu"}:
@@ -237,6 +267,7 @@ def test_settings_of_ones_own_reach_the_service(options, tmp_path):
         assert environment["HF_HUB_OFFLINE"] == "1"
         chosen = settings({"environment": environment})
         assert (chosen.rate_limit_per_minute, chosen.profile) == (30, "6gb")
+        assert (chosen.dtype, chosen.vae_tiling_above) == ("float32", 512)
         assert (chosen.max_concurrent_requests, chosen.log_level) == (1, "DEBUG")
     assert found["sd-api"]["image"] == "sd-api:cuda"
     assert found["sd-api"]["build"]["args"] == {"TORCH": "cuda"}

@@ -124,6 +124,8 @@ def test_unusable_text_is_refused(name, text, problem):
         {"DEFAULT_SIZE": "1024"},
         {"DEFAULT_STEPS": "60"},
         {"CPU_OFFLOAD": "model", "DEVICE": "cpu"},
+        {"VRAM_LIMIT_GB": "6", "DEVICE": "cpu"},
+        {"VRAM_LIMIT_GB": "0.5"},
         {"DEFAULT_SAMPLER": "lcm", "DEFAULT_STEPS": "60", "MAX_STEPS": "100"},
         {"MAX_PROMPT_CHARS": "10000"},
         {"MAX_BODY_BYTES": "8192"},

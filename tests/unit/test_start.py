@@ -173,6 +173,23 @@ def test_a_gpu_that_is_too_small(start):
 
 
 @needs_engine
+def test_a_limit_above_what_the_card_has(start):
+    """Memory that is not there cannot be allowed; a card of 6 GB has a little less."""
+    code, line = told(start.run(VRAM_LIMIT_GB="8"))
+    assert code == Exit.SETTING
+    assert "VRAM_LIMIT_GB=8: GTX 1060 has 6.0 GB; set it to 6 or less" in line
+
+
+@needs_engine
+def test_a_limit_below_the_weights(start):
+    """A large card does not help weights that the limit keeps out."""
+    start.card.set(memory_total=12 * 2**30)
+    code, line = told(start.run(MODEL_ID=giant(start.folder / "giant"), VRAM_LIMIT_GB="6"))
+    assert code == Exit.GPU_TOO_SMALL
+    assert "take 7.5 GB, and VRAM_LIMIT_GB=6 allows less" in line
+
+
+@needs_engine
 def test_a_gpu_that_is_busy(start):
     """Weights that would go into the card go not into what others left of it."""
     start.card.set(memory_total=12 * 2**30, memory_used=8 * 2**30)

@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -77,6 +78,49 @@ def test_gpu_that_is_not_in_the_list_of_the_build(monkeypatch: pytest.MonkeyPatc
         TorchMismatch, match=r"GTX 1060.*6\.1\): it is built for sm_75.*tagged cu126.*TORCH=cu126"
     ):
         place.chosen_device("auto")
+
+
+@pytest.mark.usefixtures("gpu")
+def test_a_limit_is_a_share_of_the_card(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 6 GB on a card of 80, torch may allocate what CUDA itself leaves of them."""
+    shares: list[tuple[float, torch.device]] = []
+    card = SimpleNamespace(total_memory=80 * 2**30)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _device: card)
+    monkeypatch.setattr(
+        torch.cuda, "set_per_process_memory_fraction", lambda *given: shares.append(given)
+    )
+
+    place.limit_memory(GPU, 0)
+    place.limit_memory(GPU, 6.0)
+
+    ((share, device),) = shares
+    assert share == pytest.approx((6 * 2**30 - place.CONTEXT) / (80 * 2**30))
+    assert device == GPU
+
+
+@pytest.mark.usefixtures("gpu")
+def test_a_limit_of_what_a_card_is_sold_as(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A card of "6 GB" has 5.9, and may be limited to 6; one of 6 GB has no 7."""
+    shares: list[float] = []
+    card = SimpleNamespace(total_memory=int(5.93 * 2**30))
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _device: card)
+    monkeypatch.setattr(
+        torch.cuda, "set_per_process_memory_fraction", lambda share, _: shares.append(share)
+    )
+
+    place.limit_memory(GPU, 6.0)
+
+    assert 0.9 < shares[0] < 0.92
+    with pytest.raises(ConfigError, match=r"VRAM_LIMIT_GB=7: GTX 1060 has 5\.9 GB; set it to 6"):
+        place.limit_memory(GPU, 7.0)
+
+
+def test_a_limit_without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A CPU has no memory of a GPU to limit."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+
+    with pytest.raises(GpuMissing, match="VRAM_LIMIT_GB=6: needs a GPU"):
+        place.chosen_device("auto", "none", 6.0)
 
 
 def test_half_precision_on_a_cpu() -> None:

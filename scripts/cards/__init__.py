@@ -1,0 +1,1 @@
+"""Measuring what a graphics card does with a model, one process for each measurement."""

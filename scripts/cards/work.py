@@ -1,0 +1,205 @@
+"""A measuring process: takes one order on its standard input, answers with one line of JSON.
+
+Both contenders make the same pictures with the same sampler, guidance and PNG encoder, and both
+are bound by the same limit of memory (``VRAM_LIMIT_GB``, through the service's own code).
+"""
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+from typing import Any, Final
+
+import torch
+from diffusers import DiffusionPipeline
+
+from scripts.cards.order import ENGINE, PIPELINE, PROMPT, Measured, Order, order_from, to_json
+from service import config as settings
+from service.config import Config
+from service.diffusion import catalog, host, place
+from service.diffusion.generation import (
+    GenerationRequest,
+    JobFailed,
+    JobFinished,
+    OutOfMemoryHit,
+    Picture,
+    Stepped,
+)
+from service.diffusion.memory import is_out_of_memory
+from service.diffusion.samplers import build
+from service.engine import worker
+from service.errors import ServiceError
+from service.http.pictures import png
+from service.telemetry import logs
+
+SAMPLER: Final = "dpmpp_2m"
+
+
+class Peaks:
+    """The most memory that was held; to be asked often, since the engine begins anew by itself."""
+
+    def __init__(self) -> None:
+        self.allocated = self.reserved = self.host = 0
+
+    def look(self) -> None:
+        """Take note of what was reached since the last time."""
+        self.host = max(self.host, host.peak(), host.resident())
+        if torch.cuda.is_available():
+            self.allocated = max(self.allocated, torch.cuda.max_memory_allocated())
+            self.reserved = max(self.reserved, torch.cuda.max_memory_reserved())
+
+
+class FailedError(Exception):
+    """No picture came, and why."""
+
+
+def request(order: Order, config: Config, seed: int) -> GenerationRequest:
+    """Return what is asked of either contender."""
+    return GenerationRequest(
+        prompt=PROMPT,
+        width=order.width,
+        height=order.height,
+        steps=order.steps,
+        seed=seed,
+        sampler=SAMPLER,
+        guidance_scale=config.default_guidance_scale,
+    )
+
+
+def engine(order: Order, config: Config, peaks: Peaks) -> Measured:
+    """Load, warm up and draw as the service's engine process does, up to the PNG."""
+    loop, ready = worker.load(config)
+    peaks.look()
+    worker.warmed_up(loop, config)
+    steps: list[float] = []
+    rungs: list[str] = []
+
+    def draw(number: int) -> bytes:
+        asked = {f"{seed}": request(order, config, seed) for seed in order.seeds(number)}
+        for name, each in asked.items():
+            loop.add(name, each)
+        files: dict[str, bytes] = {}
+        while loop.busy:
+            for outcome in loop.step():
+                match outcome:
+                    case JobFailed(detail=detail):
+                        raise FailedError(detail)
+                    case JobFinished(job_id=name, pictures=(picture, *_)):
+                        files[name] = png(picture, asked[name], ready.model.version)
+                    case Stepped(seconds=seconds) if number:
+                        steps.append(seconds)
+                    case OutOfMemoryHit(stage=stage, rung=rung):
+                        rungs.append(f"{stage}: {rung}")
+            peaks.look()
+        return files[f"{number}"]
+
+    return Measured(
+        device=ready.model.device,
+        gpu=ready.model.gpu,
+        dtype=ready.model.dtype,
+        load_seconds=ready.model.load_seconds,
+        seconds=timed(order, draw),
+        step_seconds=median(steps),
+        rungs=tuple(dict.fromkeys(rungs)),
+    )
+
+
+def pipeline(order: Order, config: Config, peaks: Peaks) -> Measured:
+    """Load and draw with diffusers alone, as its documentation shows it."""
+    started = time.perf_counter()
+    if config.torch_threads:
+        torch.set_num_threads(config.torch_threads)
+    device = place.chosen_device(config.device, vram_limit_gb=config.vram_limit_gb)
+    place.limit_memory(device, config.vram_limit_gb)
+    dtype = place.chosen_dtype(config.dtype, device)
+    source = catalog.resolve(config.model_id, config.model_cache_dir)
+    plain: Any = DiffusionPipeline.from_pretrained(
+        source.path, dtype=dtype, use_safetensors=True, local_files_only=True
+    )
+    plain.scheduler = build(SAMPLER, plain.scheduler.config)
+    plain.set_progress_bar_config(disable=True)
+    plain.to(device)
+    loaded = time.perf_counter() - started
+    peaks.look()
+
+    def draw(number: int) -> bytes:
+        asked = request(order, config, number)
+        image = plain(
+            asked.prompt,
+            width=asked.width,
+            height=asked.height,
+            num_inference_steps=asked.steps,
+            guidance_scale=asked.guidance_scale,
+            generator=torch.Generator("cpu").manual_seed(number),
+        ).images[0]
+        picture = Picture(
+            width=image.width, height=image.height, pixels=image.tobytes(), seed=number
+        )
+        file = png(picture, asked, source.version)
+        peaks.look()
+        return file
+
+    return Measured(
+        device=place.device_name(device),
+        gpu=device.type == "cuda",
+        dtype=str(dtype).removeprefix("torch."),
+        load_seconds=loaded,
+        seconds=timed(order, draw),
+    )
+
+
+def timed(order: Order, draw: Callable[[int], bytes]) -> tuple[float, ...]:
+    """Return the seconds of each round for each picture of it; round 0 is not counted."""
+    found = []
+    for number in range(order.rounds + 1):
+        started = time.perf_counter()
+        file = draw(number)
+        seconds = time.perf_counter() - started
+        if number:
+            found.append(seconds / order.batch)
+        if number and order.folder:
+            (Path(order.folder) / f"{number}.png").write_bytes(file)
+    return tuple(found)
+
+
+CONTENDERS: Final = {ENGINE: engine, PIPELINE: pipeline}
+
+
+def measure(order: Order) -> Measured:
+    """Carry an order out; a failure is a result, too."""
+    peaks = Peaks()
+    try:
+        config = settings.load(os.environ)
+        logs.configure(config)
+        found = CONTENDERS[order.contender](order, config, peaks)
+    except (FailedError, ServiceError) as error:
+        found = Measured(failure=str(error))
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        line = next(iter(str(error).splitlines()), type(error).__name__)
+        found = Measured(failure=f"out of memory: {line}")
+    peaks.look()
+    return replace(
+        found,
+        torch=torch.__version__,
+        allocated=peaks.allocated,
+        reserved=peaks.reserved,
+        host=peaks.host,
+    )
+
+
+def main() -> None:
+    """Read the order, keep the answer's channel for the answer alone, and work."""
+    answer = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # Whatever a library prints is no answer.
+    found = measure(order_from(sys.stdin.read()))
+    answer.write(to_json(found) + "\n")
+    answer.flush()
+
+
+if __name__ == "__main__":
+    main()

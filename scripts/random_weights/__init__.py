@@ -1,0 +1,1 @@
+"""Models of the published shapes with random weights, for measurements without a download."""

@@ -1,0 +1,88 @@
+"""What a measuring process does: both contenders under one cap, with one picture."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from scripts.cards import work
+from scripts.cards.order import ENGINE, PIPELINE, Order
+from scripts.cards.pictures import difference
+from service.diffusion import place
+
+
+@pytest.fixture(autouse=True)
+def _capped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Set what the parent process sets, and what an engine sets for itself."""
+    settings = {
+        "MODEL_ID": str(Path(work.__file__).parents[2] / "service" / "demo"),
+        "VRAM_LIMIT_GB": "6",
+        "LOG_LEVEL": "ERROR",
+        "CUDA_VISIBLE_DEVICES": "",
+        "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
+    }
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+
+
+def order(contender: str, folder: Path, **more: Any) -> Order:
+    known = {"width": 64, "height": 64, "steps": 2, "rounds": 1}
+    return Order(contender=contender, folder=str(folder), **{**known, **more})
+
+
+def test_both_contenders_are_bound_by_the_same_cap(monkeypatch, tmp_path):
+    """Each asks for it before it loads anything, and both draw the same picture."""
+    limits: list[float] = []
+    monkeypatch.setattr(place, "chosen_device", lambda *_, **__: torch.device("cpu"))
+    monkeypatch.setattr(place, "limit_memory", lambda _, gigabytes: limits.append(gigabytes))
+    for contender in (ENGINE, PIPELINE):
+        (tmp_path / contender).mkdir()
+        found = work.measure(order(contender, tmp_path / contender))
+        assert found.failure == ""
+        assert found.worked
+        assert found.host > 0
+    assert limits == [6.0, 6.0]
+    gap = difference(tmp_path / ENGINE, tmp_path / PIPELINE)
+    assert gap is not None
+    assert gap.largest <= 1
+
+
+def test_a_batch_is_measured_as_one(monkeypatch, tmp_path):
+    """Its pictures share the time, and the first of them is the one that is alone elsewhere."""
+    monkeypatch.setenv("VRAM_LIMIT_GB", "0")
+    monkeypatch.setenv("MAX_CONCURRENT_REQUESTS", "2")
+    pictures = {}
+    for count in (1, 2):
+        place_of = tmp_path / str(count)
+        place_of.mkdir()
+        found = work.measure(order(ENGINE, place_of, batch=count, rounds=2))
+        assert len(found.seconds) == 2
+        assert found.step_seconds > 0
+        pictures[count] = place_of
+    assert {path.name for path in pictures[2].iterdir()} == {"1.png", "2.png"}
+    gap = difference(pictures[2], pictures[1])
+    assert gap is not None
+    assert gap.largest <= 1
+
+
+@pytest.mark.parametrize("contender", [ENGINE, PIPELINE])
+def test_memory_that_runs_out_is_a_result(contender, monkeypatch, tmp_path):
+    """It says so in one line, with what torch said."""
+
+    def fail(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nmore")
+
+    monkeypatch.setattr(place, "chosen_device", lambda *_, **__: torch.device("cpu"))
+    monkeypatch.setattr(place, "limit_memory", fail)
+    found = work.measure(order(contender, tmp_path))
+    assert found.failure == "out of memory: CUDA out of memory. Tried to allocate 2 GiB."
+    assert not found.worked
+
+
+def test_a_setting_that_this_machine_has_not_is_a_result(monkeypatch, tmp_path):
+    """Half precision on a CPU is refused with the service's own words."""
+    monkeypatch.setenv("VRAM_LIMIT_GB", "0")
+    monkeypatch.setenv("DTYPE", "float16")
+    found = work.measure(order(ENGINE, tmp_path))
+    assert found.failure == "DTYPE=float16: needs a GPU; a CPU computes in float32 or bfloat16."
