@@ -8,7 +8,6 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import structlog
@@ -16,7 +15,6 @@ import structlog
 from service.diffusion import catalog
 from service.diffusion import hub as downloads
 from service.diffusion.hub import RemoteFile
-from service.errors import DiskFull, ModelError
 from service.exits import Exit
 from tests.hub import Hub
 
@@ -363,60 +361,3 @@ def test_the_guard_sees_a_connection(machine, closed):
     """Without HF_HUB_OFFLINE the same command does ask: the test above can fail."""
     assert machine.models("pull", "org/name")[0] == Exit.HUB_UNREACHABLE
     assert closed.read_text()
-
-
-def rows(*paths: str) -> list[RemoteFile]:
-    return [RemoteFile(path=path, size=1) for path in paths]
-
-
-INDEX: dict[str, object] = {
-    "_class_name": "StableDiffusionPipeline",
-    "unet": ["diffusers", "UNet2DConditionModel"],
-    "vae": ["diffusers", "AutoencoderKL"],
-    "safety_checker": [None, None],
-}
-HELD = rows(
-    "model_index.json",
-    "v1-5-pruned.safetensors",
-    "unet/config.json",
-    "unet/diffusion_pytorch_model.bin",
-    "unet/diffusion_pytorch_model.safetensors",
-    "unet/diffusion_pytorch_model.fp16.safetensors",
-    "unet/diffusion_pytorch_model.non_ema.safetensors",
-    "vae/diffusion_pytorch_model.safetensors",
-    "safety_checker/model.safetensors",
-)
-
-
-@pytest.mark.parametrize(("half", "unet"), [(False, ""), (True, ".fp16")])
-def test_only_what_loading_reads_is_fetched(half, unet):
-    """One number format, no pickles, no variants, no parts that the model does not use."""
-    chosen = [row.path for row in downloads.wanted(HELD, INDEX, half=half)]
-    assert chosen == [
-        "model_index.json",
-        "unet/config.json",
-        f"unet/diffusion_pytorch_model{unet}.safetensors",
-        "vae/diffusion_pytorch_model.safetensors",
-    ]
-
-
-def test_pickles_alone_are_refused_before_they_are_fetched():
-    """Gigabytes that would not be loaded stay where they are."""
-    with pytest.raises(ModelError, match=r"unet has no \.safetensors file"):
-        downloads.wanted(rows("model_index.json", "unet/x.bin"), INDEX, half=False)
-
-
-def test_a_disk_without_room_is_told_before_anything_is_fetched(tmp_path, monkeypatch):
-    """With what is wanted, what is free, and how to make room."""
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=2**30))
-    with pytest.raises(DiskFull, match=r"wants 4\.0 GB more, and 1\.0 GB are free.*models remove"):
-        downloads._demand_room("org/name", [RemoteFile(path="x", size=2**32)], tmp_path)
-
-
-def test_a_disk_that_fills_up_on_the_way_is_told(tmp_path):
-    """The client's error is turned into the same line."""
-    with (
-        pytest.raises(DiskFull, match="the disk is full"),
-        downloads._explained("org/name", tmp_path),
-    ):
-        raise OSError(28, "No space left on device")

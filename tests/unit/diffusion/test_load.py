@@ -15,13 +15,13 @@ from diffusers.models.attention_processor import AttnProcessor2_0, SlicedAttnPro
 from safetensors.torch import load_file, save_file
 
 from service.config import Config
-from service.diffusion import catalog, hub, load, place
+from service.diffusion import load, place
 from service.diffusion.catalog import Source, resolve
 from service.diffusion.generation import GenerationRequest, JobFinished, Picture
 from service.diffusion.load import Model, load_model
 from service.diffusion.step_loop import StepLoop
 from service.engine import worker
-from service.errors import ConfigError, GpuBusy, GpuTooSmall, HubUnreachable, ModelError
+from service.errors import ConfigError, GpuBusy, GpuTooSmall, ModelError
 from tests import tiny_models
 from tests.single_file import write_single_file
 
@@ -281,74 +281,6 @@ def test_no_safety_checker(folder: Callable[[str], Path], kind: str) -> None:
     """A safety checker that the model does not have is not silently left out."""
     with pytest.raises(ModelError, match=r"SAFETY_CHECKER=true, but .* has none"):
         loaded(folder(kind), safety_checker=True)
-
-
-def test_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """HF_HUB_OFFLINE forbids the download, and the message says how to bring the model here."""
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-
-    with pytest.raises(ModelError, match=r"HF_HUB_OFFLINE=1 forbids to fetch it\. Start once"):
-        load_model(HUB, cache_dir=tmp_path)
-
-
-@pytest.fixture
-def downloads(copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[bool]:
-    """Stand in for fetching: the tiny model; keeps whether half precision was asked for."""
-    snapshot = copy.rename(tmp_path / "451f4fe16113bff5")
-    asked: list[bool] = []
-
-    def fetch(name: str, _cache_dir: Path, *, half: bool) -> Source:
-        asked.append(half)
-        return Source(id=name, path=snapshot, version=catalog.hub_version(name, snapshot))
-
-    monkeypatch.setattr(hub, "fetch", fetch)
-    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
-    return asked
-
-
-def test_download(downloads: list[bool], tmp_path: Path) -> None:
-    """A hub model that is not here is fetched, and named by its commit."""
-    model = load_model(HUB, cache_dir=tmp_path)
-
-    assert model.info.version == "org/name@451f4fe"
-    assert downloads == [False]
-
-
-def test_download_for_a_gpu(
-    downloads: list[bool], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """For half precision the half-sized files are asked for."""
-    monkeypatch.setattr(place, "chosen_dtype", lambda *_: torch.float16)
-
-    model = load_model(HUB, cache_dir=tmp_path)
-
-    assert model.info.dtype == "float16"
-    assert downloads == [True]
-
-
-def test_other_kinds_are_not_downloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A hub model of another kind is refused before its gigabytes are fetched."""
-    index = tmp_path / "model_index.json"
-    index.write_text('{"_class_name": "FluxPipeline"}')
-    monkeypatch.setattr(hub, "hf_hub_download", lambda *_, **__: str(index))
-    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
-
-    with pytest.raises(ModelError, match="is a FluxPipeline"):
-        load_model(HUB, cache_dir=tmp_path)
-
-
-def test_failed_download(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A hub that does not answer is one line."""
-
-    def fail(*_: object, **__: object) -> str:
-        raise ConnectionError("We couldn't connect to the hub.\nmore")
-
-    monkeypatch.setattr(hub, "hf_hub_download", fail)
-    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
-
-    with pytest.raises(HubUnreachable, match=r"does not answer \(We couldn't connect") as it:
-        load_model(HUB, cache_dir=tmp_path)
-    assert "\n" not in it.value.detail
 
 
 @pytest.mark.parametrize(("free", "kind"), [(1, GpuBusy), (5, GpuTooSmall)])
