@@ -92,7 +92,11 @@ class Server:
     def _each(self, what: Any) -> None:
         if self.child is None:
             return
-        for process in (psutil.Process(self.child.pid), *self.child.family()):
+        family = self.child.family()
+        with contextlib.suppress(psutil.NoSuchProcess):
+            # The id of one that has ended may be another's by now.
+            family += [psutil.Process(self.child.pid)] if self.child.running else []
+        for process in family:
             with contextlib.suppress(psutil.NoSuchProcess):
                 what(process)
 
