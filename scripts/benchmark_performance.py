@@ -43,7 +43,8 @@ from scripts.benchmark.rows import (  # noqa: E402
 )
 from scripts.chart import EXTRA  # noqa: E402
 from scripts.drill.carried_out import carried_out  # noqa: E402
-from scripts.drill.written import NotWritableError, demand_writable  # noqa: E402
+from scripts.drill.written import demand_writable  # noqa: E402
+from service.errors import ConfigError  # noqa: E402
 
 NAME: Final = "benchmark_performance"
 FULL: Final[dict[str, Any]] = {
@@ -269,7 +270,7 @@ def check(given: argparse.Namespace) -> None:
     """Insist that what is asked for can be done, before anything is started.
 
     Raises:
-        BenchmarkError: names what cannot, and the cure.
+        BenchmarkError, ConfigError: names what cannot, and the cure.
 
     """
     if given.out:
@@ -329,7 +330,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         outcome, computer = carried_out(NAME, given.folder, lambda folder: measure(given, folder))
         print(f"{computer}\n\n{report.tables(outcome)}")
         keep(given, outcome, computer, command(words))
-    except (BenchmarkError, NotWritableError, OSError) as error:
+    except (BenchmarkError, ConfigError, OSError) as error:
         print(f"{NAME}: {error}", file=sys.stderr)
         return 2
     if failed := report.faults(outcome):

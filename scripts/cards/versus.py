@@ -96,14 +96,18 @@ def turns(
     Never are two of them there at once: a card of 6 GB has no room for two models, and what
     one holds would bind the other. Each turn has a process of its own, so that its peak is its
     own, too. All rows have their first turn before any has its second. After the time ``ends``
-    (``time.monotonic``) no turn begins.
+    (``time.monotonic``) no turn begins, and before it none that takes too long by the one before:
+    one that is cut off would be counted as a failure.
     """
     duels = [Duel(row=row) for row in rows]
+    took: dict[tuple[Row, str], float] = {}
     for number in range(rounds):
         for duel in duels:
             # Who begins alternates, so that a card that warms up is warm for both.
             for contender in CONTENDERS if number % 2 == 0 else CONTENDERS[::-1]:
-                if time.monotonic() >= ends or duel.failure(contender) not in {"", "not run"}:
+                begins = time.monotonic()
+                late = begins + took.get((duel.row, contender), 0.0) > ends + OVERTIME_SECONDS
+                if late or begins >= ends or duel.failure(contender) not in {"", "not run"}:
                     continue
                 place = folder / f"{duel.row.name}-{contender}"
                 place.mkdir(exist_ok=True)
@@ -115,8 +119,9 @@ def turns(
                     rounds=pictures,
                     folder=str(place),
                 )
-                left = max(0.0, ends - time.monotonic())
-                measured = run(order, settings, limit_seconds=left + OVERTIME_SECONDS)
+                left = ends - begins + OVERTIME_SECONDS
+                measured = run(order, settings, limit_seconds=left)
+                took[duel.row, contender] = time.monotonic() - begins
                 duel.runs[contender].append(measured)
                 ran(duel.row, contender, measured)
     for duel in duels:

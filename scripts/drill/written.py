@@ -3,25 +3,22 @@
 from pathlib import Path
 
 from service.cli_generate import replacing
-
-
-class NotWritableError(Exception):
-    """A file cannot be written; the text names the argument, the cause and the cure."""
+from service.errors import ConfigError
 
 
 def demand_writable(argument: str, file: Path | None) -> None:
     """Insist that a file can be written; None is no file. Nothing is left behind.
 
     Raises:
-        NotWritableError: it cannot.
+        ConfigError: it cannot, with the argument, the cause and the cure.
 
     """
     if file is None or file.is_char_device() or file.is_fifo():
         return
     if file.is_dir():
-        raise NotWritableError(f"{argument} {file}: is a folder; name a file in it.")
+        raise ConfigError(f"{argument} {file}: is a folder; name a file in it.")
     if not file.absolute().parent.is_dir():
-        raise NotWritableError(f"{argument} {file}: there is no folder {file.parent}; create it.")
+        raise ConfigError(f"{argument} {file}: there is no folder {file.parent}; create it.")
     try:
         if file.exists():
             with file.open("ab"):
@@ -29,6 +26,4 @@ def demand_writable(argument: str, file: Path | None) -> None:
         with replacing(file, keep=False):
             pass
     except OSError as error:
-        raise NotWritableError(
-            f"{argument} {file}: cannot be written ({error.strerror})."
-        ) from error
+        raise ConfigError(f"{argument} {file}: cannot be written ({error.strerror}).") from error
