@@ -279,8 +279,8 @@ def check(given: argparse.Namespace) -> None:
             setattr(given, name, getattr(given, name) or given.out / file)
     for name in FILES:
         demand_writable(f"--{name}", getattr(given, name))
-    for file in (document.DOCUMENT, document.PLOT, document.README) if given.write else ():
-        demand_writable("--write", file)
+    for place in (document.DOCUMENT, document.PLOT, document.README) if given.write else ():
+        demand_writable("--write", place)
     if (given.plot or given.write) and find_spec("matplotlib") is None:
         raise BenchmarkError(f"matplotlib is not installed; {EXTRA} brings it")
     if given.compare and given.url:
