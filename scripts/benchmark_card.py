@@ -24,9 +24,11 @@ from typing import Any, Final
 
 from tqdm import tqdm
 
+from scripts.benchmark.rows import Row
+from scripts.benchmark.rows import rows as performance_rows
 from scripts.cards import here, page, versus
 from scripts.cards.order import Measured
-from scripts.cards.versus import CONTENDERS, ROWS, Duel, Row
+from scripts.cards.versus import CONTENDERS, ROWS, Duel, title
 from scripts.drill.written import demand_writable
 from service import exits
 from service.errors import ConfigError, GpuMissing, ServiceError
@@ -66,20 +68,14 @@ def parser() -> argparse.ArgumentParser:
 
 def rows(text: str) -> tuple[Row, ...]:
     """Read rows like 512x512/20."""
-    found = []
-    for part in text.split(","):
-        try:
-            size, steps = part.split("/")
-            width, height = size.split("x")
-            row = Row(width=int(width), height=int(height), steps=int(steps))
-        except ValueError:
-            raise argparse.ArgumentTypeError(f"{part!r} is not like 512x512/20") from None
-        if row.steps < 1 or min(row.width, row.height) < MULTIPLE or row.width % MULTIPLE:
-            raise argparse.ArgumentTypeError(f"{part!r}: sides are multiples of 64, steps from 1")
-        if row.height % MULTIPLE:
-            raise argparse.ArgumentTypeError(f"{part!r}: sides are multiples of 64")
-        found.append(row)
-    return tuple(found)
+    try:
+        found = performance_rows(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    for row in found:
+        if row.width % MULTIPLE or row.height % MULTIPLE:
+            raise argparse.ArgumentTypeError(f"{row.name!r}: sides are multiples of {MULTIPLE}")
+    return found
 
 
 def check(given: argparse.Namespace) -> None:
@@ -160,7 +156,7 @@ def measure(given: argparse.Namespace, ends: float) -> list[Duel]:
 
         def ran(row: Row, contender: str, measured: Measured) -> None:
             said = measured.failure or f"{median(measured.seconds):.2f} s"
-            bar.write(f"{row.name}, {contender}: {said}", file=sys.stderr)
+            bar.write(f"{title(row)}, {contender}: {said}", file=sys.stderr)
             bar.update()
 
         return list(

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from service.diffusion import catalog
 from service.diffusion.card import NoCardError, demand_limit, look
-from service.errors import ConfigError, NotInstalled
+from service.errors import ModelMissing, NotInstalled
 
 
 def on_gpu(vram: float) -> bool:
@@ -42,7 +42,7 @@ def found(model: str) -> catalog.Source:
     cache = Path(os.environ.get("MODEL_CACHE_DIR") or "models")
     source = catalog.resolve(model, cache)
     if source.path is None:
-        raise ConfigError(
+        raise ModelMissing(
             f"--model {model}: is not in {cache}. Fetch it ('sd-api models pull {model}'), or "
             "build one of its shape: python -m scripts.random_model, --model models/random-sd15."
         )

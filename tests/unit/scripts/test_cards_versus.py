@@ -156,7 +156,7 @@ def test_where_results_cannot_be_written_nothing_is_measured(monkeypatch, capsys
 
 def test_a_model_that_both_cannot_read_is_told(tmp_path, capsys):
     """One that is not here, and one in a single file, which the plain pipeline does not take."""
-    assert benchmark_card.main(["--on-cpu", "--model", "some/where"]) == Exit.SETTING
+    assert benchmark_card.main(["--on-cpu", "--model", "some/where"]) == Exit.MODEL_MISSING
     assert "--model some/where: is not in" in capsys.readouterr().err
     file = tmp_path / "model.safetensors"
     file.touch()
