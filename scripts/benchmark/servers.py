@@ -38,6 +38,9 @@ EVERYWHERE: Final = {
     "PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))),
     "OMP_WAIT_POLICY": "PASSIVE",
     "HF_HUB_OFFLINE": os.environ.get("HF_HUB_OFFLINE", "1"),
+    # What the service sets for its engine: else the others take the fastest of several cards.
+    "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
+    "CUDA_VISIBLE_DEVICES": os.environ.get("CUDA_VISIBLE_DEVICES", "0"),
 }
 """Of all servers; threads that wait leave the cores to whose turn it is."""
 
