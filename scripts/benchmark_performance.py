@@ -101,7 +101,7 @@ def parser() -> argparse.ArgumentParser:
         const=tuple(servers.BESIDE.values()),
         default=(),
         metavar="plain,litserve",
-        help="beside these servers; without names beside both",
+        help="beside these servers, each of which holds a model of its own; without names both",
     )
     what = root.add_argument_group("what is asked for")
     what.add_argument("--rows", type=_rows, metavar="256x256/20,512x512/20", help="sizes and steps")
