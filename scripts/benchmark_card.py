@@ -11,19 +11,25 @@ Exit code 71: there is no GPU, and --on-cpu was not given. 1: a contender made n
 
 import argparse
 import json
+import math
+import signal
 import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from statistics import median
 from typing import Any, Final
 
 from tqdm import tqdm
 
-from scripts.cards import page, versus
+from scripts.benchmark.rows import Row
+from scripts.benchmark.rows import rows as performance_rows
+from scripts.cards import here, page, versus
 from scripts.cards.order import Measured
-from scripts.cards.versus import CONTENDERS, ROWS, Duel, Row
+from scripts.cards.versus import CONTENDERS, ROWS, Duel, title
+from scripts.drill.written import demand_writable
 from service import exits
 from service.errors import ConfigError, GpuMissing, ServiceError
 
@@ -62,40 +68,34 @@ def parser() -> argparse.ArgumentParser:
 
 def rows(text: str) -> tuple[Row, ...]:
     """Read rows like 512x512/20."""
-    found = []
-    for part in text.split(","):
-        try:
-            size, steps = part.split("/")
-            width, height = size.split("x")
-            row = Row(width=int(width), height=int(height), steps=int(steps))
-        except ValueError:
-            raise argparse.ArgumentTypeError(f"{part!r} is not like 512x512/20") from None
-        if row.steps < 1 or min(row.width, row.height) < MULTIPLE or row.width % MULTIPLE:
-            raise argparse.ArgumentTypeError(f"{part!r}: sides are multiples of 64, steps from 1")
-        if row.height % MULTIPLE:
-            raise argparse.ArgumentTypeError(f"{part!r}: sides are multiples of 64")
-        found.append(row)
-    return tuple(found)
+    try:
+        found = performance_rows(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    for row in found:
+        if row.width % MULTIPLE or row.height % MULTIPLE:
+            raise argparse.ArgumentTypeError(f"{row.name!r}: sides are multiples of {MULTIPLE}")
+    return found
 
 
 def check(given: argparse.Namespace) -> None:
     """Refuse what cannot be measured.
 
     Raises:
-        ConfigError: an argument is out of range.
+        ConfigError: an argument is out of range, or the page cannot be written.
         GpuMissing: there is no GPU.
 
     """
     for name, least in {"vram": 1, "rounds": 1, "pictures": 1, "minutes": 0.1}.items():
-        if getattr(given, name) < least:
+        if not least <= getattr(given, name) < math.inf:
             raise ConfigError(f"--{name} {getattr(given, name):g}: must be {least} or more.")
     if given.steps is not None and given.steps < 1:
         raise ConfigError(f"--steps {given.steps}: must be 1 or more.")
-    if given.on_cpu:
-        return
-    import torch  # noqa: PLC0415 - --help needs none
-
-    if not torch.cuda.is_available():
+    for file in page.files(DOCS) if given.write else ():
+        demand_writable("--write", file)
+    if given.write:
+        page.kept(DOCS)
+    if not given.on_cpu and not here.on_gpu(given.vram):
         raise GpuMissing(
             "torch finds no GPU here, without which neither VRAM nor float16 can be measured. "
             "--on-cpu measures the seconds alone, in float32."
@@ -114,6 +114,19 @@ def build_missing(model: str) -> None:
     total = folder.needed_bytes(shape, dtype)
     with tqdm(total=total, unit="B", unit_scale=True, desc=MODEL.name, file=sys.stderr) as bar:
         folder.build(shape, MODEL, dtype=dtype, done=bar.update)
+
+
+def demand_folder(model: str) -> None:
+    """Insist that the model is here, in a layout that both contenders read.
+
+    Raises:
+        ModelError: it is not here.
+        ConfigError: it is a single file.
+
+    """
+    source = here.found(model)
+    if source.single_file:
+        raise ConfigError(f"--model {model}: is a single file; name a folder in diffusers layout.")
 
 
 def settings(given: argparse.Namespace) -> dict[str, str]:
@@ -142,8 +155,8 @@ def measure(given: argparse.Namespace, ends: float) -> list[Duel]:
     ):
 
         def ran(row: Row, contender: str, measured: Measured) -> None:
-            said = measured.failure or f"{min(measured.seconds):.2f} s"
-            bar.write(f"{row.name}, {contender}: {said}", file=sys.stderr)
+            said = measured.failure or f"{median(measured.seconds):.2f} s"
+            bar.write(f"{title(row)}, {contender}: {said}", file=sys.stderr)
             bar.update()
 
         return list(
@@ -180,12 +193,16 @@ def result(given: argparse.Namespace, duels: Sequence[Duel]) -> Mapping[str, Any
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and print; return the exit code."""
     given = parser().parse_args(arguments)
+    # A container's end is an exception, too: the process that measures ends with this one.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     ends = time.monotonic() + given.minutes * 60
     try:
         check(given)
         build_missing(given.model)
+        demand_folder(given.model)
         duels = measure(given, ends)
         found = result(given, duels)
+        print("\n\n".join([found["measured"], found["table"], *found["notes"]]))
         if given.write:
             page.write(DOCS, "cpu" if given.on_cpu else "gpu", found)
     except ServiceError as error:
@@ -196,7 +213,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         print(f"benchmark_card: {error}", file=sys.stderr)
         return 1
-    print("\n\n".join([found["measured"], found["table"], *found["notes"]]))
     print(json.dumps(found["machine"]), file=sys.stderr)
     return int(any(duel.ratio is None for duel in duels))
 

@@ -14,6 +14,7 @@ same model, in one run. Exit code 1: a request got no picture; 2: it cannot be r
 
 import argparse
 import json
+import math
 import shlex
 import sys
 from collections.abc import Sequence
@@ -32,6 +33,7 @@ from scripts.benchmark.course import Course, Outcome  # noqa: E402
 from scripts.benchmark.limits import Limits  # noqa: E402
 from scripts.benchmark.machine import Machine, cores, machine  # noqa: E402
 from scripts.benchmark.rows import (  # noqa: E402
+    BOTH,
     BenchmarkError,
     Mixed,
     Point,
@@ -41,6 +43,8 @@ from scripts.benchmark.rows import (  # noqa: E402
 )
 from scripts.chart import EXTRA  # noqa: E402
 from scripts.drill.carried_out import carried_out  # noqa: E402
+from scripts.drill.written import demand_writable  # noqa: E402
+from service.errors import ConfigError  # noqa: E402
 
 NAME: Final = "benchmark_performance"
 FULL: Final[dict[str, Any]] = {
@@ -57,11 +61,16 @@ QUICK: Final[dict[str, Any]] = {
     "mixed": pair("256x256/2+256x256/12"),
     "mixed_clients": 4,
 }
+MOST_CLIENTS: Final = 256
+"""At a time: half of the connections that the service takes by default."""
+
 ROUNDS: Final = 3
 """Of a comparison, so that each of three servers begins once."""
 
 FILES: Final = {"json": "performance.json", "markdown": "performance.md", "plot": "performance.png"}
-OWN: Final = frozenset({"--api-key", "--folder", "--out", *(f"--{name}" for name in FILES)})
+OWN: Final = frozenset(
+    {"--api-key", "--folder", "--out", "--url", *(f"--{name}" for name in FILES)}
+)
 """Arguments that mean nothing to others."""
 
 BAR: Final = "{desc} {percentage:3.0f}%|{bar}| {elapsed}, {remaining} left"
@@ -73,6 +82,7 @@ def parser() -> argparse.ArgumentParser:
         prog=f"python scripts/{NAME}.py",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,  # ``command`` leaves arguments out by their whole names.
     )
     who = root.add_argument_group("who is measured")
     who.add_argument("--url", type=_url, help="a running service; else one is started")
@@ -91,21 +101,21 @@ def parser() -> argparse.ArgumentParser:
         const=tuple(servers.BESIDE.values()),
         default=(),
         metavar="plain,litserve",
-        help="beside these servers; without names beside both",
+        help="beside these servers, each of which holds a model of its own; without names both",
     )
     what = root.add_argument_group("what is asked for")
     what.add_argument("--rows", type=_rows, metavar="256x256/20,512x512/20", help="sizes and steps")
-    what.add_argument("--clients", type=_counts, metavar="1,2,4,8", help="at a time")
+    what.add_argument("--clients", type=_crowds, metavar="1,2,4,8", help="at a time")
     what.add_argument("--requests", type=_count, help="of a turn (8), two a client at least")
     what.add_argument("--rounds", type=_count, help="turns of each server (1; to compare 3)")
     what.add_argument(
         "--seconds",
-        type=float,
+        type=_time,
         default=600.0,
         help="no request of a turn begins later (%(default)g)",
     )
     what.add_argument("--mixed", type=_pair, metavar="SHORT+LONG", help="a mixed load, or none")
-    what.add_argument("--mixed-clients", type=_count, help="of the mixed load (4)")
+    what.add_argument("--mixed-clients", type=_half, help="of the mixed load (4), two at least")
     what.add_argument("--quick", action="store_true", help="small pictures, few requests")
     out = root.add_argument_group("what is written")
     out.add_argument("--json", type=Path, metavar="FILE")
@@ -135,6 +145,24 @@ def _whole(text: str) -> int:
     return int(text)
 
 
+def _crowd(text: str) -> int:
+    if (count := _whole(text)) > MOST_CLIENTS:
+        raise ValueError(f"{text!r} is more than {MOST_CLIENTS} clients")
+    return count
+
+
+def _halves(text: str) -> int:
+    if (count := _crowd(text)) < BOTH:
+        raise ValueError(f"{text!r} is less than {BOTH}: one for short pictures, one for long ones")
+    return count
+
+
+def _while(text: str) -> float:
+    if not 0 < (seconds := float(text)) < math.inf:
+        raise ValueError(f"{text!r} is not a number of seconds above 0")
+    return seconds
+
+
 def _address(text: str) -> str:
     if not text.startswith(("http://", "https://")):
         raise ValueError(f"{text!r} does not begin with http:// or https://")
@@ -150,7 +178,9 @@ def _others(text: str) -> tuple[str, ...]:
 
 _rows = _typed(rows)
 _count = _typed(_whole)
-_counts = _typed(lambda text: tuple(dict.fromkeys(_whole(part) for part in text.split(","))))
+_time = _typed(_while)
+_half = _typed(_halves)
+_crowds = _typed(lambda text: tuple(dict.fromkeys(_crowd(part) for part in text.split(","))))
 _pair = _typed(lambda text: () if text == "none" else pair(text))
 _url = _typed(_address)
 _beside = _typed(_others)
@@ -176,8 +206,7 @@ def points(given: argparse.Namespace, limits: Limits) -> list[Point]:
     ]
     if chosen["mixed"] and not any(map(limits.refusal, chosen["mixed"])):
         short, long = chosen["mixed"]
-        clients = max(2, chosen["mixed_clients"])
-        found.append(Mixed(short=short, long=long, clients=clients))
+        found.append(Mixed(short=short, long=long, clients=chosen["mixed_clients"]))
     if not found:
         raise BenchmarkError("none of the default sizes is allowed: name some with --rows")
     return found
@@ -194,7 +223,10 @@ async def measure(given: argparse.Namespace, folder: Path) -> tuple[Outcome, Mac
     # A connection for each request: what was kept open while its server stood still is too old.
     connector = aiohttp.TCPConnector(limit=0, force_close=True)
     defaults = QUICK if given.quick else FULL
-    most = max(*_given(given, "clients", defaults["clients"]), 4)
+    most = max(
+        *_given(given, "clients", defaults["clients"]),
+        _given(given, "mixed_clients", defaults["mixed_clients"]),
+    )
     wanted = servers.Wanted(
         model=given.model,
         threads=given.threads,
@@ -238,7 +270,7 @@ def check(given: argparse.Namespace) -> None:
     """Insist that what is asked for can be done, before anything is started.
 
     Raises:
-        BenchmarkError: names what cannot, and the cure.
+        BenchmarkError, ConfigError: names what cannot, and the cure.
 
     """
     if given.out:
@@ -246,9 +278,9 @@ def check(given: argparse.Namespace) -> None:
         for name, file in FILES.items():
             setattr(given, name, getattr(given, name) or given.out / file)
     for name in FILES:
-        file = getattr(given, name)
-        if file and not file.resolve().parent.is_dir():
-            raise BenchmarkError(f"--{name}: there is no folder {file.parent}")
+        demand_writable(f"--{name}", getattr(given, name))
+    for place in (document.DOCUMENT, document.PLOT, document.README) if given.write else ():
+        demand_writable("--write", place)
     if (given.plot or given.write) and find_spec("matplotlib") is None:
         raise BenchmarkError(f"matplotlib is not installed; {EXTRA} brings it")
     if given.compare and given.url:
@@ -298,7 +330,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         outcome, computer = carried_out(NAME, given.folder, lambda folder: measure(given, folder))
         print(f"{computer}\n\n{report.tables(outcome)}")
         keep(given, outcome, computer, command(words))
-    except (BenchmarkError, OSError) as error:
+    except (BenchmarkError, ConfigError, OSError) as error:
         print(f"{NAME}: {error}", file=sys.stderr)
         return 2
     if failed := report.faults(outcome):

@@ -15,10 +15,9 @@ Exit code 1: memory is not flat, something leaks, is left in work or was answere
 """
 
 import argparse
-import asyncio
 import json
+import math
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -26,19 +25,38 @@ from pathlib import Path
 from typing import Final
 
 import aiohttp
-import psutil
 
 from scripts.chart import EXTRA
+from scripts.drill.carried_out import carried_out
 from scripts.drill.service import service_in
-from scripts.drill.wait import TooLateError
+from scripts.drill.written import demand_writable
 from scripts.stress import report
 from scripts.stress.course import HANG_UP, STEADY, Course
 from scripts.stress.meter import PROC, Meter
 from scripts.stress.orders import SIZES, orders
 from scripts.stress.report import Outcome
+from scripts.stress.verdict import FEWEST
+from service.errors import ConfigError
 
+NAME: Final = "memory_stress_test"
 DOCS: Final = Path(__file__).parents[1] / "docs"
+PAGE: Final = DOCS / "memory-stress.md"
+PLOT: Final = DOCS / "memory-stress.png"
 KIB: Final = 1024
+
+LEAST_SIDE: Final = 256
+MOST_SIDE: Final = 1024
+MULTIPLE: Final = 64
+BOUNDS: Final = {
+    "generations": (FEWEST, math.inf),
+    "rounds": (FEWEST, math.inf),
+    "steps": (1, 50),
+    "clients": (1, 256),
+    "threads": (1, 1024),
+    "minutes": (0.1, math.inf),
+    "limit": (0, math.inf),
+}
+"""Least and most; fewer rounds have no slope to judge, and the service takes no more steps."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -79,9 +97,35 @@ def parser() -> argparse.ArgumentParser:
 def _sizes(text: str) -> tuple[tuple[int, int], ...]:
     try:
         pairs = [part.split("x") for part in text.split(",")]
-        return tuple((int(width), int(height)) for width, height in pairs)
+        found = tuple((int(width), int(height)) for width, height in pairs)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is not like 256x256,512x384") from None
+    for side in (each for pair in found for each in pair):
+        if not LEAST_SIDE <= side <= MOST_SIDE or side % MULTIPLE:
+            raise argparse.ArgumentTypeError(
+                f"{side} is no multiple of {MULTIPLE} from {LEAST_SIDE} to {MOST_SIDE}"
+            )
+    return found
+
+
+def check(given: argparse.Namespace) -> None:
+    """Refuse what cannot be done, before half an hour of work.
+
+    Raises:
+        ConfigError: names the argument, its bounds and the cure.
+
+    """
+    for name, (least, most) in BOUNDS.items():
+        value = getattr(given, name)
+        if not least <= value <= most or value == math.inf:
+            upper = "" if most == math.inf else f", {most:g} at most"
+            raise ConfigError(f"--{name} {value:g}: must be {least:g} or more{upper}.")
+    if (given.plot or given.write) and find_spec("matplotlib") is None:
+        raise ConfigError(f"matplotlib is not installed; {EXTRA} brings it")
+    demand_writable("--report", given.report)
+    demand_writable("--plot", given.plot)
+    for file in (PAGE, PLOT) if given.write else ():
+        demand_writable("--write", file)
 
 
 async def stress(given: argparse.Namespace, folder: Path) -> Outcome:
@@ -127,34 +171,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the test; return its exit code."""
     given = parser().parse_args(arguments)
     if not (PROC / "self" / "smaps_rollup").exists():
-        print("memory_stress_test: Linux 4.14 or newer is needed (smaps_rollup)", file=sys.stderr)
-        return 2
-    if (given.plot or given.write) and find_spec("matplotlib") is None:
-        print(
-            f"memory_stress_test: matplotlib is not installed; {EXTRA} brings it", file=sys.stderr
-        )
+        print(f"{NAME}: Linux 4.14 or newer is needed (smaps_rollup)", file=sys.stderr)
         return 2
     try:
-        with tempfile.TemporaryDirectory(prefix="stress-") as folder:
-            result = asyncio.run(stress(given, Path(folder)))
-    except KeyboardInterrupt:
-        return 130
-    except (TooLateError, ValueError, OSError) as error:
-        print(f"memory_stress_test: {error}", file=sys.stderr)
+        check(given)
+        result = carried_out(NAME, None, lambda folder: stress(given, folder))
+    except ConfigError as error:
+        print(f"{NAME}: {error}", file=sys.stderr)
+        return 2
+    except (ValueError, OSError) as error:
+        print(f"{NAME}: {error}", file=sys.stderr)
         return 1
-    finally:
-        for child in psutil.Process().children(recursive=True):
-            child.kill()
     print("\n" + report.text(result))
     if given.report is not None:
         given.report.write_text(json.dumps(result.json(), indent=1) + "\n", encoding="utf-8")
     pictures = [given.plot] if given.plot else []
-    for file in [*pictures, DOCS / "memory-stress.png"] if given.write else pictures:
+    for file in [*pictures, PLOT] if given.write else pictures:
         from scripts.stress import plot  # noqa: PLC0415 - the extra may be absent
 
         plot.draw(result, file)
     if given.write:
-        (DOCS / "memory-stress.md").write_text(report.page(result, given), encoding="utf-8")
+        PAGE.write_text(report.page(result, given), encoding="utf-8")
     return 0 if result.passed else 1
 
 

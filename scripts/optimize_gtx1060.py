@@ -13,7 +13,9 @@ model, and writes a file only if --env names one.
 """
 
 import argparse
+import math
 import os
+import signal
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -23,13 +25,13 @@ from typing import Final
 
 from tqdm import tqdm
 
-from scripts.cards import results
+from scripts.cards import here, results
 from scripts.cards.choice import Bounds, Choice, Trial, choose
 from scripts.cards.search import Search
 from scripts.cards.settings import NAMES, Question, shown
+from scripts.drill.written import demand_writable
 from service import exits
 from service.diffusion import catalog
-from service.diffusion.card import NoCardError, demand_limit, look
 from service.errors import ConfigError, ServiceError
 
 ENV: Final = Path("gtx1060.env")
@@ -96,54 +98,16 @@ def check(given: argparse.Namespace) -> None:
     """Refuse what cannot be tried, before anything is loaded.
 
     Raises:
-        ConfigError: an argument is out of range, or the card has less memory.
+        ConfigError: an argument is out of range, or the file cannot be written.
 
     """
     least = {"vram": 1, "steps": 1, "rounds": 1, "batch": 1, "margin": 0, "difference": 0}
     for name, lowest in least.items():
-        if getattr(given, name) < lowest:
+        if not lowest <= getattr(given, name) < math.inf:
             raise ConfigError(f"--{name} {getattr(given, name):g}: must be {lowest} or more.")
     if given.margin >= given.vram:
         raise ConfigError(f"--margin {given.margin:g}: must be less than --vram {given.vram:g}.")
-    if given.env is not None and not given.env.absolute().parent.is_dir():
-        raise ConfigError(f"--env {given.env}: the folder does not exist; create it.")
-
-
-def on_gpu(vram: float) -> bool:
-    """Tell whether there is a GPU that torch can use.
-
-    Raises:
-        ConfigError: it has less memory than the cap.
-
-    """
-    import torch  # noqa: PLC0415 - --help needs none
-
-    if not torch.cuda.is_available():
-        return False
-    try:
-        card = look(os.environ.get("CUDA_VISIBLE_DEVICES", "0"))
-    except NoCardError:
-        return False
-    if card is not None and card.total is not None:
-        demand_limit(vram, card.total, card.name)
-    return True
-
-
-def find(model: str) -> catalog.Source:
-    """Return a model that is here.
-
-    Raises:
-        ModelError: it is not.
-
-    """
-    cache = Path(os.environ.get("MODEL_CACHE_DIR") or "models")
-    source = catalog.resolve(model, cache)
-    if source.path is None:
-        raise ConfigError(
-            f"--model {model}: is not in {cache}. Fetch it ('sd-api models pull {model}'), or "
-            "build one of its shape: python -m scripts.random_model, --model models/random-sd15."
-        )
-    return source
+    demand_writable("--env", given.env)
 
 
 def search(given: argparse.Namespace, model: str, folder: Path, *, gpu: bool) -> Search:
@@ -201,24 +165,28 @@ def tell(given: argparse.Namespace, done: Search, choice: Choice, model: str) ->
         print(f"optimize_gtx1060: {choice.reason}. No file is written.", file=sys.stderr)
         return 1
     print(f"Best, {choice.reason}: {shown(choice.best.settings, done.question.base)}")
-    path = given.env or (ENV if done.question.gpu else None)
-    if path is None:
+    if given.env is None:
         print("Nothing is written: this is no card. --env FILE writes it all the same.")
         return 0
     device = "" if done.question.gpu else "DEVICE=cpu\n"
-    results.write(path, results.env_text(choice, said, figures) + device)
-    print(f"Written: {path}")
+    results.write(given.env, results.env_text(choice, said, figures) + device)
+    print(f"Written: {given.env}")
     return 0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Search; return the exit code, as docs/STARTUP.md has them."""
     given = parser().parse_args(arguments)
+    # A container's end is an exception, too: the process that measures ends with this one.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         check(given)
-        gpu = on_gpu(given.vram)
+        gpu = here.on_gpu(given.vram)
+        if gpu and given.env is None:
+            given.env = ENV
+            demand_writable("--env", ENV)
         model = given.model or (SD15 if gpu else catalog.DEMO_ID)
-        find(model)
+        here.found(model)
         with tempfile.TemporaryDirectory(prefix="optimize-") as folder:
             done = search(given, model, Path(folder), gpu=gpu)
             with tqdm(total=done.most, unit="setting", file=sys.stderr) as bar:

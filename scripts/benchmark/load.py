@@ -61,7 +61,7 @@ class Load:
         seconds a long one takes with nothing beside it.
         """
         chance = random.Random(SEED)  # noqa: S311 - a sequence to repeat, not a secret
-        pauses = iter([chance.expovariate(1 / (PAUSE * alone)) for _ in range(requests)])
+        pauses = (chance.expovariate(1 / (PAUSE * alone)) for _ in range(requests))
         longs = max(1, point.clients // 2)
         ended = asyncio.Event()
 

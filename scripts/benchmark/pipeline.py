@@ -15,6 +15,7 @@ from service.config import load
 from service.diffusion import catalog
 from service.diffusion.load import load_model
 from service.diffusion.samplers import build
+from service.diffusion.tiles import Tiles
 from service.http.pictures import Z_RLE
 
 
@@ -54,22 +55,27 @@ class Pipeline:
             threads=threads,
             attention_slicing=config.attention_slicing,
             cpu_offload=config.cpu_offload,
+            vram_limit_gb=config.vram_limit_gb,
             vae_tiling=config.vae_tiling,
         )
         self._pipeline = model.pipeline
+        self._factor = self._pipeline.vae_scale_factor
+        self._tiles = Tiles(self._pipeline.vae, self._factor, above=config.vae_tiling_above)
         self._pipeline.scheduler = build(SAMPLER, self._pipeline.scheduler.config)
 
     def draw(self, orders: Sequence[Order]) -> list[Image.Image]:
         """Make pictures in one call; size, steps and guidance scale are those of the first."""
         first = orders[0]
-        pictures: list[Image.Image] = self._pipeline(
-            [order.prompt for order in orders],
-            width=first.width,
-            height=first.height,
-            num_inference_steps=first.steps,
-            guidance_scale=first.guidance_scale,
-            generator=[torch.Generator("cpu").manual_seed(order.seed) for order in orders],
-        ).images
+        sides = first.height // self._factor, first.width // self._factor
+        with self._tiles.applied(torch.empty(1, 1, *sides, device="meta")):
+            pictures: list[Image.Image] = self._pipeline(
+                [order.prompt for order in orders],
+                width=first.width,
+                height=first.height,
+                num_inference_steps=first.steps,
+                guidance_scale=first.guidance_scale,
+                generator=[torch.Generator("cpu").manual_seed(order.seed) for order in orders],
+            ).images
         return pictures
 
 

@@ -38,6 +38,9 @@ EVERYWHERE: Final = {
     "PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH")))),
     "OMP_WAIT_POLICY": "PASSIVE",
     "HF_HUB_OFFLINE": os.environ.get("HF_HUB_OFFLINE", "1"),
+    # What the service sets for its engine: else the others take the fastest of several cards.
+    "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
+    "CUDA_VISIBLE_DEVICES": os.environ.get("CUDA_VISIBLE_DEVICES", "0"),
 }
 """Of all servers; threads that wait leave the cores to whose turn it is."""
 
@@ -92,7 +95,11 @@ class Server:
     def _each(self, what: Any) -> None:
         if self.child is None:
             return
-        for process in (psutil.Process(self.child.pid), *self.child.family()):
+        family = self.child.family()
+        with contextlib.suppress(psutil.NoSuchProcess):
+            # The id of one that has ended may be another's by now.
+            family += [psutil.Process(self.child.pid)] if self.child.running else []
+        for process in family:
             with contextlib.suppress(psutil.NoSuchProcess):
                 what(process)
 

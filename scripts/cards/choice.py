@@ -8,14 +8,12 @@ from typing import Final
 from scripts.cards.order import Measured
 from scripts.cards.pictures import Difference
 from scripts.cards.settings import Settings
+from service.diffusion.card import CONTEXT
 
 GIB: Final = 2**30
 
 TIE: Final = 0.03
 """Times closer than this are taken for the same."""
-
-CONTEXT: Final = 0.6 * GIB
-"""Taken for CUDA's own part where the driver does not tell what a process takes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +35,7 @@ class Trial:
         """Bytes of VRAM of the whole process; on a CPU those of the host."""
         if not self.measured.gpu:
             return self.measured.host
+        # Where the driver does not tell, what is kept for CUDA itself is taken for its part.
         return self.measured.process or self.measured.reserved + CONTEXT
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from service.cli_generate import replacing
+from service.errors import ConfigError
 
 PAGE: Final = """\
 # The engine on a card of 6 GB
@@ -47,28 +48,48 @@ In float32 and for the seconds only, which proves the path and no more:
 
 {cpu}
 """
-NOT_YET: Final = "Not measured yet: no GPU was at hand."
+NOT_YET: Final = {"gpu": "Not measured yet: no GPU was at hand.", "cpu": "Not measured yet."}
 
 
 def write(folder: Path, kind: str, result: Mapping[str, Any]) -> None:
     """Keep a result of the kind ``gpu`` or ``cpu`` beside that of the other kind."""
-    path = folder / "card.json"
-    kept: dict[str, Any] = {}
-    if path.exists():
-        kept = json.loads(path.read_text(encoding="utf-8"))
-    kept[kind] = dict(result)
-    _replace(path, json.dumps(kept, indent=1) + "\n")
-    _replace(folder / "card.md", page(kept))
+    results, shown = files(folder)
+    found = {**kept(folder), kind: dict(result)}
+    _replace(results, json.dumps(found, indent=1) + "\n")
+    _replace(shown, page(found))
 
 
-def page(kept: Mapping[str, Any]) -> str:
-    """Return the page of what is kept."""
-    return PAGE.format(**{kind: _section(kept.get(kind)) for kind in ("gpu", "cpu")})
+def files(folder: Path) -> tuple[Path, Path]:
+    """Return what holds the results, and the page."""
+    return folder / "card.json", folder / "card.md"
+
+
+def kept(folder: Path) -> dict[str, Any]:
+    """Return the results so far.
+
+    Raises:
+        ConfigError: their file holds something else.
+
+    """
+    path, _ = files(folder)
+    if not path.exists():
+        return {}
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        page(found)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ConfigError(f"{path} does not hold results of this benchmark; remove it.") from error
+    return found
+
+
+def page(results: Mapping[str, Any]) -> str:
+    """Return the page of what was measured."""
+    return PAGE.format(**{kind: _section(results.get(kind)) or NOT_YET[kind] for kind in NOT_YET})
 
 
 def _section(result: Mapping[str, Any] | None) -> str:
     if result is None:
-        return NOT_YET
+        return ""
     return "\n\n".join([result["measured"], result["table"], *result["notes"]])
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Final
 
+from scripts.benchmark.rows import Row, rows
 from scripts.cards.child import run
 from scripts.cards.order import ENGINE, PIPELINE, Measured, Order
 from scripts.cards.pictures import Difference, difference
@@ -19,25 +20,12 @@ OVERTIME_SECONDS: Final = 60.0
 """What a turn may take beyond the time after which none begins; one that hangs is ended then."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Row:
-    """One kind of picture."""
-
-    width: int
-    height: int
-    steps: int
-
-    @property
-    def name(self) -> str:
-        """As the table has it."""
-        return f"{self.width}x{self.height}, {self.steps} steps"
+ROWS: Final = rows("512x512/20,768x512/25,768x768/30")
 
 
-ROWS: Final = (
-    Row(width=512, height=512, steps=20),
-    Row(width=768, height=512, steps=25),
-    Row(width=768, height=768, steps=30),
-)
+def title(row: Row) -> str:
+    """Return a row as the table has it."""
+    return f"{row.size}, {row.steps} steps"
 
 
 @dataclass(kw_only=True)
@@ -82,7 +70,7 @@ class Duel:
 
 
 def turns(
-    rows: Sequence[Row],
+    wanted: Sequence[Row],
     settings: Mapping[str, str],
     *,
     rounds: int,
@@ -96,16 +84,20 @@ def turns(
     Never are two of them there at once: a card of 6 GB has no room for two models, and what
     one holds would bind the other. Each turn has a process of its own, so that its peak is its
     own, too. All rows have their first turn before any has its second. After the time ``ends``
-    (``time.monotonic``) no turn begins.
+    (``time.monotonic``) no turn begins, and before it none that takes too long by the one before:
+    one that is cut off would be counted as a failure.
     """
-    duels = [Duel(row=row) for row in rows]
+    duels = [Duel(row=row) for row in wanted]
+    took: dict[tuple[Row, str], float] = {}
     for number in range(rounds):
         for duel in duels:
             # Who begins alternates, so that a card that warms up is warm for both.
             for contender in CONTENDERS if number % 2 == 0 else CONTENDERS[::-1]:
-                if time.monotonic() >= ends or duel.failure(contender) not in {"", "not run"}:
+                begins = time.monotonic()
+                late = begins + took.get((duel.row, contender), 0.0) > ends + OVERTIME_SECONDS
+                if late or begins >= ends or duel.failure(contender) not in {"", "not run"}:
                     continue
-                place = folder / f"{duel.row.name}-{contender}"
+                place = folder / f"{title(duel.row)}-{contender}"
                 place.mkdir(exist_ok=True)
                 order = Order(
                     contender=contender,
@@ -115,12 +107,13 @@ def turns(
                     rounds=pictures,
                     folder=str(place),
                 )
-                left = max(0.0, ends - time.monotonic())
-                measured = run(order, settings, limit_seconds=left + OVERTIME_SECONDS)
+                left = ends - begins + OVERTIME_SECONDS
+                measured = run(order, settings, limit_seconds=left)
+                took[duel.row, contender] = time.monotonic() - begins
                 duel.runs[contender].append(measured)
                 ran(duel.row, contender, measured)
     for duel in duels:
-        ours, theirs = (folder / f"{duel.row.name}-{contender}" for contender in CONTENDERS)
+        ours, theirs = (folder / f"{title(duel.row)}-{contender}" for contender in CONTENDERS)
         duel.gap = difference(ours, theirs)
         yield duel
 
@@ -143,7 +136,7 @@ def table(duels: Sequence[Duel], *, gpu: bool) -> str:
 
 
 def _cells(duel: Duel, *, gpu: bool) -> Sequence[str]:
-    cells = [duel.row.name]
+    cells = [title(duel.row)]
     cells += [_seconds(duel, contender) for contender in CONTENDERS]
     cells.append("-" if duel.ratio is None else f"{duel.ratio:.2f}")
     name = "process" if gpu else "host"
@@ -171,10 +164,10 @@ def notes(duels: Sequence[Duel], cap: float) -> list[str]:
         for measured in (each for runs in duel.runs.values() for each in runs):
             if cap and measured.process > cap * GIB:
                 found.append(
-                    f"{duel.row.name}: a process took {measured.process / GIB:.2f} GB, above the "
+                    f"{title(duel.row)}: a process took {measured.process / GIB:.2f} GB, above the "
                     f"limit of {cap:g}: CUDA's own part is larger there than is kept for it."
                 )
-            found += [f"{duel.row.name}: memory ran out ({rung})." for rung in measured.rungs]
+            found += [f"{title(duel.row)}: memory ran out ({rung})." for rung in measured.rungs]
     if any(
         each.process_by == "card" for duel in duels for runs in duel.runs.values() for each in runs
     ):

@@ -19,7 +19,8 @@ from diffusers import DiffusionPipeline
 from scripts.cards.order import ENGINE, PIPELINE, PROMPT, Measured, Order, order_from, to_json
 from service import config as settings
 from service.config import Config
-from service.diffusion import catalog, host, place
+from service.diffusion import catalog, host, layout, place
+from service.diffusion.catalog import Source
 from service.diffusion.generation import (
     GenerationRequest,
     JobFailed,
@@ -117,7 +118,12 @@ def pipeline(order: Order, config: Config, peaks: Peaks) -> Measured:
     dtype = place.chosen_dtype(config.dtype, device)
     source = catalog.resolve(config.model_id, config.model_cache_dir)
     plain: Any = DiffusionPipeline.from_pretrained(
-        source.path, dtype=dtype, use_safetensors=True, local_files_only=True
+        source.path,
+        dtype=dtype,
+        variant=layout.variant(source.path, half=dtype == torch.float16) if source.path else None,
+        use_safetensors=True,
+        local_files_only=True,
+        **unchecked(source),
     )
     plain.scheduler = build(SAMPLER, plain.scheduler.config)
     plain.set_progress_bar_config(disable=True)
@@ -149,6 +155,13 @@ def pipeline(order: Order, config: Config, peaks: Peaks) -> Measured:
         load_seconds=loaded,
         seconds=timed(order, draw),
     )
+
+
+def unchecked(source: Source) -> dict[str, Any]:
+    """Return what leaves out a safety checker, as the engine does: neither time nor VRAM for it."""
+    if source.path is None or not catalog.index(source.path).get("safety_checker"):
+        return {}
+    return {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
 
 
 def timed(order: Order, draw: Callable[[int], bytes]) -> tuple[float, ...]:

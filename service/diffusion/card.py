@@ -29,6 +29,10 @@ log = structlog.get_logger(__name__)
 CUDA_LIBRARY: Final = "libcuda.so.1"
 GIB: Final = 2**30
 
+CONTEXT: Final = int(0.6 * GIB)
+"""What CUDA takes that torch does not count: its context, and kernels as they are loaded. 0.3 GB
+on Pascal; up to 0.6 with the builds for newer cards."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Card:

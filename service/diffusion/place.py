@@ -1,19 +1,15 @@
 """Where a model computes: device, number format, and what saves memory."""
 
-from typing import Any, Final
+from typing import Any
 
 import structlog
 import torch
 
 from service.diffusion import card, flavour
-from service.diffusion.card import GIB
+from service.diffusion.card import CONTEXT, GIB
 from service.errors import ConfigError, GpuMissing, TorchMismatch
 
 log = structlog.get_logger(__name__)
-
-CONTEXT: Final = int(0.6 * GIB)
-"""What CUDA takes that torch does not count: its context, and kernels as they are loaded. 0.3 GB
-on Pascal; up to 0.6 with the builds for newer cards."""
 
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 

@@ -1,5 +1,6 @@
 """What a measuring process does: both contenders under one cap, with one picture."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,25 @@ def test_both_contenders_are_bound_by_the_same_cap(monkeypatch, tmp_path):
     gap = difference(tmp_path / ENGINE, tmp_path / PIPELINE)
     assert gap is not None
     assert gap.largest <= 1
+
+
+def test_neither_contender_checks_its_pictures(monkeypatch, tmp_path):
+    """A published model's safety checker takes time and VRAM, and the engine does without it."""
+    model = tmp_path / "model"
+    model.mkdir()
+    demo = Path(work.__file__).parents[2] / "service" / "demo"
+    for part in demo.iterdir():
+        (model / part.name).symlink_to(part)
+    index = json.loads((demo / "model_index.json").read_text(encoding="utf-8"))
+    index["safety_checker"] = ["stable_diffusion", "StableDiffusionSafetyChecker"]
+    index["feature_extractor"] = ["transformers", "CLIPImageProcessor"]
+    (model / "model_index.json").unlink()
+    (model / "model_index.json").write_text(json.dumps(index), encoding="utf-8")
+    monkeypatch.setenv("MODEL_ID", str(model))
+    monkeypatch.setenv("VRAM_LIMIT_GB", "0")
+    for contender in (ENGINE, PIPELINE):
+        # Neither has its weights: who asked for them would fail.
+        assert work.measure(order(contender, tmp_path)).failure == ""
 
 
 def test_a_batch_is_measured_as_one(monkeypatch, tmp_path):

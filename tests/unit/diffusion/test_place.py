@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from service.diffusion import place
+from service.diffusion.card import CONTEXT
 from service.diffusion.load import Model
 from service.errors import ConfigError, GpuMissing, TorchMismatch
 
@@ -94,7 +95,7 @@ def test_a_limit_is_a_share_of_the_card(monkeypatch: pytest.MonkeyPatch) -> None
     place.limit_memory(GPU, 6.0)
 
     ((share, device),) = shares
-    assert share == pytest.approx((6 * 2**30 - place.CONTEXT) / (80 * 2**30))
+    assert share == pytest.approx((6 * 2**30 - CONTEXT) / (80 * 2**30))
     assert device == GPU
 
 

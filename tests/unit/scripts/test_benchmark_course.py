@@ -239,6 +239,62 @@ async def test_a_server_stands_still_but_in_its_turn(tmp_path):
             server.resume()
 
 
+async def test_a_server_that_has_ended_takes_no_turns(tmp_path):
+    """Neither it nor whoever has its id by now is let run; what it has left behind is."""
+    async with started(["sh", "-c", "sleep 60 & wait"], tmp_path / "log") as child:
+
+        async def left_behind() -> bool:
+            return len(child.family()) == 1
+
+        await until(left_behind, 30, "the child of the child")
+        url = "http://127.0.0.1:9"
+        async with aiohttp.ClientSession() as session:
+            server = Server(name="other", url=url, client=Client(session, url), child=child)
+            await child.kill()
+            with server.turn():
+                pass
+            (orphan,) = child.family()
+
+            async def stands() -> bool:
+                return orphan.status() == psutil.STATUS_STOPPED
+
+            await until(stands, 30, "what it left behind stands still")
+            server.resume()
+
+
+async def test_a_server_that_ends_in_its_turn_is_counted(serve):
+    """Each request that got no picture is one, and the others' figures are kept."""
+    (one, first), (other, second) = await serve(), await serve()
+
+    class Ending(Client):
+        """Is there for the warm-up only."""
+
+        left = 1 + STEADY.clients + 1
+
+        async def ask(self, row: Row, number: int, last: float = 0.0) -> tuple[Answer, bytes]:
+            self.left -= 1
+            if self.left < 0:
+                self._url = "http://127.0.0.1:9/generate"
+            return await super().ask(row, number, last)
+
+    course = Course(
+        servers=[
+            Server(name="service", url=one, client=first),
+            Server(name="other", url=other, client=Ending(second._session, other)),
+        ],
+        points=[STEADY],
+        requests=6,
+        rounds=2,
+        seconds=60,
+        show=quiet,
+    )
+    outcome = await course.run()
+    assert report.faults(outcome) == 11
+    text = report.tables(outcome)
+    assert "1 of 12" in text
+    assert "no answer: ClientConnectorError" in text
+
+
 async def test_a_server_that_draws_something_else_is_no_match(serve):
     """The comparison would be void."""
     url, client = await serve()
@@ -321,9 +377,11 @@ def test_the_limits_are_those_of_the_description():
 def test_a_command_is_shown_without_its_key_and_places():
     """It goes into a document that others read."""
     words = ["--api-key", "secret", "--out=/somewhere", "--compare", "--clients", "1,8"]
-    assert benchmark_performance.command(words) == (
+    assert benchmark_performance.command([*words, "--url", "http://me:secret@host"]) == (
         "python scripts/benchmark_performance.py --compare --clients 1,8"
     )
+    with pytest.raises(SystemExit):
+        given("--api-k", "secret")
 
 
 @pytest.mark.parametrize("missing", ["litserve", "matplotlib"])
@@ -341,7 +399,9 @@ def test_a_missing_package_is_named_with_its_cure(monkeypatch, capsys, missing, 
     ("words", "said"),
     [
         (["--compare", "--url", "http://127.0.0.1:9"], "leave out --url"),
-        (["--json", "nowhere/at/all.json"], "there is no folder"),
+        (["--json", "nowhere/at/all.json"], "--json nowhere/at/all.json: there is no folder"),
+        (["--plot", "."], "--plot .: is a folder"),
+        (["--markdown", "/proc/table.md"], "--markdown /proc/table.md: cannot be written"),
         (["--url", "http://127.0.0.1:9"], "nothing answers at http://127.0.0.1:9"),
     ],
 )
@@ -357,6 +417,10 @@ def test_what_cannot_be_done_is_said_in_one_line(capsys, words, said):
     [
         ["--rows", "512"],
         ["--clients", "0"],
+        ["--clients", "257"],
+        ["--mixed-clients", "1"],
+        ["--seconds", "nan"],
+        ["--seconds", "0"],
         ["--compare", "apache"],
         ["--mixed", "256x256/4"],
         ["--url", "127.0.0.1:8000"],

@@ -13,6 +13,7 @@ from scripts.cards.pictures import Difference, difference
 from scripts.cards.results import env_text, table
 from scripts.cards.settings import BASE, NAMES, Question, references, stages
 from service import config
+from service.diffusion.card import CONTEXT
 from service.exits import Exit
 
 BOUNDS = Bounds(vram=6, margin=0.4, difference=3)
@@ -83,7 +84,7 @@ def test_everything_fails():
 def test_without_the_drivers_figure_cudas_own_part_is_added():
     """What torch holds is not all that a process takes."""
     measured = Measured(gpu=True, seconds=(1.0,), reserved=5 * GIB)
-    assert Trial(settings=BASE, measured=measured).peak == 5.6 * GIB
+    assert Trial(settings=BASE, measured=measured).peak == 5 * GIB + CONTEXT
 
 
 def test_pictures_are_compared_value_by_value(tmp_path):
@@ -144,6 +145,25 @@ def test_a_shell_and_the_service_read_the_file_alike(tmp_path):
         env_text(choose([], BOUNDS), [], "")
 
 
+@pytest.mark.parametrize("env", [None, "mine.env"])
+def test_what_a_cpu_has_told_is_no_cards_file(env: str | None, tmp_path, monkeypatch, capsys):
+    """It is written where the user says so, as a CPU's, and nowhere without that."""
+    monkeypatch.chdir(tmp_path)
+    given = optimize_gtx1060.parser().parse_args(["--env", env] if env else [])
+    done = optimize_gtx1060.search(given, "demo", tmp_path, gpu=False)
+    on_cpu = Measured(device="cpu", torch="2.13.0", seconds=(1.0,), host=GIB)
+    done.trials.append(Trial(settings=done.question.base, measured=on_cpu, difference=SAME))
+    choice = choose(done.trials, done.bounds)
+    assert optimize_gtx1060.tell(given, done, choice, "demo") == Exit.DONE
+    assert [path.name for path in tmp_path.iterdir()] == ([env] if env else [])
+    if env:
+        text = (tmp_path / env).read_text(encoding="utf-8")
+        assert "# NOT MEASURED ON A CARD" in text
+        assert text.endswith("DEVICE=cpu\n")
+    else:
+        assert "Nothing is written: this is no card." in capsys.readouterr().out
+
+
 def test_every_setting_that_is_tried_is_one_of_the_service():
     """Each value is one that the service takes."""
     question = Question(gpu=True, longest=768, batch=3)
@@ -172,7 +192,10 @@ def test_what_a_cpu_cannot_tell_is_not_tried():
     [
         (["--vram", "0"], "--vram 0: must be 1 or more."),
         (["--margin", "7"], "--margin 7: must be less than --vram 6."),
-        (["--env", "/nowhere/a.env"], "--env /nowhere/a.env: the folder does not exist; create it"),
+        (["--margin", "nan"], "--margin nan: must be 0 or more."),
+        (["--env", "/nowhere/a.env"], "--env /nowhere/a.env: there is no folder /nowhere; create"),
+        (["--env", "/"], "--env /: is a folder"),
+        (["--env", "/proc/a.env"], "--env /proc/a.env: cannot be written"),
     ],
 )
 def test_a_wrong_argument_is_one_line(arguments: list[str], said: str, capsys: Any):

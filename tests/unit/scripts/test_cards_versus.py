@@ -1,11 +1,16 @@
 """Two contenders on one card: whose turn it is, what the table says, what the page keeps."""
 
+import contextlib
 import json
 import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import psutil
 import pynvml
 import pytest
 
@@ -73,6 +78,21 @@ def test_no_turn_begins_after_the_time(took, tmp_path):
     assert all(each.failure(ENGINE) == "not run" for each in duels)
 
 
+def test_no_turn_begins_that_would_be_cut_off(monkeypatch, tmp_path):
+    """It would count as a failure, and take the figures of the turns before with it."""
+    clock = iter(range(0, 10_000, 50))
+    monkeypatch.setattr(versus, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    monkeypatch.setattr(versus, "run", lambda *_, limit_seconds: measured(limit_seconds))
+    # Each turn takes 50 s; so does the way to the next one.
+    (only,) = versus.turns(
+        ROWS[:1], {}, rounds=9, pictures=1, folder=tmp_path, ends=395, ran=lambda *_: None
+    )
+    assert [len(only.runs[name]) for name in (ENGINE, PIPELINE)] == [2, 2]
+    seconds = [each.seconds[0] for each in only.runs[PIPELINE]]
+    assert seconds == [395 + 60 - 100, 395 + 60 - 200]
+    assert only.ratio is not None
+
+
 def test_the_table_has_seconds_ratio_and_memory():
     """Medians over all pictures, the ratio of the two, and each one's memory."""
     ours = measured(8.0, reserved=int(2.9 * GIB), allocated=int(2.5 * GIB))
@@ -101,16 +121,47 @@ def test_the_page_keeps_both_kinds(tmp_path):
     page.write(tmp_path, "gpu", result)
     text = (tmp_path / "card.md").read_text(encoding="utf-8")
     assert "On a card.\n\n| a |\n\nLook." in text
-    assert page.NOT_YET in text
+    assert text.endswith(f"{page.NOT_YET['cpu']}\n")
+    assert page.NOT_YET["gpu"] not in text
     page.write(tmp_path, "cpu", {**result, "measured": "On a CPU."})
     text = (tmp_path / "card.md").read_text(encoding="utf-8")
     assert "On a card." in text
     assert "On a CPU." in text
-    assert page.NOT_YET not in text
+    assert page.NOT_YET["cpu"] not in text
     assert json.loads((tmp_path / "card.json").read_text(encoding="utf-8")).keys() == {
         *("gpu", "cpu")
     }
     assert {path.name for path in tmp_path.iterdir()} == {"card.md", "card.json"}
+
+
+@pytest.mark.parametrize("text", ["", "[1]", '{"gpu": {"measured": "x"}}'])
+def test_results_that_are_none_are_told_before_anything_is_measured(
+    text: str, tmp_path, monkeypatch, capsys
+):
+    """A file that is no JSON, or of something else, is not replaced and not tripped over."""
+    (tmp_path / "card.json").write_text(text, encoding="utf-8")
+    monkeypatch.setattr(benchmark_card, "DOCS", tmp_path)
+    assert benchmark_card.main(["--on-cpu", "--write"]) == Exit.SETTING
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "card.json does not hold results of this benchmark; remove it." in line
+
+
+def test_where_results_cannot_be_written_nothing_is_measured(monkeypatch, capsys):
+    """Before minutes of work, in one line."""
+    monkeypatch.setattr(benchmark_card, "DOCS", Path("/proc"))
+    assert benchmark_card.main(["--on-cpu", "--write"]) == Exit.SETTING
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "--write /proc/card.json: cannot be written" in line
+
+
+def test_a_model_that_both_cannot_read_is_told(tmp_path, capsys):
+    """One that is not here, and one in a single file, which the plain pipeline does not take."""
+    assert benchmark_card.main(["--on-cpu", "--model", "some/where"]) == Exit.MODEL_MISSING
+    assert "--model some/where: is not in" in capsys.readouterr().err
+    file = tmp_path / "model.safetensors"
+    file.touch()
+    assert benchmark_card.main(["--on-cpu", "--model", str(file)]) == Exit.SETTING
+    assert "is a single file; name a folder" in capsys.readouterr().err
 
 
 def test_the_page_is_what_its_results_say():
@@ -147,6 +198,36 @@ def test_a_process_that_ends_without_an_answer_is_told(monkeypatch, tmp_path):
     assert child.run(order, {}, limit_seconds=0.5).failure == "no end within 0.5 s"
 
 
+def test_what_measures_ends_with_what_started_it(tmp_path):
+    """A container's end, or that of a job's time, leaves no process on the card."""
+    package = tmp_path / "scripts" / "cards"
+    package.mkdir(parents=True)
+    (package.parent / "__init__.py").touch()
+    (package / "work.py").write_text(
+        "import os, signal\n"
+        "with open('pid.new', 'w') as file:\n    file.write(str(os.getpid()))\n"
+        "os.rename('pid.new', 'pid')\nsignal.pause()\n",
+        encoding="utf-8",
+    )
+    root = str(Path(benchmark_card.__file__).parents[1])
+    code = (
+        f"import sys; sys.path[0] = {root!r}\n"
+        "from scripts import benchmark_card\n"
+        "sys.exit(benchmark_card.main(['--on-cpu', '--model', 'demo']))"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path) as started:
+        try:
+            while not (tmp_path / "pid").exists():
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    pytest.fail(f"it ended with {started.wait(0.05)}")
+            pid = int((tmp_path / "pid").read_text())
+            assert psutil.pid_exists(pid)
+        finally:
+            started.terminate()
+        assert started.wait() == 128 + signal.SIGTERM
+    assert not psutil.pid_exists(pid)
+
+
 def test_a_result_crosses_as_it_is():
     """JSON and back."""
     assert measured_from(to_json(measured(1.0, rungs=("a", "b")))) == measured(
@@ -181,6 +262,8 @@ def test_the_drivers_figure_of_a_process_is_the_one(monkeypatch):
         (["--vram", "0"], "--vram 0: must be 1 or more."),
         (["--rounds", "0"], "--rounds 0: must be 1 or more."),
         (["--steps", "0"], "--steps 0: must be 1 or more."),
+        (["--vram", "nan"], "--vram nan: must be 1 or more."),
+        (["--minutes", "inf"], "--minutes inf: must be 0.1 or more."),
     ],
 )
 def test_a_wrong_argument_is_one_line(arguments: list[str], said: str, capsys: Any):
