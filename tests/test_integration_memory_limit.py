@@ -6,13 +6,15 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from service.config import Config
 from service.diffusion.generation import GenerationRequest, JobFailed, JobFinished, OutOfMemoryHit
 from service.engine import worker
 
 MIB = 2**20
-ROOM = 150 * MIB
-"""Enough for pictures of 256x256, not for one of 1024x1024 decoded whole."""
+ROOMS = {"none-to-denoise": 60 * MIB, "none-to-decode": 150 * MIB}
+"""Enough for 256x256; for 1024x1024 not even enough for a step, or not to decode it whole."""
 
 
 def mapped() -> int:
@@ -20,7 +22,7 @@ def mapped() -> int:
     return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 
 
-def limited(answers: "Connection[dict[str, Any], None]") -> None:
+def limited(answers: "Connection[dict[str, Any], None]", room: int) -> None:
     """Make pictures with too little memory, then with enough; runs in a process of its own."""
     config = Config(torch_threads=1, max_size=1024)
     loop, _ = worker.load(config)
@@ -36,7 +38,7 @@ def limited(answers: "Connection[dict[str, Any], None]") -> None:
         return outcomes
 
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
-    resource.setrlimit(resource.RLIMIT_AS, (mapped() + ROOM, hard))
+    resource.setrlimit(resource.RLIMIT_AS, (mapped() + room, hard))
     short = {"large": made(1024, 2), "small": made(256, 3)}
     resource.setrlimit(resource.RLIMIT_AS, (hard, hard))
     answers.send({**short, "after": made(1024)})
@@ -48,14 +50,15 @@ def ends(outcomes: list[Any]) -> set[str]:
     return kinds | {outcome.code for outcome in outcomes if isinstance(outcome, JobFailed)}
 
 
-def test_memory_that_really_runs_out() -> None:
+@pytest.mark.parametrize("room", ROOMS.values(), ids=ROOMS)
+def test_memory_that_really_runs_out(room: int) -> None:
     """What does not fit fails with its reason or is made in tiles; all else is made.
 
     The engine goes on, and makes the same large picture when there is memory again.
     """
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe(duplex=False)
-    child = context.Process(target=limited, args=(theirs,))
+    child = context.Process(target=limited, args=(theirs, room))
     child.start()
     theirs.close()
     found = ours.recv()

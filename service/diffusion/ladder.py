@@ -8,7 +8,7 @@ import torch
 
 from service.diffusion.generation import OutOfMemoryHit
 from service.diffusion.load import Model
-from service.diffusion.memory import free_cache, is_out_of_memory
+from service.diffusion.memory import free_cache, is_of_onednn, is_out_of_memory, kernels
 from service.diffusion.parking import Parking
 from service.diffusion.tiles import Tiles
 
@@ -61,11 +61,13 @@ class Ladder:
 
         """
         rungs = iter(RUNGS[stage] if pictures == 1 else BATCH_RUNGS)
+        onednn = True
         while True:
             started = time.perf_counter()
             try:
                 self.parking.bring(stage)
-                return work()
+                with kernels(onednn=onednn):
+                    return work()
             except Exception as error:
                 if not is_out_of_memory(error):
                     raise
@@ -74,6 +76,7 @@ class Ladder:
                 self._note(stage, pictures, rung, started)
                 if rung == last:
                     raise
+                onednn = onednn and not is_of_onednn(error)
             # Outside the handler: the error's frames keep the tensors alive that did not fit.
             self._apply(rung, latents)
 

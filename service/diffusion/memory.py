@@ -1,6 +1,8 @@
 """How much memory the engine uses, and how it notices that there is no more."""
 
 import gc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -8,6 +10,7 @@ from service.diffusion import host
 from service.diffusion.generation import MemoryUse
 from service.heap import trim
 
+ONEDNN_FAILED = ("could not create a primitive", "could not create a memory")
 OUT_OF_MEMORY = (
     "not enough memory",
     "can't allocate memory",
@@ -16,8 +19,7 @@ OUT_OF_MEMORY = (
     "cublas_status_alloc_failed",
     "cudnn_status_alloc_failed",
     "std::bad_alloc",
-    "could not create a primitive",
-    "could not create a memory",
+    *ONEDNN_FAILED,
 )
 """How the host's allocator, CUDA's libraries and oneDNN (the last two) word it; they raise a
 plain RuntimeError."""
@@ -87,6 +89,30 @@ def is_out_of_memory(error: BaseException) -> bool:
         return True
     text = str(error).lower()
     return isinstance(error, RuntimeError) and any(words in text for words in OUT_OF_MEMORY)
+
+
+def is_of_onednn(error: BaseException) -> bool:
+    """Tell whether it was oneDNN that could not create a kernel.
+
+    What it could not create for want of memory it does not create later either, when there is
+    memory again.
+    """
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in ONEDNN_FAILED)
+
+
+@contextmanager
+def kernels(*, onednn: bool) -> Iterator[None]:
+    """Work with oneDNN or, on a CPU, with torch's own kernels, which are slower."""
+    if onednn:
+        yield
+        return
+    # Not ``flags``: it also sets what this torch then warns of.
+    set_flags: Callable[..., tuple[bool, ...]] = torch.backends.mkldnn.set_flags
+    before, *_ = set_flags(_enabled=False, _fp32_precision=None)
+    try:
+        yield
+    finally:
+        set_flags(_enabled=before, _fp32_precision=None)
 
 
 def free_cache(device: torch.device) -> None:

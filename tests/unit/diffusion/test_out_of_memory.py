@@ -5,6 +5,7 @@ from dataclasses import replace
 from itertools import count, islice
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
@@ -87,6 +88,27 @@ def test_every_rung_of_every_stage(model: Callable[..., Model], stage: str, time
             assert finished.pictures == (alone(sd, REQUEST),)
     assert not rungs(after)
     assert len(of(JobFinished, after)) == 1
+
+
+@pytest.mark.parametrize("stage", ["text_encode", "denoise", "vae_decode"])
+def test_kernels_that_cannot_be_created_any_more(sd: Model, stage: str) -> None:
+    """What oneDNN does not do again after a shortage, torch's own kernels do: nothing fails."""
+
+    def fault(at: str, _pictures: int) -> None:
+        if at == stage and torch._C._get_mkldnn_enabled():
+            raise RuntimeError("could not create a primitive")
+
+    loop = StepLoop(sd, batch_limit=1, fault=fault)
+    loop.add("a", REQUEST)
+
+    outcomes = drained(loop)
+
+    (finished,) = of(JobFinished, outcomes)
+    assert {rung for _, _, rung in rungs(outcomes)} == {"free_cache"}
+    difference = np.frombuffer(finished.pictures[0].pixels, np.uint8).astype(int)
+    difference -= np.frombuffer(alone(sd, REQUEST).pixels, np.uint8)
+    assert np.abs(difference).max() <= 1
+    assert torch._C._get_mkldnn_enabled()
 
 
 def test_batch_that_does_not_fit(sd: Model) -> None:
