@@ -31,8 +31,8 @@ from scripts.cards.search import Search
 from scripts.cards.settings import NAMES, Question, shown
 from scripts.drill.written import demand_writable
 from service import exits
-from service.diffusion import catalog
 from service.errors import ConfigError, ServiceError
+from service.models import catalog
 
 ENV: Final = Path("gtx1060.env")
 SD15: Final = "stable-diffusion-v1-5/stable-diffusion-v1-5"

@@ -17,11 +17,11 @@ import structlog
 import torch
 
 from service.config import SAMPLERS
-from service.diffusion import catalog
 from service.diffusion.generation import GenerationRequest, JobFailed, JobFinished, Stepped
 from service.diffusion.load import Model, load_model
 from service.diffusion.samplers import build
 from service.diffusion.step_loop import StepLoop
+from service.models import catalog
 
 SHARE = 0.999
 """How many of a picture's values may not differ by more than one level of 255."""

@@ -8,10 +8,11 @@ from pathlib import Path
 
 from service import start
 from service.config import Config
-from service.diffusion import card, catalog, in_use
-from service.diffusion.catalog import Source
+from service.diffusion import card
 from service.errors import ConfigError, FolderUnusable, ModelError, ModelInUse, ModelMissing
 from service.exits import Exit
+from service.models import catalog, in_use
+from service.models.catalog import Source
 from service.telemetry import logs
 from service.terminal import complain, show
 
@@ -74,7 +75,7 @@ def _pull(config: Config, name: str) -> int:
         raise ModelMissing(f"HF_HUB_OFFLINE=1 forbids to fetch {name}. Unset it, and try again.")
     if not catalog.is_hub_id(name):
         raise ConfigError(f"models pull {name}: is no hub id of the form organisation/name.")
-    from service.diffusion import hub  # noqa: PLC0415 - takes a while, and need not be installed
+    from service.models import hub  # noqa: PLC0415 - takes a while, and need not be installed
 
     cache_dir = config.model_cache_dir
     start.demand_writable(cache_dir, "MODEL_CACHE_DIR")
@@ -97,7 +98,7 @@ def _pull(config: Config, name: str) -> int:
 def _verify(config: Config, name: str | None) -> int:
     """Check one model or all; say of each what is wrong with it."""
     start.demand_packages()
-    from service.diffusion import hub  # noqa: PLC0415 - see _pull
+    from service.models import hub  # noqa: PLC0415 - see _pull
 
     cache_dir = config.model_cache_dir
     sources = catalog.installed(cache_dir) if name is None else [_here(name, cache_dir)]

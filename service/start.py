@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Final
 
 from service.config import Config
-from service.diffusion import card, catalog, weights
-from service.diffusion.catalog import Source
+from service.diffusion import card
 from service.errors import FolderUnusable, ModelError, NotInstalled, StoreFull
+from service.models import catalog, weights
+from service.models.catalog import Source
 
 PACKAGES: Final = (
     *("torch", "diffusers", "transformers"),
@@ -71,7 +72,7 @@ def demand_kind(source: Source, cache_dir: Path) -> None:
     """
     if source.path is None or source.demo:
         return
-    from service.diffusion import layout  # noqa: PLC0415 - it needs a package of the engine
+    from service.models import layout  # noqa: PLC0415 - it needs a package of the engine
 
     catalog.demand_readable(source.path if source.single_file else source.path / catalog.INDEX)
     if not source.single_file:

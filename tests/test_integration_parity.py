@@ -9,9 +9,9 @@ import torch
 
 from scripts import parity
 from service.config import SAMPLERS
-from service.diffusion import catalog
 from service.diffusion.generation import GenerationRequest
 from service.diffusion.load import Model, load_model
+from service.models import catalog
 from tests import tiny_models
 
 pytestmark = [

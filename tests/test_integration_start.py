@@ -8,8 +8,8 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from service.diffusion import in_use
 from service.exits import Exit
+from service.models import in_use
 from tests.hub import COMMIT
 from tests.service_process import WAIT_SECONDS, ServiceProcess, ending, running_service
 

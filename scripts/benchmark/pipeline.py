@@ -12,11 +12,11 @@ from PIL import Image
 
 from scripts.benchmark.rows import SAMPLER
 from service.config import load
-from service.diffusion import catalog
 from service.diffusion.load import load_model
 from service.diffusion.samplers import build
 from service.diffusion.tiles import Tiles
 from service.http.pictures import Z_RLE
+from service.models import catalog
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,9 +3,9 @@
 import os
 from pathlib import Path
 
-from service.diffusion import catalog
 from service.diffusion.card import NoCardError, demand_limit, look
 from service.errors import ModelMissing, NotInstalled
+from service.models import catalog
 
 
 def on_gpu(vram: float) -> bool:

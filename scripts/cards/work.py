@@ -19,8 +19,7 @@ from diffusers import DiffusionPipeline
 from scripts.cards.order import ENGINE, PIPELINE, PROMPT, Measured, Order, order_from, to_json
 from service import config as settings
 from service.config import Config
-from service.diffusion import catalog, host, layout, place
-from service.diffusion.catalog import Source
+from service.diffusion import host, place
 from service.diffusion.generation import (
     GenerationRequest,
     JobFailed,
@@ -34,6 +33,8 @@ from service.diffusion.samplers import build
 from service.engine import worker
 from service.errors import ServiceError
 from service.http.pictures import png
+from service.models import catalog, layout
+from service.models.catalog import Source
 from service.telemetry import logs
 
 SAMPLER: Final = "dpmpp_2m"

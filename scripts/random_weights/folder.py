@@ -13,8 +13,8 @@ from safetensors import SafetensorError
 
 from scripts.random_weights import tokens, weights
 from scripts.random_weights.shapes import Shape, parameters
-from service.diffusion.catalog import INDEX
 from service.errors import ConfigError, DiskFull, FolderUnusable
+from service.models.catalog import INDEX
 
 GB: Final = 10**9
 """As disks are sold, and as ``df -H`` says it."""

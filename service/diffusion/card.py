@@ -11,8 +11,7 @@ import pynvml
 import structlog
 
 from service.config import Config
-from service.diffusion import flavour, weights
-from service.diffusion.catalog import Source
+from service.diffusion import flavour
 from service.diffusion.flavour import Capability, TorchBuild
 from service.errors import (
     ConfigError,
@@ -22,6 +21,8 @@ from service.errors import (
     ModelError,
     TorchMismatch,
 )
+from service.models import weights
+from service.models.catalog import Source
 from service.telemetry import gpu_reading
 
 log = structlog.get_logger(__name__)

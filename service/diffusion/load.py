@@ -12,11 +12,12 @@ import structlog
 import torch
 import transformers.utils.logging
 
-from service.diffusion import catalog, hub, layout, place
-from service.diffusion.catalog import Source
+from service.diffusion import place
 from service.diffusion.generation import ModelInfo
 from service.diffusion.memory import is_out_of_memory
 from service.errors import GpuBusy, GpuTooSmall, ModelError, ModelUnsuitable, ServiceError
+from service.models import catalog, hub, layout
+from service.models.catalog import Source
 
 log = structlog.get_logger(__name__)
 

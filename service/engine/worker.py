@@ -99,9 +99,9 @@ def load(config: Config, tell: Tell = lambda _said: None) -> "tuple[StepLoop, En
     # service reads the GPU by; CUDA's own puts the fastest card first.
     os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
     os.environ["CUDA_VISIBLE_DEVICES"] = config.cuda_visible_devices
-    from service.diffusion import catalog, in_use  # noqa: PLC0415 - torch waits for those lines
     from service.diffusion.load import load_model  # noqa: PLC0415
     from service.diffusion.step_loop import StepLoop  # noqa: PLC0415
+    from service.models import catalog, in_use  # noqa: PLC0415 - torch waits for those lines
 
     begin = announcing(config, tell)
     model = load_model(

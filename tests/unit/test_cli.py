@@ -11,7 +11,6 @@ import threading
 import pytest
 
 from service.__main__ import COMMANDS, main
-from service.diffusion import catalog
 from service.errors import (
     ConfigError,
     GpuBusy,
@@ -21,6 +20,7 @@ from service.errors import (
     ServiceError,
     ValidationFailed,
 )
+from service.models import catalog
 from tests.engine_extra import needs_engine
 
 READY: dict[str, object] = {"status": "healthy", "model_loaded": True}

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 import structlog
 
-from service.diffusion import catalog
-from service.diffusion import hub as downloads
-from service.diffusion.hub import RemoteFile
 from service.exits import Exit
+from service.models import catalog
+from service.models import hub as downloads
+from service.models.hub import RemoteFile
 from tests.hub import Hub
 
 ROOT = Path(__file__).parents[2]
@@ -242,7 +242,7 @@ def test_remove_leaves_a_model_that_somebody_works_with(machine, kind):
     else:
         shutil.copy(DEMO / UNET, machine.cache / name)
     path = catalog.resolve(name, machine.cache).path
-    worker = "import sys; from pathlib import Path; from service.diffusion import in_use; "
+    worker = "import sys; from pathlib import Path; from service.models import in_use; "
     worker += "in_use.hold(Path(sys.argv[1])); print('held', flush=True); sys.stdin.read()"
     with subprocess.Popen(
         [sys.executable, "-c", worker, str(path)],

@@ -7,9 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from service.diffusion.catalog import resolve
 from service.diffusion.load import Model, load_model
-from tests import tiny_models
+from service.models.catalog import resolve
 
 # numpy 2 asks torch's tensors for a keyword that they do not have yet, when a diffusers
 # scheduler turns its sigmas into an array. Nothing of ours is in that call.
@@ -27,20 +26,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def one_thread() -> None:
     """Leave the other core alone."""
     torch.set_num_threads(1)
-
-
-@pytest.fixture(scope="session")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """Return the folder of a kind of tiny model, written when it is first asked for."""
-    root = tmp_path_factory.mktemp("models")
-
-    def get(kind: str) -> Path:
-        path = root / kind
-        if not path.exists():
-            getattr(tiny_models, f"build_{kind}")(path)
-        return path
-
-    return get
 
 
 @pytest.fixture(scope="session")

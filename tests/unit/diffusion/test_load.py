@@ -16,12 +16,12 @@ from safetensors.torch import load_file, save_file
 
 from service.config import Config
 from service.diffusion import load, place
-from service.diffusion.catalog import Source, resolve
 from service.diffusion.generation import GenerationRequest, JobFinished, Picture
 from service.diffusion.load import Model, load_model
 from service.diffusion.step_loop import StepLoop
 from service.engine import worker
 from service.errors import ConfigError, GpuBusy, GpuTooSmall, ModelError
+from service.models.catalog import Source, resolve
 from tests import tiny_models
 from tests.single_file import write_single_file
 
@@ -314,7 +314,7 @@ def test_local_models_never_ask_the_network(
 def test_torch_stays_out_of_the_catalog() -> None:
     """The side without torch can list models and read requests."""
     code = (
-        "import sys; import service.diffusion.catalog, service.diffusion.generation; "
+        "import sys; import service.models.catalog, service.diffusion.generation; "
         "print(sorted({'torch', 'diffusers', 'transformers', 'numpy'} & set(sys.modules)))"
     )
     root = str(Path(load.__file__).parents[2])

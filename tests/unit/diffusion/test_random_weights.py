@@ -13,12 +13,12 @@ from safetensors.torch import load_file
 from scripts import random_model
 from scripts.random_weights import folder, tokens, weights
 from scripts.random_weights.shapes import SHAPES, Part, Shape, parameters
-from service.diffusion import catalog
 from service.diffusion.generation import GenerationRequest, JobFinished
 from service.diffusion.load import Model, load_model
 from service.diffusion.step_loop import StepLoop
 from service.errors import ConfigError, DiskFull, FolderUnusable
 from service.exits import Exit
+from service.models import catalog
 
 NARROW_CLIP = {
     "hidden_size": 64,

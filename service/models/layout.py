@@ -9,8 +9,8 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from service.diffusion import catalog
 from service.errors import ModelError, ModelUnsuitable
+from service.models import catalog
 
 FAMILIES = {
     "StableDiffusionPipeline": "sd",

@@ -35,8 +35,6 @@ from huggingface_hub.utils._headers import build_hf_headers
 from huggingface_hub.utils.tqdm import disable_progress_bars
 from tqdm import tqdm
 
-from service.diffusion import catalog, layout, weights
-from service.diffusion.catalog import Source
 from service.errors import (
     DiskFull,
     FolderUnusable,
@@ -46,6 +44,8 @@ from service.errors import (
     ModelUnsuitable,
     ServiceError,
 )
+from service.models import catalog, layout, weights
+from service.models.catalog import Source
 
 if sys.platform != "win32":
     import fcntl

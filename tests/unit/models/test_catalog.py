@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from service.diffusion import catalog
-from service.diffusion.catalog import Source, installed, resolve
 from service.errors import ModelError
+from service.models import catalog
+from service.models.catalog import Source, installed, resolve
 
 NAME = "stable-diffusion-v1-5/stable-diffusion-v1-5"
 COMMIT = "451f4fe16113bff5a5d2269ed5ad43b0592e9a14"

@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from service.diffusion import layout
-from service.diffusion.layout import (
+from service.errors import ModelError
+from service.models import layout
+from service.models.layout import (
     SingleFile,
     folder_family,
     single_file,
     single_file_config,
     variant,
 )
-from service.errors import ModelError
 
 
 @pytest.fixture

@@ -8,11 +8,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from service.diffusion import catalog, hub, place
-from service.diffusion.catalog import Source
-from service.diffusion.hub import RemoteFile
+from service.diffusion import place
 from service.diffusion.load import load_model
 from service.errors import DiskFull, HubUnreachable, ModelError
+from service.models import catalog, hub
+from service.models.catalog import Source
+from service.models.hub import RemoteFile
 
 HUB = Source(id="org/name", path=None, version="org/name")
 

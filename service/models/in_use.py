@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from service.diffusion import catalog
+from service.models import catalog
 
 if sys.platform != "win32":
     import fcntl

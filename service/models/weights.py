@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from service.diffusion import catalog
-from service.diffusion.catalog import Source
 from service.errors import ModelError
+from service.models import catalog
+from service.models.catalog import Source
 
 PREFIX: Final = 8
 """Bytes of the header's length, in front of it (safetensors format)."""
