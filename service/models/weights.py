@@ -2,7 +2,9 @@
 
 import json
 import math
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,6 +17,15 @@ PREFIX: Final = 8
 
 LONGEST_HEADER: Final = 100_000_000
 """The format's own limit."""
+
+FILE: Final = re.compile(
+    r"(?P<stem>model|diffusion_pytorch_model)(?:\.(?P<before>fp16|bf16|fp32))?"
+    r"(?:-\d{5}-of-(?P<shards>\d{5}))?(?:\.(?P<after>fp16|bf16|fp32))?\.safetensors"
+)
+"""Names of weights; of shards the number format stands before the count, in older ones after."""
+
+HALF_FIRST: Final = ("fp16", None, "bf16", "fp32")
+HALF_LAST: Final = (None, "fp32", "fp16", "bf16")
 
 HALF: Final = 2
 SINGLE: Final = 4
@@ -51,6 +62,47 @@ def _table(path: Path) -> dict[str, Any]:
     return table
 
 
+@dataclass(frozen=True, kw_only=True)
+class Chosen:
+    """The files of one part in one number format, and the index of the sharded ones."""
+
+    variant: str | None
+    """What the libraries call the format: ``fp16``; None for the plain files."""
+    names: tuple[str, ...]
+    index: str | None = None
+
+
+def choose(names: Iterable[str], *, half: bool) -> Chosen | None:
+    """Pick the weights of a part out of the names in its folder: fetching and loading agree.
+
+    A part is read in one number format, each part in its own: half precision first with
+    ``half``, else last. A format counts where its one file is there, or all of its shards and
+    their index. Returns None where no format does.
+    """
+    here = sorted(names)
+    formats: dict[str | None, list[re.Match[str]]] = {}
+    for found in filter(None, map(FILE.fullmatch, here)):
+        formats.setdefault(found["before"] or found["after"], []).append(found)
+    for variant in HALF_FIRST if half else HALF_LAST:
+        if (chosen := _complete(variant, formats.get(variant, []), here)) is not None:
+            return chosen
+    return None
+
+
+def _complete(
+    variant: str | None, found: Sequence[re.Match[str]], names: Sequence[str]
+) -> Chosen | None:
+    whole = [match[0] for match in found if not match["shards"]]
+    if whole:
+        return Chosen(variant=variant, names=(whole[0],))
+    for stem, shards in sorted({(match["stem"], match["shards"]) for match in found}):
+        own = [match[0] for match in found if (match["stem"], match["shards"]) == (stem, shards)]
+        index = f"{stem}.safetensors.index{f'.{variant}' if variant else ''}.json"
+        if len(own) == int(shards) and index in names:
+            return Chosen(variant=variant, names=tuple(own), index=index)
+    return None
+
+
 def files(source: Source) -> Iterator[Path]:
     """Yield the weights of a model that is here, of every part and in every number format."""
     if source.path is None:
@@ -77,14 +129,19 @@ def needed_bytes(source: Source, *, half: bool) -> int:
 
 
 def _chosen(source: Source, *, half: bool) -> list[Path]:
-    """Pick one number format of each part, as loading does."""
-    found = list(files(source))
-    if source.single_file:
-        return found
-    chosen = []
-    for part in sorted(catalog.WEIGHTED):
-        own = [path for path in found if path.parent.name == part]
-        halves = [path for path in own if ".fp16" in path.name]
-        plain = [path for path in own if path not in halves and ".non_ema" not in path.name]
-        chosen += (halves or plain) if half else (plain or halves)
-    return chosen
+    """Return the files that loading reads."""
+    if source.path is None or source.single_file:
+        return list(files(source))
+    return [
+        path for part in sorted(catalog.WEIGHTED) for path in part_files(source.path / part, half)
+    ]
+
+
+def part_files(folder: Path, half: bool) -> list[Path]:
+    """Return the files of a part that loading reads; none where no number format is complete."""
+    try:
+        names = [path.name for path in folder.iterdir()]
+    except OSError:
+        return []
+    chosen = choose(names, half=half)
+    return [folder / name for name in chosen.names] if chosen else []
