@@ -36,6 +36,13 @@ class ValidationFailed(ServiceError):
         super().__init__(said if len(said) <= LONGEST_DETAIL else f"{said[:LONGEST_DETAIL]}…")
 
 
+class SamplerUnsuitable(ServiceError):
+    """Validation Error: the sampler cannot take so many steps with this model."""
+
+    code = "sampler_unsuitable"
+    status = 400
+
+
 class MalformedRequest(ServiceError):
     """Bad Request."""
 

@@ -8,8 +8,8 @@ from typing import Final
 
 from service.config import Config
 from service.diffusion import card
-from service.errors import FolderUnusable, ModelError, NotInstalled, StoreFull
-from service.models import catalog, weights
+from service.errors import FolderUnusable, ModelError, ModelUnsuitable, NotInstalled, StoreFull
+from service.models import catalog
 from service.models.catalog import Source
 
 PACKAGES: Final = (
@@ -59,11 +59,10 @@ def demand_packages() -> None:
 
 
 def demand_kind(source: Source, cache_dir: Path) -> None:
-    """Refuse what is here and is no model of ours: a LoRA, say, or a folder of something else.
+    """Refuse what is here and cannot be a model of ours, whatever is done to its files.
 
-    Nor is a single file without the configuration that it lacks.
-
-    Damage is not looked for: loading finds it, and the service then stays to say so.
+    Another kind of model, parts that do not belong together, a single file without the
+    configuration that it lacks. Damage is left to loading: the service then stays to say so.
 
     Raises:
         ModelUnsuitable: with what it is.
@@ -77,12 +76,12 @@ def demand_kind(source: Source, cache_dir: Path) -> None:
     catalog.demand_readable(source.path if source.single_file else source.path / catalog.INDEX)
     if not source.single_file:
         layout.index_family(source.path)
-        return
     try:
-        weights.header(source.path)
+        layout.check(source, cache_dir)
+    except ModelUnsuitable:
+        raise
     except ModelError:
         return
-    layout.single_file_config(source.path, cache_dir, layout.single_file(source.path))
 
 
 def demand_writable(folder: Path, name: str, *, mode: int = 0o777) -> None:

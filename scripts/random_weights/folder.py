@@ -99,7 +99,7 @@ def _write(
     for name, pad in shape.tokenizers.items():
         index[name] = ["transformers", "CLIPTokenizer"]
         tokens.write(folder / name, pad=pad).save_pretrained(folder / name)
-    scheduler = getattr(diffusers, shape.scheduler)(**shape.schedule)
+    scheduler = getattr(diffusers, shape.scheduler).from_config(dict(shape.schedule))
     scheduler.save_pretrained(folder / "scheduler")
     text = json.dumps(index, indent=2, sort_keys=True)
     (folder / INDEX).write_text(text + "\n", encoding="utf-8")

@@ -19,10 +19,10 @@ def decode(model: Model, latents: torch.Tensor, seed: int) -> Picture:
             this check they would become a black picture.
 
     """
-    _demand_finite(latents, "latents")
+    _demand_finite(model, latents, "latents")
     vae = model.pipeline.vae
     image = vae.decode(_unscaled(model, latents).to(vae.dtype), return_dict=False)[0]
-    _demand_finite(image, "decoded picture")
+    _demand_finite(model, image, "decoded image")
     # VaeImageProcessor.denormalize and numpy_to_pil; done on the device, so that one byte
     # per value crosses to the host and not four. Both round halves to even.
     levels = (image[0] * 0.5 + 0.5).clamp(0, 1).permute(1, 2, 0).float().mul(255).round()
@@ -48,12 +48,25 @@ def checked(model: Model, picture: Picture) -> Picture:
     return replace(picture, pixels=bytes(len(picture.pixels)), unsafe=True)
 
 
-def _demand_finite(values: torch.Tensor, name: str) -> None:
-    if not bool(torch.isfinite(values).all()):
-        raise GenerationFailed(
-            f"The {name} hold NaN or infinite values: the number format may be too narrow "
-            "for this model; DTYPE=float32 or bfloat16 is the usual cure."
-        )
+def _demand_finite(model: Model, values: torch.Tensor, name: str) -> None:
+    if bool(torch.isfinite(values).all()):
+        return
+    cure = {
+        "float16": "The number format is too narrow for this model: set DTYPE=float32, or bfloat16",
+        "bfloat16": "The number format may be too coarse for this model: set DTYPE=float32",
+    }.get(model.info.dtype, "Its weights are damaged: no number format helps. Use another copy")
+    raise GenerationFailed(f"The {name} hold NaN or infinite values. {cure}.")
+
+
+def broken_weights(model: Model) -> str:
+    """Return the first weight that holds NaN or infinite values; empty if none does."""
+    pipeline = model.pipeline
+    for part in ("text_encoder", "text_encoder_2", "unet", "vae"):
+        network = getattr(pipeline, part, None)
+        for name, weight in network.named_parameters() if network is not None else ():
+            if not bool(torch.isfinite(weight).all()):
+                return f"{name} of the {part}"
+    return ""
 
 
 def _unscaled(model: Model, latents: torch.Tensor) -> torch.Tensor:

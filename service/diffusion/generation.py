@@ -69,6 +69,22 @@ class ModelInfo:
     load_seconds: float
     prompt_tokens: int = 77
     """Longest prompt the text encoder reads, in tokens, its two marks included."""
+    prediction_type: str = "epsilon"
+    """What the UNet predicts: ``epsilon``, ``v_prediction`` or ``sample``."""
+    prediction_from: str = "default"
+    """What said so: a file, a marker in the weights, a setting."""
+    configuration: str = ""
+    """Where the shapes of the model's parts and its tokenizer come from."""
+    ignored: tuple[str, ...] = ()
+    """Groups of tensors in the file that are no part of the model."""
+    samplers: Mapping[str, tuple[tuple[int, int], ...]] = field(default_factory=dict)
+    """By sampler the numbers of steps that it can take with this model, as ranges from and to;
+    a sampler that is left out can take any."""
+
+    def takes(self, sampler: str, steps: int) -> bool:
+        """Whether a sampler can take so many steps with this model."""
+        ranges = self.samplers.get(sampler)
+        return ranges is None or any(first <= steps <= last for first, last in ranges)
 
 
 @dataclass(frozen=True, kw_only=True)

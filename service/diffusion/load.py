@@ -5,22 +5,29 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import diffusers.utils.logging
 import structlog
 import torch
 import transformers.utils.logging
+from diffusers.schedulers.scheduling_euler_discrete import EulerDiscreteScheduler
 
+from service import commands
 from service.diffusion import place
 from service.diffusion.generation import ModelInfo
 from service.diffusion.memory import is_out_of_memory
+from service.diffusion.samplers import Samplers
 from service.errors import GpuBusy, GpuTooSmall, ModelError, ModelUnsuitable, ServiceError
 from service.models import catalog, hub, layout
 from service.models.catalog import Source
+from service.models.layout import Layout
 
 log = structlog.get_logger(__name__)
 
+
+LONGEST_CAUSE: Final = 400
+"""Characters of another library's error that are shown: a command in it has to come through."""
 
 OTHERS = 0.15
 """Share of a GPU's memory; the driver and our own context take about 0.4 GB of 6."""
@@ -32,6 +39,7 @@ class Model:
 
     pipeline: Any
     info: ModelInfo
+    samplers: Samplers
     device: torch.device
     offloaded: bool = False
     """Whether parts come to the device only when they are needed."""
@@ -58,6 +66,8 @@ def load_model(
     vae_tiling: bool = False,
     vae_tiling_above: int = 0,
     safety_checker: bool = False,
+    prediction_type: str = layout.AUTO,
+    most_steps: int = 50,
     begin: Callable[[str, int], None] = lambda _stage, _pictures: None,
 ) -> Model:
     """Load a model and place it; the arguments are the settings of the same names.
@@ -82,11 +92,20 @@ def load_model(
             begin("fetch", 0)
             source = _fetched(source, cache_dir, half=numbers == torch.float16)
             begin("load", 0)
-        family, pipeline = _read(source, cache_dir, numbers, safety_checker=safety_checker)
+        found = layout.read(
+            source,
+            cache_dir,
+            prediction_type=prediction_type,
+            half=numbers == torch.float16,
+        )
+        samplers = Samplers(
+            found.schedule.numbers, counts_positions=found.family == "sdxl", most_steps=most_steps
+        )
+        pipeline = _pipeline(source, found, numbers, safety_checker=safety_checker)
         _limit_tokens(pipeline)
         place.arrange(
             pipeline,
-            upcast_vae=family == "sdxl",
+            upcast_vae=found.family == "sdxl",
             attention_slicing=attention_slicing,
             vae_tiling=vae_tiling,
         )
@@ -94,21 +113,29 @@ def load_model(
     except ServiceError:
         raise
     except Exception as error:  # the libraries raise about ten classes, none of them documented
-        raise _model_error(source, error, target) from error
+        raise _model_error(source, error, target, cache_dir) from error
     info = ModelInfo(
         model_id=source.id,
         version=source.version,
-        family=family,
+        family=found.family,
         demo=source.demo,
         device=place.device_name(target),
         gpu=target.type == "cuda",
         dtype=str(numbers).removeprefix("torch."),
         load_seconds=time.perf_counter() - started,
         prompt_tokens=pipeline.tokenizer.model_max_length,
+        prediction_type=found.schedule.prediction_type,
+        prediction_from=found.schedule.prediction_from,
+        configuration=found.configuration,
+        ignored=found.file.ignored if found.file else (),
+        samplers=samplers.ranges,
     )
+    if info.ignored:
+        log.warning("model_tensors_ignored", model_id=source.id, groups=list(info.ignored))
     return Model(
         pipeline=pipeline,
         info=info,
+        samplers=samplers,
         device=target,
         offloaded=cpu_offload != "none",
         vae_tiling_above=vae_tiling_above,
@@ -129,19 +156,13 @@ def _fetched(source: Source, cache_dir: Path, *, half: bool) -> Source:
     return hub.fetch(source.id, cache_dir, half=half)
 
 
-def _read(
-    source: Source, cache_dir: Path, dtype: torch.dtype, *, safety_checker: bool
-) -> tuple[str, Any]:
-    """Return the family and the pipeline, still on the CPU."""
-    path = source.path
-    if path is None:  # pragma: no cover - _fetched gave it one
-        raise ModelError(f"{source.id} has no path.")
-    if source.single_file:
-        kind = layout.single_file(path)
-        family = kind.family
-        config: Path | None = layout.single_file_config(path, cache_dir, kind)
-    else:
-        family, config = layout.folder_family(path), None
+def _pipeline(source: Source, layout: Layout, numbers: torch.dtype, *, safety_checker: bool) -> Any:
+    """Return diffusers' pipeline around the model's parts, still on the CPU."""
+    if safety_checker and (layout.family == "sdxl" or layout.file is not None):
+        raise ModelUnsuitable(
+            f"SAFETY_CHECKER=true, but {source.id} has none: use a model that has one, or set "
+            "SAFETY_CHECKER=false."
+        )
     # Imported late: these print about optional packages unless told before (_quieten), and a
     # model that is not there should be reported without the seconds that they take.
     from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import (  # noqa: PLC0415
@@ -151,27 +172,20 @@ def _read(
         StableDiffusionXLPipeline,
     )
 
-    settings: dict[str, Any] = {"dtype": dtype, "local_files_only": True}
-    if family == "sdxl":
-        pipeline_class: Any = StableDiffusionXLPipeline
-        settings["add_watermarker"] = False
-        if safety_checker:
-            raise _no_safety_checker(source)
+    from service.diffusion import from_file, from_folder  # noqa: PLC0415
+
+    if layout.file is not None or source.path is None:
+        found = from_file.read_parts(layout, dtype=numbers)
     else:
-        pipeline_class = StableDiffusionPipeline
-        settings["requires_safety_checker"] = safety_checker
-        if not safety_checker:
-            settings |= {"safety_checker": None, "feature_extractor": None}
-        elif config is not None or catalog.index(path).get("safety_checker") in (None, [None] * 2):
-            raise _no_safety_checker(source)
-    if config is not None:
-        return family, pipeline_class.from_single_file(path, config=str(config), **settings)
-    settings["variant"] = layout.variant(path, half=dtype == torch.float16)
-    pipeline = pipeline_class.from_pretrained(path, use_safetensors=True, **settings)
-    for part in ("text_encoder", "text_encoder_2"):
-        if (encoder := getattr(pipeline, part, None)) is not None:
-            layout.demand_weights(path / part, encoder.state_dict())
-    return family, pipeline
+        found = from_folder.read_parts(
+            source.path, layout, dtype=numbers, safety_checker=safety_checker
+        )
+    kind: Any = StableDiffusionPipeline
+    if layout.family == "sdxl":
+        kind, found["add_watermarker"] = StableDiffusionXLPipeline, False
+        found |= layout.settings
+    # The loop's own samplers draw; the pipeline only wants to have one.
+    return kind(**found, scheduler=EulerDiscreteScheduler(steps_offset=1))
 
 
 def _limit_tokens(pipeline: Any) -> None:
@@ -184,14 +198,10 @@ def _limit_tokens(pipeline: Any) -> None:
             tokenizer.model_max_length = min(tokenizer.model_max_length, most)
 
 
-def _no_safety_checker(source: Source) -> ModelUnsuitable:
-    return ModelUnsuitable(
-        f"SAFETY_CHECKER=true, but {source.id} has none: use a model that has one."
-    )
-
-
-def _model_error(source: Source, error: Exception, device: torch.device) -> ModelError:
-    cause = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
+def _model_error(
+    source: Source, error: Exception, device: torch.device, cache_dir: Path
+) -> ModelError:
+    cause = " ".join(str(error).split())[:LONGEST_CAUSE] or type(error).__name__
     if is_out_of_memory(error):
         kind = GpuBusy if _held_by_others(device) else GpuTooSmall
         return kind(
@@ -200,9 +210,11 @@ def _model_error(source: Source, error: Exception, device: torch.device) -> Mode
             # A card that is too small stays so; what others hold, they may give back.
             passing=kind is GpuBusy or device.type != "cuda",
         )
-    if "meta tensor" in cause:
-        cause = "it lacks weights that its configuration asks for."
-    return ModelError(f"{source.id} cannot be loaded: {cause} Fetch the model again.")
+    verify = commands.models("verify", source.id, cache_dir=cache_dir)
+    return ModelError(
+        f"{source.id} cannot be loaded ({type(error).__name__}: {cause}). Look for a damaged file: "
+        f"{verify}"
+    )
 
 
 def _held_by_others(device: torch.device) -> bool:

@@ -1,6 +1,5 @@
 """A row: one picture on its way from noise to pixels, with a clock of its own."""
 
-import inspect
 import math
 from typing import Any
 
@@ -9,14 +8,15 @@ import torch
 from service.diffusion.encoding import Conditioning
 from service.diffusion.generation import GenerationRequest
 from service.diffusion.load import Model
-from service.errors import GenerationFailed
+from service.diffusion.samplers import step_extras
 
 
 class Row:
     """State of one picture: latents, scheduler and its history, position, noise generator.
 
     Noise comes from a CPU generator and everything is done in the order in which
-    ``pipe(...)`` does it, so a seed gives the picture that diffusers gives.
+    ``pipe(...)`` does it, so a seed gives the picture that diffusers gives. ``scheduler`` is set
+    to its first step, and no other picture's.
     """
 
     def __init__(
@@ -34,17 +34,10 @@ class Row:
         self._model = model
         self._scheduler = scheduler
         self._generator = torch.Generator("cpu").manual_seed(seed)
-        # Timesteps and sigmas stay on the CPU: as scalars they reach a kernel's arguments
-        # without a copy, while a timestep on the GPU costs a synchronisation per lookup.
-        _demand_steps(scheduler, request)
-        scheduler.set_timesteps(request.steps)
-        if model.info.family == "sdxl" and hasattr(scheduler, "set_begin_index"):
-            # The SDXL pipeline counts positions, the SD one looks the first timestep up.
-            scheduler.set_begin_index(0)
         self._timesteps: torch.Tensor = scheduler.timesteps
         self._latest: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = None
         """Latents, timestep and prediction of the latest step, for ``estimate``."""
-        self._step_extras = self._extras(scheduler)
+        self._step_extras = step_extras(scheduler, self._generator)
         states = conditioning.texts[-1].states
         noise = torch.randn(
             self._latent_shape(), generator=self._generator, dtype=states.dtype, device="cpu"
@@ -136,15 +129,3 @@ class Row:
             self.request.height // factor,
             self.request.width // factor,
         )
-
-    def _extras(self, scheduler: Any) -> dict[str, Any]:
-        known = inspect.signature(scheduler.step).parameters
-        extras = {"eta": 0.0, "generator": self._generator}
-        return {name: value for name, value in extras.items() if name in known}
-
-
-def _demand_steps(scheduler: Any, request: GenerationRequest) -> None:
-    # LCM picks its steps out of those that it was distilled with.
-    most = scheduler.config.get("original_inference_steps")
-    if most is not None and request.steps > most:
-        raise GenerationFailed(f"Sampler {request.sampler} takes at most {most} steps.")

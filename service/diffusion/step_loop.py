@@ -34,7 +34,6 @@ from service.diffusion.order import BatchLimits, Place, Task, next_batch
 from service.diffusion.preview import Previews
 from service.diffusion.room import Room
 from service.diffusion.row import Row
-from service.diffusion.samplers import Samplers
 from service.heap import Housekeeping
 
 T = TypeVar("T")
@@ -60,7 +59,7 @@ class StepLoop:
     """
 
     def __init__(self, model: Model, *, batch_limit: int, fault: Fault | None = None) -> None:
-        self._model = model
+        self.model = model
         self._outcomes: list[Outcome] = []
         self.fault: Fault = fault or no_fault
         self._meter = Meter(model.device)
@@ -74,7 +73,7 @@ class StepLoop:
             blind=model.offloaded,
         )
         self._limits = BatchLimits(batch_limit, fits=self._room.pictures)
-        self._samplers = Samplers(model.pipeline.scheduler.config)
+        self._samplers = model.samplers
         self._encoder = Encoder(model)
         self.previews = Previews(model)
         self._tasks: dict[str, Task] = {}
@@ -112,7 +111,7 @@ class StepLoop:
         places = [place for task in self._tasks.values() for place in task.places]
         finished = [place for place in places if place.finished]
         moving = [place for place in places if not place.finished]
-        with self._model.without_gradients():
+        with self.model.without_gradients():
             if finished and not (self._decoded_last and moving):
                 self._decode(finished[0])
                 self._decoded_last = True
@@ -160,7 +159,7 @@ class StepLoop:
             return
         # One wait for the GPU per step: without it steps would queue up ahead of a cancel,
         # and the seconds would be those of the launch.
-        synchronise(self._model.device)
+        synchronise(self.model.device)
         seconds = time.perf_counter() - self._ladder.lost - started
         pixels = sum(row.pixels for _, row in moved)
         self._clock += pixels
@@ -192,8 +191,8 @@ class StepLoop:
                     task,
                     "denoise",
                     lambda: Row(
-                        self._model,
-                        self._samplers.new(task.request.sampler),
+                        self.model,
+                        self._samplers.new(task.request.sampler, task.request.steps),
                         task.request,
                         task.request.seeds[place.index],
                         conditioning,
@@ -207,7 +206,7 @@ class StepLoop:
             task.conditioning = self._attempt(
                 task, "text_encode", lambda: self._encoded(task.request)
             )
-            synchronise(self._model.device)
+            synchronise(self.model.device)
             task.text_encode += time.perf_counter() - self._ladder.lost - started
         return task.conditioning
 
@@ -241,7 +240,7 @@ class StepLoop:
                 self._limits.lower(batch[0][0].size, len(batch))
                 some = (len(batch) + 1) // 2
         # Outside the handler: the error's frames keep the tensors alive that did not fit.
-        free_cache(self._model.device)
+        free_cache(self.model.device)
         parts = [batch[first : first + some] for first in range(0, len(batch), some)]
         return [prediction for part in parts for prediction in self._predictions(part)]
 
@@ -251,7 +250,7 @@ class StepLoop:
         self.fault("denoise", len(batch))
         pixels = sum(row.pixels * len(row.conditioning.texts) for _, row in batch)
         with self._footprint.measuring("denoise", pixels):
-            predictions = predict(self._model, [row for _, row in batch])
+            predictions = predict(self.model, [row for _, row in batch])
         return [
             (place, row, prediction)
             for (place, row), prediction in zip(batch, predictions, strict=True)
@@ -266,7 +265,7 @@ class StepLoop:
         task.vae_decode += time.perf_counter() - self._ladder.lost - started
         if picture is not None:
             self.previews.learn(row.latents, picture)
-        if picture is not None and has_safety_checker(self._model):
+        if picture is not None and has_safety_checker(self.model):
             started = time.perf_counter() - self._ladder.lost
             made = picture
             picture = self._attempt(task, "safety", lambda: self._checked(made))
@@ -293,13 +292,13 @@ class StepLoop:
         self.fault("vae_decode", 1)
         if self._ladder.tiles.used(row.latents):
             with self._ladder.tiles.applied(row.latents):
-                return decode(self._model, row.latents, row.seed)
+                return decode(self.model, row.latents, row.seed)
         with self._footprint.measuring("vae_decode", row.pixels):
-            return decode(self._model, row.latents, row.seed)
+            return decode(self.model, row.latents, row.seed)
 
     def _checked(self, picture: Picture) -> Picture:
         self.fault("safety", 1)
-        return checked(self._model, picture)
+        return checked(self.model, picture)
 
     def _attempt(
         self,

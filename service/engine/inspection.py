@@ -219,6 +219,10 @@ def _check_model(model: ModelInfo) -> None:
     if not isinstance(model, ModelInfo):
         raise GarbageError("a model is none")
     _texts(model.model_id, model.version, model.family, model.device, model.dtype)
+    _texts(model.prediction_type, model.prediction_from, model.configuration, *model.ignored)
+    for sampler, ranges in model.samplers.items():
+        _words(sampler)
+        _counts(*(bound for first, last in ranges for bound in (first, last)))
     _seconds(model.load_seconds)
     _counts(model.prompt_tokens)
 

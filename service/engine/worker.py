@@ -116,6 +116,8 @@ def load(config: Config, tell: Tell = lambda _said: None) -> "tuple[StepLoop, En
         vae_tiling=config.vae_tiling,
         vae_tiling_above=config.vae_tiling_above,
         safety_checker=config.safety_checker,
+        prediction_type=config.prediction_type,
+        most_steps=config.max_steps,
         begin=begin,
     )
     if (path := catalog.resolve(config.model_id, config.model_cache_dir).path) is not None:

@@ -82,6 +82,31 @@ class Model(Schema):
     )
     device = fields.String(required=True, metadata=_say("`cpu` or the name of the GPU.", "cpu"))
     dtype = fields.String(required=True, metadata=_say("Number format of the weights.", "float32"))
+    family = fields.String(
+        required=True,
+        metadata=_say("`sd` is Stable Diffusion 1.x and 2.x.", "sd", enum=["sd", "sdxl"]),
+    )
+    prediction_type = fields.String(
+        required=True,
+        metadata=_say(
+            "What the UNet predicts.", "epsilon", enum=["epsilon", "v_prediction", "sample"]
+        ),
+    )
+    prediction_type_from = fields.String(
+        required=True,
+        metadata=_say("The file, marker or setting that said so.", "scheduler_config.json"),
+    )
+    configuration = fields.String(
+        required=True,
+        metadata=_say(
+            "Where the shapes of the parts and the tokenizer come from.", "models/my-model"
+        ),
+    )
+    ignored_tensors = fields.List(
+        fields.String(),
+        required=True,
+        metadata=_say("Groups of tensors in a single file that are no part of the model.", []),
+    )
 
 
 class EngineStatus(Schema):

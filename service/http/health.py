@@ -106,6 +106,11 @@ def report(app: web.Application) -> dict[str, Any]:
             "demo": model.demo,
             "device": model.device,
             "dtype": model.dtype,
+            "family": model.family,
+            "prediction_type": model.prediction_type,
+            "prediction_type_from": model.prediction_from,
+            "configuration": model.configuration,
+            "ignored_tensors": list(model.ignored),
         },
         "engine": {
             "state": engine.state.value,

@@ -32,8 +32,18 @@ from service.http.accept import preferred
 from service.http.decorators import docs, request_schema, response_schema
 from service.http.job_answers import JobAnswer, JobPage
 from service.http.job_orders import Order, order_schema
-from service.http.keys import CALLER, CONFIG, DURABLE, ORDER, REQUEST_ID, TARGETS, TRACE_ID
+from service.http.keys import (
+    CALLER,
+    CONFIG,
+    CONSUMER,
+    DURABLE,
+    ORDER,
+    REQUEST_ID,
+    TARGETS,
+    TRACE_ID,
+)
 from service.http.pictures import MEDIA_TYPES, converted
+from service.http.sampling import demand_sampler
 from service.http.streams import event_stream
 from service.http.timeouts import timeout_seconds
 from service.jobs.book import Book
@@ -226,7 +236,13 @@ async def watch(request: web.Request) -> web.StreamResponse:
 
 
 def new_job(request: web.Request, generation: GenerationRequest) -> Job:
-    """Return the job that a request asks for."""
+    """Return the job that a request asks for.
+
+    Raises:
+        ValidationFailed: the loaded model cannot be drawn with its sampler and steps.
+
+    """
+    demand_sampler(generation, request.app[CONSUMER].engine.model)
     return Job(
         request=generation,
         request_id=request[REQUEST_ID],

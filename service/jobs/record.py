@@ -140,6 +140,9 @@ def loaded(metrics: Metrics, model: ModelInfo, use: MemoryUse) -> None:
         demo=model.demo,
         device=model.device,
         dtype=model.dtype,
+        prediction_type=model.prediction_type,
+        prediction_type_from=model.prediction_from,
+        configuration=model.configuration,
         seconds=round(model.load_seconds, 3),
     )
 

@@ -1,80 +1,81 @@
-"""What a checkpoint says it is, read from its small files before its weights are loaded."""
+"""What loading a model needs to know of it, found in its small files before torch is imported."""
 
-import json
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
-from dataclasses import dataclass
+import shlex
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from safetensors import SafetensorError, safe_open
-
+from service import commands
 from service.errors import ModelError, ModelUnsuitable
-from service.models import catalog
+from service.models import catalog, files, parts, schedule, single_file, vocabulary
+from service.models.catalog import Source
+from service.models.figures import FIGURES, Figures
+from service.models.parts import SUPPORTED
+from service.models.schedule import Schedule
+from service.models.single_file import VELOCITY, ZERO_SNR, SingleFile
+from service.models.vocabulary import Vocabulary
 
-FAMILIES = {
+FAMILIES: Final = {
     "StableDiffusionPipeline": "sd",
     "LatentConsistencyModelPipeline": "sd",
     "StableDiffusionXLPipeline": "sdxl",
 }
 """Family by the pipeline class that a folder names; a consistency model has SD's parts."""
-SUPPORTED = "Supported are Stable Diffusion 1.x, 2.x and XL text-to-image models."
-PARTS = {
-    "unet": {"UNet2DConditionModel"},
-    "vae": {"AutoencoderKL", "AutoencoderTiny"},
-    "text_encoder": {"CLIPTextModel", "CLIPTextModelWithProjection"},
-    "text_encoder_2": {"CLIPTextModelWithProjection"},
-}
-"""Classes that each part with weights may have; what a folder names is not imported."""
-FOREIGN_NOISE = ("EDM", "FlowMatch")
-"""Schedulers of these prefixes describe a noise schedule that our samplers do not follow."""
-UNET_PREFIX = "model.diffusion_model."
-REFERENCE_MODELS = {
-    ("sd", 768): "stable-diffusion-v1-5/stable-diffusion-v1-5",
-    ("sd", 1024): "stabilityai/stable-diffusion-2-1",
-    ("sdxl", 2048): "stabilityai/stable-diffusion-xl-base-1.0",
-}
-"""Whose configuration a single file has, by family and width of its text embeddings."""
+
+AUTO: Final = "auto"
+SETTINGS: Final = ("force_zeros_for_empty_prompt",)
+"""What ``model_index.json`` may say, beside the parts, that changes the image."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class SingleFile:
-    """What the header of a single-file checkpoint tells."""
+class Layout:
+    """A model as it will be loaded."""
 
     family: str
-    text_width: int
-    """Width of the text embeddings that the UNet takes."""
-    unet_width: int
-    """Channels of the UNet's first block."""
+    """``sd`` (1.x and 2.x) or ``sdxl``."""
+    configs: Mapping[str, Mapping[str, Any]]
+    """Configuration by part."""
+    schedule: Schedule
+    configuration: str
+    """Where the configurations come from, for the log and ``/health``."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """What else the pipeline is told."""
+    index: Mapping[str, Any] = field(default_factory=dict)
+    """``model_index.json``; empty where the service brings the configuration."""
+    tokenizers: Path | None = None
+    """Folder that holds the tokenizers' folders."""
+    vocabulary: Vocabulary | None = None
+    """What the tokenizers are made of where no folder holds them."""
+    padding: Mapping[str, str] = field(default_factory=dict)
+    file: SingleFile | None = None
 
 
-def folder_family(folder: Path) -> str:
-    """Return ``sd`` or ``sdxl`` of a folder in diffusers layout, after checking its parts.
+def read(
+    source: Source, cache_dir: Path, *, prediction_type: str = AUTO, half: bool = False
+) -> Layout:
+    """Return how a model that is here will be loaded; ``prediction_type`` is the setting.
 
     Raises:
-        ModelError: it is another kind of model, or a part is missing or damaged.
+        ModelError: it cannot be loaded, with the cure.
 
     """
-    family = index_family(folder)
-    index = catalog.index(folder)
-    for part, classes in PARTS.items():
-        if part == "text_encoder_2" and family == "sd":
-            continue
-        _demand_part(folder, part, index.get(part), classes)
-        tokenizer = part.replace("text_encoder", "tokenizer")
-        if tokenizer != part and not _has_tokenizer(folder / tokenizer):
-            raise ModelError(f"{folder / tokenizer} has no vocabulary. Fetch the model again.")
-    channels = read_config(folder / "unet" / "config.json").get("in_channels", 4)
-    vae_channels = read_config(folder / "vae" / "config.json").get("latent_channels", 4)
-    if channels != vae_channels:
-        raise ModelUnsuitable(
-            f"{folder}: the UNet takes {channels} channels and the VAE gives {vae_channels}; it "
-            f"is an inpainting or editing model, or its parts do not belong together. {SUPPORTED}"
-        )
-    noise = str(read_config(folder / "scheduler" / "scheduler_config.json").get("_class_name", ""))
-    if noise.startswith(FOREIGN_NOISE):
-        raise ModelUnsuitable(f"{folder} needs {noise}, which is not supported. {SUPPORTED}")
-    return family
+    path = source.path
+    if path is None:
+        raise ModelError(f"{source.id} is not here yet.")
+    if source.single_file:
+        return read_file(path, cache_dir, prediction_type=prediction_type)
+    return read_folder(path, prediction_type=prediction_type, half=half)
+
+
+def check(source: Source, cache_dir: Path) -> None:
+    """Refuse what would not load.
+
+    Raises:
+        ModelError: with the cause and the cure.
+
+    """
+    read(source, cache_dir)
 
 
 def index_family(folder: Path) -> str:
@@ -84,177 +85,261 @@ def index_family(folder: Path) -> str:
         ModelError: it is another kind of model.
 
     """
-    kind = catalog.pipeline_class(folder)
-    if kind not in FAMILIES:
-        raise ModelUnsuitable(f"{folder} is a {kind}. {SUPPORTED}")
-    return FAMILIES[kind]
+    named = catalog.index(folder)["_class_name"]
+    if isinstance(named, list):
+        raise ModelUnsuitable(
+            f"{folder} is drawn by a pipeline of its own ({'.'.join(map(str, named))}), code that "
+            f"comes with the model, and such code is never run. {SUPPORTED}"
+        )
+    if named not in FAMILIES:
+        raise ModelUnsuitable(f"{folder} is a {named}. {SUPPORTED}")
+    return FAMILIES[str(named)]
 
 
-def variant(folder: Path, *, half: bool) -> str | None:
-    """Return ``fp16`` if such weights are wanted and there, or are the only ones; else None."""
-    names = [path.name for path in (folder / "unet").glob("*.safetensors")]
-    halves = [name for name in names if ".fp16." in name]
-    return "fp16" if halves and (half or len(halves) == len(names)) else None
-
-
-def single_file(path: Path) -> SingleFile:
-    """Tell what kind of model a single-file checkpoint holds.
+def read_folder(folder: Path, *, prediction_type: str = AUTO, half: bool = False) -> Layout:
+    """Return how a folder in diffusers layout will be loaded.
 
     Raises:
-        ModelError: it is damaged, another kind of model, or only a part of one.
+        ModelError: it is another kind of model, or a part is missing or damaged.
 
     """
-    shapes = _shapes(path)
-    widths = [
-        shape[-1]
-        for key, shape in shapes.items()
-        if key.startswith(UNET_PREFIX) and key.endswith(".attn2.to_k.weight")
-    ]
-    first = shapes.get(UNET_PREFIX + "input_blocks.0.0.weight")
-    prefixes = {key.split(".", 1)[0] for key in shapes}
-    if not widths or first is None or "first_stage_model" not in prefixes:
-        raise ModelUnsuitable(
-            f"{path} is no complete Stable Diffusion checkpoint: it lacks a UNet with "
-            f"cross-attention or a VAE (a LoRA, a VAE or another model?). {SUPPORTED}"
-        )
-    if first[1] != shapes.get("first_stage_model.post_quant_conv.weight", first)[1]:
-        raise ModelUnsuitable(f"{path} is an inpainting or editing model. {SUPPORTED}")
-    if any(key.startswith("conditioner.embedders.1.") for key in shapes):
-        family = "sdxl"
-    elif "cond_stage_model" in prefixes:
-        family = "sd"
+    family, index = index_family(folder), catalog.index(folder)
+    configs = parts.read(folder, family, index, half=half)
+    return Layout(
+        family=family,
+        configs=configs,
+        schedule=_chosen(_schedule(folder, family), prediction_type),
+        configuration=str(folder),
+        settings={name: index[name] for name in SETTINGS if name in index},
+        index=index,
+        tokenizers=folder,
+    )
+
+
+def read_file(path: Path, cache_dir: Path, *, prediction_type: str = AUTO) -> Layout:
+    """Return how a checkpoint in a single file will be loaded.
+
+    Its configuration is that of the folder next to it, which has the file's name without its
+    ending; of the model on the hub that its kind derives from, if that is in the cache; or the
+    service's own. That of any other model is never guessed: it may have the same widths and draw
+    something else.
+
+    Raises:
+        ModelError: it is damaged, another kind of model, or its configuration is not known.
+
+    """
+    file = single_file.read(path)
+    next_to_it = path.with_suffix("")
+    if (next_to_it / catalog.INDEX).is_file():
+        found = _from_folder(file, next_to_it, "folder next to the file")
     else:
+        found = _from_reference(file, cache_dir) or _brought(file, cache_dir)
+    return _predicting(found, file, prediction_type)
+
+
+def _schedule(folder: Path, family: str) -> Schedule:
+    path = folder / schedule.FILE
+    return schedule.read(files.read_json(path), family, str(path))
+
+
+def _chosen(found: Schedule, prediction_type: str) -> Schedule:
+    """Let the setting decide where the model's own files do not."""
+    if prediction_type == AUTO or "prediction_type" in found.numbers:
+        return found
+    return found.predicting(prediction_type, "PREDICTION_TYPE")
+
+
+def _predicting(found: Layout, file: SingleFile, prediction_type: str) -> Layout:
+    """Decide what the UNet of a single file predicts; its weights do not tell.
+
+    The order: a marker in the file, the folder next to it, the setting, the file's metadata, the
+    model that its kind derives from.
+    """
+    said = found.schedule
+    if VELOCITY in file.markers:
+        changes: dict[str, Any] = {}
+        if ZERO_SNR in file.markers:
+            changes = {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
+        name = ", ".join(sorted(file.markers & {VELOCITY, ZERO_SNR}))
+        said = said.predicting("v_prediction", f"marker in the file ({name})", **changes)
+    elif _is_next_to(found, file) and "prediction_type" in said.numbers:
+        pass
+    elif prediction_type != AUTO:
+        said = said.predicting(prediction_type, "PREDICTION_TYPE")
+    elif file.prediction is not None:
+        said = said.predicting(file.prediction, "metadata of the file")
+    elif not _is_next_to(found, file):
+        said = said.predicting(said.prediction_type, found.configuration)
+    return replace(found, schedule=said)
+
+
+def _is_next_to(found: Layout, file: SingleFile) -> bool:
+    return found.tokenizers == file.path.with_suffix("")
+
+
+def _from_folder(file: SingleFile, folder: Path, what: str) -> Layout:
+    """Take the configuration from a folder in diffusers layout, whose weights are not needed.
+
+    Raises:
+        ModelError: it is damaged, or is not the file's.
+
+    """
+    family, index = index_family(folder), catalog.index(folder)
+    if family != file.family:
         raise ModelUnsuitable(
-            f"{path} has no text encoder of Stable Diffusion 1.x, 2.x or XL. {SUPPORTED}"
+            f"{folder} is the configuration of another kind of model than {file.path}: {family}, "
+            f"not {file.family}. {_replace(file)}"
         )
-    return SingleFile(family=family, text_width=widths[0], unet_width=first[0])
-
-
-def single_file_config(path: Path, cache_dir: Path, kind: SingleFile) -> Path:
-    """Return a folder with the configuration and tokenizer that a single file lacks.
-
-    It may lie beside the file, under the file's name without its ending, or belong to any
-    model of the same kind in the cache; its weights are not needed.
-
-    Raises:
-        ModelError: there is none, or the one beside the file is damaged.
-
-    """
-    reference = REFERENCE_MODELS.get((kind.family, kind.text_width))
-    beside = path.with_suffix("")
-    if (beside / catalog.INDEX).is_file() and _fits(beside, kind):
-        return beside
-    for folder in catalog.configurations(cache_dir, first=reference):
-        with suppress(ModelError, OSError):  # Another model's trouble is none of this one.
-            if _fits(folder, kind):
-                return folder
-    fetch = (
-        f"hf download {reference} --include '*.json' --include '*.txt' --cache-dir {cache_dir}"
-        if reference
-        else f"put the model's *.json and tokenizer files into {beside}"
-    )
-    raise ModelUnsuitable(
-        f"{path} holds weights only; its configuration is not here. Cure: {fetch}"
-    )
-
-
-def check_weights(path: Path) -> None:
-    """Read a safetensors header, which also compares the file's length with what it promises.
-
-    Raises:
-        ModelError: the file is cut short or is no safetensors file.
-
-    """
-    _shapes(path)
-
-
-def demand_weights(folder: Path, wanted: Iterable[str]) -> None:
-    """Compare a text encoder's weights with what its files hold.
-
-    transformers fills what is missing with random numbers and says so in its log only.
-
-    Raises:
-        ModelError: a weight is missing.
-
-    """
-    # Newer transformers dropped this prefix from the names in memory, not from the files.
-    held = {
-        key.removeprefix("text_model.")
-        for path in folder.glob("*.safetensors")
-        for key in _shapes(path)
+    if index.get("vae") not in (None, ["diffusers", "AutoencoderKL"]):
+        raise ModelUnsuitable(
+            f"{folder} names another VAE than the AutoencoderKL in {file.path}. {_replace(file)}"
+        )
+    configs = {
+        part: files.read_json(folder / part / "config.json") for part in parts.CLASSES[family]
     }
-    missing = [key for key in wanted if key.removeprefix("text_model.") not in held]
-    if missing:
-        raise ModelError(
-            f"{folder} lacks {len(missing)} weights, {missing[0]} among them. "
-            "Fetch the model again."
+    if problem := _mismatch(file, configs):
+        raise ModelUnsuitable(
+            f"{folder} is not the configuration of {file.path}: {problem}. {_replace(file)}"
         )
+    parts.demand_fit(configs, family, str(folder))
+    for part in file.encoders:
+        parts.demand_vocabulary(folder / parts.tokenizer_of(part), configs[part], part)
+    return Layout(
+        family=family,
+        configs=configs,
+        schedule=_schedule(folder, family),
+        configuration=f"{what} ({folder})",
+        settings={name: index[name] for name in SETTINGS if name in index},
+        index=index,
+        tokenizers=folder,
+        file=file,
+    )
 
 
-def read_config(path: Path) -> dict[str, Any]:
-    """Read a part's JSON configuration.
+def _replace(file: SingleFile) -> str:
+    return (
+        f"Put the configuration of the model that it was made from into "
+        f"{file.path.with_suffix('')}, or remove that folder."
+    )
+
+
+def _from_reference(file: SingleFile, cache_dir: Path) -> Layout | None:
+    """Take the configuration of the model that this kind derives from, if it is here and fits."""
+    figures = FIGURES.get((file.family, file.text_width))
+    if figures is None:
+        return None
+    names = {figures.reference, *_former_names(figures.reference)}
+    for name in sorted(names, key=lambda each: each != figures.reference):
+        for folder in _folders_of(name, cache_dir):
+            try:
+                return _from_folder(file, folder, f"reference model {name}")
+            except ModelError:  # Not whole, or not the one: the service has its figures, too.
+                continue
+    return None
+
+
+def _former_names(name: str) -> Iterator[str]:
+    return (old for old, new in catalog.ALIASES.items() if new == name)
+
+
+def _folders_of(name: str, cache_dir: Path) -> list[Path]:
+    snapshots = cache_dir / f"models--{name.replace('/', '--')}" / "snapshots"
+    candidates = [cache_dir / name, *sorted(snapshots.glob("*"))]
+    return [folder for folder in candidates if (folder / catalog.INDEX).is_file()]
+
+
+def _brought(file: SingleFile, cache_dir: Path) -> Layout:
+    """Take the service's own figures of this kind.
 
     Raises:
-        ModelError: it is missing or damaged.
+        ModelUnsuitable: it has none of this kind, or CLIP's vocabulary is not here.
 
     """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ModelError(f"{path} cannot be read ({error.strerror}). Fetch it again.") from error
-    except ValueError as error:
-        raise ModelError(f"{path} is damaged ({error}). Fetch the model again.") from error
-    if not isinstance(content, dict):
-        raise ModelError(f"{path} is no configuration. Fetch the model again.")
-    return content
-
-
-def _demand_part(folder: Path, part: str, named: object, classes: set[str]) -> None:
-    name = named[1] if isinstance(named, list) and len(named) > 1 else None
-    if name not in classes:
+    figures = FIGURES.get((file.family, file.text_width))
+    configs = _configs(figures, file) if figures is not None else {}
+    if figures is None or _mismatch(file, configs):
+        raise _no_configuration(file, cache_dir)
+    words = vocabulary.find(cache_dir)
+    if words is None:
+        pull = commands.models("pull", figures.reference, "--configuration", cache_dir=cache_dir)
         raise ModelUnsuitable(
-            f"{folder}: its {part} is {name or 'missing'}, not {' or '.join(sorted(classes))}. "
-            f"{SUPPORTED}"
+            f"{file.path} is a {figures.name} model without a tokenizer, and CLIP's vocabulary is "
+            f"not here. Install it: {vocabulary.install_command()} , or fetch it with the model "
+            f"that this kind derives from: {pull}"
         )
-    weights = sorted((folder / part).glob("*.safetensors"))
-    if not weights:
-        pickled = any(path.suffix in catalog.PICKLES for path in (folder / part).glob("*"))
-        cause = "only pickled weights, which can run code when read" if pickled else "no weights"
-        raise ModelError(f"{folder / part} has {cause}. Fetch the model's .safetensors files.")
-    for path in weights:
-        check_weights(path)
-
-
-def _has_tokenizer(folder: Path) -> bool:
-    # Without its files transformers makes a tokenizer that knows no word, and says nothing.
-    return any((folder / name).is_file() for name in ("tokenizer.json", "vocab.json"))
-
-
-def _shapes(path: Path) -> Mapping[str, tuple[int, ...]]:
-    catalog.demand_readable(path)  # safetensors says of such a file that it is not there.
-    try:
-        with safe_open(path, framework="np") as weights:
-            return {key: tuple(weights.get_slice(key).get_shape()) for key in weights.keys()}  # noqa: SIM118 - safe_open is no mapping
-    except (OSError, SafetensorError) as error:
-        raise ModelError(
-            f"{path} is cut short or damaged ({error}). Fetch the model again."
-        ) from error
-
-
-def _fits(folder: Path, kind: SingleFile) -> bool:
-    index = catalog.index(folder)
-    path = folder / "unet" / "config.json"
-    if FAMILIES.get(str(index["_class_name"])) != kind.family or not path.is_file():
-        return False
-    unet = read_config(path)
-    return (
-        unet.get("cross_attention_dim") == kind.text_width
-        and _first(unet.get("block_out_channels")) == kind.unet_width
-        and unet.get("time_cond_proj_dim") is None
-        and _has_tokenizer(folder / "tokenizer")
-        and index.get("vae") == ["diffusers", "AutoencoderKL"]
+    return Layout(
+        family=file.family,
+        configs=configs,
+        schedule=schedule.read(figures.schedule, file.family, figures.name),
+        configuration=f"{figures.name}, brought by the service; tokenizer: {words.source}",
+        settings=figures.settings,
+        vocabulary=words,
+        padding=figures.padding,
+        file=file,
     )
+
+
+def _configs(figures: Figures, file: SingleFile) -> dict[str, Mapping[str, Any]]:
+    unet = {**figures.parts["unet"], "time_cond_proj_dim": file.guidance_width}
+    return {**figures.parts, "unet": unet}
+
+
+def _mismatch(file: SingleFile, configs: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return where a configuration and the tensors of a file differ; empty if nowhere."""
+    unet = configs["unet"]
+    rows: list[tuple[str, object, object]] = [
+        (
+            "width of the UNet's first block",
+            _first(unet.get("block_out_channels")),
+            file.unet_width,
+        ),
+        ("width of the UNet's text embeddings", unet.get("cross_attention_dim"), file.text_width),
+        ("width of the guidance embedding", unet.get("time_cond_proj_dim"), file.guidance_width),
+        ("channels of the VAE's latents", configs["vae"].get("latent_channels", 4), file.channels),
+    ]
+    for part, encoder in file.encoders.items():
+        config = parts.text_config(configs[part])
+        # SD 2 was trained on the last layer but one of OpenCLIP, and its files hold all.
+        spare = encoder.open_clip and config.get("num_hidden_layers") == encoder.layers - 1
+        layers = encoder.layers - 1 if spare else encoder.layers
+        rows += [
+            (f"width of the {part}", config.get("hidden_size"), encoder.width),
+            (f"layers of the {part}", config.get("num_hidden_layers"), layers),
+            (f"tokens of the {part}", config.get("vocab_size"), encoder.vocabulary),
+        ]
+    return next((f"{what}: {ours}, not {its}" for what, ours, its in rows if ours != its), "")
 
 
 def _first(values: object) -> object:
-    return values[0] if isinstance(values, list) and values else None
+    return values[0] if isinstance(values, list | tuple) and values else None
+
+
+def _no_configuration(file: SingleFile, cache_dir: Path) -> ModelUnsuitable:
+    """Name the models in the cache that it may have been made from: a person has to say so."""
+    wanted = file.path.with_suffix("")
+    fitting = [folder for folder in _cached(cache_dir) if _fits(file, folder)]
+    cure = (
+        f"Put model_index.json, the */config.json and the tokenizer of the model that it was made "
+        f"from into {wanted}."
+    )
+    if fitting:
+        link = shlex.join(["ln", "-s", str(fitting[0].absolute()), str(wanted.absolute())])
+        cure = f"If it was made from {fitting[0]}, say so: {link}"
+    return ModelUnsuitable(
+        f"{file.path} holds weights only, in a shape that is none of Stable Diffusion 1.5's, 2.1's "
+        f"and XL's, and its configuration is not next to it. {cure}"
+    )
+
+
+def _cached(cache_dir: Path) -> list[Path]:
+    patterns = ("*", "*/*", "models--*/snapshots/*")
+    found = {path.parent for one in patterns for path in cache_dir.glob(f"{one}/{catalog.INDEX}")}
+    return sorted(found)
+
+
+def _fits(file: SingleFile, folder: Path) -> bool:
+    try:
+        _from_folder(file, folder, "")
+    except (ModelError, OSError):
+        return False
+    return True

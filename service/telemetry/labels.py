@@ -21,6 +21,7 @@ FAILURES: Final = (
     "out_of_memory",
     "engine_crashed",
     "generation_failed",
+    "sampler_unsuitable",
     "model_unavailable",
     "internal_error",
 )

@@ -1,0 +1,151 @@
+"""The parts of a folder in diffusers layout, each read by the library that it belongs to."""
+
+import re
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+import transformers
+from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
+
+from service.errors import ModelError, ModelUnsuitable
+from service.models import files, weights
+from service.models.layout import Layout
+from service.models.parts import CLASSES, TOKENIZER, tokenizer_of
+
+READERS: Final[dict[str, Any]] = {
+    "UNet2DConditionModel": UNet2DConditionModel,
+    "AutoencoderKL": AutoencoderKL,
+    "AutoencoderTiny": AutoencoderTiny,
+    "CLIPTextModel": transformers.CLIPTextModel,
+    "CLIPTextModelWithProjection": transformers.CLIPTextModelWithProjection,
+}
+"""By the class that ``model_index.json`` names; ``layout`` lets no other through."""
+
+SHAPES: Final = re.compile(r"size mismatch|shape|expected.*got", re.IGNORECASE)
+
+
+def read_parts(
+    folder: Path, layout: Layout, *, dtype: torch.dtype, safety_checker: bool
+) -> dict[str, Any]:
+    """Return the arguments of the pipeline: networks in ``dtype`` on the CPU, and tokenizers.
+
+    Raises:
+        ModelError: a part is damaged, or a safety checker is asked for that is not there.
+
+    """
+    half = dtype == torch.float16
+    found: dict[str, Any] = {}
+    for part in CLASSES[layout.family]:
+        found[part] = _network(folder / part, READERS[layout.index[part][1]], dtype, half=half)
+        if part.startswith("text_encoder"):
+            name = tokenizer_of(part)
+            found[name] = read_tokenizer(folder / name, str(layout.index[name][1]))
+    if layout.family == "sd":
+        found |= _checker(folder, layout, dtype, half=half) if safety_checker else NO_CHECKER
+    return found
+
+
+NO_CHECKER: Final[dict[str, Any]] = {
+    "safety_checker": None,
+    "feature_extractor": None,
+    "requires_safety_checker": False,
+}
+
+
+def read_tokenizer(folder: Path, name: str) -> Any:
+    """Return the tokenizer of a folder, of a class of transformers.
+
+    Raises:
+        ModelUnsuitable: transformers has no such class.
+
+    """
+    kind = getattr(transformers, name, None) if TOKENIZER.fullmatch(name) else None
+    if kind is None:
+        raise ModelUnsuitable(
+            f"{folder} is a {name}, which transformers {transformers.__version__} does not have. "
+            "Use a model with a CLIPTokenizer."
+        )
+    try:
+        return kind.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # The tokenizers library raises nothing narrower.
+        raise ModelError(
+            f"{folder} cannot be read as a {name} ({_line(error)}). {files.fetch_again(folder)}"
+        ) from error
+
+
+def _network(folder: Path, kind: Any, dtype: torch.dtype, *, half: bool) -> Any:
+    chosen = weights.choose([path.name for path in folder.iterdir()], half=half)
+    if chosen is None:  # pragma: no cover - layout has looked
+        raise ModelError(f"{folder} has no weights.")
+    try:
+        network = kind.from_pretrained(
+            folder,
+            variant=chosen.variant,
+            dtype=dtype,
+            use_safetensors=True,
+            local_files_only=True,
+        )
+    except (RuntimeError, ValueError) as error:
+        if not SHAPES.search(str(error)):
+            raise
+        raise ModelUnsuitable(
+            f"the weights in {folder} have other shapes than its config.json says "
+            f"({_line(error)}). Take both from the same model."
+        ) from error
+    _demand_all(folder, network, [folder / name for name in chosen.names])
+    return network
+
+
+def _demand_all(folder: Path, network: Any, held_in: list[Path]) -> None:
+    """Compare a network's weights with what its files hold.
+
+    transformers fills what is missing with random numbers and says so in its log only.
+    """
+    # Newer transformers dropped this prefix from the names in memory, not from the files.
+    held = {key.removeprefix("text_model.") for path in held_in for key in weights.header(path)}
+    wanted = [key.removeprefix("text_model.") for key, _ in network.named_parameters()]
+    missing = [key for key in wanted if key not in held]
+    if missing:
+        raise ModelError(
+            f"{folder} lacks {len(missing)} weights that its config.json asks for, {missing[0]} "
+            f"among them. {files.fetch_again(held_in[0])}"
+        )
+
+
+def _checker(folder: Path, layout: Layout, dtype: torch.dtype, *, half: bool) -> dict[str, Any]:
+    for part in ("safety_checker", "feature_extractor"):
+        named = layout.index.get(part)
+        there = isinstance(named, list) and named[-1:] != [None] and named
+        if not there:
+            raise ModelUnsuitable(
+                f"SAFETY_CHECKER=true, but {folder} has no {part}. Use a model that has one, or "
+                "set SAFETY_CHECKER=false."
+            )
+        if not (folder / part).is_dir():
+            raise ModelError(
+                f"SAFETY_CHECKER=true, but {folder / part} is missing. "
+                f"{files.fetch_again(folder / part)} Or set SAFETY_CHECKER=false."
+            )
+    settings = folder / "feature_extractor" / "preprocessor_config.json"
+    files.read_json(settings)
+    return {
+        "safety_checker": _network(
+            folder / "safety_checker", StableDiffusionSafetyChecker, dtype, half=half
+        ),
+        "feature_extractor": transformers.CLIPImageProcessor.from_pretrained(
+            settings.parent, local_files_only=True
+        ),
+        "requires_safety_checker": True,
+    }
+
+
+def _line(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return text if len(text) <= LONGEST_CAUSE else f"{text[:LONGEST_CAUSE]}…"
+
+
+LONGEST_CAUSE: Final = 200

@@ -1,0 +1,96 @@
+"""The noise schedule that a model was trained on: the numbers of its scheduler_config.json.
+
+The class that the file names is never imported. It may need a package that is not here, or be
+newer than the library, and a sampler of ours takes its place anyway.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+from service.errors import ModelUnsuitable
+
+FILE: Final = Path("scheduler") / "scheduler_config.json"
+
+PREDICTION_TYPES: Final = ("epsilon", "v_prediction", "sample")
+"""What a UNet may predict: the noise, the velocity (arXiv:2202.00512) or the clean latents."""
+
+FOREIGN: Final = (
+    *("EDM", "CosineDPM", "KarrasVe", "ScoreSde", "CMStochastic", "UnCLIP"),
+    *("Amused", "VQDiffusion", "DDPMWuerstchen"),
+)
+"""Beginnings of the names of schedulers whose noise is another than our samplers take away."""
+
+FLOW: Final = "rectified flow"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """What samplers are built with."""
+
+    numbers: Mapping[str, Any]
+    """As in the file, under its names; what it does not name is each sampler's own default."""
+    prediction_from: str
+    """What said which prediction type it is: for the log and ``/health``."""
+
+    @property
+    def prediction_type(self) -> str:
+        """One of ``PREDICTION_TYPES``."""
+        return str(self.numbers.get("prediction_type", PREDICTION_TYPES[0]))
+
+    def predicting(self, prediction_type: str, said_by: str, **changes: Any) -> "Schedule":
+        """Return the schedule with another prediction type, and further changes."""
+        numbers = {**self.numbers, "prediction_type": prediction_type, **changes}
+        return replace(self, numbers=numbers, prediction_from=said_by)
+
+
+def read(content: Mapping[str, Any], family: str, owner: str) -> Schedule:
+    """Take the numbers out of a scheduler's configuration, as the family's pipeline changes them.
+
+    ``owner`` is what the errors name: the file, or the model.
+
+    Raises:
+        ModelUnsuitable: our samplers do not follow such a schedule.
+
+    """
+    _demand_noise(content, owner)
+    defaults = content.get("_use_default_values", ())
+    dropped = set(defaults) if isinstance(defaults, list | tuple) else set()
+    numbers = {
+        name: value
+        for name, value in content.items()
+        if not name.startswith("_") and name not in dropped
+    }
+    if numbers.get("prediction_type", "epsilon") is None:
+        del numbers["prediction_type"]
+    if family == "sd":
+        # StableDiffusionPipeline corrects both in old files when it is built.
+        if "steps_offset" in numbers:
+            numbers["steps_offset"] = 1
+        if "clip_sample" in numbers:
+            numbers["clip_sample"] = False
+    said = "scheduler_config.json" if "prediction_type" in numbers else "default"
+    found = Schedule(numbers=numbers, prediction_from=said)
+    if found.prediction_type not in PREDICTION_TYPES:
+        flow = f" ({FLOW})" if "flow" in found.prediction_type else ""
+        raise ModelUnsuitable(
+            f"{owner}: prediction_type must be one of {', '.join(PREDICTION_TYPES)}, and is "
+            f"{found.prediction_type!r}{flow}. Use another model."
+        )
+    return found
+
+
+def _demand_noise(content: Mapping[str, Any], owner: str) -> None:
+    named = content.get("_class_name", "")
+    kind = str(named[-1] if isinstance(named, list) and named else named)
+    if "Flow" in kind or content.get("use_flow_sigmas"):
+        raise ModelUnsuitable(
+            f"{owner} describes a {FLOW} ({kind}), which no sampler here follows. Use a Stable "
+            "Diffusion 1.x, 2.x or XL model."
+        )
+    if kind.startswith(FOREIGN):
+        raise ModelUnsuitable(
+            f"{owner} needs {kind}, and no sampler here follows its noise schedule. Use a Stable "
+            "Diffusion 1.x, 2.x or XL model."
+        )
