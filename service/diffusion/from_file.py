@@ -23,6 +23,7 @@ from service.errors import ModelError, ModelUnsuitable
 from service.models.layout import Layout
 from service.models.parts import text_config, tokenizer_of
 from service.models.single_file import (
+    GUIDANCE,
     NO_WEIGHTS,
     PARTS,
     SCALE,
@@ -65,6 +66,8 @@ def read_parts(layout: Layout, *, dtype: torch.dtype) -> dict[str, Any]:
     ):
         own = _taken(held, prefix)
         named = convert(dict(own), found[part].config)
+        if part == "unet" and GUIDANCE in own:  # diffusers' conversion passes over it.
+            named["time_embedding.cond_proj.weight"] = own[GUIDANCE]
         read = {value.data_ptr() for value in named.values()}
         _demand_understood(file, [key for key in own if own[key].data_ptr() not in read])
         _fill(found[part], named, layout, part, dtype)

@@ -145,7 +145,7 @@ class Samplers:
 
     def _doubtful(self, sampler: str, steps: int) -> bool:
         """Tell whether a number of steps has to be tried, by its timesteps alone."""
-        if steps <= ALL_TRIED:
+        if steps <= ALL_TRIED or self._trial(sampler, ALL_TRIED):
             return True
         try:
             scheduler = self._set(sampler, steps)

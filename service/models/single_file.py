@@ -16,6 +16,9 @@ SD_TEXT: Final = "cond_stage_model."
 XL_TEXT: Final = "conditioner."
 PARTS: Final = (UNET, VAE, SD_TEXT, XL_TEXT)
 
+GUIDANCE: Final = f"{UNET}time_embed.cond_proj.weight"
+"""What takes the guidance scale of a distilled model in."""
+
 NO_WEIGHTS: Final = re.compile(
     r"model_ema\..*|(?:sqrt_|log_)?(?:one_minus_|recip_|recipm1_)*alphas_cumprod(?:_prev)?|betas"
     r"|posterior_\w+|lvlb_weights|logvar|denoiser\.sigmas|global_step|epoch"
@@ -111,7 +114,7 @@ def read(path: Path) -> SingleFile:
     if first[1] != latent:
         raise ModelUnsuitable(f"{path} is an inpainting or editing model. {SUPPORTED}")
     family, encoders = _encoders(path, shapes)
-    guidance = shapes.get(f"{UNET}time_embed.cond_proj.weight")
+    guidance = shapes.get(GUIDANCE)
     metadata = weights.metadata(path)
     return SingleFile(
         path=path,

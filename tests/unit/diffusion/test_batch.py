@@ -9,7 +9,6 @@ from service.diffusion.encoding import Encoder
 from service.diffusion.generation import GenerationRequest
 from service.diffusion.load import Model
 from service.diffusion.row import Row
-from service.diffusion.samplers import build
 
 REQUEST = GenerationRequest(prompt="a cat", width=32, height=16, steps=4, seed=5)
 
@@ -28,7 +27,7 @@ def test_rows_do_not_feel_each_other(model: Callable[[str], Model], kind: str) -
         rows = [
             Row(
                 loaded,
-                build(request.sampler, loaded.pipeline.scheduler.config),
+                loaded.samplers.new(request.sampler, request.steps),
                 request,
                 request.seed,
                 encoder.conditioning(request),

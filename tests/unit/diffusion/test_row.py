@@ -9,8 +9,7 @@ from service.diffusion.encoding import Conditioning, TextEmbedding
 from service.diffusion.generation import GenerationRequest
 from service.diffusion.load import Model
 from service.diffusion.row import Row
-from service.diffusion.samplers import build
-from service.errors import GenerationFailed
+from service.errors import SamplerUnsuitable
 
 REQUEST = GenerationRequest(prompt="a cat", width=32, height=16, steps=4, seed=5)
 ALL = pytest.mark.parametrize("sampler", config.SAMPLERS)
@@ -21,7 +20,7 @@ def row(model: Model, request: GenerationRequest = REQUEST, *, texts: int = 1) -
     embedding = TextEmbedding(states=torch.zeros(1, 77, 32))
     return Row(
         model,
-        build(request.sampler, model.pipeline.scheduler.config),
+        model.samplers.new(request.sampler, request.steps),
         request,
         request.seed,
         Conditioning(texts=(embedding,) * texts),
@@ -33,8 +32,7 @@ def test_noise_is_that_of_diffusers(sd: Model, sampler: str) -> None:
     """The first latents are those that the pipeline prepares from the same seed."""
     request = replace(REQUEST, sampler=sampler)
     pipeline: Any = sd.pipeline
-    kept, pipeline.scheduler = pipeline.scheduler, build(sampler, pipeline.scheduler.config)
-    pipeline.scheduler.set_timesteps(request.steps)
+    kept, pipeline.scheduler = pipeline.scheduler, sd.samplers.new(sampler, request.steps)
     noise = pipeline.prepare_latents(
         1, 4, 16, 32, torch.float32, sd.device, torch.Generator("cpu").manual_seed(5)
     )
@@ -85,5 +83,5 @@ def test_only_scalars_cross_to_the_device(sd: Model, sampler: str) -> None:
 
 def test_too_many_steps(sd: Model) -> None:
     """LCM has no more steps than it was distilled with, and the message says how many."""
-    with pytest.raises(GenerationFailed, match="lcm takes at most 50 steps"):
+    with pytest.raises(SamplerUnsuitable, match="lcm cannot take 51 steps with this model"):
         row(sd, replace(REQUEST, sampler="lcm", steps=51))

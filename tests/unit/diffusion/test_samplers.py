@@ -1,11 +1,50 @@
+import inspect
+import json
+from pathlib import Path
+from typing import Any
+
+import diffusers
 import pytest
 import torch
+from diffusers import (
+    DDIMScheduler,
+    DPMSolverMultistepScheduler,
+    EulerAncestralDiscreteScheduler,
+    EulerDiscreteScheduler,
+    HeunDiscreteScheduler,
+    LCMScheduler,
+    PNDMScheduler,
+    StableDiffusionPipeline,
+    UniPCMultistepScheduler,
+)
 
 from service import config
 from service.diffusion.load import Model
 from service.diffusion.samplers import SAMPLERS, Samplers, build
+from service.errors import ModelUnsuitable, SamplerUnsuitable
+from service.models import schedule
 
 ALL = pytest.mark.parametrize("sampler", config.SAMPLERS)
+BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+ZERO_SNR = {
+    **BETAS,
+    "prediction_type": "v_prediction",
+    "rescale_betas_zero_snr": True,
+    "timestep_spacing": "trailing",
+}
+DPMPP_2M = {"algorithm_type": "dpmsolver++", "solver_order": 2}
+DIFFUSERS: dict[str, tuple[Any, dict[str, Any]]] = {
+    "ddim": (DDIMScheduler, {"clip_sample": False}),
+    "dpmpp_2m": (DPMSolverMultistepScheduler, {**DPMPP_2M, "use_karras_sigmas": False}),
+    "dpmpp_2m_karras": (DPMSolverMultistepScheduler, {**DPMPP_2M, "use_karras_sigmas": True}),
+    "euler": (EulerDiscreteScheduler, {}),
+    "euler_a": (EulerAncestralDiscreteScheduler, {}),
+    "heun": (HeunDiscreteScheduler, {}),
+    "lcm": (LCMScheduler, {}),
+    "pndm": (PNDMScheduler, {"skip_prk_steps": True}),
+    "unipc": (UniPCMultistepScheduler, {}),
+}
+"""What each name means, said once more without the code under test."""
 
 
 def test_names_agree_with_the_settings() -> None:
@@ -28,6 +67,52 @@ def test_the_models_noise_schedule_is_kept(sampler: str) -> None:
     built = build(sampler, given)
 
     assert given == {key: built.config[key] for key in given}
+
+
+@ALL
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # The pipeline's, of old files.
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"_class_name": "EulerDiscreteScheduler", **BETAS},
+        {"_class_name": "DDIMScheduler", **BETAS},
+        {"_class_name": "DDIMScheduler", **BETAS, "steps_offset": 0, "clip_sample": True},
+        {"_class_name": "PNDMScheduler", **BETAS, "skip_prk_steps": False},
+        {"_class_name": "DPMSolverMultistepScheduler", **BETAS, "use_karras_sigmas": True},
+        {"_class_name": "DPMSolverMultistepScheduler", **BETAS, "solver_order": 3},
+        {"_class_name": "UniPCMultistepScheduler", **BETAS, "solver_type": "bh1"},
+        {"_class_name": "LCMScheduler", **BETAS, "original_inference_steps": 40},
+        {"_class_name": "DDPMScheduler", **BETAS, "variance_type": "fixed_small"},
+        {"_class_name": "EulerDiscreteScheduler", **ZERO_SNR},
+    ],
+    ids=lambda content: "-".join(map(str, content.values()))[:60],
+)
+def test_a_file_of_any_class_gives_what_diffusers_makes_of_it(
+    sd: Model, sampler: str, content: dict[str, Any], tmp_path: Path
+) -> None:
+    """Timesteps and sigmas are those of diffusers' own pipeline with that file.
+
+    ``from_config`` drops what is merged into a configuration that lists it as a default.
+    """
+    (tmp_path / "scheduler_config.json").write_text(json.dumps(content))
+    own = getattr(diffusers, content["_class_name"]).from_pretrained(tmp_path)
+    parts = {**sd.pipeline.components, "scheduler": own}
+    pipeline: Any = StableDiffusionPipeline(**parts, requires_safety_checker=False)
+    kind, changes = DIFFUSERS[sampler]
+    theirs = kind.from_config(pipeline.scheduler.config, **changes)
+
+    ours = build(sampler, schedule.read(content, "sd", "it").numbers)
+
+    for steps in (1, 7, 20):
+        ours.set_timesteps(steps)
+        theirs.set_timesteps(steps)
+        assert torch.equal(ours.timesteps, theirs.timesteps)
+        if hasattr(theirs, "sigmas"):
+            assert torch.equal(ours.sigmas, theirs.sigmas)
+    private = {"_use_default_values", "_class_name", "_diffusers_version"}
+    known = set(inspect.signature(kind.__init__).parameters) - private
+    for key in known & set(theirs.config):
+        assert ours.config[key] == theirs.config[key], key
 
 
 @ALL
@@ -54,16 +139,14 @@ def test_few_steps_are_enough(sampler: str, steps: int) -> None:
 @ALL
 def test_every_picture_gets_its_own(sd: Model, sampler: str) -> None:
     """Two schedulers of one sampler share no history."""
-    samplers = Samplers(sd.pipeline.scheduler.config)
-    first, second = samplers.new(sampler), samplers.new(sampler)
-    untouched = str(second.timesteps)
-    first.set_timesteps(4)
+    first, second = sd.samplers.new(sampler, 4), sd.samplers.new(sampler, 4)
+    untouched = str(second.__dict__)
 
     latents = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     first.step(latents, first.timesteps[0], latents)
 
-    assert str(second.timesteps) == untouched
-    assert str(samplers.new(sampler).timesteps) == untouched
+    assert str(second.__dict__) == untouched
+    assert str(sd.samplers.new(sampler, 4).__dict__) == untouched
 
 
 def test_karras_changes_the_sigmas_only() -> None:
@@ -75,7 +158,98 @@ def test_karras_changes_the_sigmas_only() -> None:
     assert changed - {"_use_default_values"} == {"use_karras_sigmas"}
 
 
+@pytest.mark.parametrize("kind", ["use_exponential_sigmas", "use_lu_lambdas", "use_beta_sigmas"])
+def test_karras_beats_other_sigmas_of_the_model(kind: str) -> None:
+    """A model that comes with sigmas of another kind can still be drawn with Karras'."""
+    found = Samplers({**BETAS, kind: True}, counts_positions=False)
+
+    assert found.ranges["dpmpp_2m_karras"] == ((1, 50),)
+
+
 def test_unknown_sampler() -> None:
     """A name that is not in the table is no sampler."""
     with pytest.raises(KeyError, match="ddpm"):
         build("ddpm", {})
+
+
+def reached(sampler: str, numbers: dict[str, Any], steps: int, *, counts_positions: bool) -> bool:
+    """Take all steps as diffusers' pipelines do; return whether numbers come out."""
+    kind, changes = DIFFUSERS[sampler]
+    generator = torch.Generator().manual_seed(0)
+    try:
+        scheduler = kind.from_config(numbers, **changes)
+        scheduler.set_timesteps(steps)
+        if counts_positions and hasattr(scheduler, "set_begin_index"):
+            scheduler.set_begin_index(0)
+        latents = torch.randn(1, 4, 2, 2, generator=generator) * scheduler.init_noise_sigma
+        for timestep in scheduler.timesteps:
+            scaled = scheduler.scale_model_input(latents, timestep)
+            latents = scheduler.step(scaled * 0.5, timestep, latents, return_dict=False)[0]
+    except (IndexError, NotImplementedError, AssertionError, ValueError, RuntimeError):
+        return False
+    return bool(torch.isfinite(latents).all())
+
+
+@pytest.mark.parametrize("counts_positions", [False, True], ids=["sd", "sdxl"])
+@pytest.mark.parametrize(
+    "numbers",
+    [
+        BETAS,
+        ZERO_SNR,
+        {**BETAS, "prediction_type": "sample"},
+        {**BETAS, "num_train_timesteps": 10},
+        {**BETAS, "num_train_timesteps": 30, "timestep_spacing": "leading", "steps_offset": 1},
+        {"beta_schedule": "squaredcos_cap_v2"},
+        {"trained_betas": [0.001] * 50},
+        {**BETAS, "steps_offset": 900, "timestep_spacing": "leading"},
+        {**BETAS, "use_karras_sigmas": True},
+    ],
+    ids=["usual", "zero-snr", "sample", "10", "30", "cosine", "few-betas", "offset", "karras"],
+)
+def test_what_cannot_be_drawn_is_known_beforehand(
+    numbers: dict[str, Any], *, counts_positions: bool
+) -> None:
+    """The ranges of every sampler are the numbers of steps that get to their end."""
+    found = Samplers(numbers, counts_positions=counts_positions, most_steps=50).ranges
+
+    wrong = [
+        (sampler, steps)
+        for sampler in config.SAMPLERS
+        for steps in range(1, 51)
+        if any(first <= steps <= last for first, last in found[sampler])
+        != reached(sampler, numbers, steps, counts_positions=counts_positions)
+    ]
+
+    assert wrong == []
+
+
+def test_a_pair_that_cannot_be_drawn_is_refused_before_work() -> None:
+    """What a request asks for while nothing is known of the model is refused by the engine."""
+    found = Samplers(ZERO_SNR, counts_positions=False)
+
+    with pytest.raises(SamplerUnsuitable, match="dpmpp_2m_karras cannot take 50 steps"):
+        found.new("dpmpp_2m_karras", 50)
+
+    assert len(found.new("dpmpp_2m_karras", 20).timesteps) == 20
+
+
+def test_steps_beyond_those_that_were_asked_about() -> None:
+    """What a setting allows later is tried when it comes."""
+    found = Samplers(BETAS, counts_positions=False, most_steps=3)
+
+    assert found.ranges["euler"] == ((1, 3),)
+    assert len(found.new("euler", 60).timesteps) == 60
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [
+        {"beta_schedule": "sigmoid"},
+        {**BETAS, "num_train_timesteps": "many"},
+        {**BETAS, "beta_start": None},
+    ],
+)
+def test_a_schedule_that_no_sampler_follows(numbers: dict[str, Any]) -> None:
+    """A model whose numbers no sampler can work with is refused when it is loaded."""
+    with pytest.raises(ModelUnsuitable, match="no sampler can follow its noise schedule"):
+        Samplers(numbers, counts_positions=False)

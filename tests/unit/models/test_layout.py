@@ -1,23 +1,14 @@
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from safetensors.numpy import save_file
 
-from service.errors import ModelError
+from service.errors import ModelError, ModelUnsuitable
 from service.models import layout
-from service.models.layout import (
-    SingleFile,
-    folder_family,
-    single_file,
-    single_file_config,
-    variant,
-)
+from service.models.layout import read_folder
 
 
 @pytest.fixture
@@ -26,9 +17,16 @@ def copy(folder: Callable[[str], Path], tmp_path: Path) -> Path:
     return shutil.copytree(folder("sd"), tmp_path / "copy")
 
 
+@pytest.fixture
+def xl(folder: Callable[[str], Path], tmp_path: Path) -> Path:
+    """Return a copy of the tiny XL model that a test may damage."""
+    return shutil.copytree(folder("sdxl"), tmp_path / "xl")
+
+
 def edit(path: Path, **changes: Any) -> None:
-    """Change keys of a JSON file."""
-    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    """Change keys of a JSON file; None removes one."""
+    content = {**json.loads(path.read_text()), **changes}
+    path.write_text(json.dumps({key: value for key, value in content.items() if value != "none"}))
 
 
 @pytest.mark.parametrize(
@@ -36,56 +34,181 @@ def edit(path: Path, **changes: Any) -> None:
 )
 def test_families(folder: Callable[[str], Path], kind: str, family: str) -> None:
     """A folder's own index tells which family it belongs to."""
-    assert family == folder_family(folder(kind))
+    assert family == read_folder(folder(kind)).family
 
 
 def test_consistency_model(copy: Path) -> None:
     """A latent consistency model has the parts of SD and is loaded as one."""
     edit(copy / "model_index.json", _class_name="LatentConsistencyModelPipeline")
 
-    assert folder_family(copy) == "sd"
+    assert read_folder(copy).family == "sd"
 
 
 @pytest.mark.parametrize("kind", ["StableDiffusion3Pipeline", "FluxPipeline"])
 def test_other_kinds(copy: Path, kind: str) -> None:
-    """Another kind of model is named, beside what is supported."""
+    """Another kind of model is named, with what is supported."""
     edit(copy / "model_index.json", _class_name=kind)
 
-    with pytest.raises(ModelError, match=rf"is a {kind}\. Supported are .*1\.x, 2\.x and XL"):
-        folder_family(copy)
+    with pytest.raises(ModelUnsuitable, match=rf"is a {kind}\. Supported are .*1\.x, 2\.x and XL"):
+        read_folder(copy)
 
 
 @pytest.mark.parametrize(
-    ("part", "named"),
+    ("part", "named", "words"),
     [
-        ("unet", ["my_code", "MyUNet"]),
-        ("vae", ["diffusers", "ConsistencyDecoderVAE"]),
-        ("text_encoder", [None, None]),
-        ("text_encoder", None),
+        ("unet", ["my_code", "MyUNet"], "MyUNet of my_code, code that comes with the model"),
+        ("tokenizer", ["my_code", "MyTokenizer"], "code that comes with the model"),
+        ("vae", ["diffusers", "ConsistencyDecoderVAE"], "its vae is ConsistencyDecoderVAE, not"),
+        ("vae", ["diffusers", "AutoencoderKLCogVideoX"], "its vae is AutoencoderKLCogVideoX, not"),
+        (
+            "text_encoder",
+            ["transformers", "CLIPTextModelWithProjection"],
+            "its text_encoder is CLIPTextModelWithProjection, not CLIPTextModel",
+        ),
+        ("text_encoder", [None, None], "names no text_encoder"),
+        ("text_encoder", None, "names no text_encoder"),
+        ("tokenizer", [None, None], "names no tokenizer, and texts cannot be read without one"),
+        ("tokenizer", None, "names no tokenizer, and texts cannot be read without one"),
+        ("tokenizer", ["transformers", "pipeline"], "names pipeline as tokenizer"),
     ],
 )
-def test_other_parts(copy: Path, part: str, named: object) -> None:
+def test_other_parts(copy: Path, part: str, named: object, words: str) -> None:
     """A part of an unknown class is refused; in particular no code of the model is run."""
     edit(copy / "model_index.json", **{part: named})
 
-    with pytest.raises(ModelError, match=f"its {part} is"):
-        folder_family(copy)
+    with pytest.raises(ModelUnsuitable, match=words):
+        read_folder(copy)
 
 
-def test_inpainting_model(copy: Path) -> None:
-    """A UNet that wants more channels than the VAE gives is no text-to-image model."""
-    edit(copy / "unet" / "config.json", in_channels=9)
+def test_a_pipeline_of_the_models_own(copy: Path) -> None:
+    """Code for the whole pipeline is refused like code for a part."""
+    edit(copy / "model_index.json", _class_name=["pipeline", "MyPipeline"])
 
-    with pytest.raises(ModelError, match="takes 9 channels and the VAE gives 4"):
-        folder_family(copy)
+    with pytest.raises(ModelUnsuitable, match=r"pipeline.MyPipeline.*code that comes with the"):
+        read_folder(copy)
 
 
-def test_foreign_noise(copy: Path) -> None:
-    """A model trained on a noise schedule that the samplers do not follow is refused."""
-    edit(copy / "scheduler" / "scheduler_config.json", _class_name="EDMDPMSolverMultistepScheduler")
+def test_code_that_nothing_names(copy: Path) -> None:
+    """A script that lies in the folder changes nothing: it is not imported."""
+    (copy / "unet" / "my_code.py").write_text("raise SystemExit")
 
-    with pytest.raises(ModelError, match="needs EDMDPMSolverMultistepScheduler"):
-        folder_family(copy)
+    assert read_folder(copy).family == "sd"
+
+
+@pytest.mark.parametrize(
+    ("part", "changes", "words"),
+    [
+        ("unet", {"in_channels": 9}, "takes 9 channels and the VAE gives 4"),
+        ("unet", {"out_channels": 8}, "takes 4 channels and gives 8"),
+        ("vae", {"latent_channels": 16}, "takes 4 channels and the VAE gives 16"),
+        ("vae", {"out_channels": 4}, "the VAE gives 4 colours"),
+        (
+            "unet",
+            {"cross_attention_dim": 64},
+            r"64 wide \(cross_attention_dim\), and the text_encoder gives 32",
+        ),
+        ("unet", {"cross_attention_dim": [32, 64]}, "32 or 64 wide"),
+        ("text_encoder", {"hidden_size": 768}, "32 wide .* gives 768"),
+        ("text_encoder", {"vocab_size": 100}, "tokens up to 189, and the text_encoder knows 100"),
+        ("unet", {"class_embed_type": "timestep"}, "class labels"),
+        ("unet", {"num_class_embeds": 1000}, "class labels"),
+        ("unet", {"encoder_hid_dim_type": "text_proj"}, "projected embeddings"),
+        ("unet", {"addition_embed_type": "text_time"}, "as in an XL model"),
+        ("unet", {"addition_embed_type": "image"}, "wants more than a text encoder gives"),
+    ],
+)
+def test_parts_that_cannot_work_together(
+    copy: Path, part: str, changes: dict[str, Any], words: str
+) -> None:
+    """What the configurations say of each other is compared before anything is loaded."""
+    edit(copy / part / "config.json", **changes)
+
+    with pytest.raises(ModelUnsuitable, match=words):
+        read_folder(copy)
+
+
+@pytest.mark.parametrize(
+    ("part", "changes", "words"),
+    [
+        ("unet", {"addition_embed_type": None}, "not one of an XL model"),
+        (
+            "unet",
+            {"cross_attention_dim": 32},
+            r"32 \(text_encoder\) \+ 32 \(text_encoder_2\)",
+        ),
+        ("text_encoder_2", {"projection_dim": 64}, r"takes 80 added numbers .* give 48 \+ 64"),
+        ("unet", {"addition_time_embed_dim": 256}, r"takes 80 added numbers"),
+        ("text_encoder_2", {"vocab_size": 50}, "the text_encoder_2 knows 50"),
+    ],
+)
+def test_parts_of_an_xl_model_that_cannot_work_together(
+    xl: Path, part: str, changes: dict[str, Any], words: str
+) -> None:
+    """An XL model's second text encoder and its sizes are compared, too."""
+    edit(xl / part / "config.json", **changes)
+
+    with pytest.raises(ModelUnsuitable, match=words):
+        read_folder(xl)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"_class_name": "EDMDPMSolverMultistepScheduler"}, "needs EDMDPMSolverMultistepScheduler"),
+        ({"_class_name": "CMStochasticIterativeScheduler"}, "no sampler here follows"),
+        ({"_class_name": "FlowMatchEulerDiscreteScheduler"}, "rectified flow"),
+        ({"_class_name": "SomeFlowScheduler"}, "rectified flow"),
+        ({"use_flow_sigmas": True}, "rectified flow"),
+        ({"prediction_type": "flow_prediction"}, "is 'flow_prediction' .rectified flow"),
+        ({"prediction_type": "score"}, "must be one of epsilon, v_prediction, sample"),
+        ({"prediction_type": 3}, "must be one of epsilon, v_prediction, sample"),
+    ],
+)
+def test_foreign_noise(copy: Path, changes: dict[str, Any], words: str) -> None:
+    """A model trained on noise that the samplers do not take away is refused."""
+    edit(copy / "scheduler" / "scheduler_config.json", **changes)
+
+    with pytest.raises(ModelUnsuitable, match=words):
+        read_folder(copy)
+
+
+@pytest.mark.parametrize("kind", ["LMSDiscreteScheduler", "DPMSolverSDEScheduler", "FutureOne"])
+def test_only_the_numbers_of_a_scheduler_are_read(copy: Path, kind: str) -> None:
+    """Its class may need a package that is not here, or not exist yet."""
+    path = copy / "scheduler" / "scheduler_config.json"
+    edit(path, _class_name=kind, beta_start=0.001)
+    edit(copy / "model_index.json", scheduler=["diffusers", kind])
+
+    assert read_folder(copy).schedule.numbers["beta_start"] == 0.001
+
+
+@pytest.mark.parametrize(
+    ("named", "setting", "prediction", "said_by"),
+    [
+        ("v_prediction", "auto", "v_prediction", "scheduler_config.json"),
+        ("v_prediction", "epsilon", "v_prediction", "scheduler_config.json"),
+        ("none", "auto", "epsilon", "default"),
+        ("none", "v_prediction", "v_prediction", "PREDICTION_TYPE"),
+        (None, "v_prediction", "v_prediction", "PREDICTION_TYPE"),
+    ],
+)
+def test_what_a_folder_predicts(
+    copy: Path, named: str | None, setting: str, prediction: str, said_by: str
+) -> None:
+    """Its own files decide, then the setting, then what diffusers does by itself."""
+    edit(copy / "scheduler" / "scheduler_config.json", prediction_type=named)
+
+    found = read_folder(copy, prediction_type=setting).schedule
+
+    assert (prediction, said_by) == (found.prediction_type, found.prediction_from)
+
+
+def test_no_scheduler(copy: Path) -> None:
+    """A folder without a noise schedule is not drawn with a guessed one."""
+    (copy / "scheduler" / "scheduler_config.json").unlink()
+
+    with pytest.raises(ModelError, match=r"scheduler_config\.json is missing"):
+        read_folder(copy)
 
 
 def test_no_weights(copy: Path) -> None:
@@ -93,7 +216,7 @@ def test_no_weights(copy: Path) -> None:
     (copy / "vae" / "diffusion_pytorch_model.safetensors").unlink()
 
     with pytest.raises(ModelError, match="vae has no weights"):
-        folder_family(copy)
+        read_folder(copy)
 
 
 def test_pickled_weights(copy: Path) -> None:
@@ -101,202 +224,107 @@ def test_pickled_weights(copy: Path) -> None:
     weights = copy / "vae" / "diffusion_pytorch_model.safetensors"
     weights.rename(weights.with_suffix(".bin"))
 
-    with pytest.raises(ModelError, match="only pickled weights, which can run code"):
-        folder_family(copy)
+    with pytest.raises(ModelUnsuitable, match=r"only pickled weights .* can run code"):
+        read_folder(copy)
+
+
+def test_weights_under_another_name(copy: Path) -> None:
+    """Weights that no library would look for are not passed over."""
+    weights = copy / "vae" / "diffusion_pytorch_model.safetensors"
+    weights.rename(weights.with_name("my-vae.safetensors"))
+
+    with pytest.raises(ModelUnsuitable, match=r"a name that is not read \(my-vae.safetensors\)"):
+        read_folder(copy)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["diffusion_pytorch_model.non_ema.safetensors", "diffusion_pytorch_model.fp16.safetensors"],
+)
+def test_a_damaged_file_that_nothing_loads(copy: Path, name: str) -> None:
+    """A stray file that is cut short does not matter."""
+    (copy / "unet" / name).write_bytes(b"\x10\0\0\0\0\0\0\0{")
+
+    assert read_folder(copy).family == "sd"
+
+
+def test_shards_without_their_index(copy: Path) -> None:
+    """Shards that are not all there are named."""
+    weights = copy / "unet" / "diffusion_pytorch_model.safetensors"
+    weights.rename(weights.with_name("diffusion_pytorch_model-00001-of-00002.safetensors"))
+
+    with pytest.raises(ModelError, match="lacks some of its shards or their index"):
+        read_folder(copy)
+
+
+@pytest.mark.parametrize(
+    ("removed", "words"),
+    [
+        (("vocab.json", "tokenizer.json"), "lacks vocab.json"),
+        (("merges.txt", "tokenizer.json"), "lacks merges.txt"),
+    ],
+)
+def test_tokenizer_that_lacks_a_file(copy: Path, removed: tuple[str, ...], words: str) -> None:
+    """A tokenizer without one of its files is not taken for one that knows no word."""
+    from tests import tiny_models  # noqa: PLC0415
+
+    shutil.rmtree(copy / "tokenizer")
+    tiny_models.tokenizer(copy / "tokenizer")
+    for name in removed:
+        (copy / "tokenizer" / name).unlink(missing_ok=True)
+
+    with pytest.raises(ModelError, match=words):
+        read_folder(copy)
 
 
 def test_no_tokenizer(copy: Path) -> None:
-    """A tokenizer without its files is not taken for one that knows no word."""
+    """A folder that lacks the tokenizer that its index names says so."""
     shutil.rmtree(copy / "tokenizer")
 
-    with pytest.raises(ModelError, match="tokenizer has no vocabulary"):
-        folder_family(copy)
+    with pytest.raises(ModelError, match="tokenizer is missing"):
+        read_folder(copy)
 
 
-@pytest.mark.parametrize("kept", [0, 4, 100, 2000])
+@pytest.mark.parametrize("kept", [0, 4, 100, 2000, -1])
 def test_truncated_weights(copy: Path, kept: int) -> None:
-    """A file that is cut short, even behind its header, is found before it is loaded."""
+    """A file that is cut short, even by its last byte, is found before it is loaded."""
     weights = copy / "unet" / "diffusion_pytorch_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:kept])
 
-    with pytest.raises(ModelError, match=r"cut short or damaged .* Fetch the model again"):
-        folder_family(copy)
+    with pytest.raises(ModelError, match=r"cut short|empty|damaged") as error:
+        read_folder(copy)
+
+    assert not isinstance(error.value, ModelUnsuitable)
 
 
-def test_last_byte_missing(copy: Path) -> None:
-    """Even the last byte is missed."""
-    weights = copy / "unet" / "diffusion_pytorch_model.safetensors"
-    weights.write_bytes(weights.read_bytes()[:-1])
-
-    with pytest.raises(ModelError, match="cut short"):
-        folder_family(copy)
-
-
-@pytest.mark.parametrize("content", ["", "{", "[]"])
-def test_damaged_config(copy: Path, content: str) -> None:
-    """A part's configuration that cannot be read is named."""
-    (copy / "unet" / "config.json").write_text(content)
-
-    with pytest.raises(ModelError, match=r"unet/config\.json"):
-        folder_family(copy)
-
-
-def test_missing_config(copy: Path) -> None:
-    """A part without configuration is named."""
-    (copy / "vae" / "config.json").unlink()
-
-    with pytest.raises(ModelError, match=r"vae/config\.json cannot be read"):
-        folder_family(copy)
-
-
+@pytest.mark.parametrize("content", ["", "{", "[]", "[" * 100_000, "<html>"])
 @pytest.mark.parametrize(
-    ("names", "half", "expected"),
-    [
-        (["model.safetensors"], True, None),
-        (["model.safetensors", "model.fp16.safetensors"], True, "fp16"),
-        (["model.safetensors", "model.fp16.safetensors"], False, None),
-        (["model.fp16.safetensors"], False, "fp16"),
-        ([], True, None),
-    ],
+    "file", ["unet/config.json", "scheduler/scheduler_config.json", "model_index.json"]
 )
-def test_variant(tmp_path: Path, names: list[str], expected: str | None, *, half: bool) -> None:
-    """Half-precision files are taken for a GPU, or where there are no others."""
-    (tmp_path / "unet").mkdir()
-    for name in names:
-        (tmp_path / "unet" / name).write_bytes(b"")
+def test_damaged_config(copy: Path, file: str, content: str) -> None:
+    """A configuration that cannot be read is named."""
+    (copy / file).write_text(content)
 
-    assert expected == variant(tmp_path, half=half)
-
-
-TINY = SingleFile(family="sd", text_width=32, unet_width=32)
-CROSS = layout.UNET_PREFIX + "input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"
-FIRST = layout.UNET_PREFIX + "input_blocks.0.0.weight"
-VAE = "first_stage_model.post_quant_conv.weight"
+    with pytest.raises(ModelError, match=file):
+        read_folder(copy)
 
 
-def checkpoint(path: Path, *, channels: int = 4, width: int = 768, text: str = "") -> Path:
-    """Write the few keys of a single-file checkpoint by which its kind is told."""
-    shapes = {FIRST: (8, channels, 3, 3), CROSS: (8, width), VAE: (4, 4, 1, 1)}
-    if text:
-        shapes[text] = (1, 1)
-    save_file({key: np.zeros(shape, np.float16) for key, shape in shapes.items()}, path)
-    return path
+@pytest.mark.parametrize("part", ["vae", "unet", "text_encoder"])
+def test_missing_config(copy: Path, part: str) -> None:
+    """A part without configuration is named, with a cure for where it lies."""
+    (copy / part / "config.json").unlink()
+
+    with pytest.raises(ModelError, match=rf"{part}/config\.json is missing\. Copy it again"):
+        read_folder(copy)
 
 
-@pytest.mark.parametrize(
-    ("text", "width", "family"),
-    [
-        ("cond_stage_model.transformer.text_model.x", 768, "sd"),
-        ("cond_stage_model.model.transformer.x", 1024, "sd"),
-        ("conditioner.embedders.1.model.x", 2048, "sdxl"),
-    ],
-)
-def test_single_file(tmp_path: Path, text: str, width: int, family: str) -> None:
-    """A single file's kind is read from the names and shapes in its header."""
-    path = checkpoint(tmp_path / "model.safetensors", text=text, width=width)
-
-    assert single_file(path) == SingleFile(family=family, text_width=width, unet_width=8)
-
-
-def test_single_file_for_inpainting(tmp_path: Path) -> None:
-    """An inpainting checkpoint is told by its nine channels."""
-    path = checkpoint(tmp_path / "model.safetensors", channels=9, text="cond_stage_model.x")
-
-    with pytest.raises(ModelError, match="inpainting"):
-        single_file(path)
-
-
-def test_refiner(tmp_path: Path) -> None:
-    """The SDXL refiner has only one text encoder and makes no pictures from text alone."""
-    path = checkpoint(tmp_path / "model.safetensors", text="conditioner.embedders.0.model.x")
-
-    with pytest.raises(ModelError, match="no text encoder of Stable Diffusion"):
-        single_file(path)
-
-
-def test_lora(tmp_path: Path) -> None:
-    """A file that is a part of a model, or an addition to one, is told from a model."""
-    path = tmp_path / "lora.safetensors"
-    save_file({"lora_unet_down_blocks_0": np.zeros((1,), np.float16)}, path)
-
-    with pytest.raises(ModelError, match="no complete Stable Diffusion checkpoint"):
-        single_file(path)
-
-
-def test_damaged_single_file(tmp_path: Path) -> None:
-    """A single file that is cut short is found by its header."""
-    path = checkpoint(tmp_path / "model.safetensors")
-    path.write_bytes(path.read_bytes()[:-1])
-
-    with pytest.raises(ModelError, match="cut short or damaged"):
-        single_file(path)
-
-
-def test_configuration_beside_a_single_file(folder: Callable[[str], Path], tmp_path: Path) -> None:
-    """A single file's configuration may lie in a folder of the file's name."""
-    beside = shutil.copytree(folder("sd"), tmp_path / "night-sky")
-
-    found = single_file_config(tmp_path / "night-sky.safetensors", tmp_path / "none", TINY)
-
-    assert beside == found
-
-
-def test_configuration_of_a_model_of_the_same_kind(
+def test_a_model_of_the_hub_is_fetched_again_by_a_command(
     folder: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    """A cached model of the same family and width lends its configuration."""
-    for other in ("sdxl", "lcm", "tiny_vae"):
-        shutil.copytree(folder(other), tmp_path / "cache" / f"a-{other}")
-    fitting = shutil.copytree(folder("sd"), tmp_path / "cache" / "org" / "b-sd")
+    """Of a model in the hub's cache the cure is the command that fetches what is missing."""
+    snapshot = tmp_path / "models--org--name" / "snapshots" / "abc"
+    shutil.copytree(folder("sd"), snapshot)
+    (snapshot / "text_encoder" / "config.json").unlink()
 
-    assert fitting == single_file_config(tmp_path / "x", tmp_path / "cache", TINY)
-
-
-def test_reference_configuration_first(
-    folder: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The model that a kind of checkpoint derives from goes before others of its kind."""
-    monkeypatch.setitem(layout.REFERENCE_MODELS, ("sd", 32), "z/first")
-    shutil.copytree(folder("sd"), tmp_path / "a")
-    first = shutil.copytree(folder("sd"), tmp_path / "models--z--first" / "snapshots" / "abc")
-
-    assert first == single_file_config(tmp_path / "x", tmp_path, TINY)
-
-
-@pytest.mark.parametrize(
-    ("file", "content"),
-    [
-        ("model_index.json", "{"),
-        ("unet/config.json", "["),
-        ("unet/config.json", '{"cross_attention_dim": 32, "block_out_channels": null}'),
-    ],
-)
-def test_damaged_configuration_of_another_model(
-    folder: Callable[[str], Path], tmp_path: Path, file: str, content: str
-) -> None:
-    """A damaged model in the cache is passed over in the search for a configuration."""
-    damaged = shutil.copytree(folder("sd"), tmp_path / "cache" / "a-damaged")
-    (damaged / file).write_text(content)
-    fitting = shutil.copytree(folder("sd"), tmp_path / "cache" / "b-sd")
-
-    assert fitting == single_file_config(tmp_path / "x", tmp_path / "cache", TINY)
-
-
-def test_damaged_configuration_beside_a_single_file(
-    folder: Callable[[str], Path], tmp_path: Path
-) -> None:
-    """A configuration that was put beside the file is the one that was asked for."""
-    beside = shutil.copytree(folder("sd"), tmp_path / "night-sky")
-    (beside / "model_index.json").write_text("{")
-
-    with pytest.raises(ModelError, match=r"night-sky/model_index\.json is damaged"):
-        single_file_config(tmp_path / "night-sky.safetensors", tmp_path / "none", TINY)
-
-
-@pytest.mark.parametrize(
-    ("width", "cure"), [(768, "hf download stable-diffusion-v1-5/"), (32, "put the model's")]
-)
-def test_no_configuration(tmp_path: Path, width: int, cure: str) -> None:
-    """Without a configuration the message gives the command that fetches it."""
-    with pytest.raises(ModelError, match=f"its configuration is not here. Cure: {cure}"):
-        single_file_config(tmp_path / "x.safetensors", tmp_path, replace(TINY, text_width=width))
+    with pytest.raises(ModelError, match=r"Fetch it again: .*sd-api.* models pull org/name"):
+        layout.read_folder(snapshot)
