@@ -42,13 +42,16 @@ RUN rm -rf include share test \
   && find bin -type f ! -name torch_shm_manager -delete
 WORKDIR /build
 # torch is there already, so that only what it needs comes with the rest. The service's own
-# requirements are read from its project file: they are the same for everybody.
+# requirements are read from its project file: they are the same for everybody. Of the last
+# package one file is read: CLIP's vocabulary, which single-file models lack.
 RUN --mount=type=cache,target=/root/.cache/pip \
   python3 -c 'import tomllib; project = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
 more = project["optional-dependencies"]; \
 print(*project["dependencies"], *more["engine"], *more["tracing"], sep="\n")' > requirements.txt \
   && /opt/pip/bin/pip --python /opt/venv install \
-    --constraint constraints.txt --requirement requirements.txt
+    --constraint constraints.txt --requirement requirements.txt \
+  && /opt/pip/bin/pip --python /opt/venv install \
+    --constraint constraints.txt --no-deps open_clip_torch
 
 # What is ours: a small layer, the only one that a new version of the service brings.
 FROM packages AS service

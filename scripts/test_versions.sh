@@ -26,8 +26,8 @@ for version in 3.11 3.12 3.13; do
     touch "$stamp"
   fi
   echo "Python $version:"
-  "$venv/bin/python" -m pytest tests/unit -q --ignore=tests/unit/diffusion --ignore=tests/unit/demo \
-    --ignore=tests/unit/test_cli_models.py
+  "$venv/bin/python" -m pytest tests/unit -q --ignore=tests/unit/diffusion --ignore=tests/unit/models \
+    --ignore=tests/unit/demo --ignore=tests/unit/test_cli_models.py
   ran=$((ran + 1))
 done
 echo "Tested on $ran other version(s) of Python."

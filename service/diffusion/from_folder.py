@@ -101,14 +101,18 @@ def _network(folder: Path, kind: Any, dtype: torch.dtype, *, half: bool) -> Any:
 
 
 def _demand_all(folder: Path, network: Any, held_in: list[Path]) -> None:
-    """Compare a network's weights with what its files hold.
+    """Find weights that a network's files do not hold.
 
-    transformers fills what is missing with random numbers and says so in its log only.
+    diffusers leaves them without memory; transformers fills them with random numbers, and says
+    so in its log only.
     """
-    # Newer transformers dropped this prefix from the names in memory, not from the files.
-    held = {key.removeprefix("text_model.") for path in held_in for key in weights.header(path)}
-    wanted = [key.removeprefix("text_model.") for key, _ in network.named_parameters()]
-    missing = [key for key in wanted if key not in held]
+    if isinstance(network, transformers.PreTrainedModel):
+        # Newer transformers dropped this prefix from the names in memory, not from the files.
+        held = {key.removeprefix("text_model.") for path in held_in for key in weights.header(path)}
+        wanted = [key.removeprefix("text_model.") for key, _ in network.named_parameters()]
+        missing = [key for key in wanted if key not in held]
+    else:
+        missing = [key for key, weight in network.named_parameters() if weight.is_meta]
     if missing:
         raise ModelError(
             f"{folder} lacks {len(missing)} weights that its config.json asks for, {missing[0]} "

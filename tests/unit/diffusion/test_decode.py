@@ -68,5 +68,5 @@ def test_picture_that_is_no_numbers(sd: Model, monkeypatch: pytest.MonkeyPatch) 
         sd.pipeline.vae, "decode", lambda _latents, **_: (torch.full((1, 3, 4, 4), torch.nan),)
     )
 
-    with pytest.raises(GenerationFailed, match="decoded picture hold NaN"):
+    with pytest.raises(GenerationFailed, match="decoded image hold NaN"):
         decode(sd, latents(), seed=0)

@@ -254,7 +254,7 @@ def test_safety_checker_passes(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["sd", "sdxl"])
 def test_no_safety_checker(folder: Callable[[str], Path], kind: str) -> None:
     """A safety checker that the model does not have is not silently left out."""
-    with pytest.raises(ModelError, match=r"SAFETY_CHECKER=true, but .* has none"):
+    with pytest.raises(ModelError, match=r"SAFETY_CHECKER=true, but .* has no"):
         loaded(folder(kind), safety_checker=True)
 
 
@@ -327,9 +327,9 @@ def test_memory_options_reach_the_model(folder: Callable[[str], Path], *, wanted
 
     loop, ready = worker.load(settings)
 
-    assert sliced(loop._model) == wanted
-    assert bool(loop._model.pipeline.vae.use_tiling) == wanted
-    pipeline = loop._model.pipeline
+    assert sliced(loop.model) == wanted
+    assert bool(loop.model.pipeline.vae.use_tiling) == wanted
+    pipeline = loop.model.pipeline
     parts = (pipeline.unet, pipeline.vae, pipeline.text_encoder)
     assert {part.dtype for part in parts} == {getattr(torch, number)}
     assert ready.model.dtype == number
@@ -341,6 +341,6 @@ def test_tiles_above_a_size_reach_the_step_loop(folder: Callable[[str], Path]) -
 
     loop, _ = worker.load(settings)
 
-    factor = loop._model.pipeline.vae_scale_factor
+    factor = loop.model.pipeline.vae_scale_factor
     assert loop._ladder.tiles.used(torch.zeros(1, 4, 8, 64 // factor + 1))
     assert not loop._ladder.tiles.used(torch.zeros(1, 4, 8, 64 // factor))

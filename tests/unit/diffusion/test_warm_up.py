@@ -1,8 +1,10 @@
+from dataclasses import replace
 from itertools import chain, repeat
 
 import pytest
 import structlog
 
+from service.diffusion.encoding import Conditioning
 from service.diffusion.generation import (
     Capacity,
     GenerationRequest,
@@ -14,6 +16,7 @@ from service.diffusion.generation import (
 from service.diffusion.load import Model
 from service.diffusion.step_loop import StepLoop
 from service.diffusion.warm_up import warm_up
+from service.errors import ModelUnsuitable
 from tests.step_loops import drained, no_memory, raising
 
 
@@ -96,3 +99,56 @@ def test_model_that_fails(sd: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     loop.add("a", GenerationRequest(prompt="a cat", width=16, height=16, steps=1))
     assert isinstance(drained(loop)[-1], JobFinished)
+
+
+def test_a_model_that_can_never_draw(sd: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three images that fail for another reason than memory end the start."""
+    loop = StepLoop(sd, batch_limit=1)
+
+    def broken(_request: GenerationRequest) -> None:
+        raise ValueError("mat1 and mat2\nshapes cannot be multiplied")
+
+    monkeypatch.setattr(loop._encoder, "conditioning", broken)
+    with pytest.raises(ModelUnsuitable, match=r"all 3 trial images failed \(ValueError: mat1"):
+        warm_up(loop, size=16, batch_limit=1)
+
+
+def test_two_failures_are_not_three(sd: Model) -> None:
+    """A model that draws one of the trial images is kept."""
+    loop = StepLoop(sd, batch_limit=1)
+    real = loop._encoder.conditioning
+    left = [ValueError("once"), ValueError("twice")]
+
+    def hesitant(request: GenerationRequest) -> Conditioning:
+        if left:
+            raise left.pop()
+        return real(request)
+
+    loop._encoder.conditioning = hesitant  # type: ignore[method-assign]
+    try:
+        warm_up(loop, size=16, batch_limit=1)
+    finally:
+        loop._encoder.conditioning = real  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize("part", ["unet", "vae", "text_encoder"])
+def test_weights_that_are_no_numbers(sd: Model, part: str) -> None:
+    """In float32 no number format is to blame: the error names the weight."""
+    *_, weight = getattr(sd.pipeline, part).parameters()
+    kept = weight.detach().clone()
+    weight.data.fill_(float("nan"))
+    try:
+        with pytest.raises(ModelUnsuitable, match=rf"\w of the {part} holds NaN .* another copy"):
+            warm_up(StepLoop(sd, batch_limit=1), size=16, batch_limit=1)
+    finally:
+        weight.data.copy_(kept)
+
+
+def test_a_sampler_that_the_model_can_be_drawn_with(sd: Model) -> None:
+    """The trial images take the usual sampler, or one that can take the fewest steps."""
+    only = {"dpmpp_2m": (), "euler": ((3, 5),), "ddim": ((2, 9),)}
+
+    loop = StepLoop(replace(sd, info=replace(sd.info, samplers=only)), batch_limit=1)
+    taken = [each for each in warm_up(loop, size=16, batch_limit=1) if isinstance(each, Usual)]
+
+    assert len(taken) == 4  # Two counted images of two steps each.

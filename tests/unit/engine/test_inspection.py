@@ -35,7 +35,10 @@ FINISHED = JobFinished(
 STEPPED = Stepped(
     progress={"one": 1}, batch_size=2, pixels=8192, seconds=1, shares={"one": 1.0}, memory=MEMORY
 )
-READY = EngineReady(model=children.MODEL, memory=MEMORY)
+MODEL = replace(
+    children.MODEL, ignored=("control_model",), samplers={"ddim": ((1, 20), (22, 50)), "pndm": ()}
+)
+READY = EngineReady(model=MODEL, memory=MEMORY)
 GOOD: list[Said] = [
     Began(stage="denoise", pictures=2),
     STEPPED,
@@ -104,6 +107,12 @@ def test_progress_may_stand_still(inspector):
         wrong(READY, model=wrong(children.MODEL, load_seconds=float("inf"))),
         wrong(READY, model=wrong(children.MODEL, version=None)),
         wrong(READY, model=None),
+        wrong(READY, model=wrong(children.MODEL, prediction_type=1)),
+        wrong(READY, model=wrong(children.MODEL, configuration=None)),
+        wrong(READY, model=wrong(children.MODEL, ignored=(1,))),
+        wrong(READY, model=wrong(children.MODEL, samplers={"ddim": ((1, -2),)})),
+        wrong(READY, model=wrong(children.MODEL, samplers={"ddim": (1, 2)})),
+        wrong(READY, model=wrong(children.MODEL, samplers=None)),
         wrong(READY, memory=wrong(MEMORY, total=-1)),
         wrong(EngineFailed(code="model_error", detail="x"), detail=None),
         wrong(EngineFailed(code="model_error", detail="x"), passing=1),
