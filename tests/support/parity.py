@@ -34,6 +34,10 @@ class Difference:
         """Whether they are the same up to rounding."""
         return self.within_one >= SHARE
 
+    def __str__(self) -> str:
+        """Return the three numbers as a person reads them."""
+        return f"{self.equal:.2%} equal, {self.within_one:.2%} within 1, largest {self.largest}"
+
 
 @dataclass(kw_only=True)
 class Ending:

@@ -3,11 +3,13 @@
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from http.client import BAD_REQUEST
 from itertools import product
 from typing import Final
 
 from service.diffusion.generation import GenerationRequest
 from service.diffusion.load import Model
+from service.errors import error_class
 from tests.support import parity
 from tests.support.references import SAMPLERS, NoImageError, Reference
 
@@ -82,7 +84,7 @@ class Verdict:
         return self.kind in ("same", "refused", "sensitive")
 
     def __str__(self) -> str:
-        return f"{self.kind}: {self.case} {self.detail}".rstrip()
+        return f"{self.kind}: {self.case}: {self.detail}"
 
 
 def matrix() -> list[Case]:
@@ -113,9 +115,7 @@ def verdicts(model: Model, reference: Reference, cases: Sequence[Case]) -> list[
     """Run a model's cases in one step loop, and each by itself in diffusers; compare."""
     ours = parity.together(model, {str(each.number): each.request for each in cases})
     found = [verdict(each, ours[str(each.number)], reference) for each in cases]
-    return [
-        _doubted(each, model, reference) if each.kind == "different" else each for each in found
-    ]
+    return [doubted(each, model, reference) if each.kind == "different" else each for each in found]
 
 
 def verdict(case: Case, ours: parity.Ending, reference: Reference) -> Verdict:
@@ -130,7 +130,7 @@ def verdict(case: Case, ours: parity.Ending, reference: Reference) -> Verdict:
     return Verdict(case=case, kind="same" if found.same else "different", detail=str(found))
 
 
-def _doubted(found: Verdict, model: Model, reference: Reference) -> Verdict:
+def doubted(found: Verdict, model: Model, reference: Reference) -> Verdict:
     """Tell a fault from an image that rounding decides.
 
     A matrix product of eight rows rounds otherwise than one of a single row. Most images do not
@@ -147,12 +147,13 @@ def _doubted(found: Verdict, model: Model, reference: Reference) -> Verdict:
 
 
 def _without_reference(case: Case, ours: parity.Ending, error: str) -> Verdict:
-    """Demand an error, and that it comes before any work is done."""
+    """Demand an error of the request, not of the service, before any work is done."""
     if ours.failure is None:
-        return Verdict(case=case, kind="not refused", detail=f"(diffusers: {error})")
+        return Verdict(case=case, kind="not refused", detail=f"diffusers: {error}")
+    refused = ours.steps == 0 and error_class(ours.failure.code).status == BAD_REQUEST
     return Verdict(
         case=case,
-        kind="not refused" if ours.steps else "refused",
+        kind="refused" if refused else "not refused",
         detail=f"after {ours.steps} steps, {ours.failure.code}: {ours.failure.detail} "
         f"(diffusers: {error})",
     )
