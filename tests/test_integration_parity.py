@@ -70,6 +70,21 @@ def test_matrix_as_in_diffusers(pair: Pairs, model: str, sampler: str) -> None:
     check(pair(MODELS[model]), chosen)
 
 
+def test_what_diffusers_cannot_do_is_refused(pair: Pairs) -> None:
+    """A schedule that diffusers fails on is an error of the request, before the first step.
+
+    With zero SNR, Karras's sigmas and 21 steps or more, two timesteps are 999. diffusers 0.42
+    begins at the second of them, and runs off the end of its sigmas.
+    """
+    chosen = [
+        each
+        for each in parity_cases.matrix()
+        if (each.model, each.sampler, each.steps) == ("zero SNR", "dpmpp_2m_karras", 50)
+    ]
+
+    check(pair("zero_snr"), chosen[-2:])
+
+
 def test_sample_covers_the_matrix() -> None:
     """The sample holds 200 of 2,700 cases, and every sampler twice with every model."""
     chosen = parity_cases.sample()
