@@ -1,5 +1,6 @@
 """Random-weight models of the true shapes of Stable Diffusion, small enough for a CPU test."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,13 +9,17 @@ import torch
 from diffusers import (
     AutoencoderKL,
     AutoencoderTiny,
+    DDIMScheduler,
+    EulerAncestralDiscreteScheduler,
     EulerDiscreteScheduler,
+    LCMScheduler,
     PNDMScheduler,
     StableDiffusionPipeline,
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
 )
 from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
+from safetensors.torch import load_file, save_file
 from transformers import (
     CLIPConfig,
     CLIPImageProcessor,
@@ -30,10 +35,11 @@ CHANNELS = (32, 64)
 SCHEDULE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 
 
-def tokenizer(folder: Path) -> CLIPTokenizer:
+def tokenizer(folder: Path, *, pad: str = tokens.MARKS[1]) -> CLIPTokenizer:
     """Build a CLIP tokenizer that knows letters only: one token per letter."""
     letters = [chr(c) for c in range(33, 127)]
-    return tokens.write(folder, signs=letters, size=2 * len(letters) + len(tokens.MARKS))
+    size = 2 * len(letters) + len(tokens.MARKS)
+    return tokens.write(folder, signs=letters, size=size, pad=pad)
 
 
 def text_config(vocabulary: int, **changes: Any) -> CLIPTextConfig:
@@ -183,3 +189,149 @@ def build_with_safety_checker(folder: Path, *, strict: bool) -> Path:
     checker.special_care_embeds_weights.data.fill_(2.0)
     eyes = CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
     return build_sd(folder, safety_checker=checker, feature_extractor=eyes)
+
+
+def write_scheduler(folder: Path, scheduler: Any) -> Path:
+    """Give a model another scheduler, with a file that names all of its keys."""
+    scheduler.save_pretrained(folder / "scheduler")
+    return _name_scheduler(folder, type(scheduler).__name__)
+
+
+def write_schedule(folder: Path, class_name: str, **names: Any) -> Path:
+    """Rewrite a model's scheduler file by hand, as old models have it: it names few keys.
+
+    diffusers remembers the keys that such a file leaves out (``_use_default_values``), and
+    treats them in another way than keys that a file names with their default values.
+    """
+    text = json.dumps({"_class_name": class_name, **SCHEDULE, **names})
+    (folder / "scheduler" / "scheduler_config.json").write_text(text, encoding="utf-8")
+    return _name_scheduler(folder, class_name)
+
+
+def _name_scheduler(folder: Path, class_name: str) -> Path:
+    # A pipeline takes the class from here and not from the scheduler's file.
+    return _write_index(folder, scheduler=["diffusers", class_name])
+
+
+def _write_index(folder: Path, **changes: Any) -> Path:
+    index = folder / "model_index.json"
+    parts = json.loads(index.read_text(encoding="utf-8"))
+    index.write_text(json.dumps({**parts, **changes}), encoding="utf-8")
+    return folder
+
+
+def build_sd2(folder: Path, *, scheduler: Any = None) -> Path:
+    """Write a model of SD 2.1's shape: a wider text encoder with GELU, padded with ``!``."""
+    torch.manual_seed(3)
+    words = tokenizer(folder / "tokenizer", pad="!")
+    settings = text_config(
+        len(words), hidden_size=64, intermediate_size=75, num_attention_heads=8, hidden_act="gelu"
+    )
+    pipeline: Any = StableDiffusionPipeline(
+        unet=unet(cross_attention_dim=64, use_linear_projection=True, attention_head_dim=(4, 8)),
+        vae=autoencoder(),
+        text_encoder=CLIPTextModel(settings),
+        tokenizer=words,
+        scheduler=scheduler or DDIMScheduler(clip_sample=False, steps_offset=1, **SCHEDULE),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    pipeline.save_pretrained(folder)
+    return folder
+
+
+def build_sd21_v(folder: Path) -> Path:
+    """Write SD 2.1 at 768: velocity, and an old file of DDIM that names few keys."""
+    return write_schedule(build_sd2(folder), "DDIMScheduler", prediction_type="v_prediction")
+
+
+def build_sd21_base(folder: Path) -> Path:
+    """Write SD 2.1 at 512: noise, and an old file of Euler that names few keys."""
+    return write_schedule(build_sd2(folder), "EulerDiscreteScheduler")
+
+
+def build_zero_snr(folder: Path) -> Path:
+    """Write a model whose schedule ends in pure noise (arXiv:2305.08891)."""
+    scheduler = DDIMScheduler(
+        clip_sample=False,
+        steps_offset=1,
+        set_alpha_to_one=False,
+        prediction_type="v_prediction",
+        rescale_betas_zero_snr=True,
+        timestep_spacing="trailing",
+        **SCHEDULE,
+    )
+    return build_sd2(folder, scheduler=scheduler)
+
+
+def build_sdxl_without_zeros(folder: Path) -> Path:
+    """Write an SDXL model that encodes an empty negative prompt as any other text."""
+    return _write_index(build_sdxl(folder), force_zeros_for_empty_prompt=False)
+
+
+def build_turbo(folder: Path) -> Path:
+    """Write a model of SDXL Turbo's shape: ancestral Euler from the last timestep on."""
+    scheduler = EulerAncestralDiscreteScheduler(timestep_spacing="trailing", **SCHEDULE)
+    return write_scheduler(build_sdxl(folder), scheduler)
+
+
+def build_lcm_schedule(folder: Path) -> Path:
+    """Write a distilled model with the scheduler that it was distilled with."""
+    return write_scheduler(build_lcm(folder), LCMScheduler(**SCHEDULE))
+
+
+def build_tiny_vae_old(folder: Path) -> Path:
+    """Write a model with an AutoencoderTiny, and an old file of PNDM that names few keys."""
+    return write_schedule(build_tiny_vae(folder), "PNDMScheduler")
+
+
+def build_odd_tokenizer(folder: Path) -> Path:
+    """Write a model with marks of its own, short texts, an attention mask and an old file.
+
+    The file says what pipelines of Stable Diffusion correct: to clip, and to start at 0.
+    """
+    build_sd(folder)
+    torch.manual_seed(4)
+    words = odd_tokenizer(folder / "tokenizer")
+    settings = text_config(len(words), pad_token_id=0)
+    settings.use_attention_mask = True
+    encoder: Any = CLIPTextModel(settings)
+    encoder.save_pretrained(folder / "text_encoder")
+    return write_schedule(folder, "DDIMScheduler", clip_sample=True, steps_offset=0)
+
+
+def odd_tokenizer(folder: Path) -> CLIPTokenizer:
+    """Replace a folder's tokenizer by one with other marks, which reads 24 tokens."""
+    words = CLIPTokenizer(
+        str(folder / "vocab.json"),
+        str(folder / "merges.txt"),
+        bos_token="<begin>",  # noqa: S106 - a mark in texts
+        eos_token="<end>",  # noqa: S106 - a mark in texts
+        unk_token="?",  # noqa: S106 - a mark in texts
+        pad_token="!",  # noqa: S106 - a mark in texts
+        model_max_length=24,
+    )
+    words.save_pretrained(folder)
+    return words
+
+
+def with_loud_unet(folder: Path) -> Path:
+    """Let a model's UNet predict values of about variance one, as a trained UNet does.
+
+    Random weights predict a third of that, and samplers then differ by less than a level of 255.
+    """
+    (path,) = (folder / "unet").glob("*.safetensors")
+    tensors = load_file(path)
+    tensors["conv_out.weight"] *= 2.5
+    save_file(tensors, path, metadata={"format": "pt"})
+    return folder
+
+
+def without_token_limit(folder: Path) -> Path:
+    """Take the longest prompt out of a model's tokenizer settings."""
+    path = folder / "tokenizer" / "tokenizer_config.json"
+    settings = json.loads(path.read_text(encoding="utf-8"))
+    del settings["model_max_length"]
+    path.write_text(json.dumps(settings), encoding="utf-8")
+    return folder
