@@ -54,6 +54,7 @@ def generate(config: Config, arguments: argparse.Namespace) -> int:
     """Make pictures in this process, with a progress bar; return 1 when that fails."""
     from service.engine import worker  # noqa: PLC0415 - torch is imported only to make pictures
     from service.http.pictures import png  # noqa: PLC0415
+    from service.http.sampling import demand_sampler  # noqa: PLC0415
     from service.http.schemas import read_request  # noqa: PLC0415
 
     logs.configure(config)
@@ -64,6 +65,7 @@ def generate(config: Config, arguments: argparse.Namespace) -> int:
     paths = output_paths(arguments.output, request.num_images)
     start.check(config, serving=False)
     loop, ready = worker.load(config)
+    demand_sampler(request, ready.model)
     outcome = _outcome(loop, request)
     if isinstance(outcome, JobFailed):
         title = str(error_class(outcome.code).__doc__).rstrip(".")

@@ -90,7 +90,7 @@ async def test_weights_cut_short_before_a_start_are_told_and_jobs_wait(model, se
         failed = await asyncio.to_thread(service.logged, "model_load_failed")
         assert failed["kept"] == 1
         async with session(service) as client:
-            assert "Fetch the model again" in await failure(client)
+            assert "Copy it again from where the folder came from" in await failure(client)
             assert await refusal(client) == "model_unavailable"
         assert await asyncio.to_thread(service.end) == 0
     model.repair()
@@ -111,7 +111,7 @@ async def test_weights_cut_short_while_it_runs_open_the_circuit_until_they_are_w
             job = await accepted(client)
             await asyncio.to_thread(service.logged, "circuit_opened")
             assert await refusal(client) == "engine_unavailable"
-            assert "Fetch the model again" in await failure(client)
+            assert "Copy it again from where the folder came from" in await failure(client)
             model.repair()
             assert await finished(client, job) == "succeeded"
             async with client.get("/health/ready") as answer:

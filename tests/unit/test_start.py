@@ -97,8 +97,7 @@ def log(run: subprocess.CompletedProcess[str]) -> list[dict[str, Any]]:
 
 def giant(folder: Path) -> Path:
     """Make a model whose UNet has 4 billion weights; its file is a hole of that length."""
-    (folder / "unet").mkdir(parents=True)
-    (folder / "model_index.json").write_text('{"_class_name": "StableDiffusionPipeline"}')
+    shutil.copytree(DEMO, folder)
     numbers = 4 * 10**9
     head = json.dumps(
         {"w": {"dtype": "F16", "shape": [numbers], "data_offsets": [0, 2 * numbers]}}
@@ -242,7 +241,8 @@ def test_a_damaged_model(start):
     code, line = told(start.run(MODEL_ID="org/name"))
     assert code == Exit.MODEL_DAMAGED
     assert "model_index.json is damaged" in line
-    assert "Fetch the model again." in line
+    assert "Fetch it again: " in line
+    assert "models pull org/name --model-cache-dir" in line
 
 
 def weights(path: Path, *names: str) -> Path:
@@ -269,13 +269,15 @@ def test_what_is_no_model_of_ours(start, command):
     text.touch()
     lora = weights(start.folder / "lora.safetensors", "lora_unet_mid_block.lora_up.weight")
     unet = ("input_blocks.0.0.weight", "input_blocks.1.1.0.attn2.to_k.weight")
+    text = ("embeddings.token_embedding.weight", "encoder.layers.0.mlp.fc1.bias")
     bare = weights(
         start.folder / "bare.safetensors",
         *(f"model.diffusion_model.{name}" for name in unet),
-        *("first_stage_model.x", "cond_stage_model.x"),
+        "first_stage_model.x",
+        *(f"cond_stage_model.transformer.text_model.{name}" for name in text),
     )
     said = {
-        bare: "holds weights only; its configuration is not here. Cure: ",
+        bare: "holds weights only, in a shape that is none of Stable Diffusion 1.5's",
         empty: "is no model in diffusers layout: it has no model_index.json",
         flux: "is a FluxPipeline. Supported are",
         pickle: "is a pickle file",
