@@ -32,6 +32,9 @@ FILES = frozenset({SINGLE_FILE, *PICKLES, ".gguf", ".onnx"})
 HUB = "models--"
 """How the names of the hub's folders in the cache begin."""
 
+LONGEST_ID = 96
+"""Characters, as the hub's client says."""
+
 demand_readable = files.demand_readable
 unreadable = files.unreadable
 user = files.user
@@ -231,7 +234,7 @@ def _lies_there_for_us(path: Path) -> bool:
 
 def _is_folder(path: Path) -> bool:
     with suppress(OSError):
-        return path.is_dir()
+        return path.is_dir() or not path.exists()  # A broken link was to lead to one.
     return True  # Another user's: what it is cannot be seen.
 
 
@@ -318,7 +321,9 @@ def _misnamed(path: Path) -> ModelError:
 
 def _snapshot(cache_dir: Path, name: str, *, usable: Callable[[Path], bool]) -> Path | None:
     """Return the folder of a cached hub model, of its main branch if that is there."""
-    repository = cache_dir / ("models--" + name.replace("/", "--"))
+    repository = cache_dir / (HUB + name.replace("/", "--"))
+    if not _lies_there(repository):
+        return None
     branch = repository / "refs" / "main"
     if branch.is_file():
         commit = branch.read_text(encoding="utf-8", errors="replace").strip()
@@ -353,7 +358,7 @@ def is_hub_id(name: str) -> bool:
     """Tell whether a name has the form of a hub id, organisation/name."""
     organisation, _, rest = name.partition("/")
     allowed = set("-_.")
-    return all(
+    return len(name) <= LONGEST_ID and all(
         part and all(c.isalnum() or c in allowed for c in part) and not part.startswith(".")
         for part in (organisation, rest)
     )

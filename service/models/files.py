@@ -159,7 +159,7 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(data.decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
-        seen = None if not data or data[:1] in b"{[" else _known(path, data) or _text(path, data)
+        seen = None if data[:1] in {b"{", b"["} else _known(path, data) or _text(path, data)
         raise (seen.error(path) if seen else damage(path, _cause(error))) from error
     if not isinstance(content, dict):
         raise damage(path, f"it holds a {type(content).__name__}, not an object")

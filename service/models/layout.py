@@ -10,7 +10,8 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from service.errors import ModelError, ModelUnsuitable
-from service.models import catalog
+from service.models import catalog, weights
+from service.models.catalog import Source
 
 FAMILIES = {
     "StableDiffusionPipeline": "sd",
@@ -46,6 +47,23 @@ class SingleFile:
     """Width of the text embeddings that the UNet takes."""
     unet_width: int
     """Channels of the UNet's first block."""
+
+
+def check(source: Source, cache_dir: Path) -> None:
+    """Refuse a model that would not load, by its small files and the headers of its weights.
+
+    Raises:
+        ModelError: with the reason and the cure.
+        FolderUnusable: the service's user may not read it.
+
+    """
+    if source.path is None:
+        raise catalog.unfinished(source.id, cache_dir)
+    if source.single_file:
+        weights.header(source.path)
+        single_file_config(source.path, cache_dir, single_file(source.path))
+    else:
+        folder_family(source.path)
 
 
 def folder_family(folder: Path) -> str:
@@ -216,12 +234,12 @@ def _demand_part(folder: Path, part: str, named: object, classes: set[str]) -> N
             f"{folder}: its {part} is {name or 'missing'}, not {' or '.join(sorted(classes))}. "
             f"{SUPPORTED}"
         )
-    weights = sorted((folder / part).glob("*.safetensors"))
-    if not weights:
+    found = sorted((folder / part).glob("*.safetensors"))
+    if not found:
         pickled = any(path.suffix in catalog.PICKLES for path in (folder / part).glob("*"))
         cause = "only pickled weights, which can run code when read" if pickled else "no weights"
         raise ModelError(f"{folder / part} has {cause}. Fetch the model's .safetensors files.")
-    for path in weights:
+    for path in found:
         check_weights(path)
 
 
@@ -233,8 +251,8 @@ def _has_tokenizer(folder: Path) -> bool:
 def _shapes(path: Path) -> Mapping[str, tuple[int, ...]]:
     catalog.demand_readable(path)  # safetensors says of such a file that it is not there.
     try:
-        with safe_open(path, framework="np") as weights:
-            return {key: tuple(weights.get_slice(key).get_shape()) for key in weights.keys()}  # noqa: SIM118 - safe_open is no mapping
+        with safe_open(path, framework="np") as opened:
+            return {key: tuple(opened.get_slice(key).get_shape()) for key in opened.keys()}  # noqa: SIM118 - safe_open is no mapping
     except (OSError, SafetensorError) as error:
         raise ModelError(
             f"{path} is cut short or damaged ({error}). Fetch the model again."

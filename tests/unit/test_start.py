@@ -242,7 +242,8 @@ def test_a_damaged_model(start):
     code, line = told(start.run(MODEL_ID="org/name"))
     assert code == Exit.MODEL_DAMAGED
     assert "model_index.json is damaged" in line
-    assert "Fetch the model again." in line
+    assert "Fetch it again: " in line
+    assert "sd-api models pull org/name" in line
 
 
 def weights(path: Path, *names: str) -> Path:
