@@ -63,6 +63,8 @@ def check(source: Source, cache_dir: Path) -> None:
         weights.header(source.path)
         single_file_config(source.path, cache_dir, single_file(source.path))
     else:
+        for path in weights.read_files(source, half=False):
+            weights.header(path)
         folder_family(source.path)
 
 

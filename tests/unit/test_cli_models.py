@@ -403,7 +403,7 @@ def test_half_precision_shards_are_fetched_and_whole(machine, hub):
     whole = load_file(DEMO / UNET)
     del hub.files[UNET]
     stem = "unet/diffusion_pytorch_model"
-    listed = {}
+    listed: dict[str, str] = {}
     for number, keys in enumerate((sorted(whole)[::2], sorted(whole)[1::2]), start=1):
         name = f"{stem}.fp16-{number:05}-of-00002.safetensors"
         hub.files[name] = save({key: whole[key] for key in keys})

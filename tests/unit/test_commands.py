@@ -25,7 +25,7 @@ def run(command: str, folder: Path) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture
-def script(tmp_path, monkeypatch) -> Path:
+def script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Stand in for an installation in a folder whose name a shell would take apart."""
     folder = tmp_path / "my programs; $HOME"
     folder.mkdir()
