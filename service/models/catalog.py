@@ -1,7 +1,7 @@
 """Which models there are, and where; reads names, headers and small JSON files only, no torch."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,17 +70,13 @@ class Entry:
 
         """
         try:
-            return self._source()
+            if not self.path.name.startswith(HUB):
+                return _local(self.id, self.path)
+            if (found := _cached(self.id, self.path.parent)) is not None:
+                return found
         except OSError as error:
             raise unreadable(error) from error
-
-    def _source(self) -> Source:
-        if not self.path.name.startswith(HUB):
-            return _local(self.id, self.path)
-        cache_dir = self.path.parent
-        if (folder := _snapshot(cache_dir, self.id, usable=_complete)) is not None:
-            return Source(id=self.id, path=folder, version=hub_version(self.id, folder))
-        raise unfinished(self.id, cache_dir)
+        raise unfinished(self.id, self.path.parent)
 
 
 def resolve(model_id: str, cache_dir: Path) -> Source:
@@ -115,8 +111,8 @@ def _found(model_id: str, cache_dir: Path) -> Source:
             if _lies_there(candidate):
                 return _local(name, candidate)
     for each in names(model_id):
-        if (cached := _snapshot(cache_dir, each, usable=_complete)) is not None:
-            return Source(id=each, path=cached, version=hub_version(each, cached))
+        if (cached := _cached(each, cache_dir)) is not None:
+            return cached
     if is_hub_id(name):
         return Source(id=name, path=None, version=name)
     raise ModelMissing(
@@ -223,12 +219,8 @@ def _entries(child: Path) -> Iterator[Entry]:
 
 
 def _is_model(path: Path) -> bool:
-    return path.suffix in FILES or _lies_there_for_us(path / INDEX)
-
-
-def _lies_there_for_us(path: Path) -> bool:
     with suppress(OSError):
-        return _lies_there(path)
+        return path.suffix in FILES or _lies_there(path / INDEX)
     return False
 
 
@@ -319,18 +311,21 @@ def _misnamed(path: Path) -> ModelError:
     )
 
 
-def _snapshot(cache_dir: Path, name: str, *, usable: Callable[[Path], bool]) -> Path | None:
-    """Return the folder of a cached hub model, of its main branch if that is there."""
+def _cached(name: str, cache_dir: Path) -> Source | None:
+    """Return a whole model of the hub's cache, of its main branch if that is there."""
     repository = cache_dir / (HUB + name.replace("/", "--"))
     if not _lies_there(repository):
         return None
     branch = repository / "refs" / "main"
+    folder = None
     if branch.is_file():
         commit = branch.read_text(encoding="utf-8", errors="replace").strip()
-        if usable(folder := repository / "snapshots" / commit):
-            return folder
-    folders = [found for found in repository.glob("snapshots/*") if usable(found)]
-    return max(folders, key=lambda folder: folder.stat().st_mtime, default=None)
+        if _complete(main := repository / "snapshots" / commit):
+            folder = main
+    if folder is None:
+        whole = [found for found in repository.glob("snapshots/*") if _complete(found)]
+        folder = max(whole, key=lambda found: found.stat().st_mtime, default=None)
+    return folder and Source(id=name, path=folder, version=hub_version(name, folder))
 
 
 def _complete(folder: Path) -> bool:
