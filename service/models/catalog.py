@@ -291,7 +291,7 @@ def _local(name: str, path: Path) -> Source:
         return Source(id=name, path=path, version=path.resolve().name)
     seen = files.look(path)
     if seen is None and path.suffix != SINGLE_FILE:
-        raise _misnamed(path)
+        raise files.misnamed(path)
     if seen is not None and path.suffix not in FILES:
         raise ModelUnsuitable(
             f"{path} is neither a folder nor a {SINGLE_FILE} file: it is {seen.words}. {seen.cure}"
@@ -300,15 +300,6 @@ def _local(name: str, path: Path) -> Source:
     if seen is not None and not (seen.damaged and path.is_file() and path.suffix == SINGLE_FILE):
         raise seen.error(path)
     return Source(id=name, path=path, version=path.stem, single_file=True)
-
-
-def _misnamed(path: Path) -> ModelError:
-    names = (f"{path.stem}{SINGLE_FILE}", f"{path.name}{SINGLE_FILE}")
-    free = next((name for name in names if not _lies_there(path.with_name(name))), names[-1])
-    return ModelUnsuitable(
-        f"{path} is a {SINGLE_FILE} file by its content, and has another ending. "
-        f"Rename it: {commands.rename(path, free)}"
-    )
 
 
 def _cached(name: str, cache_dir: Path) -> Source | None:
@@ -325,7 +316,9 @@ def _cached(name: str, cache_dir: Path) -> Source | None:
     if folder is None:
         whole = [found for found in repository.glob("snapshots/*") if _complete(found)]
         folder = max(whole, key=lambda found: found.stat().st_mtime, default=None)
-    return folder and Source(id=name, path=folder, version=hub_version(name, folder))
+    if folder is None:
+        return None
+    return Source(id=name, path=folder, version=hub_version(name, folder))
 
 
 def _complete(folder: Path) -> bool:

@@ -166,6 +166,16 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
+def misnamed(path: Path) -> ModelError:
+    """Return the error of safetensors in a file with another ending: the cure renames it."""
+    wanted = (f"{path.stem}{SUFFIX}", f"{path.name}{SUFFIX}")
+    free = next((name for name in wanted if not os.path.lexists(path.with_name(name))), wanted[-1])
+    return ModelUnsuitable(
+        f"{path} is a {SUFFIX} file by its content, and has another ending. "
+        f"Rename it: {commands.rename(path, free)}"
+    )
+
+
 def damage(path: Path, cause: str) -> ModelError:
     """Return the error of a damaged file, with the cure for the place where it lies."""
     return ModelError(f"{path} is damaged ({cause}). {fetch_again(path)}")
