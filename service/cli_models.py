@@ -6,20 +6,28 @@ import shutil
 import sys
 from pathlib import Path
 
-from service import start
+from service import commands, exits, start
 from service.config import Config
 from service.diffusion import card
-from service.errors import ConfigError, FolderUnusable, ModelError, ModelInUse, ModelMissing
+from service.errors import (
+    ConfigError,
+    FolderUnusable,
+    ModelError,
+    ModelInUse,
+    ModelMissing,
+    ModelUnsuitable,
+    ServiceError,
+)
 from service.exits import Exit
 from service.models import catalog, in_use
-from service.models.catalog import Source
+from service.models.catalog import Entry, Source
 from service.telemetry import logs
 from service.terminal import complain, show
 
 ACTIONS = {
-    "list": "print each installed model: its id for MODEL_ID, its version and its place",
+    "list": "print each model that loads: its id for MODEL_ID, its version and its place",
     "pull": "fetch MODEL from the hub or go on with it, and check it",
-    "verify": "compare MODEL, or every model, with its checksums",
+    "verify": "check MODEL, or every model, by its checksums, or by its lengths if it has none",
     "remove": "delete MODEL from MODEL_CACHE_DIR",
 }
 
@@ -39,6 +47,11 @@ def add_models_arguments(parser: argparse.ArgumentParser) -> None:
         "model", nargs="?", metavar="MODEL", help="A hub id, or a name of the list."
     )
     parser.add_argument("--yes", action="store_true", help="Remove without being asked.")
+    parser.add_argument(
+        "--configuration",
+        action="store_true",
+        help="Pull the small files only, no weights: what a single-file model needs.",
+    )
 
 
 def models(config: Config, arguments: argparse.Namespace) -> int:
@@ -49,24 +62,45 @@ def models(config: Config, arguments: argparse.Namespace) -> int:
     if action == "verify":
         return _verify(config, name)
     if name is None:
-        raise ConfigError(
-            f"models {action} needs the name of a model: sd-api models {action} MODEL"
-        )
+        raise ConfigError(f"models {action} needs the name of a model: write it behind '{action}'.")
     if action == "pull":
-        return _pull(config, name)
+        return _pull(config, name, configuration=bool(arguments.configuration))
     return _remove(config, name, sure=bool(arguments.yes))
 
 
 def _list(config: Config) -> int:
-    found = catalog.installed(config.model_cache_dir)
+    """Print what loads; say of everything else in the cache why it is left out."""
+    from service.models import layout  # noqa: PLC0415 - it needs a package of the engine
+
+    cache_dir = config.model_cache_dir
+    found = []
+    for entry in _entries(cache_dir):
+        try:
+            source = _source(entry, cache_dir)
+            layout.check(source, cache_dir)
+            found.append(source)
+        except ServiceError as error:
+            complain(f"{entry.id} is left out: {error.detail}")
     if not found:
-        place = config.model_cache_dir.absolute()
-        complain(f"no model is installed: none in MODEL_CACHE_DIR={place}, and no demo.")
+        complain(f"no model is installed: none in MODEL_CACHE_DIR={cache_dir.absolute()}.")
         return Exit.DONE
     return show("\n".join(f"{model.id}\t{model.version}\t{model.path}" for model in found))
 
 
-def _pull(config: Config, name: str) -> int:
+def _entries(cache_dir: Path) -> list[Entry]:
+    """Return the demo, where it is bundled, and whatever the cache has."""
+    demo = Entry(id=catalog.DEMO_ID, path=catalog.DEMO_FOLDER)
+    bundled = [demo] if demo.path.is_dir() else []
+    return bundled + catalog.entries(cache_dir)
+
+
+def _source(entry: Entry, cache_dir: Path) -> Source:
+    if entry.path == catalog.DEMO_FOLDER:
+        return catalog.resolve(catalog.DEMO_ID, cache_dir)
+    return entry.source()
+
+
+def _pull(config: Config, name: str, *, configuration: bool) -> int:
     """Fetch a model as the engine would; what is damaged of it is fetched again."""
     logs.configure(config)
     start.demand_packages()
@@ -77,47 +111,72 @@ def _pull(config: Config, name: str) -> int:
         raise ConfigError(f"models pull {name}: is no hub id of the form organisation/name.")
     from service.models import hub  # noqa: PLC0415 - takes a while, and need not be installed
 
-    cache_dir = config.model_cache_dir
+    cache_dir, half = config.model_cache_dir, _half(config)
     start.demand_writable(cache_dir, "MODEL_CACHE_DIR")
     for snapshot in sorted(hub.repository(cache_dir, name).glob("snapshots/*")):
-        for path in hub.discard_damaged(_hub_source(name, snapshot)):
+        for path in hub.discard_damaged(_hub_source(name, snapshot), half=half):
             complain(f"{path} was damaged and is fetched again.")
     try:
-        source = hub.fetch(name, cache_dir, half=_half(config), progress=True)
+        source = hub.fetch(name, cache_dir, half=half, shown=True, configuration=configuration)
     except KeyboardInterrupt:
-        complain(f"what is here of it is kept; go on with: sd-api models pull {name}")
+        again = commands.models("pull", name, cache_dir=cache_dir)
+        complain(f"what is here of it is kept; go on with: {again}")
         raise
-    faults = [text for _, text in hub.damaged(source)]
+    faults = [fault for fault in hub.damaged(source, half=half) if not fault.stray]
     if faults:
-        hub.discard_damaged(source)
-        raise ModelError(f"{faults[0]} What was damaged is removed: pull {name} again.")
+        hub.discard_damaged(source, half=half)
+        raise ModelError(faults[0].text)
     size = _gigabytes(_size(source.path))
-    return show(f"{source.id}\t{source.version}\t{source.path}\t{size}, checked")
+    ended = "configuration only" if configuration else "checked"
+    return show(f"{source.id}\t{source.version}\t{source.path}\t{size}, {ended}")
 
 
 def _verify(config: Config, name: str | None) -> int:
-    """Check one model or all; say of each what is wrong with it."""
-    start.demand_packages()
-    from service.models import hub  # noqa: PLC0415 - see _pull
+    """Check one model or all; say of each what is wrong with it.
 
-    cache_dir = config.model_cache_dir
-    sources = catalog.installed(cache_dir) if name is None else [_here(name, cache_dir)]
-    failed = False
-    for source in sources:
-        faults = [text for _, text in hub.damaged(source)]
-        for text in faults:
-            complain(f"{source.id}: {text}")
-        if not faults and (said := show(f"{source.id}\t{source.version}\twhole")):
-            return said
-        failed = failed or bool(faults)
-    if failed:
-        complain("models of the hub are repaired by: sd-api models pull MODEL")
-    return Exit.MODEL_DAMAGED if failed else Exit.DONE
+    Of all, what is another kind of thing, a LoRA for one, is named and is no failure.
+    """
+    start.demand_packages()
+    cache_dir, half = config.model_cache_dir, _half(config)
+    if name is not None:
+        return _judge(_here(name, cache_dir), cache_dir, half=half)
+    worst: int = Exit.DONE
+    for entry in _entries(cache_dir):
+        try:
+            worst = _judge(_source(entry, cache_dir), cache_dir, half=half) or worst
+        except ModelUnsuitable as error:
+            complain(f"{entry.id} is not checked: {error.detail}")
+        except ServiceError as error:
+            complain(f"{entry.id}: {error.detail}")
+            worst = exits.code(error)
+    return worst
+
+
+def _judge(source: Source, cache_dir: Path, *, half: bool) -> int:
+    """Say of a model that it is whole, or what is wrong with it; return the exit code.
+
+    Raises:
+        ModelError: it would not load.
+
+    """
+    from service.models import hub, layout  # noqa: PLC0415 - see _pull
+
+    faults = list(hub.damaged(source, half=half))
+    for fault in faults:
+        note = " Nothing reads it: the model loads without it." if fault.stray else ""
+        complain(f"{source.id}: {fault.text}{note}")
+    if any(not fault.stray for fault in faults):
+        return Exit.MODEL_DAMAGED
+    layout.check(source, cache_dir)
+    how = "complete (lengths only)"
+    if hub.hashed(source, half=half):
+        how = "whole (hashes compared)"
+    return show(f"{source.id}\t{source.version}\t{how}")
 
 
 def _remove(config: Config, name: str, *, sure: bool) -> int:
     """Delete a model that lies in MODEL_CACHE_DIR, and nothing that lies elsewhere."""
-    place = _place(catalog.ALIASES.get(name, name), config.model_cache_dir)
+    place = _place(name, config.model_cache_dir)
     size = _gigabytes(_size(place))
     if in_use.held(place):
         raise ModelInUse(f"{name} is in use. End the service that draws with it, and try again.")
@@ -146,12 +205,13 @@ def _place(name: str, cache_dir: Path) -> Path:
 
     """
     cache = _normal(cache_dir)
-    for place in (cache / f"models--{name.replace('/', '--')}", _normal(cache / name)):
-        if cache in place.parents and os.path.lexists(place):
-            return place
+    for each in catalog.names(name):
+        for place in (cache / f"{catalog.HUB}{each.replace('/', '--')}", _normal(cache / each)):
+            if cache in place.parents and os.path.lexists(place):
+                return place
     raise ModelMissing(
         f"there is no model {name!r} in MODEL_CACHE_DIR={cache_dir}, and only what is there is "
-        "removed. 'sd-api models' lists what is there."
+        f"removed. This command lists what is there: {commands.models('list', cache_dir=cache_dir)}"
     )
 
 
@@ -165,10 +225,11 @@ def _here(name: str, cache_dir: Path) -> Source:
     source = catalog.resolve(name, cache_dir)
     if source.path is not None:
         return source
-    folders = sorted((cache_dir / f"models--{source.id.replace('/', '--')}").glob("snapshots/*"))
-    if folders:
-        raise ModelError(f"{source.id} is not whole. Go on with: sd-api models pull {source.id}")
-    raise ModelMissing(f"{source.id} is not in {cache_dir}. Fetch it: sd-api models pull {name}")
+    for each in catalog.names(name):
+        if any((cache_dir / f"{catalog.HUB}{each.replace('/', '--')}").glob("snapshots/*")):
+            raise catalog.unfinished(each, cache_dir)
+    pull = commands.models("pull", source.id, cache_dir=cache_dir)
+    raise ModelMissing(f"{source.id} is not in {cache_dir}. Fetch it: {pull}")
 
 
 def _hub_source(name: str, snapshot: Path) -> Source:

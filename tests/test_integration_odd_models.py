@@ -108,9 +108,8 @@ def schedule(folder: Path, **content: Any) -> Path:
 def by_diffusers(folder: Path, scheduler: str, **changes: Any) -> np.ndarray:
     """Draw the same image with diffusers alone; ``changes`` are keywords of the scheduler."""
     config = json.loads((folder / "scheduler" / "scheduler_config.json").read_text())
-    kind: Any = getattr(
-        diffusers, json.loads((folder / "model_index.json").read_text())["_class_name"]
-    )
+    index = json.loads((folder / "model_index.json").read_text())
+    kind: Any = getattr(diffusers, index["_class_name"])
     pipeline = kind.from_pretrained(folder, local_files_only=True)
     pipeline.set_progress_bar_config(disable=True)
     pipeline.scheduler = getattr(diffusers, scheduler).from_config(config, **changes)
@@ -311,9 +310,7 @@ REFUSED: dict[str, tuple[Callable[[Place], Path], str]] = {
         r"is an HTML page\. .* download the file itself",
     ),
     "lfs pointer as weights": (
-        broken(
-            replaced(UNET, b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
-        ),
+        broken(replaced(UNET, b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n")),
         r"pointer of Git LFS.* lfs pull",
     ),
     "pickle as weights": (broken(replaced(UNET, b"\x80\x02}q\x00.")), r"is a pickle file"),

@@ -78,7 +78,8 @@ def read_tokenizer(folder: Path, name: str) -> Any:
 
 
 def _network(folder: Path, kind: Any, dtype: torch.dtype, *, half: bool) -> Any:
-    chosen = weights.choose([path.name for path in folder.iterdir()], half=half)
+    names = [path.name for path in folder.iterdir()]
+    chosen = weights.choose(names, half=half, part=folder.name)
     if chosen is None:  # pragma: no cover - layout has looked
         raise ModelError(f"{folder} has no weights.")
     try:
@@ -96,7 +97,7 @@ def _network(folder: Path, kind: Any, dtype: torch.dtype, *, half: bool) -> Any:
             f"the weights in {folder} have other shapes than its config.json says "
             f"({_line(error)}). Take both from the same model."
         ) from error
-    _demand_all(folder, network, [folder / name for name in chosen.names])
+    _demand_all(folder, network, weights.part_files(folder, half))
     return network
 
 

@@ -1,7 +1,7 @@
 """Which models there are, and where; reads names, headers and small JSON files only, no torch."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +31,9 @@ FILES = frozenset({SINGLE_FILE, *PICKLES, ".gguf", ".onnx"})
 
 HUB = "models--"
 """How the names of the hub's folders in the cache begin."""
+
+LONGEST_ID = 96
+"""Characters, as the hub's client says."""
 
 demand_readable = files.demand_readable
 unreadable = files.unreadable
@@ -67,17 +70,13 @@ class Entry:
 
         """
         try:
-            return self._source()
+            if not self.path.name.startswith(HUB):
+                return _local(self.id, self.path)
+            if (found := _cached(self.id, self.path.parent)) is not None:
+                return found
         except OSError as error:
             raise unreadable(error) from error
-
-    def _source(self) -> Source:
-        if not self.path.name.startswith(HUB):
-            return _local(self.id, self.path)
-        cache_dir = self.path.parent
-        if (folder := _snapshot(cache_dir, self.id, usable=_complete)) is not None:
-            return Source(id=self.id, path=folder, version=hub_version(self.id, folder))
-        raise unfinished(self.id, cache_dir)
+        raise unfinished(self.id, self.path.parent)
 
 
 def resolve(model_id: str, cache_dir: Path) -> Source:
@@ -112,8 +111,8 @@ def _found(model_id: str, cache_dir: Path) -> Source:
             if _lies_there(candidate):
                 return _local(name, candidate)
     for each in names(model_id):
-        if (cached := _snapshot(cache_dir, each, usable=_complete)) is not None:
-            return Source(id=each, path=cached, version=hub_version(each, cached))
+        if (cached := _cached(each, cache_dir)) is not None:
+            return cached
     if is_hub_id(name):
         return Source(id=name, path=None, version=name)
     raise ModelMissing(
@@ -220,18 +219,14 @@ def _entries(child: Path) -> Iterator[Entry]:
 
 
 def _is_model(path: Path) -> bool:
-    return path.suffix in FILES or _lies_there_for_us(path / INDEX)
-
-
-def _lies_there_for_us(path: Path) -> bool:
     with suppress(OSError):
-        return _lies_there(path)
+        return path.suffix in FILES or _lies_there(path / INDEX)
     return False
 
 
 def _is_folder(path: Path) -> bool:
     with suppress(OSError):
-        return path.is_dir()
+        return path.is_dir() or not path.exists()  # A broken link was to lead to one.
     return True  # Another user's: what it is cannot be seen.
 
 
@@ -274,7 +269,8 @@ def index(folder: Path) -> dict[str, object]:
             f"{folder} is no model in diffusers layout: it has no {INDEX}. {files.instead(folder)}"
         )
     content: dict[str, object] = files.read_json(path)
-    if not isinstance(content.get("_class_name"), str):
+    kind = content.get("_class_name")
+    if not kind or not isinstance(kind, str | list):
         raise files.damage(path, "it names no pipeline class")
     return content
 
@@ -296,7 +292,7 @@ def _local(name: str, path: Path) -> Source:
         return Source(id=name, path=path, version=path.resolve().name)
     seen = files.look(path)
     if seen is None and path.suffix != SINGLE_FILE:
-        raise _misnamed(path)
+        raise files.misnamed(path)
     if seen is not None and path.suffix not in FILES:
         raise ModelUnsuitable(
             f"{path} is neither a folder nor a {SINGLE_FILE} file: it is {seen.words}. {seen.cure}"
@@ -307,25 +303,23 @@ def _local(name: str, path: Path) -> Source:
     return Source(id=name, path=path, version=path.stem, single_file=True)
 
 
-def _misnamed(path: Path) -> ModelError:
-    names = (f"{path.stem}{SINGLE_FILE}", f"{path.name}{SINGLE_FILE}")
-    free = next((name for name in names if not _lies_there(path.with_name(name))), names[-1])
-    return ModelUnsuitable(
-        f"{path} is a {SINGLE_FILE} file by its content, and has another ending. "
-        f"Rename it: {commands.rename(path, free)}"
-    )
-
-
-def _snapshot(cache_dir: Path, name: str, *, usable: Callable[[Path], bool]) -> Path | None:
-    """Return the folder of a cached hub model, of its main branch if that is there."""
-    repository = cache_dir / ("models--" + name.replace("/", "--"))
+def _cached(name: str, cache_dir: Path) -> Source | None:
+    """Return a whole model of the hub's cache, of its main branch if that is there."""
+    repository = cache_dir / (HUB + name.replace("/", "--"))
+    if not _lies_there(repository):
+        return None
     branch = repository / "refs" / "main"
+    folder = None
     if branch.is_file():
         commit = branch.read_text(encoding="utf-8", errors="replace").strip()
-        if usable(folder := repository / "snapshots" / commit):
-            return folder
-    folders = [found for found in repository.glob("snapshots/*") if usable(found)]
-    return max(folders, key=lambda folder: folder.stat().st_mtime, default=None)
+        if _complete(main := repository / "snapshots" / commit):
+            folder = main
+    if folder is None:
+        whole = [found for found in repository.glob("snapshots/*") if _complete(found)]
+        folder = max(whole, key=lambda found: found.stat().st_mtime, default=None)
+    if folder is None:
+        return None
+    return Source(id=name, path=folder, version=hub_version(name, folder))
 
 
 def _complete(folder: Path) -> bool:
@@ -353,7 +347,7 @@ def is_hub_id(name: str) -> bool:
     """Tell whether a name has the form of a hub id, organisation/name."""
     organisation, _, rest = name.partition("/")
     allowed = set("-_.")
-    return all(
+    return len(name) <= LONGEST_ID and all(
         part and all(c.isalnum() or c in allowed for c in part) and not part.startswith(".")
         for part in (organisation, rest)
     )

@@ -159,11 +159,21 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(data.decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
-        seen = None if not data or data[:1] in b"{[" else _known(path, data) or _text(path, data)
+        seen = None if data[:1] in {b"{", b"["} else _known(path, data) or _text(path, data)
         raise (seen.error(path) if seen else damage(path, _cause(error))) from error
     if not isinstance(content, dict):
         raise damage(path, f"it holds a {type(content).__name__}, not an object")
     return content
+
+
+def misnamed(path: Path) -> ModelError:
+    """Return the error of safetensors in a file with another ending: the cure renames it."""
+    wanted = (f"{path.stem}{SUFFIX}", f"{path.name}{SUFFIX}")
+    free = next((name for name in wanted if not os.path.lexists(path.with_name(name))), wanted[-1])
+    return ModelUnsuitable(
+        f"{path} is a {SUFFIX} file by its content, and has another ending. "
+        f"Rename it: {commands.rename(path, free)}"
+    )
 
 
 def damage(path: Path, cause: str) -> ModelError:

@@ -14,6 +14,9 @@ if sys.platform != "win32":
 MARKS: Final = (catalog.INDEX, f"*{catalog.SINGLE_FILE}", f"snapshots/*/{catalog.INDEX}")
 """Files that stand for a model: in its folder, in one of single files, in the hub's cache."""
 
+OPENED: Final = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0)
+"""A named pipe in place of a file must not wait for its writer."""
+
 
 def hold(path: Path) -> None:
     """Say that this process works with a model, until it ends, however it ends.
@@ -22,7 +25,7 @@ def hold(path: Path) -> None:
     """
     for mark in _marks(path):
         try:
-            file = os.open(mark, os.O_RDONLY | os.O_CLOEXEC)
+            file = os.open(mark, OPENED)
         except OSError:
             continue
         _locked(file, exclusive=False)  # Stays open: the lock is the process's.
@@ -32,7 +35,7 @@ def held(path: Path) -> bool:
     """Tell whether a process works with a model in this place."""
     for mark in _marks(path):
         try:
-            file = os.open(mark, os.O_RDONLY | os.O_CLOEXEC)
+            file = os.open(mark, OPENED)
         except OSError:
             continue
         try:

@@ -11,7 +11,7 @@ from service.errors import ModelError, ModelUnsuitable
 from service.models import catalog, files, parts, schedule, single_file, vocabulary
 from service.models.catalog import Source
 from service.models.figures import FIGURES, Figures
-from service.models.parts import SUPPORTED as SUPPORTED  # noqa: PLC0414 - hub shows it, too
+from service.models.parts import SUPPORTED
 from service.models.schedule import Schedule
 from service.models.single_file import VELOCITY, ZERO_SNR, SingleFile
 from service.models.vocabulary import Vocabulary

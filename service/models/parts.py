@@ -162,15 +162,11 @@ def _named(entry: object) -> tuple[str | None, str | None]:
 
 
 def _demand_weights(folder: Path, *, half: bool) -> None:
-    try:
-        names = [path.name for path in folder.iterdir()]
-    except OSError:
-        names = []
-    chosen = weights.choose(names, half=half)
-    if chosen is not None:
-        for name in chosen.names:
-            weights.header(folder / name)
+    if read := weights.part_files(folder, half):
+        for path in read:
+            weights.header(path)
         return
+    names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
     shards = [name for name in names if (found := weights.FILE.fullmatch(name)) and found["shards"]]
     if shards:
         raise ModelError(
@@ -188,7 +184,7 @@ def _demand_weights(folder: Path, *, half: bool) -> None:
             f"{folder} has weights under a name that is not read ({others[0]}). Name them "
             "diffusion_pytorch_model.safetensors, or model.safetensors for a text encoder."
         )
-    raise ModelError(f"{folder} has no weights. {files.fetch_again(folder / 'model.safetensors')}")
+    raise ModelError(f"{folder} has no weights. {files.fetch_again(folder / 'config.json')}")
 
 
 def text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -168,6 +168,11 @@ class Chosen:
     names: tuple[str, ...]
     index: str | None = None
 
+    @property
+    def all_names(self) -> tuple[str, ...]:
+        """The files to fetch: the weights, and the index before them."""
+        return (self.index, *self.names) if self.index else self.names
+
 
 def choose(names: Iterable[str], *, half: bool, part: str = "") -> Chosen | None:
     """Pick the weights of a part out of the names in its folder: fetching and loading agree.

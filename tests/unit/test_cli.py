@@ -3,6 +3,7 @@
 import http.server
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -192,10 +193,10 @@ def test_models_lists_what_is_whole_beside_what_is_damaged(capsys, tmp_path):
     """One damaged folder hides no other model."""
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "model_index.json").write_text("{")
-    (tmp_path / "whole.safetensors").touch()
+    shutil.copytree(catalog.DEMO_FOLDER, tmp_path / "whole")
     assert main(["models", "--model-cache-dir", str(tmp_path)]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split("\t")[0] for line in lines] == ["demo", "whole.safetensors"]
+    assert [line.split("\t")[0] for line in lines] == ["demo", "whole"]
 
 
 def test_models_says_when_there_is_none_and_where_it_looked(capsys, tmp_path, monkeypatch):

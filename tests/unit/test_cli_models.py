@@ -1,25 +1,31 @@
 """Fetching, checking and removing models: the real command, the real client, a hub of paper."""
 
+import json
 import os
+import pickle
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 import structlog
+from safetensors.numpy import load_file, save, save_file
 
 from service.exits import Exit
-from service.models import catalog
+from service.models import catalog, progress
 from service.models import hub as downloads
-from service.models.hub import RemoteFile
 from tests.hub import Hub
 
 ROOT = Path(__file__).parents[2]
 DEMO = ROOT / "service" / "demo"
+INDEX = "model_index.json"
 UNET = "unet/diffusion_pytorch_model.safetensors"
 WAIT_SECONDS = 120.0
 HELD_AT = 11 * 2**20
@@ -30,7 +36,7 @@ class Machine:
     """A folder for models, and the hub that it asks."""
 
     def __init__(self, folder: Path, url: str) -> None:
-        self.cache = folder / "models"
+        self.cache = folder / "its models"
         self.environment = {
             **os.environ,
             "HF_ENDPOINT": url,
@@ -57,6 +63,21 @@ class Machine:
         out, told = process.communicate(timeout=WAIT_SECONDS)
         assert "Traceback" not in told
         return process.returncode, out, told
+
+    def typed(self, told: str) -> tuple[int, str]:
+        """Run the command that a line ends with, from another folder and with no settings."""
+        (command,) = re.findall(r": ([^:]*sd-api models .*|[^:]* -m service models .*)", told)
+        ended = subprocess.run(
+            ["/bin/sh", "-c", command],
+            env={k: v for k, v in self.environment.items() if k != "MODEL_CACHE_DIR"},
+            cwd="/",
+            capture_output=True,
+            text=True,
+            timeout=WAIT_SECONDS,
+            check=False,
+        )
+        assert "Traceback" not in ended.stderr
+        return ended.returncode, ended.stdout
 
     def file(self, name: str) -> Path:
         return next(self.cache.glob(f"models--org--name/snapshots/*/{name}"))
@@ -93,7 +114,11 @@ def test_pull_fetches_a_model_with_a_bar_and_checks_it(machine, hub):
     assert "org/name: 100%" in told
     assert machine.file(UNET).read_bytes() == hub.files[UNET]
     assert "org/name\torg/name@0123456" in machine.models("list")[1]
-    assert machine.models("verify", "org/name") == (0, "org/name\torg/name@0123456\twhole\n", "")
+    assert machine.models("verify", "org/name") == (
+        0,
+        "org/name\torg/name@0123456\twhole (hashes compared)\n",
+        "",
+    )
 
 
 def test_a_fetch_that_is_killed_goes_on_where_it_was(machine, hub):
@@ -125,19 +150,22 @@ def test_an_interrupted_fetch_says_how_to_go_on(machine, hub):
     _, told = process.communicate(timeout=WAIT_SECONDS)
     assert process.returncode == Exit.INTERRUPTED
     assert "Traceback" not in told
-    assert "go on with: sd-api models pull org/name" in told
     assert told.endswith("sd-api: interrupted.\n")
     assert "HTTP Request" not in told
     assert list(machine.cache.glob("models--org--name/blobs/*.part"))
+    assert machine.models("verify", "org/name")[0] == Exit.MODEL_DAMAGED
+    hub.hold_at = None
+    (said,) = [line for line in told.splitlines() if "go on with: " in line]
+    assert machine.typed(said)[0] == Exit.DONE
+    assert machine.models("verify", "org/name")[0] == Exit.DONE
 
 
 def test_a_service_logs_how_far_a_fetch_is(tmp_path, monkeypatch):
     """Its log is all that is seen of a first start, which may take half an hour."""
-    monkeypatch.setattr(downloads, "LOG_SECONDS", 0.001)
+    monkeypatch.setattr(progress, "LOG_SECONDS", 0.001)
     blobs = downloads.repository(tmp_path, "org/name") / "blobs"
     blobs.mkdir(parents=True)
     (blobs / "a.part").write_bytes(bytes(30))
-    chosen = [RemoteFile(path="a", size=120)]
     told = threading.Event()
 
     def noted(_logger, _method, event):
@@ -147,7 +175,8 @@ def test_a_service_logs_how_far_a_fetch_is(tmp_path, monkeypatch):
     processors = structlog.get_config()["processors"]
     with structlog.testing.capture_logs() as lines:
         structlog.configure(processors=[noted, *structlog.get_config()["processors"]])
-        with downloads._progress("org/name", chosen, tmp_path, shown=False):
+        held = partial(downloads._held, "org/name", tmp_path)
+        with progress.progress("org/name", 120, held, shown=False):
             assert told.wait(WAIT_SECONDS)
     structlog.configure(processors=processors)
     assert lines[0] == {
@@ -168,9 +197,8 @@ def test_what_is_spoilt_on_the_way_is_not_kept(machine, hub):
     code, _, told = machine.models("pull", "org/name")
     assert code == Exit.MODEL_DAMAGED
     assert "arrived with another checksum" in told
-    assert "sd-api models pull org/name" in told
     hub.altered.clear()
-    assert machine.models("pull", "org/name")[0] == Exit.DONE
+    assert machine.typed(told.splitlines()[-1])[0] == Exit.DONE
     assert machine.file(UNET).read_bytes() == hub.files[UNET]
 
 
@@ -183,21 +211,209 @@ def test_verify_names_what_is_damaged_and_pull_repairs_it(machine, hub):
     assert code == Exit.MODEL_DAMAGED
     assert "org/name" not in out
     assert f"{UNET} does not have the checksum" in told
-    assert "vae/diffusion_pytorch_model.safetensors is cut short or damaged" in told
+    assert "vae/diffusion_pytorch_model.safetensors is cut short: " in told
     hub.requests.clear()
     assert machine.models("pull", "org/name")[0] == Exit.DONE
     assert {Path(path).parent.name for path, _ in hub.fetched(".safetensors")} == {"unet", "vae"}
     assert machine.models("verify")[0] == Exit.DONE
 
 
+@pytest.mark.parametrize("how", ["flipped", "cut", "gone", "link", "pointer", "index"])
+def test_the_command_that_a_damage_ends_with_repairs_it(machine, hub, how):
+    """From any folder, whatever the name of the cache."""
+    machine.models("pull", "org/name")
+    path = machine.file(INDEX if how == "index" else UNET)
+    if how == "flipped":
+        spoil(path.resolve())
+    elif how == "cut":
+        os.truncate(path.resolve(), 1000)
+    elif how == "gone":
+        path.resolve().unlink()
+    elif how == "link":
+        path.unlink()
+    elif how == "pointer":
+        path.resolve().write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
+    else:
+        path.resolve().write_bytes(b"[" * 100_000)
+    code, out, told = machine.models("verify", "org/name")
+    assert (code, out) == (Exit.MODEL_DAMAGED, "")
+    assert machine.typed(told.splitlines()[-1])[0] == Exit.DONE
+    assert machine.file(UNET).read_bytes() == hub.files[UNET]
+    assert machine.models("verify", "org/name")[0] == Exit.DONE
+
+
 def test_verify_checks_a_folder_of_ones_own_by_its_headers(machine):
     """There is no checksum to hold it against, but its length must be what it promises."""
     shutil.copytree(DEMO, machine.cache / "mine")
-    assert machine.models("verify", "mine")[0] == Exit.DONE
+    assert machine.models("verify", "mine") == (0, "mine\tmine\tcomplete (lengths only)\n", "")
     os.truncate(machine.cache / "mine" / UNET, 10**6)
     code, _, told = machine.models("verify", "mine")
     assert code == Exit.MODEL_DAMAGED
     assert UNET in told
+    assert told.endswith("Copy it again from where the folder came from.\n")
+
+
+def lora(path: Path) -> Path:
+    save_file({"lora_unet_down_blocks_0.lora_up.weight": np.zeros((1,), np.float16)}, path)
+    return path
+
+
+def pickled(folder: Path) -> None:
+    shutil.copytree(DEMO, folder)
+    (folder / UNET).write_bytes(pickle.dumps({"w": 1}))
+
+
+def binary(folder: Path) -> None:
+    shutil.copytree(DEMO, folder)
+    (folder / UNET).rename((folder / UNET).with_suffix(".bin"))
+
+
+def unfinished(folder: Path) -> None:
+    shutil.copytree(DEMO, folder)
+    (folder / UNET).unlink()
+
+
+def deep(folder: Path) -> None:
+    shutil.copytree(DEMO, folder)
+    (folder / INDEX).write_bytes(b"[" * 100_000)
+
+
+NO_MODELS: dict[str, tuple[Callable[[Path], object], str]] = {
+    "empty": (Path.mkdir, "it has no model_index.json"),
+    "pickled": (pickled, "is a pickle file"),
+    "binary": (binary, "pickle"),
+    "unfinished": (unfinished, "no weights"),
+    "deep": (deep, "is damaged (it is nested too deep)"),
+    "lora.safetensors": (lora, "is no complete Stable Diffusion checkpoint"),
+    "page.safetensors": (lambda path: path.write_text("<!doctype html>"), "is an HTML page"),
+    "cut.safetensors": (lambda path: os.truncate(lora(path), 90), "is cut short"),
+    "broken.safetensors": (lambda path: path.symlink_to("gone"), "which is not there"),
+    "loop": (lambda path: path.symlink_to("loop"), "which is not there"),
+    "pipe.safetensors": (os.mkfifo, "is a named pipe"),
+    "old.ckpt": (lambda path: path.write_bytes(pickle.dumps({})), "is a pickle file"),
+}
+ANOTHER_THING = {"empty", "lora.safetensors", "page.safetensors", "pipe.safetensors", "old.ckpt"}
+
+
+@pytest.mark.parametrize("name", NO_MODELS)
+def test_what_is_no_model_is_never_called_whole(machine, name):
+    """One line, exit code 65."""
+    make, words = NO_MODELS[name]
+    machine.cache.mkdir()
+    make(machine.cache / name)
+    code, out, told = machine.models("verify", name)
+    assert (code, out) == (Exit.MODEL_DAMAGED, "")
+    assert words in told
+    assert told.count("\n") == 1
+    assert told.startswith("sd-api: ")
+
+
+@pytest.mark.parametrize("damage", [False, True])
+def test_what_is_no_model_is_left_out_of_the_list(machine, damage):
+    """With its reason, a line each; verify fails only for what is damaged."""
+    shutil.copytree(DEMO, machine.cache / "whole")
+    names = sorted(set(NO_MODELS) if damage else ANOTHER_THING)
+    for name in names:
+        NO_MODELS[name][0](machine.cache / name)
+    for action, exit_code in (("list", 0), ("verify", Exit.MODEL_DAMAGED if damage else 0)):
+        code, out, told = machine.models(action)
+        assert (code, [line.split("\t")[0] for line in out.splitlines()]) == (
+            exit_code,
+            ["demo", "whole"],
+        )
+        for name, line in zip(names, told.splitlines(), strict=True):
+            assert line.startswith(f"sd-api: {name}")
+            assert NO_MODELS[name][1] in line
+
+
+def test_what_is_not_there_is_missing(machine):
+    """Which is another exit code."""
+    code, out, told = machine.models("verify", "org/name")
+    assert (code, out) == (Exit.MODEL_MISSING, "")
+    assert machine.typed(told)[0] == Exit.DONE
+    code, _, told = machine.models("verify", "nothing")
+    assert code == Exit.MODEL_MISSING
+    assert machine.typed(told)[0] == Exit.DONE
+
+
+def test_other_things_of_the_hub_are_no_models(machine):
+    """Its cache is shared with other programs: a language model has no model_index.json."""
+    folder = machine.cache / "models--meta--llama" / "snapshots" / "0123456"
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    code, out, told = machine.models("list")
+    assert (code, "llama" in out) == (Exit.DONE, False)
+    assert "meta/llama is left out: meta/llama has no model_index.json" in told
+    assert machine.models("verify")[0] == Exit.DONE
+    assert machine.models("verify", "meta/llama")[0] == Exit.MODEL_DAMAGED
+
+
+def test_a_damaged_file_that_nothing_reads_is_a_note(machine, tmp_path):
+    """But what does not have the hub's checksum is damage of the cache."""
+    stray = "unet/diffusion_pytorch_model.non_ema.safetensors"
+    shutil.copytree(DEMO, tmp_path / "mine")
+    (tmp_path / "mine" / stray).write_bytes(b"damaged")
+    source = catalog.resolve(str(tmp_path / "mine"), machine.cache)
+    (fault,) = downloads.damaged(source, half=False)
+    assert (fault.path.name, fault.stray) == (Path(stray).name, True)
+    machine.models("pull", "org/name")
+    blob = machine.file(UNET).resolve().with_name("0" * 64)
+    blob.write_bytes(b"damaged")
+    machine.file(UNET).with_name(Path(stray).name).symlink_to(blob)
+    code, _, told = machine.models("verify", "org/name")
+    assert code == Exit.MODEL_DAMAGED
+    assert "does not have the checksum" in told
+    assert catalog.resolve("org/name", machine.cache).path is not None
+
+
+def test_what_is_damaged_on_the_hub_is_not_fetched_again_and_again(machine, hub):
+    """The cure is another model."""
+    hub.files[UNET] = hub.files[UNET][:-1]
+    code, _, told = machine.models("pull", "org/name")
+    assert code == Exit.MODEL_DAMAGED
+    assert "the hub has it like this. Choose another model." in told
+
+
+def test_pull_fetches_a_configuration_without_weights(machine, hub):
+    """What a single file needs: it is no model, it can be removed, and weights may follow."""
+    code, out, told = machine.models("pull", "org/name", "--configuration")
+    assert code == Exit.DONE, told
+    assert out.endswith(", configuration only\n")
+    assert hub.fetched(".safetensors") == []
+    for name in (INDEX, "unet/config.json", "tokenizer/tokenizer.json"):
+        assert machine.file(name).read_bytes() == hub.files[name]
+    assert catalog.configurations(machine.cache) == [machine.file(INDEX).parent]
+    code, out, told = machine.models("list")
+    assert (code, "org/name" in out) == (Exit.DONE, False)
+    assert "org/name is here without weights" in told
+    assert machine.models("verify")[0] == Exit.DONE
+    code, _, told = machine.models("verify", "org/name")
+    assert code == Exit.MODEL_DAMAGED
+    assert catalog.resolve("org/name", machine.cache).path is None, "serving fetches the weights"
+    assert machine.typed(told)[0] == Exit.DONE
+    assert machine.models("verify", "org/name")[0] == Exit.DONE
+    machine.models("remove", "org/name", "--yes")
+    machine.models("pull", "org/name", "--configuration")
+    assert machine.models("remove", "org/name", "--yes")[0] == Exit.DONE
+    assert list(machine.cache.glob("models--*")) == []
+
+
+def test_half_precision_shards_are_fetched_and_whole(machine, hub):
+    """A model that the hub has in no other form, and a VAE that it has in full precision only."""
+    whole = load_file(DEMO / UNET)
+    del hub.files[UNET]
+    stem = "unet/diffusion_pytorch_model"
+    listed: dict[str, str] = {}
+    for number, keys in enumerate((sorted(whole)[::2], sorted(whole)[1::2]), start=1):
+        name = f"{stem}.fp16-{number:05}-of-00002.safetensors"
+        hub.files[name] = save({key: whole[key] for key in keys})
+        listed |= dict.fromkeys(keys, Path(name).name)
+    index = {"metadata": {}, "weight_map": listed}
+    hub.files[f"{stem}.safetensors.index.fp16.json"] = json.dumps(index).encode()
+    assert machine.models("pull", "org/name")[0] == Exit.DONE
+    assert machine.models("verify", "org/name")[0] == Exit.DONE
+    machine.file(f"{stem}.fp16-00002-of-00002.safetensors").unlink()
+    assert machine.models("verify", "org/name")[0] == Exit.MODEL_DAMAGED
 
 
 def test_remove_asks_before_it_deletes(machine):
@@ -212,7 +428,17 @@ def test_remove_asks_before_it_deletes(machine):
     assert not (machine.cache / "models--org--name").exists()
 
 
-NOT_INSIDE = ("demo", "../outside", ".", "", "org/name", "../models", "x/..", "x/../../models", "/")
+NOT_INSIDE = (
+    "demo",
+    "../outside",
+    ".",
+    "",
+    "org/name",
+    "../its models",
+    "x/..",
+    "x/../../its models",
+    "/",
+)
 
 
 @pytest.mark.parametrize("name", NOT_INSIDE)

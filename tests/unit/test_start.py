@@ -267,14 +267,17 @@ def test_what_is_no_model_of_ours(start, command):
     pickle, text = start.folder / "model.ckpt", start.folder / "notes.txt"
     pickle.touch()
     text.touch()
+    page, renamed = start.folder / "page.safetensors", start.folder / "renamed.ckpt"
+    page.write_text("<!doctype html>")
+    weights(renamed, "x")
     lora = weights(start.folder / "lora.safetensors", "lora_unet_mid_block.lora_up.weight")
     unet = ("input_blocks.0.0.weight", "input_blocks.1.1.0.attn2.to_k.weight")
-    text = ("embeddings.token_embedding.weight", "encoder.layers.0.mlp.fc1.bias")
+    encoder = ("embeddings.token_embedding.weight", "encoder.layers.0.mlp.fc1.bias")
     bare = weights(
         start.folder / "bare.safetensors",
         *(f"model.diffusion_model.{name}" for name in unet),
         "first_stage_model.x",
-        *(f"cond_stage_model.transformer.text_model.{name}" for name in text),
+        *(f"cond_stage_model.transformer.text_model.{name}" for name in encoder),
     )
     said = {
         bare: "holds weights only, in a shape that is none of Stable Diffusion 1.5's",
@@ -282,6 +285,8 @@ def test_what_is_no_model_of_ours(start, command):
         flux: "is a FluxPipeline. Supported are",
         pickle: "is a pickle file",
         text: "is neither a folder nor a .safetensors file",
+        page: "is an HTML page. The link led to a page",
+        renamed: "is a .safetensors file by its content, and has another ending. Rename it: mv",
         lora: "is no complete Stable Diffusion checkpoint",
     }
     for place, words in said.items():

@@ -1,10 +1,15 @@
 import json
+import os
+import pickle
 import re
+import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save
 
-from service.errors import ModelError
+from service.errors import ModelError, ModelMissing, ModelUnsuitable
 from service.models import catalog
 from service.models.catalog import Source, installed, resolve
 
@@ -28,7 +33,7 @@ def model(folder: Path, *parts: str) -> Path:
     (folder / "model_index.json").write_text(json.dumps(index))
     for part in parts or ("unet", "vae"):
         (folder / part).mkdir()
-        (folder / part / "weights.safetensors").write_bytes(b"")
+        (folder / part / "diffusion_pytorch_model.safetensors").write_bytes(b"")
     return folder
 
 
@@ -52,6 +57,25 @@ def test_alias_of_the_model_that_left_the_hub(tmp_path: Path) -> None:
     assert resolve("runwayml/stable-diffusion-v1-5", tmp_path) == resolve(NAME, tmp_path)
 
 
+@pytest.mark.parametrize("old", sorted(catalog.ALIASES))
+def test_a_copy_under_the_name_that_left_the_hub_is_used(tmp_path: Path, old: str) -> None:
+    """By either name; once the present name is here, that one is."""
+    new = catalog.ALIASES[old]
+    folder = model(snapshot(tmp_path, name=old))
+    for name in (old, new):
+        assert resolve(name, tmp_path) == Source(id=old, path=folder, version=f"{old}@{COMMIT[:7]}")
+    folder = model(snapshot(tmp_path, name=new))
+    assert {resolve(name, tmp_path).path for name in (old, new)} == {folder}
+
+
+@pytest.mark.parametrize("size", ["", "-base"])
+@pytest.mark.parametrize("number", ["2", "2-1"])
+def test_stable_diffusion_2_has_moved(tmp_path: Path, number: str, size: str) -> None:
+    """All four of its models."""
+    name = f"stable-diffusion-{number}{size}"
+    assert resolve(f"stabilityai/{name}", tmp_path).id == f"sd2-community/{name}"
+
+
 def test_hub_id_that_is_not_here(tmp_path: Path) -> None:
     """A hub id without a cached copy has no path: loading fetches it."""
     assert Source(id=NAME, path=None, version=NAME) == resolve(NAME, tmp_path)
@@ -72,6 +96,40 @@ def test_main_branch_wins(tmp_path: Path) -> None:
     folder = model(snapshot(tmp_path, commit="b" * 40))
 
     assert folder == resolve(NAME, tmp_path).path
+
+
+HALVES = {
+    "fp16 shards only": {
+        "unet": [f"diffusion_pytorch_model.fp16-0000{n}-of-00002.safetensors" for n in (1, 2)]
+        + ["diffusion_pytorch_model.safetensors.index.fp16.json"],
+        "vae": ["diffusion_pytorch_model.fp16.safetensors"],
+    },
+    "each part its own": {
+        "unet": ["diffusion_pytorch_model.fp16.safetensors"],
+        "vae": ["diffusion_pytorch_model.safetensors"],
+    },
+    "the other way round": {
+        "unet": ["diffusion_pytorch_model.safetensors"],
+        "vae": ["diffusion_pytorch_model.fp16.safetensors"],
+    },
+}
+
+
+@pytest.mark.parametrize("lost", [None, 0, -1])
+@pytest.mark.parametrize("kind", HALVES)
+def test_whole_is_what_loading_can_read(tmp_path: Path, kind: str, lost: int | None) -> None:
+    """Whatever the number format of each part; a shard or its index that is missing counts."""
+    folder = model(tmp_path / "dawn")
+    for part, names in HALVES[kind].items():
+        shutil.rmtree(folder / part)
+        (folder / part).mkdir()
+        for name in names:
+            (folder / part / name).touch()
+    if lost is not None:
+        (folder / "unet" / HALVES[kind]["unet"][lost]).unlink()
+    assert [source.id for source in installed(tmp_path)] == ["demo", "dawn"][
+        : 2 - (lost is not None)
+    ]
 
 
 def test_interrupted_download(tmp_path: Path) -> None:
@@ -101,7 +159,7 @@ def test_folder_in_the_cache(tmp_path: Path) -> None:
 def test_single_file(tmp_path: Path) -> None:
     """A .safetensors file is a model; its stem is the version."""
     path = tmp_path / "night-sky.safetensors"
-    path.write_bytes(b"")
+    path.write_bytes(save({"w": np.zeros(1)}))
 
     expected = Source(id=str(path), path=path, version="night-sky", single_file=True)
 
@@ -121,7 +179,9 @@ def test_installed(tmp_path: Path) -> None:
     assert expected == [source.id for source in installed(tmp_path)]
 
 
-@pytest.mark.parametrize("content", [b"{", b"[]", b"{}", b"\xff", b"null"])
+@pytest.mark.parametrize(
+    "content", [b"{", b"[]", b"{}", b"\xff", b"null", b"[" * 100_000, b'{"_class_name": 1}']
+)
 def test_damaged_neighbours(tmp_path: Path, content: bytes) -> None:
     """A damaged model is left out, and hides none of those beside it."""
     for folder in (tmp_path / "broken", tmp_path / "org" / "broken", snapshot(tmp_path)):
@@ -130,6 +190,28 @@ def test_damaged_neighbours(tmp_path: Path, content: bytes) -> None:
     model(tmp_path / "org" / "night-sky")
 
     assert [source.id for source in installed(tmp_path)] == ["demo", "dawn", "org/night-sky"]
+
+
+def test_strange_neighbours(tmp_path: Path) -> None:
+    """Links that lead nowhere or to themselves, pipes, and folders in place of files."""
+    model(tmp_path / "dawn")
+    for name in ("loop", "loop.safetensors", "models--org--loop"):
+        (tmp_path / name).symlink_to(name)
+    (tmp_path / "broken.safetensors").symlink_to("nothing")
+    os.mkfifo(tmp_path / "pipe.safetensors")
+    (tmp_path / "folder.safetensors").mkdir()
+    (tmp_path / "models--org--file").touch()
+    (snapshot(tmp_path, name="org/pipe")).mkdir(parents=True)
+    os.mkfifo(snapshot(tmp_path, name="org/pipe") / "model_index.json")
+    (tmp_path / "index" / "model_index.json").mkdir(parents=True)
+    assert [source.id for source in installed(tmp_path)] == ["demo", "dawn"]
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "~nobody-of-that-name/model", "org/" + "x" * 300])
+def test_impossible_paths(tmp_path: Path, name: str) -> None:
+    """A name that no file can have is that of no file."""
+    with pytest.raises(ModelMissing, match="There is no model"):
+        resolve(name, tmp_path)
 
 
 def test_damaged_branch(tmp_path: Path) -> None:
@@ -172,18 +254,20 @@ def test_no_model(tmp_path: Path, name: str) -> None:
 def test_pickle(tmp_path: Path) -> None:
     """A pickle file is refused, because reading it can run code."""
     path = tmp_path / "model.ckpt"
-    path.write_bytes(b"")
+    path.write_bytes(pickle.dumps({}))
 
-    with pytest.raises(ModelError, match="pickle file, which can run code"):
+    with pytest.raises(ModelUnsuitable, match="is a pickle file, which can run code"):
         resolve(str(path), tmp_path)
 
 
 def test_other_file(tmp_path: Path) -> None:
-    """A file of another kind is refused by its ending."""
+    """A file of another kind is refused, and says what it is."""
     path = tmp_path / "model.txt"
-    path.write_text("")
+    path.write_text("Notes.")
 
-    with pytest.raises(ModelError, match=r"neither a folder nor a \.safetensors file"):
+    with pytest.raises(
+        ModelUnsuitable, match=r"neither a folder nor a \.safetensors file: it is p"
+    ):
         resolve(str(path), tmp_path)
 
 

@@ -14,6 +14,7 @@ from service.errors import DiskFull, HubUnreachable, ModelError
 from service.models import catalog, hub
 from service.models.catalog import Source
 from service.models.hub import RemoteFile
+from service.models.hub_errors import explained
 
 HUB = Source(id="org/name", path=None, version="org/name")
 
@@ -53,6 +54,31 @@ def test_only_what_loading_reads_is_fetched(half: bool, unet: str) -> None:
     ]
 
 
+def test_each_part_is_fetched_in_its_own_format() -> None:
+    """Where a UNet is there in shards of half precision only, the rest is as it is."""
+    names = [f"unet/diffusion_pytorch_model.fp16-0000{n}-of-00002.safetensors" for n in (1, 2)]
+    names += ["unet/diffusion_pytorch_model.safetensors.index.fp16.json"]
+    there = rows(
+        *names,
+        "unet/diffusion_pytorch_model.bin.index.json",
+        "unet/diffusion_pytorch_model.safetensors.index.json",
+        "unet/attention.py",
+        "vae/diffusion_pytorch_model.safetensors",
+        "vae/diffusion_pytorch_model.fp16.safetensors",
+    )
+    for half, vae in ((False, ""), (True, ".fp16")):
+        chosen = {row.path for row in hub.wanted(there, INDEX, half=half)}
+        assert chosen == {*names, f"vae/diffusion_pytorch_model{vae}.safetensors"}
+
+
+def test_a_configuration_has_no_weights() -> None:
+    """Nor the lists of their shards; pickles do not matter then."""
+    there = rows("model_index.json", "unet/config.json", "unet/x.bin", "vae/config.json")
+    there += rows("unet/diffusion_pytorch_model.safetensors.index.json")
+    chosen = [row.path for row in hub.wanted(there, INDEX, half=False, configuration=True)]
+    assert chosen == ["model_index.json", "unet/config.json", "vae/config.json"]
+
+
 def test_pickles_alone_are_refused_before_they_are_fetched():
     """Gigabytes that would not be loaded stay where they are."""
     with pytest.raises(ModelError, match=r"unet has no \.safetensors file"):
@@ -70,7 +96,7 @@ def test_a_disk_that_fills_up_on_the_way_is_told(tmp_path):
     """The client's error is turned into the same line."""
     with (
         pytest.raises(DiskFull, match="the disk is full"),
-        hub._explained("org/name", tmp_path),
+        explained("org/name", tmp_path),
     ):
         raise OSError(28, "No space left on device")
 

@@ -44,13 +44,13 @@ def checkpoint(
     channels: int = 4,
     texts: Mapping[str, tuple[int, ...]] | None = None,
     metadata: dict[str, str] | None = None,
-    **extra: Any,
+    extra: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write the few tensors by which a checkpoint's kind is told; ``extra`` are further ones."""
     shapes = {FIRST: (unet, channels, 3, 3), CROSS: (8, width), VAE: (4, 4, 1, 1)}
     shapes |= clip(CLIP, width=width, layers=2, tokens=190) if texts is None else dict(texts)
     tensors = {key: np.zeros(shape, np.float16) for key, shape in shapes.items()}
-    save_file({**tensors, **extra}, path, metadata)
+    save_file({**tensors, **(extra or {})}, path, metadata)
     return path
 
 
@@ -133,7 +133,7 @@ def test_a_damaged_file(tmp_path: Path) -> None:
 )
 def test_what_a_file_says_of_itself(tmp_path: Path, name: str, value: Any, words: str) -> None:
     """A tensor that changes what the others mean is obeyed or refused by name."""
-    path = checkpoint(tmp_path / "model.safetensors", **{name: value})
+    path = checkpoint(tmp_path / "model.safetensors", extra={name: value})
 
     with pytest.raises(ModelUnsuitable, match=words):
         single_file.read(path)
@@ -153,7 +153,9 @@ def test_markers(tmp_path: Path, markers: tuple[str, ...], understood: set[str])
     """Markers that are understood are told; a zero signal means predicted velocity, too."""
     extra = {marker: np.ones(0, np.float32) for marker in markers}
 
-    assert understood == single_file.read(checkpoint(tmp_path / "x.safetensors", **extra)).markers
+    assert (
+        understood == single_file.read(checkpoint(tmp_path / "x.safetensors", extra=extra)).markers
+    )
 
 
 @pytest.mark.parametrize(
@@ -174,7 +176,7 @@ def test_markers(tmp_path: Path, markers: tuple[str, ...], understood: set[str])
 )
 def test_what_training_left_behind(tmp_path: Path, name: str) -> None:
     """Tensors of known meaning that draw nothing are no reason to refuse a file."""
-    path = checkpoint(tmp_path / "model.safetensors", **{name: np.ones(3, np.float32)})
+    path = checkpoint(tmp_path / "model.safetensors", extra={name: np.ones(3, np.float32)})
 
     assert single_file.read(path).ignored == ()
 
@@ -182,7 +184,8 @@ def test_what_training_left_behind(tmp_path: Path, name: str) -> None:
 def test_foreign_groups_are_named(tmp_path: Path) -> None:
     """Large groups of tensors that belong to no part are told, not passed over."""
     path = checkpoint(
-        tmp_path / "model.safetensors", **{"control_model.a.weight": np.ones((9, 9), np.float16)}
+        tmp_path / "model.safetensors",
+        extra={"control_model.a.weight": np.ones((9, 9), np.float16)},
     )
 
     assert single_file.read(path).ignored == ("control_model",)
@@ -407,7 +410,7 @@ def test_what_a_file_predicts(  # noqa: PLR0917
     file = checkpoint(
         tmp_path / "night-sky.safetensors",
         metadata={"modelspec.prediction_type": metadata} if metadata else None,
-        **{marker: np.ones(0, np.float32) for marker in markers},
+        extra={marker: np.ones(0, np.float32) for marker in markers},
     )
     next_to_it = shutil.copytree(folder("sd"), tmp_path / "night-sky")
     path = next_to_it / "scheduler" / "scheduler_config.json"
@@ -424,7 +427,7 @@ def test_zero_terminal_snr_comes_with_trailing_steps(
 ) -> None:
     """A model that was trained down to pure noise has to be drawn from there."""
     extra = {name: np.ones(0, np.float32) for name in ("v_pred", "ztsnr")}
-    file = checkpoint(tmp_path / "night-sky.safetensors", **extra)
+    file = checkpoint(tmp_path / "night-sky.safetensors", extra=extra)
     shutil.copytree(folder("sd"), tmp_path / "night-sky")
 
     numbers = read_file(file, tmp_path).schedule.numbers
