@@ -27,6 +27,7 @@ from service.errors import (
     QueueFull,
     RequestTimedOut,
     ResultDamaged,
+    SamplerUnsuitable,
     ServiceError,
     ShuttingDown,
     StorageFull,
@@ -75,6 +76,7 @@ def generate_handler(config: Config) -> Handler:
         parameters=[PARAMETER],
         errors=(
             ValidationFailed,
+            SamplerUnsuitable,
             NotAcceptable,
             RequestTimedOut,
             BodyTooLarge,

@@ -134,7 +134,7 @@ def test_every_error_that_generate_answers_is_described_with_an_example():
             whole = document["components"]["responses"][name] if name else response
             found[int(status)] = set(whole["content"]["application/problem+json"]["examples"])
     expected = {
-        400: {"validation_error", "malformed_request"},
+        400: {"validation_error", "sampler_unsuitable", "malformed_request"},
         401: {"unauthorized"},
         403: {"forbidden"},
         406: {"not_acceptable"},
