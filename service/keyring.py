@@ -64,24 +64,34 @@ class Keyring:
         return self._keys.find(secret)
 
     def refresh(self) -> bool:
-        """Read the file again if it changed; return whether other keys are in force now.
+        """Read the file again if it changed; return whether other keys are in force now."""
+        keys = self.changed()
+        if keys is not None:
+            self.take(keys)
+        return keys is not None
+
+    def changed(self) -> Keys | None:
+        """Return the keys of the file if it changed and can be used.
 
         It asks the disk: call it on a thread.
         """
         if self._path is None or (version := _version(self._path)) == self._version:
-            return False
+            return None
         self._version = version  # A file that cannot be used is complained of once.
         try:
             keys = _read(self._path)
         except (OSError, ValueError) as error:
             log.error("keys_not_read", path=str(self._path), reason=_reason(error))  # noqa: TRY400 - a traceback would show the file's text
-            return False
+            return None
+        return keys
+
+    def take(self, keys: Keys) -> None:
+        """Put other keys in force."""
         added = sorted({*keys.names} - {*self.names})
         revoked = sorted({*self.names} - {*keys.names})
         self._keys = keys
         self.weights |= keys.weights
         log.info("keys_read", names=len(keys.names), added=added, revoked=revoked)
-        return True
 
 
 def _version(path: Path) -> Version | None:

@@ -149,6 +149,9 @@ async def _watch(app: web.Application) -> None:
     keyring = app[KEYRING]
     while True:
         await asyncio.sleep(REFRESH_SECONDS)
-        if await asyncio.to_thread(keyring.refresh):
-            app[METRICS].know_keys(keyring.names)
-            app[ALLOWANCE].keep_only(keyring.names)
+        keys = await asyncio.to_thread(keyring.changed)
+        if keys is not None:
+            # On the loop, and the metrics first: no request is counted between the two.
+            app[METRICS].know_keys(keys.names)
+            keyring.take(keys)
+            app[ALLOWANCE].keep_only(keys.names)
