@@ -1,49 +1,77 @@
 """The page that keeps what was measured: docs/card.json holds it, docs/card.md shows it."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from service.cli_generate import replacing
+from scripts.cards.parts import replaced
 from service.errors import ConfigError
 
 PAGE: Final = """\
-# The engine on a card of 6 GB
+# One visit to a GPU
 
-Stable Diffusion 1.5's true shape with random weights (`scripts/random_model.py`), drawn by this
-service's engine and by the plain diffusers pipeline: the same pictures with the same sampler,
-guidance and PNG encoder, in turns in one run, each turn in a process of its own. The cap
-(`VRAM_LIMIT_GB`) binds both through the same lines of code. On a GPU the engine has `PROFILE=6gb`,
-which decodes pictures above 512 in tiles; the pipeline has what diffusers does by itself.
-*Seconds* are medians from order to PNG; the first picture of each process is not counted.
-*Difference* is the mean of the absolute differences between the pictures of both, of 255 grey
-levels. `scripts/benchmark_card.py` wrote this page.
+`scripts/benchmark_card.py` answers in one command, within nine minutes and without a network, how
+the engine does on a card. It wrote this page. The parts run in this order, each in a process of its
+own: one that fails or takes too long does not stop the others, and its line says why.
 
-A larger card under the cap shows that the memory suffices, not how fast a small one is: of the
-two columns of seconds only the ratio tells something about it.
+- `machine`: the card and the versions, and which packages are older than the project asks for.
+- `rows`: Stable Diffusion 1.5's true shape with random weights (`scripts/random_model.py`), drawn
+  by the engine and by the plain diffusers pipeline under `VRAM_LIMIT_GB=6`: the same images with
+  the same sampler, guidance and PNG encoder, in turns, each turn in a process of its own.
+- `shortage`: real out-of-memory. A tensor fills the card but for a rest, or torch may take less
+  than the model needs. The table names the rungs that the engine climbs, and says whether the
+  normal request afterwards gives the image that it gave before.
+- `batches`: 1 to 16 images of 512x512 at a time, and whether an image is the same in company.
+- `service`: the real service. `/health` and the `sd_gpu_*` metrics before, while and after it
+  draws, and its end by SIGTERM.
+- `parity`: the demo model on the GPU in float32 and float16, compared with the CPU and with the
+  plain pipeline on the same GPU.
 
-## On a GPU
+The plain pipeline is built by diffusers and torch alone. In `rows` the engine has `PROFILE=6gb`,
+which decodes images above 512 in tiles; the pipeline has what diffusers does by itself. Seconds are
+medians from order to PNG; the first image of each process is not counted. A larger card under the
+limit shows that the memory suffices, not how fast a small one is: of the two columns of seconds
+only the ratio tells something about it.
 
-One command, no network; no turn begins after 8.5 minutes. It builds the model (2.1 GB) if it is
-missing, and leaves this page and `docs/card.json`:
+## The command
+
+The machine needs Python 3.11 or newer with torch, transformers, accelerate, safetensors, numpy,
+aiohttp, Pillow, prometheus-client and nvidia-ml-py. Bring the repository, and what else the machine
+lacks as wheels; they are pure Python, and the command unpacks them for itself:
+
+```sh
+# Needs a network.
+.venv/bin/python scripts/benchmark_card.py --fetch-wheels
+```
+
+Then, on the machine, from the repository's root:
 
 ```sh
 # Needs a GPU.
-.venv/bin/python -m scripts.benchmark_card --vram 6 --write
+python3 scripts/benchmark_card.py
 ```
 
-A GTX 1060 itself needs longer: `--minutes 60`.
+Results go to the folder that the variable `$OUT` names, else to `--out FOLDER`, else to out/:
+card.md, card.json, card.log and images.png. They are written after every step, so that a visit that
+is ended early leaves what it has. `--write` writes this page, too. `--vram 6` is the limit of the
+first table, `--parts rows,parity` runs some parts only, and `--minutes 60` gives a slow card the
+time that it needs. The random model (2.1 GB) is built first if it is missing.
+
+Exit code 0: every part ran. 1: a part failed or was cut off. 69: packages are missing.
+71: there is no GPU, and `--on-cpu` was not given.
+
+## On a GPU
 
 {gpu}
 
 ## On a CPU
 
-In float32 and for the seconds only, which proves the path and no more:
+The same parts, small, with the demo model and in float32: this proves the command and no more.
 
 ```sh
-# Needs 6 GB of memory and some minutes.
-.venv/bin/python -m scripts.benchmark_card --on-cpu --rows 256x256/2 --rounds 1 --pictures 2 --write
+# Needs 2 GB of memory and some minutes.
+.venv/bin/python scripts/benchmark_card.py --on-cpu --write
 ```
 
 {cpu}
@@ -52,11 +80,11 @@ NOT_YET: Final = {"gpu": "Not measured yet: no GPU was at hand.", "cpu": "Not me
 
 
 def write(folder: Path, kind: str, result: Mapping[str, Any]) -> None:
-    """Keep a result of the kind ``gpu`` or ``cpu`` beside that of the other kind."""
+    """Keep a result of the kind ``gpu`` or ``cpu`` next to that of the other kind."""
     results, shown = files(folder)
     found = {**kept(folder), kind: dict(result)}
-    _replace(results, json.dumps(found, indent=1) + "\n")
-    _replace(shown, page(found))
+    replaced(results, json.dumps(found, indent=1) + "\n")
+    replaced(shown, page(found))
 
 
 def files(folder: Path) -> tuple[Path, Path]:
@@ -84,15 +112,26 @@ def kept(folder: Path) -> dict[str, Any]:
 
 def page(results: Mapping[str, Any]) -> str:
     """Return the page of what was measured."""
-    return PAGE.format(**{kind: _section(results.get(kind)) or NOT_YET[kind] for kind in NOT_YET})
+    shown = {kind: NOT_YET[kind] for kind in NOT_YET}
+    shown |= {kind: section(results[kind]) for kind in NOT_YET if results.get(kind) is not None}
+    return PAGE.format(**shown)
 
 
-def _section(result: Mapping[str, Any] | None) -> str:
-    if result is None:
-        return ""
-    return "\n\n".join([result["measured"], result["table"], *result["notes"]])
+def section(result: Mapping[str, Any]) -> str:
+    """Return one visit: where it was, and each part with its table and its notes."""
+    return "\n\n".join([result["measured"], *map(_part, result["parts"].values())])
 
 
-def _replace(path: Path, text: str) -> None:
-    with replacing(path) as file:
-        file.write(text.encode())
+def _part(found: Mapping[str, Any]) -> str:
+    ended = f"**Failed:** {found['failure']}. " if found["failure"] else ""
+    lines = [f"### {found['title']}"]
+    lines += [table(found["table"])] if found["table"] else []
+    lines += ["\n".join(f"- {note}" for note in found["notes"])] if found["notes"] else []
+    return "\n\n".join([*lines, f"{ended}{found['seconds']:.0f} s."])
+
+
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """Return rows under their head as Markdown."""
+    head, *rest = rows
+    lines = [head, ["---"] * len(head), *rest]
+    return "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines)
