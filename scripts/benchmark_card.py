@@ -35,7 +35,7 @@ DEFAULTS: Final = {
     "gpu": {
         "model": "models/random-sd15",
         "rows": "512x512/20,768x512/25,768x768/30",
-        "rounds": 3,
+        "rounds": 2,
         "images": 3,
     },
     "cpu": {"model": "demo", "rows": "256x256/2,320x256/2", "rounds": 1, "images": 2},
@@ -62,7 +62,7 @@ def parser() -> argparse.ArgumentParser:
         help="in diffusers layout (models/random-sd15, built if missing; demo on a CPU)",
     )
     add("--rows", type=rows, metavar="512x512/20,...", help="sizes and steps of the first table")
-    add("--rounds", type=int, help="turns of each row (3; 1 on a CPU)")
+    add("--rounds", type=int, help="turns of each row (2; 1 on a CPU)")
     add("--images", type=int, help="images counted in a turn (3; 2 on a CPU)")
     add("--fetch-wheels", action="store_true", help="fetch missing packages into .whl/, and end")
     return root
