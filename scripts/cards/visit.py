@@ -102,31 +102,30 @@ class Visit:
     ) -> str:
         """Run a part until it ends or its time is over; return why it gave no whole report."""
         paths = filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])
-        process = subprocess.Popen(  # noqa: S603 - our own module
+        last = Report()
+        with subprocess.Popen(  # noqa: S603 - our own module
             self._command,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1"},
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=log,
             start_new_session=True,
-        )
-        last = Report()
-        try:
-            assert process.stdin is not None  # noqa: S101 - it is a pipe
-            with suppress(BrokenPipeError):  # It has ended already; its exit code tells.
-                process.stdin.write(json.dumps(asdict(task)).encode() + b"\n")
-                process.stdin.flush()
-            while process.poll() is None and time.monotonic() - begins < task.seconds:
-                time.sleep(POLL_SECONDS)
-                report = read_report(Path(task.folder), task.part)
-                if report != last:
-                    told(report)
-                    last = report
-            late = process.poll() is None
-        finally:
-            with suppress(ProcessLookupError):  # All that it started has its group.
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+        ) as process:
+            try:
+                assert process.stdin is not None  # noqa: S101 - it is a pipe
+                with suppress(BrokenPipeError):  # It has ended already; its exit code tells.
+                    process.stdin.write(json.dumps(asdict(task)).encode() + b"\n")
+                    process.stdin.flush()
+                while process.poll() is None and time.monotonic() - begins < task.seconds:
+                    time.sleep(POLL_SECONDS)
+                    report = read_report(Path(task.folder), task.part)
+                    if report != last:
+                        told(report)
+                        last = report
+                late = process.poll() is None
+            finally:
+                with suppress(ProcessLookupError):  # All that it started has its group.
+                    os.killpg(process.pid, signal.SIGKILL)
         if late:
             return f"cut off after {task.seconds:.0f} s"
         if process.returncode < 0:
