@@ -38,7 +38,7 @@ DEFAULTS: Final = {
         "rounds": 2,
         "images": 3,
     },
-    "cpu": {"model": "demo", "rows": "256x256/2,320x256/2", "rounds": 1, "images": 2},
+    "cpu": {"model": "demo", "rows": "256x256/2", "rounds": 1, "images": 2},
 }
 
 

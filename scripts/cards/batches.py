@@ -12,7 +12,7 @@ from scripts.cards.parts import Report, Task, Tell
 from scripts.cards.pictures import difference
 from service.diffusion.card import GIB
 
-BATCHES: Final = {"gpu": (1, 2, 4, 8, 16), "cpu": (1, 2, 4)}
+BATCHES: Final = {"gpu": (1, 2, 4, 8, 16), "cpu": (1, 2)}
 SIZE: Final = {"gpu": (512, 20), "cpu": (256, 2)}
 """Pixels along a side, and steps."""
 

@@ -18,7 +18,6 @@ EXACT: Final = {**GPU, "NVIDIA_TF32_OVERRIDE": "0"}
 """Float32 without TF32."""
 
 HALF: Final = {**GPU, "DTYPE": "float16"}
-BFLOAT: Final = {**CPU, "DTYPE": "bfloat16"}
 NOTES: Final = (
     "float32 and float16 give two images of one seed, with diffusers, too: the noise differs.",
     "With TF32 CUDA's libraries multiply float32 with 10 bits of mantissa.",
@@ -36,8 +35,6 @@ RUNS: Final = {
     "cpu": {
         "engine, CPU, float32": (ENGINE, CPU),
         "pipeline, CPU, float32": (PIPELINE, CPU),
-        "engine, CPU, bfloat16": (ENGINE, BFLOAT),
-        "pipeline, CPU, bfloat16": (PIPELINE, BFLOAT),
     },
 }
 """By name, who draws and with which settings."""
@@ -49,7 +46,6 @@ PAIRS: Final = (
     ("engine, GPU, float32 without TF32", "engine, CPU, float32"),
     ("engine, GPU, float16", "engine, CPU, float32"),
     ("engine, CPU, float32", "pipeline, CPU, float32"),
-    ("engine, CPU, bfloat16", "pipeline, CPU, bfloat16"),
 )
 SHARE: Final = 0.999
 """Of the values, which the engine's image and the pipeline's must have in common within 1."""

@@ -102,10 +102,16 @@ class Visit:
     ) -> str:
         """Run a part until it ends or its time is over; return why it gave no whole report."""
         paths = filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])
+        environment = {
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(paths),
+            "PYTHONUNBUFFERED": "1",
+            "HF_HUB_OFFLINE": "1",
+        }
         last = Report()
         with subprocess.Popen(  # noqa: S603 - our own module
             self._command,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1"},
+            env=environment,
             stdin=subprocess.PIPE,
             stdout=log,
             stderr=log,
