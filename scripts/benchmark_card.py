@@ -22,8 +22,8 @@ if not __package__:  # Started as a file: Python looks into scripts/ instead of 
     sys.path[0] = str(ROOT)
 
 from scripts.benchmark.rows import rows as read_rows  # noqa: E402 - after the line above
-from scripts.cards import wheels  # noqa: E402
-from scripts.cards.parts import MINUTES, PARTS  # noqa: E402
+from scripts.cards.visit import wheels  # noqa: E402
+from scripts.cards.visit.parts import MINUTES, PARTS  # noqa: E402
 from service import exits  # noqa: E402
 from service.errors import ConfigError, ServiceError  # noqa: E402
 
@@ -115,8 +115,8 @@ def visit(given: argparse.Namespace) -> int:
             print(f"benchmark_card: {wheels.lack(missing)}", file=sys.stderr)
             return exits.Exit.NOT_INSTALLED
         # These need packages that the lines above may have brought.
-        from scripts.cards import page  # noqa: PLC0415
-        from scripts.cards.visit import Visit  # noqa: PLC0415
+        from scripts.cards.visit import page  # noqa: PLC0415
+        from scripts.cards.visit.run import Visit  # noqa: PLC0415
         from scripts.drill.written import demand_writable  # noqa: PLC0415
 
         kind = "cpu" if given.on_cpu else "gpu"

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from scripts.cards import here, machine, shortage
-from scripts.cards.parts import Report, Task
-from scripts.cards.shortage import Case
+from scripts.cards import here
+from scripts.cards.visit import machine, shortage
+from scripts.cards.visit.parts import Report, Task
+from scripts.cards.visit.shortage import Case
 from service.diffusion.generation import JobFailed, JobFinished, OutOfMemoryHit
 from service.errors import GpuMissing
 

@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from scripts import benchmark_card
-from scripts.cards import page, pictures, wheels
+from scripts.cards import pictures
+from scripts.cards.visit import page, wheels
 from service.exits import Exit
 
 

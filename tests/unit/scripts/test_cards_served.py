@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from scripts.cards import batches, parity, served
 from scripts.cards.order import Measured, Order
-from scripts.cards.parts import Report, Task
+from scripts.cards.visit import batches, parity, served
+from scripts.cards.visit.parts import Report, Task
 
 HEALTH = (
     '{"status": "healthy", "gpu_available": true, "gpu_memory_used": "2.1 GB",'

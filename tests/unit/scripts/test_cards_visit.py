@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,16 +15,17 @@ from typing import Any
 import psutil
 import pytest
 
-from scripts.cards import part, visit
-from scripts.cards.parts import PARTS, Report, Task, read_report, write_report
-from scripts.cards.visit import Visit
+from scripts.cards.visit import part
+from scripts.cards.visit import run as visit
+from scripts.cards.visit.parts import PARTS, Report, Task, read_report, write_report
+from scripts.cards.visit.run import Visit
+from scripts.cards.visit.wheels import ROOT
 from service.errors import GpuMissing
 from service.exits import Exit
 
-ROOT = Path(visit.__file__).parents[2]
 READS = "import json, sys; task = json.loads(sys.stdin.readline()); name = task['part']\n"
 TELLS = (
-    "from scripts.cards.parts import Report, Task, write_report\n"
+    "from scripts.cards.visit.parts import Report, Task, write_report\n"
     "def tell(**more): write_report(Task(**task), Report(**more))\n"
 )
 
@@ -98,9 +98,7 @@ def test_a_part_that_hangs_is_cut_off_with_all_that_it_started(tmp_path):
         "tell(notes=['well'])"
     )
     minutes = (visit.MARGIN_SECONDS + 12) / 60
-    begun = time.monotonic()
     assert Visit(given(minutes=minutes), tmp_path, command=command(code)).run() == 1
-    assert time.monotonic() - begun < minutes * 60
     found = results(tmp_path)
     assert found["batches"]["failure"].startswith("cut off after")
     assert found["parity"]["notes"] == ["well"]
@@ -134,11 +132,11 @@ def test_a_visit_that_is_killed_leaves_what_it_has_and_nobody_working(tmp_path):
     code = (
         "import argparse, sys\n"
         "from pathlib import Path\n"
-        "from scripts.cards.visit import Visit\n"
+        "from scripts.cards.visit.run import Visit\n"
         f"given = argparse.Namespace(**{vars(given())!r})\n"
         f"Visit(given, Path({str(tmp_path)!r}), command={tuple(lingering())!r}).run()"
     )
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path)}
     with subprocess.Popen([sys.executable, "-c", code], env=environment) as started:
         try:
             while not (tmp_path / visit.RESULTS).exists():
@@ -151,13 +149,14 @@ def test_a_visit_that_is_killed_leaves_what_it_has_and_nobody_working(tmp_path):
         assert started.wait() == -signal.SIGKILL
     with contextlib.suppress(psutil.NoSuchProcess):
         psutil.Process(pid).wait(60)
-    assert results(tmp_path)["machine"]["notes"] == ["half"]
+    found = results(tmp_path)["machine"]
+    assert (found["notes"], found["failure"]) == (["half"], visit.UNFINISHED)
 
 
 def lingering() -> Sequence[str]:
     """Return a part that tells half, and then only waits for the end of who started it."""
     code = (
-        "import os; from scripts.cards import part\n"
+        "import os; from scripts.cards.visit import part\n"
         "tell(notes=['half'], figures={'pid': os.getpid()}); part.end_with_starter()"
     )
     return command(code)

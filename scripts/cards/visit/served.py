@@ -17,7 +17,7 @@ from typing import Any, Final
 from prometheus_client.parser import text_string_to_metric_families
 
 from scripts.cards.child import environment
-from scripts.cards.parts import Report, Task, Tell
+from scripts.cards.visit.parts import Report, Task, Tell
 from scripts.drill.wait import free_port
 from service.telemetry.definitions import GPU
 
@@ -49,7 +49,7 @@ def run(task: Task, tell: Tell) -> None:
         await_ready(process, url, ends)
         report.notes.append(f"Ready after {time.monotonic() - started:.1f} s.")
         seen = [figures(url)]
-        images: list[int] = []
+        images: list[str] = []
         failures: list[str] = []
         until = time.monotonic() + BUSY_SECONDS[kind]
 
@@ -68,7 +68,7 @@ def run(task: Task, tell: Tell) -> None:
         seen.append(figures(url))
         report.table = table(seen[0], seen[-2], seen[-1])
         report.figures = {"before": seen[0], "drawing": seen[-2], "after": seen[-1]}
-        report.notes.append(f"Images drawn: {len(images)}, the last of {images[-1:]} bytes.")
+        report.notes.append(f"Images drawn: {len(images)}.")
         report.notes += absent(seen[-1])
         report.fail("; ".join(failures))
         report.fail(blind(seen[-2]) if not task.on_cpu else "")
@@ -122,10 +122,10 @@ def await_ready(process: "subprocess.Popen[bytes]", url: str, ends: float) -> No
     raise RuntimeError("the service was not ready in time; see the log")
 
 
-def draw(url: str, body: Mapping[str, Any]) -> int:
-    """Ask for an image; return the characters of its base64 text."""
+def draw(url: str, body: Mapping[str, Any]) -> str:
+    """Ask for an image; return it as base64."""
     _, answer = get(f"{url}/generate", body)
-    return len(json.loads(answer)["image_base64"])
+    return str(json.loads(answer)["image_base64"])
 
 
 def figures(url: str) -> dict[str, str]:

@@ -13,8 +13,8 @@ import torch
 from packaging.requirements import Requirement
 
 from scripts.cards import here
-from scripts.cards.parts import Report, Task, Tell
-from scripts.cards.wheels import ROOT
+from scripts.cards.visit.parts import Report, Task, Tell
+from scripts.cards.visit.wheels import ROOT
 from service.errors import ConfigError, GpuMissing
 
 MODEL: Final = "models/random-sd15"

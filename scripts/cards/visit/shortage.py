@@ -17,8 +17,8 @@ import numpy as np
 import torch
 
 from scripts.cards.child import environment
-from scripts.cards.parity import SHARE
-from scripts.cards.parts import Report, Task, Tell
+from scripts.cards.visit.parity import SHARE
+from scripts.cards.visit.parts import Report, Task, Tell
 from service import config as settings
 from service.diffusion.card import GIB
 from service.diffusion.generation import (

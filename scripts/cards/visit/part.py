@@ -13,17 +13,17 @@ import threading
 import traceback
 from typing import Final
 
-from scripts.cards.parts import Report, Task, write_report
+from scripts.cards.visit.parts import Report, Task, write_report
 from service import exits
 from service.errors import ServiceError
 
 MODULES: Final = {
-    "machine": "scripts.cards.machine",
-    "rows": "scripts.cards.versus",
-    "shortage": "scripts.cards.shortage",
-    "batches": "scripts.cards.batches",
-    "service": "scripts.cards.served",
-    "parity": "scripts.cards.parity",
+    "machine": "scripts.cards.visit.machine",
+    "rows": "scripts.cards.visit.versus",
+    "shortage": "scripts.cards.visit.shortage",
+    "batches": "scripts.cards.visit.batches",
+    "service": "scripts.cards.visit.served",
+    "parity": "scripts.cards.visit.parity",
 }
 """Each has a function ``run(task, tell)``."""
 

@@ -12,20 +12,22 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import IO, Any, Final
 
-from scripts.cards import page, pictures
-from scripts.cards.parts import MINUTES, PARTS, Part, Report, Task, read_report, replaced
-from scripts.cards.wheels import ROOT
+from scripts.cards import pictures
+from scripts.cards.visit import page
+from scripts.cards.visit.parts import MINUTES, PARTS, Part, Report, Task, read_report, replaced
+from scripts.cards.visit.wheels import ROOT
 
 MARGIN_SECONDS: Final = 6.0
 """Kept for the last files, after the last part has been ended."""
 
 POLL_SECONDS: Final = 0.1
+UNFINISHED: Final = "not finished when this was written"
 RESULTS, SHOWN, LOG, SHEET = "card.json", "card.md", "card.log", "images.png"
 """What a visit leaves in its folder."""
 
@@ -39,7 +41,7 @@ class Visit:
         out: Path,
         *,
         publish: Callable[[Mapping[str, Any]], object] = lambda _result: None,
-        command: Sequence[str] = (sys.executable, "-m", "scripts.cards.part"),
+        command: Sequence[str] = (sys.executable, "-m", "scripts.cards.visit.part"),
     ) -> None:
         self._given, self._out, self._publish = given, out, publish
         self._command = command
@@ -52,7 +54,7 @@ class Visit:
         self._out.mkdir(parents=True, exist_ok=True)
         wanted = [part for part in PARTS if part.name in {"machine", *self._given.parts}]
         with (
-            TemporaryDirectory(prefix="card-") as scratch,
+            TemporaryDirectory(prefix="card-", ignore_cleanup_errors=True) as scratch,
             (self._out / LOG).open("w", encoding="utf-8") as log,
         ):
             for part in wanted:
@@ -85,7 +87,11 @@ class Visit:
             return report
         log.write(f"\n== {part.name}, {seconds:.0f} s at most\n")
         log.flush()
-        reason = self._watched(task, begins, log, lambda report: self._note(part, report, begins))
+
+        def told(report: Report) -> None:
+            self._note(part, replace(report, failure=report.failure or UNFINISHED), begins)
+
+        reason = self._watched(task, begins, log, told)
         report = read_report(scratch, part.name)
         if reason:
             report.fail(reason)
@@ -107,6 +113,7 @@ class Visit:
             "PYTHONPATH": os.pathsep.join(paths),
             "PYTHONUNBUFFERED": "1",
             "HF_HUB_OFFLINE": "1",
+            "TMPDIR": task.folder,  # What a part that is killed leaves there goes with it.
         }
         last = Report()
         with subprocess.Popen(  # noqa: S603 - our own module

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from scripts.cards.parts import replaced
+from scripts.cards.visit.parts import replaced
 from service.errors import ConfigError
 
 PAGE: Final = """\
