@@ -42,9 +42,10 @@ class Pipeline:
 
     def __init__(self, model_id: str, threads: int) -> None:
         config = load(os.environ)
-        torch.set_num_threads(threads)
+        if threads:
+            torch.set_num_threads(threads)
         self._pipeline = plain.load(catalog.resolve(model_id, config.model_cache_dir), config)
-        if self._pipeline.device.type == "cpu":
+        if config.device == "cpu" or not torch.cuda.is_available():
             self._pipeline.vae.to(memory_format=torch.channels_last)
         self._always, self._above = config.vae_tiling, config.vae_tiling_above
 

@@ -63,6 +63,7 @@ class Visit:
                     return self._refused(report)
                 with suppress(OSError):  # No image is worth a result.
                     pictures.sheet(Path(scratch) / "images", self._out / SHEET)
+        print((self._out / SHOWN).read_text(encoding="utf-8"))
         return int(any(each["failure"] for each in self._found.values()))
 
     def seconds(self, part: Part, wanted: Sequence[Part]) -> float:

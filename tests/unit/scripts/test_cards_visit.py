@@ -57,7 +57,9 @@ def test_every_part_runs_in_order_and_is_written(tmp_path, capsys):
     assert text.count("- Look.") == len(PARTS)
     log = (tmp_path / "out" / visit.LOG).read_text(encoding="utf-8")
     assert "working on parity" in log
-    assert [line.partition(",")[0] for line in capsys.readouterr().err.splitlines()] == [
+    said = capsys.readouterr()
+    assert said.out == text + "\n"
+    assert [line.partition(",")[0] for line in said.err.splitlines()] == [
         f"{each.name}: done" for each in PARTS
     ]
 
