@@ -22,8 +22,8 @@ if not __package__:  # Started as a file: Python looks into scripts/ instead of 
     sys.path[0] = str(ROOT)
 
 from scripts.benchmark.rows import rows as read_rows  # noqa: E402 - after the line above
-from scripts.cards.visit import wheels  # noqa: E402
-from scripts.cards.visit.parts import MINUTES, PARTS  # noqa: E402
+from scripts.cards.suite import wheels  # noqa: E402
+from scripts.cards.suite.parts import MINUTES, PARTS  # noqa: E402
 from service import exits  # noqa: E402
 from service.errors import ConfigError, ServiceError  # noqa: E402
 
@@ -103,7 +103,7 @@ def check(given: argparse.Namespace) -> None:
             raise ConfigError(f"--{name} {getattr(given, name):g}: must be {least} or more.")
 
 
-def visit(given: argparse.Namespace) -> int:
+def run_suite(given: argparse.Namespace) -> int:
     """Run the parts with what is installed and what was brought along; return the exit code.
 
     Raises:
@@ -115,18 +115,18 @@ def visit(given: argparse.Namespace) -> int:
             print(f"benchmark_card: {wheels.lack(missing)}", file=sys.stderr)
             return exits.Exit.NOT_INSTALLED
         # These need packages that the lines above may have brought.
-        from scripts.cards.visit import page  # noqa: PLC0415
-        from scripts.cards.visit.run import Visit  # noqa: PLC0415
+        from scripts.cards.suite import page  # noqa: PLC0415
+        from scripts.cards.suite.run import Suite  # noqa: PLC0415
         from scripts.drill.written import demand_writable  # noqa: PLC0415
 
         kind = "cpu" if given.on_cpu else "gpu"
         if not given.write:
-            run = Visit(given, given.out)
+            run = Suite(given, given.out)
         else:
             for file in page.files(DOCS):
                 demand_writable("--write", file)
             page.kept(DOCS)
-            run = Visit(given, given.out, publish=lambda found: page.write(DOCS, kind, found))
+            run = Suite(given, given.out, publish=lambda found: page.write(DOCS, kind, found))
         return run.run()
 
 
@@ -146,7 +146,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         check(given)
         signal.setitimer(signal.ITIMER_REAL, given.minutes * 60)
-        return visit(given)
+        return run_suite(given)
     except ServiceError as error:
         print(f"benchmark_card: {error.detail}", file=sys.stderr)
         return exits.code(error)

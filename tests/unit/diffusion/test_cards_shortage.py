@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from scripts.cards import here
-from scripts.cards.visit import machine, shortage
-from scripts.cards.visit.parts import Report, Task
-from scripts.cards.visit.shortage import Case
+from scripts.cards.suite import machine, shortage
+from scripts.cards.suite.parts import Report, Task
+from scripts.cards.suite.shortage import Case
 from service.diffusion.generation import JobFailed, JobFinished, OutOfMemoryHit
 from service.errors import GpuMissing
 

@@ -1,4 +1,4 @@
-"""The page of a visit: what it keeps, what it shows, and what it refuses to overwrite."""
+"""The page of a run: what it keeps, what it shows, and what it refuses to overwrite."""
 
 import json
 from pathlib import Path
@@ -9,7 +9,7 @@ from PIL import Image
 
 from scripts import benchmark_card
 from scripts.cards import pictures
-from scripts.cards.visit import page, wheels
+from scripts.cards.suite import page, wheels
 from service.exits import Exit
 
 

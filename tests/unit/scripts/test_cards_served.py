@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from scripts.cards.order import Measured, Order
-from scripts.cards.visit import batches, parity, served
-from scripts.cards.visit.parts import Report, Task
+from scripts.cards.suite import batches, parity, served
+from scripts.cards.suite.parts import Report, Task
 
 HEALTH = (
     '{"status": "healthy", "gpu_available": true, "gpu_memory_used": "2.1 GB",'

@@ -13,9 +13,9 @@ from scripts.benchmark.rows import Row, rows
 from scripts.cards import child, watch
 from scripts.cards.order import ENGINE, PIPELINE, Measured, Order, measured_from, to_json
 from scripts.cards.pictures import Difference
-from scripts.cards.visit import versus
-from scripts.cards.visit.parts import Report, Task
-from scripts.cards.visit.versus import Duel
+from scripts.cards.suite import versus
+from scripts.cards.suite.parts import Report, Task
+from scripts.cards.suite.versus import Duel
 
 GIB = 2**30
 ROWS = rows("512x512/20,768x512/25,768x768/30")

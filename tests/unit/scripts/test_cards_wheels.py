@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from scripts import benchmark_card
-from scripts.cards.visit import wheels
+from scripts.cards.suite import wheels
 from service.exits import Exit
 
 STRANGER = "a_package_that_is_nowhere"

@@ -1,4 +1,4 @@
-"""A visit: parts in processes of their own, within the time, and whatever is known is kept."""
+"""A run: parts in processes of their own, within the time, and whatever is known is kept."""
 
 import argparse
 import contextlib
@@ -15,17 +15,17 @@ from typing import Any
 import psutil
 import pytest
 
-from scripts.cards.visit import part
-from scripts.cards.visit import run as visit
-from scripts.cards.visit.parts import PARTS, Report, Task, read_report, write_report
-from scripts.cards.visit.run import Visit
-from scripts.cards.visit.wheels import ROOT
+from scripts.cards.suite import part
+from scripts.cards.suite import run as suite
+from scripts.cards.suite.parts import PARTS, Report, Task, read_report, write_report
+from scripts.cards.suite.run import Suite
+from scripts.cards.suite.wheels import ROOT
 from service.errors import GpuMissing
 from service.exits import Exit
 
 READS = "import json, sys; task = json.loads(sys.stdin.readline()); name = task['part']\n"
 TELLS = (
-    "from scripts.cards.visit.parts import Report, Task, write_report\n"
+    "from scripts.cards.suite.parts import Report, Task, write_report\n"
     "def tell(**more): write_report(Task(**task), Report(**more))\n"
 )
 
@@ -42,20 +42,20 @@ def command(code: str) -> Sequence[str]:
 
 
 def results(out: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((out / visit.RESULTS).read_text(encoding="utf-8"))["parts"]
+    found: dict[str, Any] = json.loads((out / suite.RESULTS).read_text(encoding="utf-8"))["parts"]
     return found
 
 
 def test_every_part_runs_in_order_and_is_written(tmp_path, capsys):
     """Results, page and log are there, and nothing else; all is well with code 0."""
     code = "print('working on', name); tell(table=[['a'], ['1']], notes=['Look.'])"
-    assert Visit(given(), tmp_path / "out", command=command(code)).run() == 0
+    assert Suite(given(), tmp_path / "out", command=command(code)).run() == 0
     assert list(results(tmp_path / "out")) == [each.name for each in PARTS]
     files = {path.name for path in (tmp_path / "out").iterdir()}
-    assert files == {visit.RESULTS, visit.SHOWN, visit.LOG}
-    text = (tmp_path / "out" / visit.SHOWN).read_text(encoding="utf-8")
+    assert files == {suite.RESULTS, suite.SHOWN, suite.LOG}
+    text = (tmp_path / "out" / suite.SHOWN).read_text(encoding="utf-8")
     assert text.count("- Look.") == len(PARTS)
-    log = (tmp_path / "out" / visit.LOG).read_text(encoding="utf-8")
+    log = (tmp_path / "out" / suite.LOG).read_text(encoding="utf-8")
     assert "working on parity" in log
     said = capsys.readouterr()
     assert said.out == text + "\n"
@@ -66,7 +66,7 @@ def test_every_part_runs_in_order_and_is_written(tmp_path, capsys):
 
 def test_parts_that_are_not_asked_for_do_not_run(tmp_path):
     """The machine is always looked at: the figures of the others hang on it."""
-    assert Visit(given(parts=("parity",)), tmp_path, command=command("tell(notes=[''])")).run() == 0
+    assert Suite(given(parts=("parity",)), tmp_path, command=command("tell(notes=[''])")).run() == 0
     assert list(results(tmp_path)) == ["machine", "parity"]
 
 
@@ -82,12 +82,12 @@ def test_parts_that_are_not_asked_for_do_not_run(tmp_path):
 def test_a_part_that_fails_does_not_stop_the_others(code: str, failure: str, tmp_path):
     """Its line says why, what it told before stays, and the exit code is 1."""
     whole = f"if name == 'rows':\n  {code}\nelse:\n  tell(notes=['well'])"
-    assert Visit(given(), tmp_path, command=command(whole)).run() == 1
+    assert Suite(given(), tmp_path, command=command(whole)).run() == 1
     found = results(tmp_path)
     assert found["rows"]["failure"] == failure
     assert found["rows"]["notes"] == (["so far"] if "so far" in code else [])
     assert found["parity"]["notes"] == ["well"]
-    assert "**Failed:**" in (tmp_path / visit.SHOWN).read_text(encoding="utf-8")
+    assert "**Failed:**" in (tmp_path / suite.SHOWN).read_text(encoding="utf-8")
 
 
 def test_a_part_that_hangs_is_cut_off_with_all_that_it_started(tmp_path):
@@ -99,8 +99,8 @@ def test_a_part_that_hangs_is_cut_off_with_all_that_it_started(tmp_path):
         "  tell(figures={'pid': other.pid}); signal.pause()\n"
         "tell(notes=['well'])"
     )
-    minutes = (visit.MARGIN_SECONDS + 12) / 60
-    assert Visit(given(minutes=minutes), tmp_path, command=command(code)).run() == 1
+    minutes = (suite.MARGIN_SECONDS + 12) / 60
+    assert Suite(given(minutes=minutes), tmp_path, command=command(code)).run() == 1
     found = results(tmp_path)
     assert found["batches"]["failure"].startswith("cut off after")
     assert found["parity"]["notes"] == ["well"]
@@ -116,7 +116,7 @@ def running(pid: int) -> bool:
 
 def test_no_part_begins_without_time(tmp_path):
     """It is told as not run; the time of others is not touched."""
-    done = Visit(given(minutes=0.1), tmp_path, command=command("tell(notes=['well'])"))
+    done = Suite(given(minutes=0.1), tmp_path, command=command("tell(notes=['well'])"))
     assert done.run() == 1
     assert {each["failure"] for each in results(tmp_path).values()} == {"not run: no time was left"}
 
@@ -124,24 +124,24 @@ def test_no_part_begins_without_time(tmp_path):
 def test_without_a_gpu_there_is_one_line_and_no_result(tmp_path, capsys):
     """The first part says so, with the exit code of that."""
     code = f"tell(failure='no GPU.', figures={{'exit': {int(Exit.GPU_MISSING)}}})"
-    assert Visit(given(), tmp_path, command=command(code)).run() == Exit.GPU_MISSING
+    assert Suite(given(), tmp_path, command=command(code)).run() == Exit.GPU_MISSING
     assert capsys.readouterr().err == "benchmark_card: no GPU.\n"
-    assert {path.name for path in tmp_path.iterdir()} == {visit.LOG}
+    assert {path.name for path in tmp_path.iterdir()} == {suite.LOG}
 
 
-def test_a_visit_that_is_killed_leaves_what_it_has_and_nobody_working(tmp_path):
+def test_a_run_that_is_killed_leaves_what_it_has_and_nobody_working(tmp_path):
     """What a part has told is written while it runs; the part ends with who started it."""
     code = (
         "import argparse, sys\n"
         "from pathlib import Path\n"
-        "from scripts.cards.visit.run import Visit\n"
+        "from scripts.cards.suite.run import Suite\n"
         f"given = argparse.Namespace(**{vars(given())!r})\n"
-        f"Visit(given, Path({str(tmp_path)!r}), command={tuple(lingering())!r}).run()"
+        f"Suite(given, Path({str(tmp_path)!r}), command={tuple(lingering())!r}).run()"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path)}
     with subprocess.Popen([sys.executable, "-c", code], env=environment) as started:
         try:
-            while not (tmp_path / visit.RESULTS).exists():
+            while not (tmp_path / suite.RESULTS).exists():
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     pytest.fail(f"it ended with {started.wait(0.05)}")
             pid = results(tmp_path)["machine"]["figures"]["pid"]
@@ -152,13 +152,13 @@ def test_a_visit_that_is_killed_leaves_what_it_has_and_nobody_working(tmp_path):
     with contextlib.suppress(psutil.NoSuchProcess):
         psutil.Process(pid).wait(60)
     found = results(tmp_path)["machine"]
-    assert (found["notes"], found["failure"]) == (["half"], visit.UNFINISHED)
+    assert (found["notes"], found["failure"]) == (["half"], suite.UNFINISHED)
 
 
 def lingering() -> Sequence[str]:
     """Return a part that tells half, and then only waits for the end of who started it."""
     code = (
-        "import os; from scripts.cards.visit import part\n"
+        "import os; from scripts.cards.suite import part\n"
         "tell(notes=['half'], figures={'pid': os.getpid()}); part.end_with_starter()"
     )
     return command(code)
@@ -202,9 +202,9 @@ def test_every_part_has_a_module():
 
 
 def test_the_parts_fit_into_the_time():
-    """What is kept for all of them leaves the end of the visit."""
+    """What is kept for all of them leaves the end of the suite."""
     kept = sum(each.seconds for each in PARTS)
-    assert kept + visit.MARGIN_SECONDS <= 9 * 60
+    assert kept + suite.MARGIN_SECONDS <= 9 * 60
 
 
 def test_a_report_crosses_as_it_is(tmp_path):

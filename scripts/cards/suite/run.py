@@ -1,6 +1,6 @@
-"""One visit to a machine: the parts in their order, each in a process group of its own.
+"""The benchmark of one GPU: the parts in their order, each in a process group of its own.
 
-Whatever is known is written at once, so that a visit that is ended early leaves what it has.
+Whatever is known is written at once, so that a run that is ended early leaves what it has.
 """
 
 import argparse
@@ -19,9 +19,9 @@ from tempfile import TemporaryDirectory
 from typing import IO, Any, Final
 
 from scripts.cards import pictures
-from scripts.cards.visit import page
-from scripts.cards.visit.parts import MINUTES, PARTS, Part, Report, Task, read_report, replaced
-from scripts.cards.visit.wheels import ROOT
+from scripts.cards.suite import page
+from scripts.cards.suite.parts import MINUTES, PARTS, Part, Report, Task, read_report, replaced
+from scripts.cards.suite.wheels import ROOT
 
 MARGIN_SECONDS: Final = 6.0
 """Kept for the last files, after the last part has been ended."""
@@ -29,10 +29,10 @@ MARGIN_SECONDS: Final = 6.0
 POLL_SECONDS: Final = 0.1
 UNFINISHED: Final = "not finished when this was written"
 RESULTS, SHOWN, LOG, SHEET = "card.json", "card.md", "card.log", "images.png"
-"""What a visit leaves in its folder."""
+"""What a run leaves in its folder."""
 
 
-class Visit:
+class Suite:
     """The parts that are asked for, and what is known of them."""
 
     def __init__(
@@ -41,7 +41,7 @@ class Visit:
         out: Path,
         *,
         publish: Callable[[Mapping[str, Any]], object] = lambda _result: None,
-        command: Sequence[str] = (sys.executable, "-m", "scripts.cards.visit.part"),
+        command: Sequence[str] = (sys.executable, "-m", "scripts.cards.suite.part"),
     ) -> None:
         self._given, self._out, self._publish = given, out, publish
         self._command = command
@@ -159,7 +159,7 @@ class Visit:
         }
         result = {"measured": self._measured(), "parts": self._found}
         replaced(self._out / RESULTS, json.dumps(result, indent=1) + "\n")
-        replaced(self._out / SHOWN, f"# One visit\n\n{page.section(result)}\n")
+        replaced(self._out / SHOWN, f"# Benchmark of one GPU\n\n{page.section(result)}\n")
         self._publish(result)
 
     def _measured(self) -> str:

@@ -17,7 +17,7 @@ from typing import Any, Final
 from prometheus_client.parser import text_string_to_metric_families
 
 from scripts.cards.child import environment
-from scripts.cards.visit.parts import Report, Task, Tell
+from scripts.cards.suite.parts import Report, Task, Tell
 from scripts.drill.wait import free_port
 from service.telemetry.definitions import GPU
 

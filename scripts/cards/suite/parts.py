@@ -1,4 +1,4 @@
-"""The parts of one visit to a GPU: what each is given, what it tells, how long it may take.
+"""The parts of the benchmark of a GPU: what each is given, what it tells, how long it may take.
 
 Only the standard library is imported here: packages may not be unpacked yet.
 """

@@ -17,8 +17,8 @@ import numpy as np
 import torch
 
 from scripts.cards.child import environment
-from scripts.cards.visit.parity import SHARE
-from scripts.cards.visit.parts import Report, Task, Tell
+from scripts.cards.suite.parity import SHARE
+from scripts.cards.suite.parts import Report, Task, Tell
 from service import config as settings
 from service.diffusion.card import GIB
 from service.diffusion.generation import (
@@ -152,6 +152,8 @@ def short(left: int, *, gpu: bool) -> Iterator[None]:
         with limited_address_space(left * MIB):
             yield
     elif left == CAP:
+        # What is cached counts as taken already, and would do for a while.
+        free_cache(torch.device("cuda:0"))
         total = torch.cuda.get_device_properties(0).total_memory
         torch.cuda.set_per_process_memory_fraction(CAP_GB * GIB / total)
         try:

@@ -1,4 +1,4 @@
-"""The machine of a visit: its card, its packages, and the model that is drawn with."""
+"""The machine that is measured: its card, its packages, and the model that is drawn with."""
 
 import os
 import platform
@@ -13,8 +13,8 @@ import torch
 from packaging.requirements import Requirement
 
 from scripts.cards import here
-from scripts.cards.visit.parts import Report, Task, Tell
-from scripts.cards.visit.wheels import ROOT
+from scripts.cards.suite.parts import Report, Task, Tell
+from scripts.cards.suite.wheels import ROOT
 from service.errors import ConfigError, GpuMissing
 
 MODEL: Final = "models/random-sd15"

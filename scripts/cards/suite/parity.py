@@ -9,7 +9,7 @@ from typing import Final
 from scripts.cards.child import run as measure
 from scripts.cards.order import ENGINE, PIPELINE, Order
 from scripts.cards.pictures import difference
-from scripts.cards.visit.parts import Report, Task, Tell
+from scripts.cards.suite.parts import Report, Task, Tell
 from service.models.catalog import DEMO_ID
 
 CPU: Final = {"DEVICE": "cpu", "DTYPE": "float32"}

@@ -9,7 +9,7 @@ from typing import Final
 from scripts.cards.child import run as measure
 from scripts.cards.order import ENGINE, Measured, Order
 from scripts.cards.pictures import difference
-from scripts.cards.visit.parts import Report, Task, Tell
+from scripts.cards.suite.parts import Report, Task, Tell
 from service.diffusion.card import GIB
 
 BATCHES: Final = {"gpu": (1, 2, 4, 8, 16), "cpu": (1, 2)}

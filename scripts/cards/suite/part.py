@@ -13,17 +13,17 @@ import threading
 import traceback
 from typing import Final
 
-from scripts.cards.visit.parts import Report, Task, write_report
+from scripts.cards.suite.parts import Report, Task, write_report
 from service import exits
 from service.errors import ServiceError
 
 MODULES: Final = {
-    "machine": "scripts.cards.visit.machine",
-    "rows": "scripts.cards.visit.versus",
-    "shortage": "scripts.cards.visit.shortage",
-    "batches": "scripts.cards.visit.batches",
-    "service": "scripts.cards.visit.served",
-    "parity": "scripts.cards.visit.parity",
+    "machine": "scripts.cards.suite.machine",
+    "rows": "scripts.cards.suite.versus",
+    "shortage": "scripts.cards.suite.shortage",
+    "batches": "scripts.cards.suite.batches",
+    "service": "scripts.cards.suite.served",
+    "parity": "scripts.cards.suite.parity",
 }
 """Each has a function ``run(task, tell)``."""
 

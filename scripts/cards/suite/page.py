@@ -5,11 +5,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from scripts.cards.visit.parts import replaced
+from scripts.cards.suite.parts import replaced
 from service.errors import ConfigError
 
 PAGE: Final = """\
-# One visit to a GPU
+# Benchmark of one GPU
 
 `scripts/benchmark_card.py` answers in one command, within nine minutes and without a network, how
 the engine does on a card. It wrote this page. The parts run in this order, each in a process of its
@@ -53,7 +53,7 @@ python3 scripts/benchmark_card.py
 ```
 
 Results go to the folder that the variable `$OUT` names, else to `--out FOLDER`, else to out/:
-card.md, card.json, card.log and images.png. They are written after every step, so that a visit that
+card.md, card.json, card.log and images.png. They are written after every step, so that a run that
 is ended early leaves what it has. `--write` writes this page, too. `--vram 6` is the limit of the
 first table, `--parts rows,parity` runs some parts only, and `--minutes 60` gives a slow card the
 time that it needs. The random model (2.1 GB) is built first if it is missing.
@@ -118,7 +118,7 @@ def page(results: Mapping[str, Any]) -> str:
 
 
 def section(result: Mapping[str, Any]) -> str:
-    """Return one visit: where it was, and each part with its table and its notes."""
+    """Return one run: where it was, and each part with its table and its notes."""
     return "\n\n".join([result["measured"], *map(_part, result["parts"].values())])
 
 

@@ -11,7 +11,7 @@ from scripts.benchmark.rows import Row, rows
 from scripts.cards.child import run as measure
 from scripts.cards.order import ENGINE, PIPELINE, Measured, Order
 from scripts.cards.pictures import Difference, difference
-from scripts.cards.visit.parts import Report, Task, Tell
+from scripts.cards.suite.parts import Report, Task, Tell
 
 GIB: Final = 2**30
 CONTENDERS: Final = (ENGINE, PIPELINE)
