@@ -101,7 +101,7 @@ def compare(task: Task, report: Report, seconds: dict[str, float]) -> None:
             "largest": gap.largest,
             "mean": gap.mean,
         }
-        took = f"{seconds[ours]:.2f}" if ours in seconds else "-"
+        took = f"{seconds[ours]:.3f}" if ours in seconds else "-"
         report.table.append((ours, theirs, gap.share, str(gap.largest), f"{gap.mean:.3f}", took))
 
 

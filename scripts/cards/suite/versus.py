@@ -192,7 +192,7 @@ def _cells(duel: Duel, *, gpu: bool) -> Sequence[str]:
 
 def _seconds(duel: Duel, contender: str) -> str:
     seconds = duel.seconds(contender)
-    return duel.failure(contender) if seconds is None else f"{seconds:.2f}"
+    return duel.failure(contender) if seconds is None else f"{seconds:.3f}"
 
 
 def _gigabytes(count: int) -> str:

@@ -117,7 +117,7 @@ def test_the_table_has_seconds_ratio_and_memory():
     head, row = versus.table([duel(ours, measured(16.5))], gpu=True)
     assert len(head) == len(row)
     assert row == [
-        *("512x512, 20 steps", "1", "8.50", "17.00", "0.50", "3.00", "3.00"),
+        *("512x512, 20 steps", "1", "8.500", "17.000", "0.50", "3.00", "3.00"),
         *("2.90 and -", "2.50 and -", "99.987 %", "0.25"),
     ]
     on_cpu = duel(measured(8.0, gpu=False, host=GIB), measured(8.0, gpu=False, host=2 * GIB))
