@@ -78,42 +78,55 @@ def test_a_model_that_is_not_there_is_one_line(tmp_path):
     assert not any(tmp_path.iterdir())
 
 
-def test_the_benchmark_of_a_card_wants_a_card():
-    """Without a GPU it says what it lacks and what can be done, and has the exit code of that."""
-    done = subprocess.run(
-        [sys.executable, "-m", "scripts.benchmark_card"],
+def benchmark_card(out: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the command as its page shows it, on a machine without a GPU."""
+    return subprocess.run(
+        [sys.executable, "scripts/benchmark_card.py", *arguments],
         cwd=ROOT,
-        env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
+        env={
+            **os.environ,
+            "CUDA_VISIBLE_DEVICES": "",
+            "OMP_WAIT_POLICY": "PASSIVE",
+            "OUT": str(out),
+        },
         capture_output=True,
         text=True,
         timeout=WAIT_SECONDS,
         check=False,
     )
+
+
+def test_the_benchmark_of_a_card_wants_a_card(tmp_path):
+    """Without a GPU it says what it lacks and what can be done, and has the exit code of that."""
+    done = benchmark_card(tmp_path)
     assert done.returncode == Exit.GPU_MISSING
     (line,) = done.stderr.splitlines()
     assert "no GPU here" in line
     assert "--on-cpu" in line
 
 
-def test_the_benchmark_runs_both_contenders_on_a_cpu():
-    """With the demo model in place of the large one: two seconds, their ratio, the same picture."""
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "scripts.benchmark_card", "--on-cpu"),
-            *("--model", str(ROOT / "service" / "demo"), "--rows", "256x256/2"),
-            *("--rounds", "1", "--pictures", "1"),
-        ],
-        cwd=ROOT,
-        env={**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_WAIT_POLICY": "PASSIVE"},
-        capture_output=True,
-        text=True,
-        timeout=WAIT_SECONDS,
-        check=False,
-    )
-    assert done.returncode == Exit.DONE, done.stderr
-    (row,) = [line for line in done.stdout.splitlines() if line.startswith("| 256x256")]
-    name, ours, theirs, ratio, *memory, difference = [c.strip() for c in row.split("|")[1:-1]]
-    assert name == "256x256, 2 steps"
+def test_a_model_that_both_contenders_cannot_read_is_told(tmp_path):
+    """One that is not here, and one in a single file, which the plain pipeline does not take."""
+    done = benchmark_card(tmp_path / "out", "--on-cpu", "--model", "some/where")
+    assert done.returncode == Exit.MODEL_MISSING
+    assert "--model some/where: is not in" in done.stderr
+    file = tmp_path / "model.safetensors"
+    file.touch()
+    done = benchmark_card(tmp_path / "out", "--on-cpu", "--model", str(file))
+    assert done.returncode == Exit.SETTING
+    assert "is a single file; name a folder" in done.stderr
+
+
+def test_the_benchmark_of_a_card_runs_whole_on_a_cpu(tmp_path):
+    """Every part has its table, nothing failed, and the images are those of the pipeline."""
+    done = benchmark_card(tmp_path, "--on-cpu")
+    assert done.returncode == Exit.DONE, done.stderr + (tmp_path / "card.log").read_text()
+    files = {path.name for path in tmp_path.iterdir()}
+    assert files == {"card.json", "card.md", "card.log", "images.png"}
+    parts = json.loads((tmp_path / "card.json").read_text(encoding="utf-8"))["parts"]
+    tables = {name: each["table"][1:] for name, each in parts.items()}
+    ((size, turns, ours, theirs, ratio, *memory, same, difference),) = tables["rows"]
+    assert (size, turns, same) == ("256x256, 2 steps", "1", "100 %")
     assert float(ours) > 0
     # All three are rounded to hundredths, which small seconds feel.
     least = (float(ours) - 0.005) / (float(theirs) + 0.005) - 0.005
@@ -121,4 +134,8 @@ def test_the_benchmark_runs_both_contenders_on_a_cpu():
     assert least <= float(ratio) <= most
     assert all(0.1 < float(each) < 8 for each in memory)
     assert float(difference) < 0.1
-    assert json.loads(done.stderr.splitlines()[-1])["dtype"] == "float32"
+    assert any("free_cache" in row[2] for row in tables["shortage"])
+    assert {row[-1] for row in tables["shortage"]} == {"the same image"}
+    assert [row[0] for row in tables["batches"]] == ["1", "2"]
+    assert ["health: model_loaded", "True", "True", "True"] in tables["service"]
+    assert [row[2] for row in tables["parity"]] == ["100 %"]

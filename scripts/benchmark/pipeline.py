@@ -4,17 +4,13 @@ import io
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Self
 
 import torch
 from PIL import Image
 
-from scripts.benchmark.rows import SAMPLER
+from scripts.cards import plain
 from service.config import load
-from service.diffusion.load import load_model
-from service.diffusion.samplers import build
-from service.diffusion.tiles import Tiles
 from service.http.pictures import Z_RLE
 from service.models import catalog
 
@@ -37,46 +33,50 @@ class Order:
 
 
 class Pipeline:
-    """A loaded pipeline; the loader is the service's own, and so are the settings that it reads.
+    """A loaded pipeline, built by diffusers alone under the settings that the service obeys.
 
     So all servers compute in the same number format, on the same device, with the same
     attention kernel, and decode in the same memory layout: what differs is who computes what
-    when.
+    when. None of it is the service's code, whose faults a reference must not share.
     """
 
     def __init__(self, model_id: str, threads: int) -> None:
         config = load(os.environ)
-        cache = Path(config.model_cache_dir)
-        model = load_model(
-            catalog.resolve(model_id, cache),
-            cache_dir=cache,
-            device=config.device,
-            dtype=config.dtype,
-            threads=threads,
-            attention_slicing=config.attention_slicing,
-            cpu_offload=config.cpu_offload,
-            vram_limit_gb=config.vram_limit_gb,
-            vae_tiling=config.vae_tiling,
-        )
-        self._pipeline = model.pipeline
-        self._factor = self._pipeline.vae_scale_factor
-        self._tiles = Tiles(self._pipeline.vae, self._factor, above=config.vae_tiling_above)
-        self._pipeline.scheduler = build(SAMPLER, self._pipeline.scheduler.config)
+        if threads:
+            torch.set_num_threads(threads)
+        self._pipeline = plain.load(catalog.resolve(model_id, config.model_cache_dir), config)
+        if config.device == "cpu" or not torch.cuda.is_available():
+            self._pipeline.vae.to(memory_format=torch.channels_last)
+        self._always, self._above = config.vae_tiling, config.vae_tiling_above
 
     def draw(self, orders: Sequence[Order]) -> list[Image.Image]:
-        """Make pictures in one call; size, steps and guidance scale are those of the first."""
+        """Make images in one call; size, steps and guidance scale are those of the first."""
         first = orders[0]
-        sides = first.height // self._factor, first.width // self._factor
-        with self._tiles.applied(torch.empty(1, 1, *sides, device="meta")):
-            pictures: list[Image.Image] = self._pipeline(
-                [order.prompt for order in orders],
-                width=first.width,
-                height=first.height,
-                num_inference_steps=first.steps,
-                guidance_scale=first.guidance_scale,
-                generator=[torch.Generator("cpu").manual_seed(order.seed) for order in orders],
-            ).images
-        return pictures
+        self._tile(max(first.width, first.height))
+        images: list[Image.Image] = self._pipeline(
+            [order.prompt for order in orders],
+            width=first.width,
+            height=first.height,
+            num_inference_steps=first.steps,
+            guidance_scale=first.guidance_scale,
+            generator=[torch.Generator("cpu").manual_seed(order.seed) for order in orders],
+        ).images
+        return images
+
+    def _tile(self, side: int) -> None:
+        """Decode in tiles above VAE_TILING_ABOVE, with tiles of that size, and whole below."""
+        vae, tiled = self._pipeline.vae, 0 < self._above < side
+        if tiled:
+            factor = self._pipeline.vae_scale_factor
+            vae.tile_sample_min_size = self._above
+            vae.tile_latent_min_size = self._above // factor
+            if hasattr(vae, "spatial_scale_factor"):
+                # AutoencoderTiny has 8 there, whatever its own factor is.
+                vae.spatial_scale_factor = factor
+        if tiled or self._always:
+            vae.enable_tiling()
+        else:
+            vae.disable_tiling()
 
 
 def png(picture: Image.Image) -> bytes:

@@ -77,7 +77,9 @@ def run(
         answer.seek(0)
         if process.returncode or not (line := answer.read()):
             said.seek(0)
-            return Measured(failure=_last_words(process.returncode, said.read()))
+            words = said.read()
+            print(words, file=sys.stderr)  # All of it goes to a log, its end into the result.
+            return Measured(failure=_last_words(process.returncode, words))
         return replace(measured_from(line), process=watch.most, process_by=watch.by)
 
 

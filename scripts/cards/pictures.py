@@ -5,9 +5,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from PIL import Image, ImageChops
+from PIL import Image, ImageChops, ImageDraw
+
+from service.cli_generate import replacing
 
 LEVELS: Final = 256
+CELL: Final = 256
+LABEL: Final = 16
+COLUMNS: Final = 4
+"""Of a sheet of images, in pixels and cells."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,6 +25,13 @@ class Difference:
     largest: int
     psnr: float
     """Peak signal-to-noise ratio in dB; infinite where nothing differs."""
+    within_one: float = 1.0
+    """Share of the values that differ by 1 at most."""
+
+    @property
+    def share(self) -> str:
+        """The share within 1 in percent, rounded down: 100 % are all of them."""
+        return f"{math.floor(self.within_one * 100_000) / 1000:g} %"
 
 
 def difference(ours: Path, reference: Path) -> Difference | None:
@@ -36,6 +49,7 @@ def difference(ours: Path, reference: Path) -> Difference | None:
     return Difference(
         mean=sum(gap * count for gap, count in enumerate(counts)) / total,
         largest=max(gap for gap, count in enumerate(counts) if count),
+        within_one=sum(counts[:2]) / total,
         psnr=10 * math.log10((LEVELS - 1) ** 2 / squares) if squares else math.inf,
     )
 
@@ -45,3 +59,20 @@ def gaps(ours: Path, other: Path) -> list[int]:
     with Image.open(ours) as one, Image.open(other) as two:
         bands = ImageChops.difference(one.convert("RGB"), two.convert("RGB")).histogram()
     return [sum(bands[gap::LEVELS]) for gap in range(LEVELS)]
+
+
+def sheet(folder: Path, target: Path) -> None:
+    """Show the first image of each folder in one file, each under its folder's name."""
+    shown = [path for each in sorted(folder.glob("*/")) for path in sorted(each.glob("*.png"))[:1]]
+    if not shown:
+        return
+    lines = -(-len(shown) // COLUMNS)
+    whole = Image.new("RGB", (COLUMNS * CELL, lines * (CELL + LABEL)), "white")
+    for number, path in enumerate(shown):
+        left, top = number % COLUMNS * CELL, number // COLUMNS * (CELL + LABEL)
+        ImageDraw.Draw(whole).text((left + 2, top + 2), path.parent.name, fill="black")
+        with Image.open(path) as image:
+            image.thumbnail((CELL, CELL))
+            whole.paste(image, (left, top + LABEL))
+    with replacing(target) as file:
+        whole.save(file, "PNG")

@@ -1,7 +1,7 @@
 """A measuring process: takes one order on its standard input, answers with one line of JSON.
 
-Both contenders make the same pictures with the same sampler, guidance and PNG encoder, and both
-are bound by the same limit of memory (``VRAM_LIMIT_GB``, through the service's own code).
+Both contenders make the same images with the same sampler, guidance and PNG encoder under the
+same limit of memory: the engine through its setting VRAM_LIMIT_GB, the pipeline through torch.
 """
 
 import os
@@ -11,15 +11,15 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
-from typing import Any, Final
+from typing import Final
 
 import torch
-from diffusers import DiffusionPipeline
 
+from scripts.cards import plain
 from scripts.cards.order import ENGINE, PIPELINE, PROMPT, Measured, Order, order_from, to_json
 from service import config as settings
 from service.config import Config
-from service.diffusion import host, place
+from service.diffusion import host
 from service.diffusion.generation import (
     GenerationRequest,
     JobFailed,
@@ -29,12 +29,10 @@ from service.diffusion.generation import (
     Stepped,
 )
 from service.diffusion.memory import is_out_of_memory
-from service.diffusion.samplers import build
 from service.engine import worker
 from service.errors import ServiceError
 from service.http.pictures import png
-from service.models import catalog, layout
-from service.models.catalog import Source
+from service.models import catalog
 from service.telemetry import logs
 
 SAMPLER: Final = "dpmpp_2m"
@@ -114,27 +112,14 @@ def pipeline(order: Order, config: Config, peaks: Peaks) -> Measured:
     started = time.perf_counter()
     if config.torch_threads:
         torch.set_num_threads(config.torch_threads)
-    device = place.chosen_device(config.device, vram_limit_gb=config.vram_limit_gb)
-    place.limit_memory(device, config.vram_limit_gb)
-    dtype = place.chosen_dtype(config.dtype, device)
     source = catalog.resolve(config.model_id, config.model_cache_dir)
-    plain: Any = DiffusionPipeline.from_pretrained(
-        source.path,
-        dtype=dtype,
-        variant=layout.variant(source.path, half=dtype == torch.float16) if source.path else None,
-        use_safetensors=True,
-        local_files_only=True,
-        **unchecked(source),
-    )
-    plain.scheduler = build(SAMPLER, plain.scheduler.config)
-    plain.set_progress_bar_config(disable=True)
-    plain.to(device)
+    drawer = plain.load(source, config)
     loaded = time.perf_counter() - started
     peaks.look()
 
     def draw(number: int) -> bytes:
         asked = request(order, config, number)
-        image = plain(
+        image = drawer(
             asked.prompt,
             width=asked.width,
             height=asked.height,
@@ -149,20 +134,14 @@ def pipeline(order: Order, config: Config, peaks: Peaks) -> Measured:
         peaks.look()
         return file
 
+    gpu = drawer.device.type == "cuda"
     return Measured(
-        device=place.device_name(device),
-        gpu=device.type == "cuda",
-        dtype=str(dtype).removeprefix("torch."),
+        device=torch.cuda.get_device_name(drawer.device) if gpu else "cpu",
+        gpu=gpu,
+        dtype=str(drawer.unet.dtype).removeprefix("torch."),
         load_seconds=loaded,
         seconds=timed(order, draw),
     )
-
-
-def unchecked(source: Source) -> dict[str, Any]:
-    """Return what leaves out a safety checker, as the engine does: neither time nor VRAM for it."""
-    if source.path is None or not catalog.index(source.path).get("safety_checker"):
-        return {}
-    return {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
 
 
 def timed(order: Order, draw: Callable[[int], bytes]) -> tuple[float, ...]:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
@@ -55,11 +56,18 @@ def write(
 ) -> None:
     """Write the weights of one network; ``done`` is told of bytes.
 
-    Memory holds them once, in the format that is written: they are drawn one by one, and
-    safetensors writes them from where they are.
+    Memory holds them once, in the format that is written, and safetensors writes them from where
+    they are. Each is drawn from a seed of its own, so that all cores draw at once.
     """
+    shapes = names(part)
+    seeds = torch.randint(2**31, (len(shapes),), generator=generator).tolist()
+
+    def draw(name: str, seed: int) -> torch.Tensor:
+        return drawn(name, shapes[name], dtype, torch.Generator().manual_seed(seed))
+
     tensors = {}
-    for name, shape in names(part).items():
-        tensors[name] = drawn(name, shape, dtype, generator)
-        done(tensors[name].nbytes)
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        for name, tensor in zip(shapes, pool.map(draw, shapes, seeds), strict=True):
+            tensors[name] = tensor
+            done(tensor.nbytes)
     save_file(tensors, path, metadata={"format": "pt"})

@@ -1,16 +1,15 @@
 """The pipeline of the servers beside the service: what the service obeys binds it, too."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from PIL import ImageChops
 
 from scripts.benchmark.pipeline import Order, Pipeline
-from service.diffusion import place
+from scripts.cards import plain
+from service.models.catalog import DEMO_FOLDER
 
-DEMO = str(Path(place.__file__).parents[1] / "demo")
+DEMO = str(DEMO_FOLDER)
 ORDER = Order(prompt="a boat", width=192, height=64, steps=1, seed=1, guidance_scale=3.0)
 
 
@@ -38,7 +37,6 @@ def test_large_pictures_are_decoded_in_tiles(drawn):
 def test_the_cap_is_everybodys(drawn, monkeypatch):
     """VRAM_LIMIT_GB binds the others as it binds the service."""
     limits: list[float] = []
-    monkeypatch.setattr(place, "chosen_device", lambda *_, **__: torch.device("cpu"))
-    monkeypatch.setattr(place, "limit_memory", lambda _, gigabytes: limits.append(gigabytes))
+    monkeypatch.setattr(plain, "limit_memory", lambda _, gigabytes: limits.append(gigabytes))
     drawn(ORDER, VRAM_LIMIT_GB="6")
     assert limits == [6.0]

@@ -2,15 +2,17 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
-from scripts.cards import work
+from scripts.cards import plain, work
 from scripts.cards.order import ENGINE, PIPELINE, Order
 from scripts.cards.pictures import difference
 from service.diffusion import place
+from service.models.catalog import Source
 
 
 @pytest.fixture(autouse=True)
@@ -36,7 +38,8 @@ def test_both_contenders_are_bound_by_the_same_cap(monkeypatch, tmp_path):
     """Each asks for it before it loads anything, and both draw the same picture."""
     limits: list[float] = []
     monkeypatch.setattr(place, "chosen_device", lambda *_, **__: torch.device("cpu"))
-    monkeypatch.setattr(place, "limit_memory", lambda _, gigabytes: limits.append(gigabytes))
+    for module in (place, plain):  # The engine's own lines, and those of the pipeline.
+        monkeypatch.setattr(module, "limit_memory", lambda _, gigabytes: limits.append(gigabytes))
     for contender in (ENGINE, PIPELINE):
         (tmp_path / contender).mkdir()
         found = work.measure(order(contender, tmp_path / contender))
@@ -68,6 +71,31 @@ def test_neither_contender_checks_its_pictures(monkeypatch, tmp_path):
         assert work.measure(order(contender, tmp_path)).failure == ""
 
 
+def test_the_cap_leaves_what_cuda_takes_itself(monkeypatch):
+    """Of 6 GB on a card of 12, torch may hold 5.4: a share of 0.45; without a cap, all."""
+    shares: list[float] = []
+    card = SimpleNamespace(total_memory=12 * 2**30)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: card)
+    monkeypatch.setattr(
+        torch.cuda, "set_per_process_memory_fraction", lambda share, _: shares.append(share)
+    )
+    for gigabytes in (6.0, 24.0, 0.0):
+        plain.limit_memory(torch.device("cuda:0"), gigabytes)
+    plain.limit_memory(torch.device("cpu"), 6.0)
+    assert shares == [pytest.approx(0.45), 1.0]
+
+
+def test_half_precision_comes_from_such_files(tmp_path):
+    """Only where there are some and it is computed in; a folder without them is read as it is."""
+    (tmp_path / "model_index.json").write_text("{}", encoding="utf-8")
+    source = Source(id="m", path=tmp_path, version="1")
+    assert plain.layout(source, half=True) == {}
+    (tmp_path / "unet").mkdir()
+    (tmp_path / "unet" / "a.fp16.safetensors").touch()
+    assert plain.layout(source, half=True) == {"variant": "fp16"}
+    assert plain.layout(source, half=False) == {}
+
+
 def test_a_batch_is_measured_as_one(monkeypatch, tmp_path):
     """Its pictures share the time, and the first of them is the one that is alone elsewhere."""
     monkeypatch.setenv("VRAM_LIMIT_GB", "0")
@@ -94,7 +122,7 @@ def test_memory_that_runs_out_is_a_result(contender, monkeypatch, tmp_path):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nmore")
 
     monkeypatch.setattr(place, "chosen_device", lambda *_, **__: torch.device("cpu"))
-    monkeypatch.setattr(place, "limit_memory", fail)
+    monkeypatch.setattr(place if contender == ENGINE else plain, "limit_memory", fail)
     found = work.measure(order(contender, tmp_path))
     assert found.failure == "out of memory: CUDA out of memory. Tried to allocate 2 GiB."
     assert not found.worked

@@ -1,26 +1,46 @@
-"""The engine beside the plain diffusers pipeline: rows of a table, measured in turns."""
+"""The engine and the plain diffusers pipeline: rows of a table, measured in turns."""
 
-import platform
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import Any, Final
 
 from scripts.benchmark.rows import Row, rows
-from scripts.cards.child import run
+from scripts.cards.child import run as measure
 from scripts.cards.order import ENGINE, PIPELINE, Measured, Order
 from scripts.cards.pictures import Difference, difference
+from scripts.cards.suite.parts import Report, Task, Tell
 
 GIB: Final = 2**30
 CONTENDERS: Final = (ENGINE, PIPELINE)
 
-OVERTIME_SECONDS: Final = 60.0
-"""What a turn may take beyond the time after which none begins; one that hangs is ended then."""
+OVERTIME: Final = 0.15
+"""Share of the time after which no turn begins: one that hangs is ended within it."""
 
 
-ROWS: Final = rows("512x512/20,768x512/25,768x768/30")
+def run(task: Task, tell: Tell) -> None:
+    """Measure the rows, and tell the table after each turn."""
+    started = time.monotonic()
+    duels = [Duel(row=row) for row in rows(task.rows)]
+    limit = {} if task.on_cpu else {"VRAM_LIMIT_GB": f"{task.vram:g}", "PROFILE": "6gb"}
+
+    def ran(duel: Duel, contender: str, measured: Measured) -> None:
+        said = measured.failure or f"{median(measured.seconds):.2f} s an image"
+        print(f"{title(duel.row)}, {contender}: {said}")
+        tell(report(duels, task))
+
+    turns(
+        duels,
+        task.settings(**limit),
+        rounds=task.rounds,
+        images=task.images,
+        folder=task.images_folder(),
+        ends=started + task.seconds,
+        ran=ran,
+    )
+    tell(report(duels, task))
 
 
 def title(row: Row) -> str:
@@ -53,6 +73,22 @@ class Duel:
         """Return the highest of a figure over all turns."""
         return max((getattr(each, name) for each in self.runs[contender]), default=0)
 
+    def folder(self, contender: str, root: Path) -> Path:
+        """Return where its images go."""
+        return root / f"{self.row.size}-{self.row.steps}-{contender}"
+
+    def order(self, contender: str, images: int, root: Path) -> Order:
+        """Return what a measuring process is told, with a folder for its images."""
+        self.folder(contender, root).mkdir(exist_ok=True)
+        return Order(
+            contender=contender,
+            width=self.row.width,
+            height=self.row.height,
+            steps=self.row.steps,
+            rounds=images,
+            folder=str(self.folder(contender, root)),
+        )
+
     @property
     def ratio(self) -> float | None:
         """Return the engine's seconds by the pipeline's."""
@@ -70,56 +106,60 @@ class Duel:
 
 
 def turns(
-    wanted: Sequence[Row],
+    duels: Sequence[Duel],
     settings: Mapping[str, str],
     *,
     rounds: int,
-    pictures: int,
+    images: int,
     folder: Path,
     ends: float,
-    ran: Callable[[Row, str, Measured], object],
-) -> Iterator[Duel]:
-    """Measure each row by each contender, again and again, and yield the rows at the end.
+    ran: Callable[[Duel, str, Measured], object],
+) -> None:
+    """Measure each row by each contender, again and again; ``ran`` hears of each turn.
 
     Never are two of them there at once: a card of 6 GB has no room for two models, and what
     one holds would bind the other. Each turn has a process of its own, so that its peak is its
-    own, too. All rows have their first turn before any has its second. After the time ``ends``
-    (``time.monotonic``) no turn begins, and before it none that takes too long by the one before:
-    one that is cut off would be counted as a failure.
+    own, too. All rows have their first turn before any has its second. No turn begins in the
+    last part of the time before ``ends`` (``time.monotonic``), and none that takes too long by
+    the one before: one that is cut off would be counted as a failure.
     """
-    duels = [Duel(row=row) for row in wanted]
+    last = ends - OVERTIME * (ends - time.monotonic())
     took: dict[tuple[Row, str], float] = {}
     for number in range(rounds):
         for duel in duels:
             # Who begins alternates, so that a card that warms up is warm for both.
             for contender in CONTENDERS if number % 2 == 0 else CONTENDERS[::-1]:
                 begins = time.monotonic()
-                late = begins + took.get((duel.row, contender), 0.0) > ends + OVERTIME_SECONDS
-                if late or begins >= ends or duel.failure(contender) not in {"", "not run"}:
+                late = begins + took.get((duel.row, contender), 0.0) > ends
+                if late or begins >= last or duel.failure(contender) not in {"", "not run"}:
                     continue
-                place = folder / f"{title(duel.row)}-{contender}"
-                place.mkdir(exist_ok=True)
-                order = Order(
-                    contender=contender,
-                    width=duel.row.width,
-                    height=duel.row.height,
-                    steps=duel.row.steps,
-                    rounds=pictures,
-                    folder=str(place),
+                measured = measure(
+                    duel.order(contender, images, folder), settings, limit_seconds=ends - begins
                 )
-                left = ends - begins + OVERTIME_SECONDS
-                measured = run(order, settings, limit_seconds=left)
                 took[duel.row, contender] = time.monotonic() - begins
                 duel.runs[contender].append(measured)
-                ran(duel.row, contender, measured)
-    for duel in duels:
-        ours, theirs = (folder / f"{title(duel.row)}-{contender}" for contender in CONTENDERS)
-        duel.gap = difference(ours, theirs)
-        yield duel
+                duel.gap = difference(*(duel.folder(name, folder) for name in CONTENDERS))
+                ran(duel, contender, measured)
 
 
-def table(duels: Sequence[Duel], *, gpu: bool) -> str:
-    """Return the rows as a Markdown table."""
+def report(duels: Sequence[Duel], task: Task) -> Report:
+    """Return what is known of the rows."""
+    missing = [
+        f"{title(duel.row)}, {name}: {reason}"
+        for duel in duels
+        for name in CONTENDERS
+        if (reason := duel.failure(name))
+    ]
+    return Report(
+        table=table(duels, gpu=not task.on_cpu),
+        notes=notes(duels, 0 if task.on_cpu else task.vram),
+        figures={"rows": [duel.json() for duel in duels]},
+        failure="; ".join(missing),
+    )
+
+
+def table(duels: Sequence[Duel], *, gpu: bool) -> list[Sequence[str]]:
+    """Return the rows under their head."""
     memory = (
         (
             "engine, VRAM of the process, GB",
@@ -130,13 +170,15 @@ def table(duels: Sequence[Duel], *, gpu: bool) -> str:
         if gpu
         else ("engine, host memory, GB", "pipeline, host memory, GB")
     )
-    columns = ("picture", "engine, s", "pipeline, s", "ratio", *memory, "difference, grey levels")
-    lines = [columns, ("---",) * len(columns), *(_cells(duel, gpu=gpu) for duel in duels)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    columns = (
+        *("image", "turns", "engine, s", "pipeline, s", "ratio"),
+        *(*memory, "values within 1", "mean difference, grey levels"),
+    )
+    return [columns, *(_cells(duel, gpu=gpu) for duel in duels)]
 
 
 def _cells(duel: Duel, *, gpu: bool) -> Sequence[str]:
-    cells = [title(duel.row)]
+    cells = [title(duel.row), str(min(len(duel.runs[name]) for name in CONTENDERS))]
     cells += [_seconds(duel, contender) for contender in CONTENDERS]
     cells.append("-" if duel.ratio is None else f"{duel.ratio:.2f}")
     name = "process" if gpu else "host"
@@ -144,13 +186,13 @@ def _cells(duel: Duel, *, gpu: bool) -> Sequence[str]:
     for more in ("reserved", "allocated") if gpu else ():
         both = [_gigabytes(duel.most(contender, more)) for contender in CONTENDERS]
         cells.append(" and ".join(both))
-    cells.append("-" if duel.gap is None else f"{duel.gap.mean:.2f}")
+    cells += ["-", "-"] if duel.gap is None else [duel.gap.share, f"{duel.gap.mean:.2f}"]
     return cells
 
 
 def _seconds(duel: Duel, contender: str) -> str:
     seconds = duel.seconds(contender)
-    return duel.failure(contender) if seconds is None else f"{seconds:.2f}"
+    return duel.failure(contender) if seconds is None else f"{seconds:.3f}"
 
 
 def _gigabytes(count: int) -> str:
@@ -176,18 +218,3 @@ def notes(duels: Sequence[Duel], cap: float) -> list[str]:
             "only if nothing else ran there."
         )
     return list(dict.fromkeys(found))
-
-
-def machine(duels: Sequence[Duel]) -> dict[str, str]:
-    """Return what it was measured on."""
-    known = [each for duel in duels for runs in duel.runs.values() for each in runs if each.worked]
-    if not known:
-        return {}
-    first = known[0]
-    device = first.device if first.gpu else f"CPU ({platform.machine()})"
-    return {
-        "device": device,
-        "dtype": first.dtype,
-        "torch": first.torch,
-        "python": platform.python_version(),
-    }
