@@ -25,6 +25,16 @@ READERS: Final[dict[str, Any]] = {
 }
 """By the class that ``model_index.json`` names; ``layout`` lets no other through."""
 
+NO_CHECKER: Final[dict[str, Any]] = {
+    "safety_checker": None,
+    "feature_extractor": None,
+    "requires_safety_checker": False,
+}
+"""What a pipeline of SD is told that has none."""
+
+LONGEST_CAUSE: Final = 200
+"""Characters of another library's error that are shown."""
+
 SHAPES: Final = re.compile(r"size mismatch|shape|expected.*got", re.IGNORECASE)
 
 
@@ -47,13 +57,6 @@ def read_parts(
     if layout.family == "sd":
         found |= _checker(folder, layout, dtype, half=half) if safety_checker else NO_CHECKER
     return found
-
-
-NO_CHECKER: Final[dict[str, Any]] = {
-    "safety_checker": None,
-    "feature_extractor": None,
-    "requires_safety_checker": False,
-}
 
 
 def read_tokenizer(folder: Path, name: str) -> Any:
@@ -151,6 +154,3 @@ def _checker(folder: Path, layout: Layout, dtype: torch.dtype, *, half: bool) ->
 def _line(error: Exception) -> str:
     text = " ".join(str(error).split())
     return text if len(text) <= LONGEST_CAUSE else f"{text[:LONGEST_CAUSE]}…"
-
-
-LONGEST_CAUSE: Final = 200

@@ -156,9 +156,9 @@ def _fetched(source: Source, cache_dir: Path, *, half: bool) -> Source:
     return hub.fetch(source.id, cache_dir, half=half)
 
 
-def _pipeline(source: Source, layout: Layout, numbers: torch.dtype, *, safety_checker: bool) -> Any:
+def _pipeline(source: Source, found: Layout, numbers: torch.dtype, *, safety_checker: bool) -> Any:
     """Return diffusers' pipeline around the model's parts, still on the CPU."""
-    if safety_checker and (layout.family == "sdxl" or layout.file is not None):
+    if safety_checker and (found.family == "sdxl" or found.file is not None):
         raise ModelUnsuitable(
             f"SAFETY_CHECKER=true, but {source.id} has none: use a model that has one, or set "
             "SAFETY_CHECKER=false."
@@ -174,18 +174,18 @@ def _pipeline(source: Source, layout: Layout, numbers: torch.dtype, *, safety_ch
 
     from service.diffusion import from_file, from_folder  # noqa: PLC0415
 
-    if layout.file is not None or source.path is None:
-        found = from_file.read_parts(layout, dtype=numbers)
+    if found.file is not None or source.path is None:
+        parts = from_file.read_parts(found, dtype=numbers)
     else:
-        found = from_folder.read_parts(
-            source.path, layout, dtype=numbers, safety_checker=safety_checker
+        parts = from_folder.read_parts(
+            source.path, found, dtype=numbers, safety_checker=safety_checker
         )
     kind: Any = StableDiffusionPipeline
-    if layout.family == "sdxl":
-        kind, found["add_watermarker"] = StableDiffusionXLPipeline, False
-        found |= layout.settings
+    if found.family == "sdxl":
+        kind, parts["add_watermarker"] = StableDiffusionXLPipeline, False
+        parts |= found.settings
     # The loop's own samplers draw; the pipeline only wants to have one.
-    return kind(**found, scheduler=EulerDiscreteScheduler(steps_offset=1))
+    return kind(**parts, scheduler=EulerDiscreteScheduler(steps_offset=1))
 
 
 def _limit_tokens(pipeline: Any) -> None:
