@@ -15,6 +15,7 @@ from service import start
 from service.config import Config
 from service.diffusion.generation import GenerationRequest, JobFailed, JobFinished, Stepped
 from service.errors import ConfigError, error_class
+from service.exits import Exit
 from service.telemetry import logs
 from service.terminal import complain, show
 
@@ -68,8 +69,10 @@ def generate(config: Config, arguments: argparse.Namespace) -> int:
     demand_sampler(request, ready.model)
     outcome = _outcome(loop, request)
     if isinstance(outcome, JobFailed):
-        title = str(error_class(outcome.code).__doc__).rstrip(".")
-        return complain(f"{title}: {outcome.detail}")
+        from service.diffusion.decode import broken_weights  # noqa: PLC0415 - it imports torch
+
+        complain(f"{error_class(outcome.code)().title}: {outcome.detail}")
+        return Exit.MODEL_DAMAGED if broken_weights(loop.model) else Exit.FAILED
     for path, picture in zip(paths, outcome.pictures, strict=True):
         content = png(picture, request, ready.model.version)
         try:

@@ -19,7 +19,7 @@ from service.errors import (
     ServiceError,
 )
 from service.exits import Exit
-from service.models import catalog, in_use
+from service.models import catalog, files, in_use, weights
 from service.models.catalog import Entry, Source
 from service.telemetry import logs
 from service.terminal import complain, show
@@ -70,14 +70,12 @@ def models(config: Config, arguments: argparse.Namespace) -> int:
 
 def _list(config: Config) -> int:
     """Print what loads; say of everything else in the cache why it is left out."""
-    from service.models import layout  # noqa: PLC0415 - it needs a package of the engine
-
     cache_dir = config.model_cache_dir
     found = []
     for entry in _entries(cache_dir):
         try:
             source = _source(entry, cache_dir)
-            layout.check(source, cache_dir)
+            _check(source, cache_dir)
             found.append(source)
         except ServiceError as error:
             complain(f"{entry.id} is left out: {error.detail}")
@@ -126,6 +124,8 @@ def _pull(config: Config, name: str, *, configuration: bool) -> int:
     if faults:
         hub.discard_damaged(source, half=half)
         raise ModelError(faults[0].text)
+    if not configuration:
+        _check(source, cache_dir)
     size = _gigabytes(_size(source.path))
     ended = "configuration only" if configuration else "checked"
     return show(f"{source.id}\t{source.version}\t{source.path}\t{size}, {ended}")
@@ -134,7 +134,7 @@ def _pull(config: Config, name: str, *, configuration: bool) -> int:
 def _verify(config: Config, name: str | None) -> int:
     """Check one model or all; say of each what is wrong with it.
 
-    Of all, what is another kind of thing, a LoRA for one, is named and is no failure.
+    Of all, what is whole and another kind of thing, a LoRA for one, is named and is no failure.
     """
     start.demand_packages()
     cache_dir, half = config.model_cache_dir, _half(config)
@@ -145,7 +145,8 @@ def _verify(config: Config, name: str | None) -> int:
         try:
             worst = _judge(_source(entry, cache_dir), cache_dir, half=half) or worst
         except ModelUnsuitable as error:
-            complain(f"{entry.id} is not checked: {error.detail}")
+            complain(f"{entry.id} is no model: {error.detail}")
+            worst = worst if _is_something_else(entry) else Exit.MODEL_DAMAGED
         except ServiceError as error:
             complain(f"{entry.id}: {error.detail}")
             worst = exits.code(error)
@@ -159,7 +160,7 @@ def _judge(source: Source, cache_dir: Path, *, half: bool) -> int:
         ModelError: it would not load.
 
     """
-    from service.models import hub, layout  # noqa: PLC0415 - see _pull
+    from service.models import hub  # noqa: PLC0415 - see _pull
 
     faults = list(hub.damaged(source, half=half))
     for fault in faults:
@@ -167,11 +168,44 @@ def _judge(source: Source, cache_dir: Path, *, half: bool) -> int:
         complain(f"{source.id}: {fault.text}{note}")
     if any(not fault.stray for fault in faults):
         return Exit.MODEL_DAMAGED
-    layout.check(source, cache_dir)
+    _check(source, cache_dir)
     how = "complete (lengths only)"
     if hub.hashed(source, half=half):
         how = "whole (hashes compared)"
     return show(f"{source.id}\t{source.version}\t{how}")
+
+
+def _check(source: Source, cache_dir: Path) -> None:
+    """Refuse what would not load; whatever is in a file, the other models are judged, too.
+
+    Raises:
+        ServiceError: with the cause.
+
+    """
+    from service.models import layout  # noqa: PLC0415 - it needs a package of the engine
+
+    try:
+        layout.check(source, cache_dir)
+    except ServiceError:
+        raise
+    except Exception as error:
+        cause = f"{type(error).__name__}: {error}"
+        raise ModelError(f"{source.path} cannot be judged ({cause}). Use another copy.") from error
+
+
+def _is_something_else(entry: Entry) -> bool:
+    """Tell a LoRA, a VAE or another program's model from a model that is damaged or not whole."""
+    from service.models import layout  # noqa: PLC0415 - see _check
+
+    if entry.path.suffix in files.PICKLES or entry.path.name.startswith(catalog.HUB):
+        return True
+    try:
+        if not entry.path.is_dir():
+            weights.header(entry.path)
+            return True
+        return str(catalog.index(entry.path)["_class_name"]) not in layout.FAMILIES
+    except ServiceError:
+        return False
 
 
 def _remove(config: Config, name: str, *, sure: bool) -> int:

@@ -164,8 +164,7 @@ class Config:
         "auto",
         "What the UNet predicts, for a model whose files do not say: a folder without "
         "prediction_type in its scheduler, or a single file without a marker and without a folder "
-        "next to it. auto takes the model on the hub that its kind derives from: epsilon for "
-        "1.x and XL, v_prediction for 2.x.",
+        "next to it. auto is epsilon for 1.x and XL, and v_prediction for 2.x.",
         choices=("auto", "epsilon", "v_prediction"),
     )
     vae_tiling: bool = setting(False, "Decode in tiles: less memory at large sizes.")

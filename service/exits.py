@@ -49,6 +49,7 @@ MEANINGS: Final[Mapping[Exit, str]] = {
 CODES: Final[Mapping[type[ServiceError], Exit]] = {
     errors.ConfigError: Exit.SETTING,
     errors.ValidationFailed: Exit.SETTING,
+    errors.SamplerUnsuitable: Exit.SETTING,
     errors.ModelError: Exit.MODEL_DAMAGED,
     errors.ModelUnsuitable: Exit.MODEL_DAMAGED,
     errors.ModelMissing: Exit.MODEL_MISSING,

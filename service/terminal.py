@@ -21,7 +21,9 @@ def show(text: str) -> int:
 
 def complain(text: str) -> int:
     """Print one line about what went wrong; return 1, the exit code of a failure."""
-    print(f"sd-api: {text}", file=sys.stderr)  # noqa: T201
+    # One line whatever is in it: names of files and models come from others.
+    line = "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in text)
+    print(f"sd-api: {line}", file=sys.stderr)  # noqa: T201
     return 1
 
 

@@ -51,10 +51,15 @@ def checked(model: Model, picture: Picture) -> Picture:
 def _demand_finite(model: Model, values: torch.Tensor, name: str) -> None:
     if bool(torch.isfinite(values).all()):
         return
+    if broken := broken_weights(model):
+        raise GenerationFailed(
+            f"The {name} hold NaN or infinite values, since {broken} does. Use another copy of the "
+            "model."
+        )
     cure = {
         "float16": "The number format is too narrow for this model: set DTYPE=float32, or bfloat16",
         "bfloat16": "The number format may be too coarse for this model: set DTYPE=float32",
-    }.get(model.info.dtype, "Its weights are damaged: no number format helps. Use another copy")
+    }.get(model.info.dtype, "No number format helps: use another model")
     raise GenerationFailed(f"The {name} hold NaN or infinite values. {cure}.")
 
 

@@ -6,7 +6,7 @@ import structlog
 
 from service.diffusion.generation import GenerationRequest, JobFailed, StageTimes
 from service.diffusion.memory import is_out_of_memory
-from service.errors import GenerationFailed, OutOfMemory, ServiceError
+from service.errors import GenerationFailed, OutOfMemory, SamplerUnsuitable, ServiceError
 
 log = structlog.get_logger(__name__)
 
@@ -16,6 +16,9 @@ def failed(
 ) -> JobFailed:
     """Log an error that ends a job, and return the report of it."""
     reason = _reason(request, error)
+    if isinstance(error, SamplerUnsuitable):  # The request's fault, not ours.
+        log.info("request_refused", job_id=job_id, code=reason.code, detail=reason.detail)
+        return JobFailed(job_id=job_id, code=reason.code, detail=reason.detail, times=times)
     # Frames as plain text: renderers that show local variables would show the prompt.
     frames = "".join(traceback.format_tb(error.__traceback__))
     log.error(

@@ -20,7 +20,7 @@ from safetensors import safe_open
 
 from service.diffusion.from_folder import NO_CHECKER, read_tokenizer
 from service.errors import ModelError, ModelUnsuitable
-from service.models.layout import Layout
+from service.models.layout import Layout, put_next_to
 from service.models.parts import text_config, tokenizer_of
 from service.models.single_file import (
     GUIDANCE,
@@ -95,6 +95,11 @@ def _held(file: SingleFile) -> Weights:
                 f"{file.path} has the scale {name} and not the weights that it is for. Use the "
                 "file in float16 or float32."
             )
+        if scale.numel() not in {1, *weight.shape[:1]}:
+            raise ModelUnsuitable(
+                f"{file.path} has {scale.numel()} scales in {name}, and {owner} has "
+                f"{weight.shape[0]} rows. Use the file in float16 or float32."
+            )
         rows = scale.float().reshape(-1, *(1,) * (weight.dim() - 1)) if scale.numel() > 1 else scale
         held[owner] = weight.float() * rows.float()
     return held
@@ -122,6 +127,9 @@ def _text_encoder(
         # Some files leave a part of the names out.
         short = [(key.removeprefix(encoder.prefix).removeprefix("text_model."), key) for key in own]
         named = {f"text_model.{name}": own[key] for name, key in short}
+        if layout.file is not None and len(named) < len(short):
+            kept = dict(short)
+            _demand_understood(layout.file, [key for name, key in short if kept[name] != key])
     if not projected:
         for spare in ("text_projection.weight", "text_model.text_projection.weight"):
             named.pop(spare, None)  # Only a model with a projection reads it.
@@ -137,25 +145,25 @@ def _fill(
 ) -> None:
     """Give a network without memory its weights: all of them, and no others."""
     owner = layout.file.path if layout.file else layout.configuration
+    cure = put_next_to(layout.file) if layout.file else ""
     wanted = {key: value.shape for key, value in network.named_parameters()}
     named = {key: value for key, value in named.items() if not NO_WEIGHTS.fullmatch(key)}
     if missing := [key for key in wanted if key not in named]:
         raise ModelUnsuitable(
             f"{owner} lacks {len(missing)} weights of the {part} that its configuration asks for "
-            f"({_some(missing)}). The configuration is: {layout.configuration}. Use that of the "
-            "model that the file was made from."
+            f"({_some(missing)}). The configuration is: {layout.configuration}. {cure}"
         )
     if unknown := [key for key in named if key not in wanted]:
         raise ModelUnsuitable(
             f"{owner} has {len(unknown)} weights of the {part} for which its configuration has no "
-            f"place ({_some(unknown)}). The configuration is: {layout.configuration}. Use that of "
-            "the model that the file was made from."
+            f"place ({_some(unknown)}). The configuration is: {layout.configuration}. {cure}"
         )
     for key, shape in wanted.items():
         if named[key].shape != shape:
             raise ModelUnsuitable(
                 f"{owner}: {key} of the {part} is {tuple(named[key].shape)}, and its "
-                f"configuration says {tuple(shape)}. The configuration is: {layout.configuration}."
+                f"configuration says {tuple(shape)}. The configuration is: "
+                f"{layout.configuration}. {cure}"
             )
     cast = {key: value.to(dtype).contiguous() for key, value in named.items()}
     network.load_state_dict(cast, strict=False, assign=True)

@@ -11,10 +11,11 @@ from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
 
+from service.diffusion.memory import is_out_of_memory
 from service.errors import ModelError, ModelUnsuitable
 from service.models import files, weights
 from service.models.layout import Layout
-from service.models.parts import CLASSES, TOKENIZER, tokenizer_of
+from service.models.parts import CLASSES, TOKENIZERS, demand_weights, tokenizer_of
 
 READERS: Final[dict[str, Any]] = {
     "UNet2DConditionModel": UNet2DConditionModel,
@@ -35,7 +36,7 @@ NO_CHECKER: Final[dict[str, Any]] = {
 LONGEST_CAUSE: Final = 200
 """Characters of another library's error that are shown."""
 
-SHAPES: Final = re.compile(r"size mismatch|shape|expected.*got", re.IGNORECASE)
+SHAPES: Final = re.compile(r"size mismatch|mismatched_sizes|shape|expected.*got", re.IGNORECASE)
 
 
 def read_parts(
@@ -54,6 +55,7 @@ def read_parts(
         if part.startswith("text_encoder"):
             name = tokenizer_of(part)
             found[name] = read_tokenizer(folder / name, str(layout.index[name][1]))
+            demand_known(folder / name, found[name], found[part], part)
     if layout.family == "sd":
         found |= _checker(folder, layout, dtype, half=half) if safety_checker else NO_CHECKER
     return found
@@ -66,24 +68,45 @@ def read_tokenizer(folder: Path, name: str) -> Any:
         ModelUnsuitable: transformers has no such class.
 
     """
-    kind = getattr(transformers, name, None) if TOKENIZER.fullmatch(name) else None
+    kind = getattr(transformers, name, None) if name in TOKENIZERS else None
     if kind is None:
         raise ModelUnsuitable(
             f"{folder} is a {name}, which transformers {transformers.__version__} does not have. "
             "Use a model with a CLIPTokenizer."
         )
     try:
-        return kind.from_pretrained(folder, local_files_only=True)
+        return kind.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # The tokenizers library raises nothing narrower.
         raise ModelError(
             f"{folder} cannot be read as a {name} ({_line(error)}). {files.fetch_again(folder)}"
         ) from error
 
 
+def demand_known(folder: Path, tokenizer: Any, network: Any, part: str) -> None:
+    """Compare a tokenizer as it was read with its encoder: settings may add tokens.
+
+    Raises:
+        ModelUnsuitable: it has tokens that the encoder does not know, or none to fill up with.
+
+    """
+    rows = network.get_input_embeddings().num_embeddings
+    largest = max(tokenizer.get_vocab().values())
+    if largest >= rows:
+        raise ModelUnsuitable(
+            f"{folder} has tokens up to {largest}, and the {part} knows {rows}: they belong to "
+            "different models, or tokenizer_config.json adds tokens. Take both from the same one."
+        )
+    if tokenizer.pad_token_id is None:
+        raise ModelUnsuitable(
+            f"{folder} has no pad_token, which short texts are filled up with. Name one in its "
+            "tokenizer_config.json."
+        )
+
+
 def _network(folder: Path, kind: Any, dtype: torch.dtype, *, half: bool) -> Any:
     names = [path.name for path in folder.iterdir()]
     chosen = weights.choose(names, half=half, part=folder.name)
-    if chosen is None:  # pragma: no cover - layout has looked
+    if chosen is None:  # pragma: no cover - it was looked at before
         raise ModelError(f"{folder} has no weights.")
     try:
         network = kind.from_pretrained(
@@ -93,9 +116,14 @@ def _network(folder: Path, kind: Any, dtype: torch.dtype, *, half: bool) -> Any:
             use_safetensors=True,
             local_files_only=True,
         )
-    except (RuntimeError, ValueError) as error:
-        if not SHAPES.search(str(error)):
+    except Exception as error:  # The libraries raise about ten classes.
+        if is_out_of_memory(error):
             raise
+        if not SHAPES.search(str(error)):
+            raise ModelUnsuitable(
+                f"{folder} cannot be built from its config.json ({type(error).__name__}: "
+                f"{_line(error)}). Take config.json and weights from the model's publisher."
+            ) from error
         raise ModelUnsuitable(
             f"the weights in {folder} have other shapes than its config.json says "
             f"({_line(error)}). Take both from the same model."
@@ -139,7 +167,12 @@ def _checker(folder: Path, layout: Layout, dtype: torch.dtype, *, half: bool) ->
                 f"{files.fetch_again(folder / part)} Or set SAFETY_CHECKER=false."
             )
     settings = folder / "feature_extractor" / "preprocessor_config.json"
-    files.read_json(settings)
+    try:
+        files.read_json(settings, bom=False)
+        files.read_json(folder / "safety_checker" / "config.json", bom=False)
+        demand_weights(folder / "safety_checker", half=half)
+    except ModelError as error:
+        raise type(error)(f"{error.detail} Or set SAFETY_CHECKER=false.") from error
     return {
         "safety_checker": _network(
             folder / "safety_checker", StableDiffusionSafetyChecker, dtype, half=half

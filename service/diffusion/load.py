@@ -13,7 +13,6 @@ import torch
 import transformers.utils.logging
 from diffusers.schedulers.scheduling_euler_discrete import EulerDiscreteScheduler
 
-from service import commands
 from service.diffusion import place
 from service.diffusion.generation import ModelInfo
 from service.diffusion.memory import is_out_of_memory
@@ -113,7 +112,7 @@ def load_model(
     except ServiceError:
         raise
     except Exception as error:  # the libraries raise about ten classes, none of them documented
-        raise _model_error(source, error, target, cache_dir) from error
+        raise _model_error(source, error, target) from error
     info = ModelInfo(
         model_id=source.id,
         version=source.version,
@@ -198,9 +197,7 @@ def _limit_tokens(pipeline: Any) -> None:
             tokenizer.model_max_length = min(tokenizer.model_max_length, most)
 
 
-def _model_error(
-    source: Source, error: Exception, device: torch.device, cache_dir: Path
-) -> ModelError:
+def _model_error(source: Source, error: Exception, device: torch.device) -> ModelError:
     cause = " ".join(str(error).split())[:LONGEST_CAUSE] or type(error).__name__
     if is_out_of_memory(error):
         kind = GpuBusy if _held_by_others(device) else GpuTooSmall
@@ -210,10 +207,9 @@ def _model_error(
             # A card that is too small stays so; what others hold, they may give back.
             passing=kind is GpuBusy or device.type != "cuda",
         )
-    verify = commands.models("verify", source.id, cache_dir=cache_dir)
     return ModelError(
-        f"{source.id} cannot be loaded ({type(error).__name__}: {cause}). Look for a damaged file: "
-        f"{verify}"
+        f"{source.id} cannot be loaded ({type(error).__name__}: {cause}). Use another copy of the "
+        "model, and take all of its parts from one publisher."
     )
 
 

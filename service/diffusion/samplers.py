@@ -106,9 +106,16 @@ class Samplers:
         if (reason := self._trial(sampler, steps)) != "":
             raise SamplerUnsuitable(
                 f"The sampler {sampler} cannot take {steps} steps with this model ({reason}). "
-                "Take another sampler or another number of steps."
+                f"These pairs work: {self._pairs(sampler, steps)}."
             )
         return self._set(sampler, steps)
+
+    def _pairs(self, sampler: str, steps: int) -> str:
+        others = [name for name in SAMPLERS if not self._trial(name, steps)]
+        own = [f"{a}" if a == b else f"{a}-{b}" for a, b in self.ranges[sampler]]
+        found = [f"{sampler} with {', '.join(own)} steps"] if own else []
+        found += [f"{steps} steps with {', '.join(others)}"] if others else []
+        return "; ".join(found) or "none with so many steps; take fewer"
 
     def _ranges(self, sampler: str, most_steps: int) -> tuple[tuple[int, int], ...]:
         found: list[tuple[int, int]] = []

@@ -185,18 +185,18 @@ class StepLoop:
         """Return the place's row, which is made when its first step comes; None if it failed."""
         task = place.task
         if place.row is None and self._alive(task):
-            conditioning = self._conditioning(task)
+            request = task.request
+            # First of all: a pair that cannot be drawn costs no work.
+            scheduler = self._attempt(
+                task, "denoise", lambda: self._samplers.new(request.sampler, request.steps)
+            )
+            conditioning = self._conditioning(task) if scheduler is not None else None
             if conditioning is not None:
+                seed = request.seeds[place.index]
                 place.row = self._attempt(
                     task,
                     "denoise",
-                    lambda: Row(
-                        self.model,
-                        self._samplers.new(task.request.sampler, task.request.steps),
-                        task.request,
-                        task.request.seeds[place.index],
-                        conditioning,
-                    ),
+                    lambda: Row(self.model, scheduler, request, seed, conditioning),
                 )
         return place.row if self._alive(task) else None
 

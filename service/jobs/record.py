@@ -140,9 +140,11 @@ def loaded(metrics: Metrics, model: ModelInfo, use: MemoryUse) -> None:
         demo=model.demo,
         device=model.device,
         dtype=model.dtype,
+        family=model.family,
         prediction_type=model.prediction_type,
         prediction_type_from=model.prediction_from,
         configuration=model.configuration,
+        ignored_tensors=list(model.ignored),
         seconds=round(model.load_seconds, 3),
     )
 

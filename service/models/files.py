@@ -139,8 +139,8 @@ def irregular(path: Path) -> Look | None:
     return Look(words=words, cure=f"Give a {SUFFIX} file.")
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object; a byte order mark in front of it is no fault.
+def read_json(path: Path, *, bom: bool = True) -> dict[str, Any]:
+    """Read a JSON object; with ``bom`` a byte order mark in front of it is no fault.
 
     Raises:
         ModelError: it is missing, damaged, too large or something else.
@@ -156,6 +156,8 @@ def read_json(path: Path) -> dict[str, Any]:
         raise unreadable(error) from error
     if len(data) > LONGEST_JSON:
         raise damage(path, f"it is larger than {LONGEST_JSON // 2**20} MB")
+    if data.startswith(b"\xef\xbb\xbf") and not bom:
+        raise damage(path, "it begins with a byte order mark, which the libraries do not read")
     try:
         content = json.loads(data.decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
@@ -312,6 +314,8 @@ def _text(path: Path, head: bytes) -> Look | None:
 def _pulled(path: Path) -> str:
     if hub_place(path.absolute()) is not None:
         return fetch_again(path)
+    if not any((folder / ".git").exists() for folder in path.absolute().parents):
+        return "The folder is no working tree of Git any more: download the file itself."
     return f"Fetch the file: {commands.git(path.parent, 'lfs', 'pull')}"
 
 

@@ -1,16 +1,19 @@
 """What loading a model needs to know of it, found in its small files before torch is imported."""
 
+import os
 import shlex
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
 from service import commands
-from service.errors import ModelError, ModelUnsuitable
+from service.errors import FolderUnusable, ModelError, ModelUnsuitable
 from service.models import catalog, files, parts, schedule, single_file, vocabulary
 from service.models.catalog import Source
 from service.models.figures import FIGURES, Figures
+from service.models.matching import mismatch
 from service.models.parts import SUPPORTED
 from service.models.schedule import Schedule
 from service.models.single_file import VELOCITY, ZERO_SNR, SingleFile
@@ -23,9 +26,10 @@ FAMILIES: Final = {
 }
 """Family by the pipeline class that a folder names; a consistency model has SD's parts."""
 
+SHOWN: Final = 3
 AUTO: Final = "auto"
 SETTINGS: Final = ("force_zeros_for_empty_prompt",)
-"""What ``model_index.json`` may say, beside the parts, that changes the image."""
+"""What ``model_index.json`` may say, next to the parts, that changes the image."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +112,7 @@ def read_folder(folder: Path, *, prediction_type: str = AUTO, half: bool = False
     return Layout(
         family=family,
         configs=configs,
-        schedule=_chosen(_schedule(folder, family), prediction_type),
+        schedule=_chosen(_schedule(folder, family, index), prediction_type),
         configuration=str(folder),
         settings={name: index[name] for name in SETTINGS if name in index},
         index=index,
@@ -137,8 +141,12 @@ def read_file(path: Path, cache_dir: Path, *, prediction_type: str = AUTO) -> La
     return _predicting(found, file, prediction_type)
 
 
-def _schedule(folder: Path, family: str) -> Schedule:
+def _schedule(folder: Path, family: str, index: Mapping[str, Any]) -> Schedule:
     path = folder / schedule.FILE
+    named = index.get("scheduler")
+    if isinstance(named, list) and named:
+        # diffusers takes the class from here, and the file need not name one.
+        schedule.demand_noise({"_class_name": named[-1]}, str(folder / catalog.INDEX))
     return schedule.read(files.read_json(path), family, str(path))
 
 
@@ -197,22 +205,32 @@ def _from_folder(file: SingleFile, folder: Path, what: str) -> Layout:
     configs = {
         part: files.read_json(folder / part / "config.json") for part in parts.CLASSES[family]
     }
-    if problem := _mismatch(file, configs):
+    if problem := mismatch(file, configs):
         raise ModelUnsuitable(
             f"{folder} is not the configuration of {file.path}: {problem}. {_replace(file)}"
         )
     parts.demand_fit(configs, family, str(folder))
     for part in file.encoders:
+        name = parts.tokenizer_of(part)
+        parts.demand_tokenizer_class(folder, name, index.get(name))
         parts.demand_vocabulary(folder / parts.tokenizer_of(part), configs[part], part)
     return Layout(
         family=family,
         configs=configs,
-        schedule=_schedule(folder, family),
+        schedule=_schedule(folder, family, index),
         configuration=f"{what} ({folder})",
         settings={name: index[name] for name in SETTINGS if name in index},
         index=index,
         tokenizers=folder,
         file=file,
+    )
+
+
+def put_next_to(file: SingleFile) -> str:
+    """Return the cure for a file whose configuration is another model's."""
+    return (
+        "Put the configuration of the model that the file was made from (model_index.json, the "
+        f"*/config.json, scheduler and tokenizer) into {file.path.with_suffix('')}."
     )
 
 
@@ -233,8 +251,8 @@ def _from_reference(file: SingleFile, cache_dir: Path) -> Layout | None:
         for folder in _folders_of(name, cache_dir):
             try:
                 return _from_folder(file, folder, f"reference model {name}")
-            except ModelError:  # Not whole, or not the one: the service has its figures, too.
-                continue
+            except (ModelError, FolderUnusable):
+                continue  # Not whole, or not the one: the service has its figures, too.
     return None
 
 
@@ -243,8 +261,13 @@ def _former_names(name: str) -> Iterator[str]:
 
 
 def _folders_of(name: str, cache_dir: Path) -> list[Path]:
-    snapshots = cache_dir / f"models--{name.replace('/', '--')}" / "snapshots"
-    candidates = [cache_dir / name, *sorted(snapshots.glob("*"))]
+    repository = cache_dir / f"models--{name.replace('/', '--')}"
+    snapshots = sorted(repository.glob("snapshots/*"))
+    with suppress(OSError):
+        # The revision that a pull of the name fetched, before any other.
+        main = (repository / "refs" / "main").read_text(encoding="utf-8", errors="replace").strip()
+        snapshots.sort(key=lambda folder: folder.name != main)
+    candidates = [cache_dir / name, *snapshots]
     return [folder for folder in candidates if (folder / catalog.INDEX).is_file()]
 
 
@@ -257,15 +280,15 @@ def _brought(file: SingleFile, cache_dir: Path) -> Layout:
     """
     figures = FIGURES.get((file.family, file.text_width))
     configs = _configs(figures, file) if figures is not None else {}
-    if figures is None or _mismatch(file, configs):
+    if figures is None or mismatch(file, configs):
         raise _no_configuration(file, cache_dir)
     words = vocabulary.find(cache_dir)
     if words is None:
         pull = commands.models("pull", figures.reference, "--configuration", cache_dir=cache_dir)
         raise ModelUnsuitable(
             f"{file.path} is a {figures.name} model without a tokenizer, and CLIP's vocabulary is "
-            f"not here. Install it: {vocabulary.install_command()} , or fetch it with the model "
-            f"that this kind derives from: {pull}"
+            "not here. Install the vocabulary, or fetch the configuration of the model that this "
+            f"kind derives from: {vocabulary.install_command()} ; or: {pull}"
         )
     return Layout(
         family=file.family,
@@ -284,36 +307,6 @@ def _configs(figures: Figures, file: SingleFile) -> dict[str, Mapping[str, Any]]
     return {**figures.parts, "unet": unet}
 
 
-def _mismatch(file: SingleFile, configs: Mapping[str, Mapping[str, Any]]) -> str:
-    """Return where a configuration and the tensors of a file differ; empty if nowhere."""
-    unet = configs["unet"]
-    rows: list[tuple[str, object, object]] = [
-        (
-            "width of the UNet's first block",
-            _first(unet.get("block_out_channels")),
-            file.unet_width,
-        ),
-        ("width of the UNet's text embeddings", unet.get("cross_attention_dim"), file.text_width),
-        ("width of the guidance embedding", unet.get("time_cond_proj_dim"), file.guidance_width),
-        ("channels of the VAE's latents", configs["vae"].get("latent_channels", 4), file.channels),
-    ]
-    for part, encoder in file.encoders.items():
-        config = parts.text_config(configs[part])
-        # SD 2 was trained on the last layer but one of OpenCLIP, and its files hold all.
-        spare = encoder.open_clip and config.get("num_hidden_layers") == encoder.layers - 1
-        layers = encoder.layers - 1 if spare else encoder.layers
-        rows += [
-            (f"width of the {part}", config.get("hidden_size"), encoder.width),
-            (f"layers of the {part}", config.get("num_hidden_layers"), layers),
-            (f"tokens of the {part}", config.get("vocab_size"), encoder.vocabulary),
-        ]
-    return next((f"{what}: {ours}, not {its}" for what, ours, its in rows if ours != its), "")
-
-
-def _first(values: object) -> object:
-    return values[0] if isinstance(values, list | tuple) and values else None
-
-
 def _no_configuration(file: SingleFile, cache_dir: Path) -> ModelUnsuitable:
     """Name the models in the cache that it may have been made from: a person has to say so."""
     wanted = file.path.with_suffix("")
@@ -322,9 +315,14 @@ def _no_configuration(file: SingleFile, cache_dir: Path) -> ModelUnsuitable:
         f"Put model_index.json, the */config.json and the tokenizer of the model that it was made "
         f"from into {wanted}."
     )
-    if fitting:
-        link = shlex.join(["ln", "-s", str(fitting[0].absolute()), str(wanted.absolute())])
-        cure = f"If it was made from {fitting[0]}, say so: {link}"
+    if fitting and os.path.lexists(wanted):
+        cure = f"{wanted} has no {catalog.INDEX}: move it away first. {cure}"
+    elif fitting:
+        links = [
+            shlex.join(["ln", "-s", str(folder.absolute()), str(wanted.absolute())])
+            for folder in fitting[:SHOWN]
+        ]
+        cure = f"Say which model it was made from, by one of these: {' ; or: '.join(links)}"
     return ModelUnsuitable(
         f"{file.path} holds weights only, in a shape that is none of Stable Diffusion 1.5's, 2.1's "
         f"and XL's, and its configuration is not next to it. {cure}"
@@ -340,6 +338,6 @@ def _cached(cache_dir: Path) -> list[Path]:
 def _fits(file: SingleFile, folder: Path) -> bool:
     try:
         _from_folder(file, folder, "")
-    except (ModelError, OSError):
+    except (ModelError, FolderUnusable, OSError):
         return False
     return True

@@ -1,6 +1,5 @@
 """The parts of a model in diffusers layout: what each is, and whether they can work together."""
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -24,12 +23,21 @@ CLASSES: Final[Mapping[str, Mapping[str, frozenset[str]]]] = {
 }
 """By family and part with weights, the classes that it may have; no other is imported."""
 
-TOKENIZER: Final = re.compile(r"\w+Tokenizer(Fast)?")
+TOKENIZERS: Final = frozenset(
+    {"CLIPTokenizer", "CLIPTokenizerFast", "PreTrainedTokenizerFast", "TokenizersBackend"}
+)
+"""Classes of transformers that a tokenizer may have. AutoTokenizer would import a model's code."""
+
+TOKENIZER_FILES: Final = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
+"""Small files of a tokenizer that are read where they are there."""
+
 LIBRARIES: Final = frozenset({"diffusers", "transformers", "stable_diffusion"})
 TIME_IDS: Final = 6
 """Numbers of SDXL's size conditioning."""
 
 COLOURS: Final = 3
+TEXT_PROJECTION: Final = "text_proj"
+"""A linear layer of the UNet that widens the text embeddings; the default with a width."""
 
 
 def tokenizer_of(part: str) -> str:
@@ -48,13 +56,17 @@ def read(folder: Path, family: str, index: Mapping[str, Any], *, half: bool) -> 
     configs: dict[str, Any] = {}
     for part, classes in CLASSES[family].items():
         _demand_class(folder, part, index.get(part), classes)
-        configs[part] = files.read_json(folder / part / "config.json")
-        _demand_weights(folder / part, half=half)
+        configs[part] = files.read_json(folder / part / "config.json", bom=False)
+        _demand_same_class(folder / part, configs[part].get("_class_name"), classes, index[part])
+        demand_weights(folder / part, half=half)
         if part.startswith("text_encoder"):
             name = tokenizer_of(part)
-            _demand_tokenizer_class(folder, name, index.get(name))
+            demand_tokenizer_class(folder, name, index.get(name))
             demand_vocabulary(folder / name, configs[part], part)
     demand_fit(configs, family, str(folder))
+    for part, config in configs.items():
+        if index[part][1] != "AutoencoderTiny":
+            _demand_shape(folder / part, part, config, half=half)
     return configs
 
 
@@ -79,7 +91,10 @@ def demand_vocabulary(folder: Path, encoder: Mapping[str, Any], part: str) -> No
 
     """
     rows = _whole(text_config(encoder).get("vocab_size"), 49408)
-    largest = largest_token(folder)
+    try:
+        largest = largest_token(folder)
+    except OSError as error:
+        raise files.unreadable(error) from error
     if largest >= rows:
         raise ModelUnsuitable(
             f"{folder} has tokens up to {largest}, and the {part} knows {rows}: they belong to "
@@ -94,12 +109,16 @@ def largest_token(folder: Path) -> int:
         ModelError: one of its files is missing or damaged.
 
     """
+    for name in TOKENIZER_FILES:
+        if (folder / name).is_file():
+            files.read_json(folder / name, bom=False)
     whole = folder / "tokenizer.json"
     if whole.is_file():
-        content = files.read_json(whole)
+        content = files.read_json(whole, bom=False)
         model = content.get("model")
         vocabulary = model.get("vocab", {}) if isinstance(model, dict) else {}
-        added = content.get("added_tokens") or []
+        more = content.get("added_tokens")
+        added = more if isinstance(more, list) else []
         numbers = [token.get("id") for token in added if isinstance(token, dict)]
     else:
         vocabulary, numbers = files.read_json(_there(folder, "vocab.json")), []
@@ -110,6 +129,8 @@ def largest_token(folder: Path) -> int:
     found = [number for number in (*known, *numbers) if type(number) is int]
     if not found:
         raise ModelError(f"{folder} has an empty vocabulary. {files.fetch_again(folder)}")
+    if min(found) < 0:
+        raise files.damage(folder, "it has a negative token number")
     return max(found)
 
 
@@ -138,9 +159,26 @@ def _demand_class(folder: Path, part: str, named: object, classes: frozenset[str
     raise ModelUnsuitable(f"{folder}: {what} {' or '.join(sorted(classes))}. {SUPPORTED}")
 
 
-def _demand_tokenizer_class(folder: Path, part: str, named: object) -> None:
+def _demand_same_class(
+    folder: Path, said: object, classes: frozenset[str], named: Sequence[object]
+) -> None:
+    """Compare the class in a part's own configuration with that in the index."""
+    if said not in (None, named[1]):
+        raise ModelUnsuitable(
+            f"{folder} is a {said} by its config.json and a {named[1]} by model_index.json. Take "
+            f"both from the same model; supported are {' and '.join(sorted(classes))}."
+        )
+
+
+def demand_tokenizer_class(folder: Path, part: str, named: object) -> None:
+    """Refuse a tokenizer that is code of the model's, or none.
+
+    Raises:
+        ModelUnsuitable: with what the index names.
+
+    """
     library, name = _named(named)
-    if library == "transformers" and name is not None and TOKENIZER.fullmatch(name):
+    if library == "transformers" and name in TOKENIZERS:
         return
     if library is not None and library not in LIBRARIES:
         raise ModelUnsuitable(
@@ -148,8 +186,8 @@ def _demand_tokenizer_class(folder: Path, part: str, named: object) -> None:
             "such code is never run. Use a model with a tokenizer of transformers."
         )
     raise ModelUnsuitable(
-        f"{folder}: model_index.json names {f'{name} as' if name else 'no'} {part}, and texts "
-        "cannot be read without one. Use a model with a CLIPTokenizer."
+        f"{folder}: model_index.json names {f'{name} as its' if name else 'no'} {part}. It must "
+        f"be one of {', '.join(sorted(TOKENIZERS))}: use a model with such a tokenizer."
     )
 
 
@@ -161,10 +199,22 @@ def _named(entry: object) -> tuple[str | None, str | None]:
     return (str(library) if library else None), (str(name) if name else None)
 
 
-def _demand_weights(folder: Path, *, half: bool) -> None:
+def demand_weights(folder: Path, *, half: bool) -> None:
+    """Look at the weights of a part that loading reads.
+
+    Raises:
+        ModelError: there are none, or not all of them, or they are damaged.
+        ModelUnsuitable: they are pickled, named otherwise, or no floating-point numbers.
+
+    """
     if read := weights.part_files(folder, half):
         for path in read:
-            weights.header(path)
+            for name, row in weights.header(path).items():
+                if row["dtype"] not in weights.FLOATS and not name.endswith("position_ids"):
+                    raise ModelUnsuitable(
+                        f"{path} has weights in {row['dtype']} ({name}), which is not read. Use "
+                        "the model in float16 or float32."
+                    )
         return
     names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
     shards = [name for name in names if (found := weights.FILE.fullmatch(name)) and found["shards"]]
@@ -179,12 +229,51 @@ def _demand_weights(folder: Path, *, half: bool) -> None:
             "Fetch the model's .safetensors files."
         )
     others = [name for name in names if name.endswith(files.SUFFIX)]
+    name = f"{weights.STEMS.get(folder.name, 'model')}{files.SUFFIX}"
+    if name in others:
+        stale = next((each for each in names if weights.INDICES in each), "its index")
+        raise ModelError(
+            f"{folder} has {name} next to {stale}, which names shards that are not there. Remove "
+            f"{folder / stale}, or copy the shards."
+        )
     if others:
         raise ModelUnsuitable(
-            f"{folder} has weights under a name that is not read ({others[0]}). Name them "
-            "diffusion_pytorch_model.safetensors, or model.safetensors for a text encoder."
+            f"{folder} has weights under a name that is not read ({others[0]}). Name them {name}."
         )
     raise ModelError(f"{folder} has no weights. {files.fetch_again(folder / 'config.json')}")
+
+
+def _demand_shape(folder: Path, part: str, config: Mapping[str, Any], *, half: bool) -> None:
+    """Compare one tensor of a part with its configuration: they may be of different models.
+
+    Raises:
+        ModelUnsuitable: they are, or it is another part's file.
+
+    """
+    own = text_config(config)
+    widths = config.get("block_out_channels")
+    first = widths[0] if isinstance(widths, list) and widths else None
+    ends, wanted = {
+        "unet": ("conv_in.weight", (first, config.get("in_channels"))),
+        "vae": ("decoder.conv_out.bias", (config.get("out_channels"),)),
+    }.get(part, ("token_embedding.weight", (own.get("vocab_size"), own.get("hidden_size"))))
+    rows = {
+        name: row
+        for path in weights.part_files(folder, half)
+        for name, row in weights.header(path).items()
+    }
+    shapes = [row["shape"] for name, row in rows.items() if name.endswith(ends)]
+    if not shapes:
+        raise ModelUnsuitable(
+            f"the weights in {folder} are not those of a {part}: there is no {ends}. Take "
+            "weights and config.json from the same model."
+        )
+    for want, has in zip(wanted, shapes[0], strict=False):
+        if want is not None and want != has:
+            raise ModelUnsuitable(
+                f"the weights in {folder} have other shapes than its config.json says ({ends}: "
+                f"{has}, not {want}). Take both from the same model."
+            )
 
 
 def text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -203,9 +292,8 @@ def _kind(configs: Mapping[str, Mapping[str, Any]], family: str) -> str:
         ("class_embed_type", "class labels"),
         ("num_class_embeds", "class labels"),
         ("encoder_hid_dim_type", "projected embeddings"),
-        ("encoder_hid_dim", "projected embeddings"),
     ):
-        if unet.get(key) is not None:
+        if unet.get(key) not in (None, TEXT_PROJECTION):
             return (
                 f"the UNet wants {what} ({key} is {unet[key]!r}), which the text encoder does not "
                 "give."
@@ -224,6 +312,22 @@ def _kind(configs: Mapping[str, Mapping[str, Any]], family: str) -> str:
             "text_encoder_2."
         )
     return ""
+
+
+def _quantised(configs: Mapping[str, Mapping[str, Any]], _family: str) -> str:
+    for part, config in configs.items():
+        how = config.get("quantization_config")
+        if how is not None:
+            method = how.get("quant_method") if isinstance(how, dict) else how
+            return f"the {part} is quantised ({method}), which is not read. Use it in float16."
+    return ""
+
+
+def _scaling(configs: Mapping[str, Mapping[str, Any]], _family: str) -> str:
+    factor = configs["vae"].get("scaling_factor", 1.0)
+    if type(factor) in {int, float} and factor > 0:
+        return ""
+    return f"the scaling_factor of the VAE must be a number above 0, and is {factor!r}."
 
 
 def _channels(configs: Mapping[str, Mapping[str, Any]], _family: str) -> str:
@@ -247,13 +351,18 @@ def _channels(configs: Mapping[str, Mapping[str, Any]], _family: str) -> str:
 def _widths(configs: Mapping[str, Mapping[str, Any]], family: str) -> str:
     encoders = [part for part in CLASSES[family] if part.startswith("text_encoder")]
     each = {part: _whole(text_config(configs[part]).get("hidden_size"), 512) for part in encoders}
-    wanted = configs["unet"].get("cross_attention_dim", 1280)
+    unet = configs["unet"]
+    # A UNet with a projection of its own takes embeddings of the projection's width.
+    key = "cross_attention_dim" if unet.get("encoder_hid_dim") is None else "encoder_hid_dim"
+    wanted = unet.get(key, 1280)
     widths = wanted if isinstance(wanted, list | tuple) else (wanted,)
     if set(widths) == {sum(each.values())}:
         return ""
-    given = " + ".join(f"{width} ({part})" for part, width in each.items())
+    given = " + ".join(
+        f"{width}" if len(each) == 1 else f"{width} ({part})" for part, width in each.items()
+    )
     return (
-        f"the UNet takes text embeddings {_joined(widths)} wide (cross_attention_dim), and the "
+        f"the UNet takes text embeddings {_joined(widths)} wide ({key}), and the "
         f"text_encoder gives {given}: they belong to different models."
     )
 
@@ -277,4 +386,4 @@ def _joined(values: Sequence[object]) -> str:
     return " or ".join(dict.fromkeys(map(str, values)))
 
 
-_CHECKS: Final = (_kind, _channels, _widths, _pooled)
+_CHECKS: Final = (_quantised, _kind, _scaling, _channels, _widths, _pooled)

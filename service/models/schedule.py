@@ -23,6 +23,8 @@ FOREIGN: Final = (
 """Beginnings of the names of schedulers whose noise is another than our samplers take away."""
 
 FLOW: Final = "rectified flow"
+FLOW_KEYS: Final = ("base_shift", "max_shift", "use_dynamic_shifting")
+SPACINGS: Final = ("linspace", "leading", "trailing")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +56,7 @@ def read(content: Mapping[str, Any], family: str, owner: str) -> Schedule:
         ModelUnsuitable: our samplers do not follow such a schedule.
 
     """
-    _demand_noise(content, owner)
+    demand_noise(content, owner)
     defaults = content.get("_use_default_values", ())
     dropped = set(defaults) if isinstance(defaults, list | tuple) else set()
     numbers = {
@@ -64,6 +66,7 @@ def read(content: Mapping[str, Any], family: str, owner: str) -> Schedule:
     }
     if numbers.get("prediction_type", "epsilon") is None:
         del numbers["prediction_type"]
+    _demand_numbers(numbers, owner)
     if family == "sd":
         # StableDiffusionPipeline corrects both in old files when it is built.
         if "steps_offset" in numbers:
@@ -81,10 +84,38 @@ def read(content: Mapping[str, Any], family: str, owner: str) -> Schedule:
     return found
 
 
-def _demand_noise(content: Mapping[str, Any], owner: str) -> None:
+def _demand_numbers(numbers: Mapping[str, Any], owner: str) -> None:
+    """Name the key that no sampler could work with; what is not named has a default."""
+    steps = numbers.get("num_train_timesteps", 1000)
+    if type(steps) is not int or steps < 1:
+        raise _wrong(owner, "num_train_timesteps", "a whole number above 0", steps)
+    for key in ("beta_start", "beta_end"):
+        beta = numbers.get(key, 0.01)
+        if type(beta) not in {int, float} or not 0 < beta < 1:
+            raise _wrong(owner, key, "a number between 0 and 1", beta)
+    spacing = numbers.get("timestep_spacing", SPACINGS[0])
+    if spacing not in SPACINGS:
+        raise _wrong(owner, "timestep_spacing", f"one of {', '.join(SPACINGS)}", spacing)
+
+
+def _wrong(owner: str, key: str, wanted: str, value: object) -> ModelUnsuitable:
+    return ModelUnsuitable(
+        f"{owner}: {key} must be {wanted}, and is {value!r}. Correct it, or take the file from the "
+        "model's publisher."
+    )
+
+
+def demand_noise(content: Mapping[str, Any], owner: str) -> None:
+    """Refuse a scheduler whose noise no sampler here takes away.
+
+    Raises:
+        ModelUnsuitable: with its class.
+
+    """
     named = content.get("_class_name", "")
     kind = str(named[-1] if isinstance(named, list) and named else named)
-    if "Flow" in kind or content.get("use_flow_sigmas"):
+    flows = any(content.get(key) for key in ("use_flow_sigmas", *FLOW_KEYS))
+    if "Flow" in kind or flows:
         raise ModelUnsuitable(
             f"{owner} describes a {FLOW} ({kind}), which no sampler here follows. Use a Stable "
             "Diffusion 1.x, 2.x or XL model."

@@ -22,7 +22,8 @@ GUIDANCE: Final = f"{UNET}time_embed.cond_proj.weight"
 NO_WEIGHTS: Final = re.compile(
     r"model_ema\..*|(?:sqrt_|log_)?(?:one_minus_|recip_|recipm1_)*alphas_cumprod(?:_prev)?|betas"
     r"|posterior_\w+|lvlb_weights|logvar|denoiser\.sigmas|global_step|epoch"
-    r"|.*\.(?:position_ids|logit_scale|scale_input)|first_stage_model\.(?:loss|model_ema)\..*"
+    r"|.*\.(?:position_ids|logit_scale|scale_input|scaled_fp8)"
+    r"|first_stage_model\.(?:loss|model_ema)\..*"
 )
 """Tensors that training leaves in a file, of known meaning, and that draw nothing."""
 
@@ -35,17 +36,24 @@ MARKERS: Final = frozenset({VELOCITY, ZERO_SNR, SCALED})
 
 EDM: Final = "edm"
 MARKER_VALUES: Final = 16
-"""A tensor of a few numbers beside the parts says something about the model, too."""
+"""A tensor of a few numbers next to the parts says something about the model, too."""
 
 QUANTISED: Final = re.compile(
     r".*\.(?:comfy_quant|weight_scale(?:_2)?|input_scale|absmax|nested_absmax|quant_map"
     r"|nested_quant_map|quant_state\..*|qweight|qzeros|wscales|smooth_factor|SCB|weight_format)"
 )
-FLOATS: Final = frozenset({"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"})
-EIGHT_BITS: Final = frozenset({"F8_E4M3", "F8_E5M2"})
 
-PREDICTIONS: Final = {"v": "v_prediction", "v_prediction": "v_prediction", "epsilon": "epsilon"}
-"""Of the standard ModelSpec, as tools write it into the header."""
+PREDICTIONS: Final = {
+    **dict.fromkeys(("v", "v_prediction", "v-prediction"), "v_prediction"),
+    **dict.fromkeys(("epsilon", "eps"), "epsilon"),
+}
+"""``modelspec.prediction_type`` of the standard ModelSpec, as tools write it into the header."""
+
+ARCHITECTURES: Final = {
+    "stable-diffusion-v2-512": "epsilon",
+    "stable-diffusion-v2-768-v": "v_prediction",
+}
+"""``modelspec.architecture`` of models whose kind has both."""
 
 SHOWN: Final = 3
 
@@ -81,6 +89,11 @@ class SingleFile:
     """Of the embedding of the guidance scale, in a distilled model."""
     encoders: Mapping[str, TextEncoder]
     """By part."""
+    unet_blocks: int
+    """Blocks of the UNet's way down."""
+    middle_block: bool
+    transformers: int
+    """Transformer blocks of the UNet."""
     markers: frozenset[str]
     prediction: str | None
     """The prediction type that the header's metadata names."""
@@ -102,15 +115,16 @@ def read(path: Path) -> SingleFile:
     widths = [
         shape[-1]
         for name, shape in shapes.items()
-        if name.startswith(UNET) and name.endswith(".attn2.to_k.weight")
+        if name.startswith(UNET) and name.endswith(".attn2.to_k.weight") and len(shape) > 1
     ]
     first = shapes.get(f"{UNET}input_blocks.0.0.weight")
-    if not widths or first is None or not any(name.startswith(VAE) for name in shapes):
+    has_vae = any(name.startswith(VAE) for name in shapes)
+    if not widths or first is None or len(first) < len(("out", "in")) or not has_vae:
         raise ModelUnsuitable(
             f"{path} is no complete Stable Diffusion checkpoint: it lacks a UNet with "
             f"cross-attention or a VAE (a LoRA, a VAE or another model?). {SUPPORTED}"
         )
-    latent = shapes.get(f"{VAE}post_quant_conv.weight", first)[1]
+    (_, latent, *_) = (*shapes.get(f"{VAE}post_quant_conv.weight", first), 0, 0)
     if first[1] != latent:
         raise ModelUnsuitable(f"{path} is an inpainting or editing model. {SUPPORTED}")
     family, encoders = _encoders(path, shapes)
@@ -124,8 +138,12 @@ def read(path: Path) -> SingleFile:
         channels=latent,
         guidance_width=guidance[1] if guidance else None,
         encoders=encoders,
+        unet_blocks=len(_numbers(shapes, rf"{UNET}input_blocks\.(\d+)\.")),
+        middle_block=any(name.startswith(f"{UNET}middle_block.") for name in shapes),
+        transformers=len(_numbers(shapes, rf"({UNET}.*\.transformer_blocks\.\d+)\.")),
         markers=_markers(path, rows),
-        prediction=PREDICTIONS.get(str(metadata.get("modelspec.prediction_type"))),
+        prediction=PREDICTIONS.get(str(metadata.get("modelspec.prediction_type")).lower())
+        or ARCHITECTURES.get(str(metadata.get("modelspec.architecture")).lower()),
         ignored=_ignored(shapes),
     )
 
@@ -150,7 +168,9 @@ def _markers(path: Path, rows: Mapping[str, Mapping[str, Any]]) -> frozenset[str
     whole = [
         name
         for name, row in rows.items()
-        if name.startswith(PARTS) and name.endswith(".weight") and row["dtype"] not in FLOATS
+        if name.startswith(PARTS)
+        and not NO_WEIGHTS.fullmatch(name)
+        and row["dtype"] not in weights.FLOATS
     ]
     if whole:
         raise ModelUnsuitable(
@@ -212,7 +232,9 @@ def _encoder(
     table = own.get(
         "token_embedding.weight" if open_clip else "embeddings.token_embedding.weight", ()
     )
-    pattern = r"transformer\.resblocks\.(\d+)\." if open_clip else r"encoder\.layers\.(\d+)\."
+    pattern = (
+        r"transformer\.resblocks\.(\d{1,4})\." if open_clip else r"encoder\.layers\.(\d{1,4})\."
+    )
     layers = {int(found[1]) for name in own if (found := re.match(pattern, name))}
     if len(table) != 2 or not layers:  # noqa: PLR2004 - rows and columns
         return None
@@ -223,6 +245,11 @@ def _encoder(
         layers=max(layers) + 1,
         vocabulary=table[0],
     )
+
+
+def _numbers(names: Iterable[str], pattern: str) -> set[str]:
+    """Return what the names have at the group of a pattern."""
+    return {found[1] for name in names if (found := re.match(pattern, name))}
 
 
 def _values(shape: Iterable[int]) -> int:

@@ -28,6 +28,12 @@ BITS: Final = {
 }
 """Of the number formats that safetensors 0.8 knows."""
 
+FLOATS: Final = frozenset({"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"})
+"""Number formats that weights may have."""
+
+INDICES: Final = ".safetensors.index"
+"""What the names of the indices of shards have in them."""
+
 WEIGHTED: Final = frozenset({"unet", "vae", "text_encoder", "text_encoder_2"})
 """Parts that cannot do without weights."""
 
@@ -276,9 +282,12 @@ def part_files(folder: Path, half: bool) -> list[Path]:
     if chosen.index is None:
         return [folder / name for name in chosen.names]
     index = folder / chosen.index
-    listed = on_disk.read_json(index).get("weight_map")
+    content = on_disk.read_json(index, bom=False)
+    listed = content.get("weight_map")
     if not isinstance(listed, dict) or not listed:
         raise on_disk.damage(index, "it has no weight_map")
+    if not isinstance(content.get("metadata"), dict):
+        raise on_disk.damage(index, "it has no metadata")
     for name in listed.values():
         if not isinstance(name, str) or name not in names:
             raise on_disk.damage(index, f"it names {str(name)!r}, which is not there")

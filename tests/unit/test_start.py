@@ -1,6 +1,7 @@
 """What ends a start before anything listens: one line, an exit code, no traceback."""
 
 import json
+import math
 import os
 import shutil
 import socket
@@ -99,12 +100,19 @@ def giant(folder: Path) -> Path:
     """Make a model whose UNet has 4 billion weights; its file is a hole of that length."""
     shutil.copytree(DEMO, folder)
     numbers = 4 * 10**9
+    config = json.loads((folder / "unet" / "config.json").read_text())
+    shape = [config["block_out_channels"][0], config["in_channels"], 3, 3]
+    first = 2 * math.prod(shape)
+    ends = first + 2 * numbers
     head = json.dumps(
-        {"w": {"dtype": "F16", "shape": [numbers], "data_offsets": [0, 2 * numbers]}}
+        {
+            "conv_in.weight": {"dtype": "F16", "shape": shape, "data_offsets": [0, first]},
+            "w": {"dtype": "F16", "shape": [numbers], "data_offsets": [first, ends]},
+        }
     ).encode()
     with (folder / "unet" / "diffusion_pytorch_model.safetensors").open("wb") as file:
         file.write(len(head).to_bytes(8, "little") + head)
-        file.truncate(8 + len(head) + 2 * numbers)
+        file.truncate(8 + len(head) + ends)
     return folder
 
 

@@ -230,7 +230,7 @@ def test_a_scale_without_weights(folder: Callable[[str], Path], tmp_path: Path) 
     ("name", "shape"),
     [
         (f"{UNET}foo.weight", (3, 3)),
-        (f"{UNET}input_blocks.7.0.in_layers.0.weight", (32,)),
+        (f"{UNET}input_blocks.3.1.in_layers.0.weight", (32,)),
         ("first_stage_model.quantize.weight", (3, 3)),
         ("cond_stage_model.transformer.text_model.encoder.layers.0.adapter.weight", (3, 3)),
         ("cond_stage_model.other.weight", (3, 3)),

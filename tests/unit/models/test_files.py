@@ -58,7 +58,7 @@ OTHER_THINGS = {
     "lfs": (
         b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 4\n",
         "a pointer of Git LFS",
-        "lfs pull",
+        "download the file itself",
     ),
     "pickle": (pickle.dumps({"w": [1.0]}), "a pickle file, which can run code", "both formats"),
     "old pickle": (pickle.dumps({}, protocol=2), "a pickle file", "both formats"),
@@ -306,3 +306,16 @@ def test_the_cure_for_a_folder_of_ones_own_is_a_copy(tmp_path):
     assert files.fetch_again(tmp_path / "unet" / "config.json") == (
         "Copy it again from where the folder came from."
     )
+
+
+def test_a_pointer_of_git_lfs_in_a_working_tree(tmp_path):
+    """Where Git can fetch the file, the cure is the command that does so."""
+    (tmp_path / ".git").mkdir()
+    path = tmp_path / "model" / "unet.safetensors"
+    path.parent.mkdir()
+    path.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 4\n")
+
+    seen = files.look(path)
+
+    assert seen is not None
+    assert seen.cure == f"Fetch the file: git -C {path.parent} lfs pull"

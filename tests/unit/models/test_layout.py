@@ -67,9 +67,11 @@ def test_other_kinds(copy: Path, kind: str) -> None:
         ),
         ("text_encoder", [None, None], "names no text_encoder"),
         ("text_encoder", None, "names no text_encoder"),
-        ("tokenizer", [None, None], "names no tokenizer, and texts cannot be read without one"),
-        ("tokenizer", None, "names no tokenizer, and texts cannot be read without one"),
-        ("tokenizer", ["transformers", "pipeline"], "names pipeline as tokenizer"),
+        ("tokenizer", [None, None], "names no tokenizer. It must be one of CLIPTokenizer"),
+        ("tokenizer", None, "names no tokenizer. It must be one of CLIPTokenizer"),
+        ("tokenizer", ["transformers", "AutoTokenizer"], "names AutoTokenizer as its tokenizer"),
+        ("tokenizer", ["transformers", "BertTokenizer"], "names BertTokenizer as its tokenizer"),
+        ("tokenizer", ["transformers", "pipeline"], "names pipeline as its tokenizer"),
     ],
 )
 def test_other_parts(copy: Path, part: str, named: object, words: str) -> None:
@@ -112,7 +114,13 @@ def test_code_that_nothing_names(copy: Path) -> None:
         ("text_encoder", {"vocab_size": 100}, "tokens up to 189, and the text_encoder knows 100"),
         ("unet", {"class_embed_type": "timestep"}, "class labels"),
         ("unet", {"num_class_embeds": 1000}, "class labels"),
-        ("unet", {"encoder_hid_dim_type": "text_proj"}, "projected embeddings"),
+        ("unet", {"encoder_hid_dim_type": "image_proj"}, "projected embeddings"),
+        ("unet", {"encoder_hid_dim": 64}, r"64 wide \(encoder_hid_dim\)"),
+        ("unet", {"_class_name": "UNet2DModel"}, "is a UNet2DModel by its config.json"),
+        ("vae", {"_class_name": "AutoencoderTiny"}, "is a AutoencoderTiny by its config.json"),
+        ("vae", {"scaling_factor": None}, "scaling_factor of the VAE must be a number above 0"),
+        ("vae", {"scaling_factor": "0.18"}, "scaling_factor of the VAE must be a number above 0"),
+        ("unet", {"quantization_config": {"quant_method": "x"}}, r"the unet is quantised \(x\)"),
         ("unet", {"addition_embed_type": "text_time"}, "as in an XL model"),
         ("unet", {"addition_embed_type": "image"}, "wants more than a text encoder gives"),
     ],
@@ -159,6 +167,14 @@ def test_parts_of_an_xl_model_that_cannot_work_together(
         ({"_class_name": "FlowMatchEulerDiscreteScheduler"}, "rectified flow"),
         ({"_class_name": "SomeFlowScheduler"}, "rectified flow"),
         ({"use_flow_sigmas": True}, "rectified flow"),
+        ({"base_shift": 0.5}, "rectified flow"),
+        ({"num_train_timesteps": "1000"}, "num_train_timesteps must be a whole number above 0"),
+        ({"num_train_timesteps": 1000.0}, "num_train_timesteps must be a whole number above 0"),
+        ({"num_train_timesteps": 0}, "num_train_timesteps must be a whole number above 0"),
+        ({"beta_start": "0.1"}, "beta_start must be a number between 0 and 1"),
+        ({"beta_end": 0}, "beta_end must be a number between 0 and 1"),
+        ({"timestep_spacing": None}, "timestep_spacing must be one of linspace, leading, trailing"),
+        ({"timestep_spacing": "zigzag"}, "timestep_spacing must be one of"),
         ({"prediction_type": "flow_prediction"}, "is 'flow_prediction' .rectified flow"),
         ({"prediction_type": "score"}, "must be one of epsilon, v_prediction, sample"),
         ({"prediction_type": 3}, "must be one of epsilon, v_prediction, sample"),
@@ -170,6 +186,27 @@ def test_foreign_noise(copy: Path, changes: dict[str, Any], words: str) -> None:
 
     with pytest.raises(ModelUnsuitable, match=words):
         read_folder(copy)
+
+
+@pytest.mark.parametrize(
+    "kind", ["FlowMatchEulerDiscreteScheduler", "EDMEulerScheduler", "KarrasVeScheduler"]
+)
+def test_foreign_noise_in_the_index(copy: Path, kind: str) -> None:
+    """Diffusers takes the class of the scheduler from the index."""
+    edit(copy / "model_index.json", scheduler=["diffusers", kind])
+
+    with pytest.raises(ModelUnsuitable, match=kind):
+        read_folder(copy)
+
+
+@pytest.mark.parametrize(
+    "name", ["TokenizersBackend", "PreTrainedTokenizerFast", "CLIPTokenizerFast"]
+)
+def test_tokenizers_of_transformers(copy: Path, name: str) -> None:
+    """Every class that transformers writes for a tokenizer is known."""
+    edit(copy / "model_index.json", tokenizer=["transformers", name])
+
+    assert read_folder(copy).family == "sd"
 
 
 @pytest.mark.parametrize("kind", ["LMSDiscreteScheduler", "DPMSolverSDEScheduler", "FutureOne"])

@@ -42,12 +42,18 @@ def checkpoint(
     width: int = 32,
     unet: int = 32,
     channels: int = 4,
+    blocks: int = 4,
+    transformers: int = 4,
     texts: Mapping[str, tuple[int, ...]] | None = None,
     metadata: dict[str, str] | None = None,
     extra: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write the few tensors by which a checkpoint's kind is told; ``extra`` are further ones."""
     shapes = {FIRST: (unet, channels, 3, 3), CROSS: (8, width), VAE: (4, 4, 1, 1)}
+    shapes |= {f"{UNET}input_blocks.{n}.0.x": (1,) for n in range(blocks)}
+    shapes |= {
+        f"{UNET}middle_block.1.transformer_blocks.{n}.x": (1,) for n in range(transformers - 1)
+    }
     shapes |= clip(CLIP, width=width, layers=2, tokens=190) if texts is None else dict(texts)
     tensors = {key: np.zeros(shape, np.float16) for key, shape in shapes.items()}
     save_file({**tensors, **(extra or {})}, path, metadata)
@@ -61,14 +67,24 @@ REAL: Mapping[tuple[str, int], dict[str, Any]] = {
     ("sd", 768): {
         "width": 768,
         "unet": 320,
+        "blocks": 12,
+        "transformers": 16,
         "texts": clip(CLIP, width=768, layers=12, tokens=49408),
     },
     ("sd", 1024): {
         "width": 1024,
         "unet": 320,
+        "blocks": 12,
+        "transformers": 16,
         "texts": open_clip(OPEN, width=1024, layers=24, tokens=49408),
     },
-    ("sdxl", 2048): {"width": 2048, "unet": 320, "texts": XL_TEXTS},
+    ("sdxl", 2048): {
+        "width": 2048,
+        "unet": 320,
+        "blocks": 9,
+        "transformers": 70,
+        "texts": XL_TEXTS,
+    },
 }
 """What the headers of Stable Diffusion 1.5, 2.1 and XL say."""
 
@@ -129,6 +145,8 @@ def test_a_damaged_file(tmp_path: Path) -> None:
         (CROSS + ".absmax", np.ones(9), "quantised in a way"),
         (CROSS + ".quant_state.bitsandbytes__nf4", np.ones(9, np.uint8), "quantised in a way"),
         (UNET + "x.weight", np.ones((2, 2), np.int8), "weights in I8"),
+        (CLIP + "encoder.layers.0.mlp.fc1.other", np.ones((2, 2), np.uint8), "weights in U8"),
+        (FIRST[:-6] + "bias", np.ones(2, np.bool_), "weights in BOOL"),
     ],
 )
 def test_what_a_file_says_of_itself(tmp_path: Path, name: str, value: Any, words: str) -> None:
@@ -170,6 +188,7 @@ def test_markers(tmp_path: Path, markers: tuple[str, ...], understood: set[str])
         "model_ema.decay",
         "denoiser.sigmas",
         "cond_stage_model.logit_scale",
+        "model.diffusion_model.scaled_fp8",
         "cond_stage_model.transformer.text_model.embeddings.position_ids",
         "first_stage_model.loss.logvar",
     ],
@@ -222,6 +241,9 @@ def test_the_folder_next_to_the_file(
         ("text_encoder", {"vocab_size": 400}, "tokens of the text_encoder: 400, not 190"),
         ("unet", {"cross_attention_dim": 64}, "text embeddings: 64, not 32"),
         ("unet", {"block_out_channels": [64, 64]}, "first block: 64, not 32"),
+        ("unet", {"layers_per_block": 2}, "way down: 6, not 4"),
+        ("unet", {"mid_block_type": None}, "middle block: False, not True"),
+        ("unet", {"transformer_layers_per_block": 2}, "transformer blocks of the UNet: 8, not 4"),
         ("unet", {"time_cond_proj_dim": 16}, "guidance embedding: 16, not None"),
         ("vae", {"latent_channels": 8}, "latents: 8, not 4"),
     ],
@@ -275,10 +297,21 @@ def test_a_neighbour_never_lends_its_configuration(
     with pytest.raises(ModelUnsuitable, match="its configuration is not next to it") as error:
         read_file(file, tmp_path / "cache")
 
-    command = error.value.detail.rpartition("say so: ")[2]
+    command = error.value.detail.rpartition("by one of these: ")[2]
     assert shlex.split(command)[:2] == ["ln", "-s"]
     subprocess.run(command, shell=True, check=True)  # noqa: S602 - as a person would
     assert read_file(file, tmp_path / "cache").schedule.prediction_type == "v_prediction"
+
+
+def test_a_folder_without_an_index_is_in_the_way(
+    folder: Callable[[str], Path], file: Path, tmp_path: Path
+) -> None:
+    """Where the link would lie there is something else: the error says to move it first."""
+    shutil.copytree(folder("sd"), tmp_path / "cache" / "sd")
+    (tmp_path / "night-sky").mkdir()
+
+    with pytest.raises(ModelUnsuitable, match=r"night-sky has no model_index\.json: move it away"):
+        read_file(file, tmp_path / "cache")
 
 
 def test_nothing_that_fits(folder: Callable[[str], Path], file: Path, tmp_path: Path) -> None:
@@ -330,6 +363,32 @@ def test_the_reference_model(
     assert found.schedule.prediction_from == found.configuration
 
 
+@pytest.mark.usefixtures("tiny_figures")
+def test_the_current_revision_of_the_reference_model(
+    folder: Callable[[str], Path], file: Path, tmp_path: Path
+) -> None:
+    """Of several revisions in the cache the one counts that a pull fetched last."""
+    repository = tmp_path / "cache" / "models--sd2-community--stable-diffusion-2-1"
+    shutil.copytree(folder("v_prediction"), repository / "snapshots" / "aaa")
+    shutil.copytree(folder("sd"), repository / "snapshots" / "bbb")
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("bbb")
+
+    assert read_file(file, tmp_path / "cache").schedule.prediction_type == "epsilon"
+
+
+@pytest.mark.usefixtures("tiny_figures")
+@pytest.mark.parametrize("tokenizer", [None, [None, None], ["my_code", "FooTokenizer"]])
+def test_a_reference_model_that_is_not_whole(
+    folder: Callable[[str], Path], file: Path, tmp_path: Path, tokenizer: object
+) -> None:
+    """What cannot be used of the reference model leaves the service's own figures."""
+    reference = tmp_path / "cache" / "sd2-community" / "stable-diffusion-2-1"
+    edit(shutil.copytree(folder("sd"), reference) / "model_index.json", tokenizer=tokenizer)
+
+    assert "brought by the service" in read_file(file, tmp_path / "cache").configuration
+
+
 @pytest.mark.parametrize("kind", REAL, ids=str)
 def test_the_service_brings_the_usual_configurations(tmp_path: Path, kind: tuple[str, int]) -> None:
     """Files of Stable Diffusion 1.5, 2.1 and XL need nothing next to them but CLIP's words."""
@@ -377,9 +436,19 @@ def test_the_figures_are_the_published_ones(
     assert sum(weight.numel() for weight in network.parameters()) == published
 
 
-def test_one_text_layer_fewer_is_another_kind(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"texts": clip(CLIP, width=768, layers=11, tokens=49408)},
+        {"texts": clip(CLIP, width=768, layers=12, tokens=49409)},
+        {"blocks": 9},
+        {"transformers": 1},
+        {"unet": 256},
+    ],
+)
+def test_one_layer_fewer_is_another_kind(tmp_path: Path, changes: dict[str, Any]) -> None:
     """A file that differs from the usual shapes in one layer is not drawn as if it did not."""
-    wrong = REAL["sd", 768] | {"texts": clip(CLIP, width=768, layers=11, tokens=49408)}
+    wrong = REAL["sd", 768] | changes
 
     with pytest.raises(ModelUnsuitable, match=r"none of Stable Diffusion 1.5's"):
         read_file(checkpoint(tmp_path / "x.safetensors", **wrong), tmp_path)
@@ -443,6 +512,21 @@ def test_a_file_of_stable_diffusion_2(tmp_path: Path, setting: str, expected: st
     path = checkpoint(tmp_path / "x.safetensors", **REAL["sd", 1024])
 
     assert expected == read_file(path, tmp_path, prediction_type=setting).schedule.prediction_type
+
+
+@pytest.mark.parametrize(
+    ("architecture", "expected"),
+    [("stable-diffusion-v2-512", "epsilon"), ("stable-diffusion-v2-768-v", "v_prediction")],
+)
+def test_the_architecture_in_the_header(tmp_path: Path, architecture: str, expected: str) -> None:
+    """Files of tools that write the ModelSpec tell 2.1-base from 2.1."""
+    path = checkpoint(
+        tmp_path / "x.safetensors",
+        metadata={"modelspec.architecture": architecture},
+        **REAL["sd", 1024],
+    )
+
+    assert expected == read_file(path, tmp_path).schedule.prediction_type
 
 
 def test_without_clips_vocabulary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
