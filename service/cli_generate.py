@@ -14,7 +14,7 @@ from tqdm import tqdm
 from service import start
 from service.config import Config
 from service.diffusion.generation import GenerationRequest, JobFailed, JobFinished, Stepped
-from service.errors import ConfigError, error_class
+from service.errors import ConfigError, GenerationFailed, error_class
 from service.exits import Exit
 from service.telemetry import logs
 from service.terminal import complain, show
@@ -69,10 +69,9 @@ def generate(config: Config, arguments: argparse.Namespace) -> int:
     demand_sampler(request, ready.model)
     outcome = _outcome(loop, request)
     if isinstance(outcome, JobFailed):
-        from service.diffusion.decode import broken_weights  # noqa: PLC0415 - it imports torch
-
-        complain(f"{error_class(outcome.code)().title}: {outcome.detail}")
-        return Exit.MODEL_DAMAGED if broken_weights(loop.model) else Exit.FAILED
+        title = str(error_class(outcome.code).__doc__).rstrip(".")
+        complain(f"{title}: {outcome.detail}")
+        return Exit.MODEL_DAMAGED if _is_the_models_fault(loop, outcome) else Exit.FAILED
     for path, picture in zip(paths, outcome.pictures, strict=True):
         content = png(picture, request, ready.model.version)
         try:
@@ -83,6 +82,13 @@ def generate(config: Config, arguments: argparse.Namespace) -> int:
         if failure := show(str(path)):
             return failure
     return 0
+
+
+def _is_the_models_fault(loop: "StepLoop", failed: JobFailed) -> bool:
+    """Tell whether no request can be drawn: some weights are no numbers."""
+    from service.diffusion.decode import broken_weights  # noqa: PLC0415 - it imports torch
+
+    return failed.code == GenerationFailed.code and bool(broken_weights(loop.model))
 
 
 def output_paths(output: Path, count: int) -> list[Path]:

@@ -11,6 +11,7 @@ from PIL import Image
 from service.__main__ import main
 from service.diffusion.generation import JobFailed, JobFinished, Picture, Stepped
 from service.engine import worker
+from service.engine.fake import FAKE_MODEL
 from tests.engine_extra import needs_engine
 
 
@@ -49,7 +50,7 @@ def here(tmp_path: Path, monkeypatch) -> Path:
 def loaded(monkeypatch) -> OneJob:
     """Stand in for the model."""
     loop = OneJob()
-    ready = SimpleNamespace(model=SimpleNamespace(version="test"))
+    ready = SimpleNamespace(model=FAKE_MODEL)
     monkeypatch.setattr(worker, "load", lambda _config: (loop, ready))
     return loop
 
