@@ -1,8 +1,10 @@
 """What holds for the whole suite."""
 
+import logging
 import os
 
 import pytest
+import structlog
 
 FUZZ_CASES = 2000
 FUZZ_SEED = 1
@@ -44,3 +46,16 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     if skipped and exitstatus == pytest.ExitCode.OK:
         reporter.write_line(f"NO_SKIPS is set and {skipped} were skipped.", red=True)
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.fixture(autouse=True)
+def _restored():
+    """Leave the logging of the test process as it was."""
+    root = logging.getLogger()
+    handlers, level, settings = root.handlers[:], root.level, structlog.get_config()
+    yield
+    logging.captureWarnings(capture=False)
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    structlog.configure(**settings)
+    structlog.contextvars.clear_contextvars()
