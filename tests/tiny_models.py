@@ -30,15 +30,16 @@ from transformers import (
 )
 
 from scripts.random_weights import tokens
+from service.models.vocabulary import MARKS
 
 CHANNELS = (32, 64)
 SCHEDULE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 
 
-def tokenizer(folder: Path, *, pad: str = tokens.MARKS[1]) -> CLIPTokenizer:
+def tokenizer(folder: Path, *, pad: str = MARKS[1]) -> CLIPTokenizer:
     """Build a CLIP tokenizer that knows letters only: one token per letter."""
     letters = [chr(c) for c in range(33, 127)]
-    size = 2 * len(letters) + len(tokens.MARKS)
+    size = 2 * len(letters) + len(MARKS)
     return tokens.write(folder, signs=letters, size=size, pad=pad)
 
 

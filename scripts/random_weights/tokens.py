@@ -11,28 +11,10 @@ from collections.abc import Iterator, Sequence
 from itertools import islice, product
 from pathlib import Path
 from string import ascii_lowercase
-from typing import Final
 
 from transformers import CLIPTokenizer
 
-SIZE: Final = 49408
-"""Entries of CLIP's vocabulary."""
-
-LENGTH: Final = 77
-"""Tokens that CLIP's text encoders read."""
-
-WORD_END: Final = "</w>"
-MARKS: Final = ("<|startoftext|>", "<|endoftext|>")
-
-
-def byte_signs() -> list[str]:
-    """Return a printable sign for each byte, as byte-level BPE writes them (GPT-2, 2019).
-
-    Printable Latin-1 stands for itself, in this order; the rest gets signs from 256 on.
-    """
-    plain = [*range(ord("!"), ord("~") + 1), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    rest = 256 - len(plain)
-    return [chr(code) for code in (*plain, *range(256, 256 + rest))]
+from service.models.vocabulary import LENGTH, MARKS, SIZE, WORD_END, byte_signs
 
 
 def merges() -> Iterator[tuple[str, str]]:

@@ -6,23 +6,14 @@ from typing import Any
 import diffusers
 import pytest
 import torch
-from diffusers import (
-    DDIMScheduler,
-    DPMSolverMultistepScheduler,
-    EulerAncestralDiscreteScheduler,
-    EulerDiscreteScheduler,
-    HeunDiscreteScheduler,
-    LCMScheduler,
-    PNDMScheduler,
-    StableDiffusionPipeline,
-    UniPCMultistepScheduler,
-)
+from diffusers import StableDiffusionPipeline
 
 from service import config
 from service.diffusion.load import Model
 from service.diffusion.samplers import SAMPLERS, Samplers, build
 from service.errors import ModelUnsuitable, SamplerUnsuitable
 from service.models import schedule
+from tests.support.references import SAMPLERS as DIFFUSERS
 
 ALL = pytest.mark.parametrize("sampler", config.SAMPLERS)
 BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
@@ -32,19 +23,6 @@ ZERO_SNR = {
     "rescale_betas_zero_snr": True,
     "timestep_spacing": "trailing",
 }
-DPMPP_2M = {"algorithm_type": "dpmsolver++", "solver_order": 2}
-DIFFUSERS: dict[str, tuple[Any, dict[str, Any]]] = {
-    "ddim": (DDIMScheduler, {"clip_sample": False}),
-    "dpmpp_2m": (DPMSolverMultistepScheduler, {**DPMPP_2M, "use_karras_sigmas": False}),
-    "dpmpp_2m_karras": (DPMSolverMultistepScheduler, {**DPMPP_2M, "use_karras_sigmas": True}),
-    "euler": (EulerDiscreteScheduler, {}),
-    "euler_a": (EulerAncestralDiscreteScheduler, {}),
-    "heun": (HeunDiscreteScheduler, {}),
-    "lcm": (LCMScheduler, {}),
-    "pndm": (PNDMScheduler, {"skip_prk_steps": True}),
-    "unipc": (UniPCMultistepScheduler, {}),
-}
-"""What each name means, said once more without the code under test."""
 
 
 def test_names_agree_with_the_settings() -> None:
