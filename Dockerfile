@@ -5,8 +5,9 @@
 #
 # It wants no root, no writable root file system and no capability. What it keeps is in two
 # volumes: /models (MODEL_CACHE_DIR) and /data (DATA_DIR). It listens on 0.0.0.0, so it starts
-# with keys only (API_KEYS_FILE), or with ALLOW_UNAUTHENTICATED=true and a port published on
-# loopback. `python -m scripts.clean_room` carries these steps out without a container engine.
+# with keys only (API_KEYS_FILE), or with ALLOW_UNAUTHENTICATED=true, ALLOWED_HOSTS=localhost and a
+# port published on loopback. `python -m tests.support.clean_room` carries these steps out without a
+# container engine.
 
 # Debian 12 has the Python 3.11 that the tests run on.
 FROM debian:bookworm-slim AS base

@@ -9,13 +9,15 @@ TORCH ?=
 TORCH_VERSION := $(shell sed -n 's/^torch==//p' constraints.txt)
 VENV := .venv
 BIN := $(VENV)/bin
+# Two processes; tests that compute with all cores stay in one of them (tests/conftest.py).
+WORKERS := -n 2 --dist loadgroup
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 PIP := $(INSTALL) --constraint constraints.txt
 # A stamp per installation: the second start asks no package index for anything. It bears the
 # name of the torch that was asked for, so that asking for another one installs that.
 STAMP := $(VENV)/.installed$(TORCH:%=-%)
 
-.PHONY: help serve test test-fast test-versions drill chaos clean-room check lint types generated format install clean
+.PHONY: help serve test test-long test-fast test-versions drill chaos hostile clean-room check lint types generated words format install clean
 
 help:  ## List what can be made.
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -23,30 +25,36 @@ help:  ## List what can be made.
 serve: $(STAMP)  ## Start the service on 127.0.0.1:8000 with the bundled demo model.
 	$(BIN)/python -m service serve
 
-test: $(VENV)/.installed-test  ## Run the whole test suite.
-	$(BIN)/python -m pytest
+test: $(VENV)/.installed-test  ## Run the tests: every kind of them, in minutes.
+	$(BIN)/python -m pytest $(WORKERS)
+
+test-long: $(VENV)/.installed-test  ## Run the tests that take longer.
+	$(BIN)/python -m pytest $(WORKERS) -m "long and not matrix"
 
 test-fast: $(VENV)/.installed-test  ## Run the tests that load no model.
-	$(BIN)/python -m pytest tests/unit --ignore=tests/unit/diffusion --ignore=tests/unit/models \
+	$(BIN)/python -m pytest $(WORKERS) tests/unit --ignore=tests/unit/diffusion --ignore=tests/unit/models \
 		--ignore=tests/unit/demo
 
 test-versions: constraints.txt pyproject.toml  ## Run what needs no torch on every other Python installed.
 	PYTHON=$(PYTHON) scripts/test_versions.sh
 
 drill: $(VENV)/.installed-test  ## Inject faults and watch every alert fire, arrive and resolve.
-	$(BIN)/python -m scripts.monitoring_drill
+	$(BIN)/python -m tests.drills.monitoring
 
 chaos: $(VENV)/.installed-test  ## Kill engine and service under load and see that nothing is lost.
-	$(BIN)/python -m scripts.chaos
+	$(BIN)/python -m tests.drills.chaos
+
+hostile: $(VENV)/.installed-test  ## Attack the service for five minutes and see what other clients notice.
+	$(BIN)/python -m tests.drills.hostile
 
 clean-room: $(VENV)/.installed-test  ## Carry out the Dockerfile without a container engine (as root).
-	$(BIN)/python -m scripts.clean_room
+	$(BIN)/python -m tests.support.clean_room
 
 # Grafana's component libraries, which draw the dashboards (once, 650 MB).
 .render/installed: scripts/render/package-lock.json $(VENV)/.installed-test
 	$(BIN)/python -m scripts.render.bundle
 
-check: lint types generated  ## Check style, types and generated files.
+check: lint types generated words  ## Check style, types and generated files.
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check
@@ -61,6 +69,9 @@ generated: $(VENV)/.installed-test
 	$(BIN)/python -m scripts.settings_table --check
 	$(BIN)/python -m scripts.api_tables --check
 	$(BIN)/python -m scripts.observability_tables --check
+
+words: $(VENV)/.installed-test
+	$(BIN)/python -m scripts.plain_english
 
 format: $(VENV)/.installed-test  ## Put the code into its standard form.
 	$(BIN)/ruff check --fix

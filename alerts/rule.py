@@ -10,6 +10,10 @@ from typing import Final
 from alerts.windows import Span
 
 INSTANCE: Final = "{{ $labels.instance }}"
+ENGINE: Final = (
+    "{{ if $labels.engine }}Engine {{ $labels.engine }}{{ else }}The engine{{ end }} of " + INSTANCE
+)
+"""Beginning of a sentence; an earlier version of the service shows no label ``engine``."""
 COUNT: Final = '{{ $value | printf "%.0f" }}'
 """What was counted; increase() extrapolates, so it is seldom whole."""
 

@@ -99,9 +99,14 @@ class Windows:
     """Over which deliveries are counted."""
     webhooks_for: Span
 
+    log: Span
+    """How long dropped log lines are news."""
+
     monitoring: Span
     """How long one failure of the monitoring is news."""
     monitoring_for: Span
+
+    threads_for: Span
 
     disk: Span
     """From which the disk's future is drawn."""
@@ -151,8 +156,10 @@ NORMAL: Final = Windows(
     store_for=span("1m"),
     webhooks=span("1h"),
     webhooks_for=span("5m"),
+    log=span("15m"),
     monitoring=span("15m"),
     monitoring_for=span("5m"),
+    threads_for=span("5m"),
     disk=span("6h"),
     disk_ahead=span("1d"),
     disk_for=span("30m"),
@@ -201,8 +208,10 @@ SHORT: Final = Windows(
     store_for=span("2s"),
     webhooks=span("15s"),
     webhooks_for=span("2s"),
+    log=span("15s"),
     monitoring=span("15s"),
     monitoring_for=span("5s"),
+    threads_for=span("3s"),
     disk=span("30s"),
     disk_ahead=span("1m"),
     disk_for=span("4s"),

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from dashboards import generation, gpu, service
+from dashboards.pages import generation, gpu, service
 
 FOLDER: Final = Path(__file__).parent
 

@@ -62,7 +62,7 @@ def lines(
 ) -> Panel:
     """Show series over time: lines, areas on top of each other, or bars.
 
-    ``marked`` draws the thresholds into the picture; ``legend`` is where the names stand;
+    ``marked`` draws the thresholds into the image; ``legend`` is where the names stand;
     the axis reaches to ``top`` at least, so that little does not look like much.
     """
     settings: Json = {"color_mode": "palette-classic", "minimum": 0} | more

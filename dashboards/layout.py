@@ -115,6 +115,9 @@ def variables() -> list[Json]:
         # Not "All" at first: process_* and up of other jobs would be mixed in.
         _choice("job", "label_values(sd_build_info, job)", "sd-api", "sd-api"),
         _choice("instance", 'label_values(sd_build_info{job=~"$job"}, instance)', "All", "$__all"),
+        # An earlier version of the service has no such label, which .+ would leave out.
+        _choice("engine", f"label_values({metric('sd_engine_state')}, engine)", "All", "$__all")
+        | {"allValue": ".*"},
     ]
 
 
@@ -145,17 +148,17 @@ def annotations() -> list[Json]:
         ),
         _annotation(
             "Engine restarts",
-            "sum by (instance, reason) "
+            "sum by (instance, engine, reason) "
             f"(increase({metric('sd_engine_restarts_total')}[$__rate_interval])) > 0",
             ORANGE,
-            title="Engine restarted: {{reason}}",
+            title="Engine {{engine}} restarted: {{reason}}",
             text="{{instance}}",
         ),
         _annotation(
             "Model loads",
-            f"""max by (instance) ({metric("sd_engine_state", 'state="loading"')}) == 1""",
+            f"""max by (instance, engine) ({metric("sd_engine_state", 'state="loading"')}) == 1""",
             BLUE,
-            title="Model loading",
+            title="Engine {{engine}} loads its model",
             text="{{instance}}",
         ),
         _annotation(

@@ -1,23 +1,30 @@
 """PromQL in small pieces: every selector keeps to the job and the instances chosen above."""
 
+import re
 from typing import Final
 
 from prometheus_client.utils import floatToGoString
 
 from dashboards.panel import DARK_RED, GREY, RED, Word, Words
+from service.telemetry.metrics import Metrics
 
 CHOSEN: Final = 'job=~"$job", instance=~"$instance"'
+OF_ENGINES: Final = {row.name for row in Metrics().definitions if "engine" in row.labels}
+"""Metrics that every engine has, as they are scraped but for the endings of histograms."""
+
+ENDING: Final = re.compile("_(bucket|sum|count)$")
 OURS: Final = 'alertname=~"SD.+", alertname!="SDWatchdog"'
 """The service's alerts, without the one that always fires."""
 
 BAD_OUTCOMES: Final = 'outcome=~"failed|timed_out"'
-BAD_REFUSALS: Final = 'reason=~"queue_full|model_unavailable|memory"'
+BAD_REFUSALS: Final = 'reason=~"queue_full|model_unavailable|memory|storage_full"'
 """What the availability objective counts as bad; the caller's own doing is not."""
 
 
 def metric(name: str, *matchers: str) -> str:
     """Select the series of ``name`` that are chosen above."""
-    return f"{name}{{{', '.join((CHOSEN, *matchers))}}}"
+    engine = ('engine=~"$engine"',) if ENDING.sub("", name) in OF_ENGINES else ()
+    return f"{name}{{{', '.join((CHOSEN, *engine, *matchers))}}}"
 
 
 def rate(name: str, *matchers: str, by: str = "") -> str:

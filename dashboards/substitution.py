@@ -11,11 +11,12 @@ SCRAPE_SECONDS: Final = 15.0
 DEFAULTS: Final[Mapping[str, str]] = {
     "job": ".+",
     "instance": ".+",
+    "engine": ".*",
     "request_id": "",
     "__range": "1h",
     "__interval": "15s",
 }
-"""What stands for a variable unless told: all jobs and instances, the last hour."""
+"""What stands for a variable unless told: all jobs, instances and engines, the last hour."""
 
 VARIABLE: Final = re.compile(r"\$(?:\{(\w+)(?::\w+)?\}|(\w+))")
 UNITS: Final = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -98,16 +99,16 @@ def substitute(text: str, variables: Mapping[str, str]) -> str:
 
 
 def seconds(duration: str) -> float:
-    """Read a duration such as ``5m``.
+    """Read a duration of one or more parts, such as ``5m`` or ``1m30s``.
 
     Raises:
         ValueError: it is none.
 
     """
-    match = re.fullmatch(r"(\d+)(ms|[smhd])", duration)
-    if match is None:
+    if re.fullmatch(r"(\d+(ms|[smhd]))+", duration) is None:
         raise ValueError(f"no duration: {duration}")
-    return int(match[1]) * float(UNITS[match[2]])
+    parts = re.findall(r"(\d+)(ms|[smhd])", duration)
+    return float(sum(int(count) * UNITS[unit] for count, unit in parts))
 
 
 def _rate_interval(panel: Mapping[str, Any], step: float, scrape: float) -> str:

@@ -12,26 +12,38 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from aiohttp import web
+
+from scripts.written import filled, keep_current
 from service.app import create_app
-from service.config import Config
-from service.engine.fake import FakeEngine
-from service.errors import ServiceError
-from service.http import auth
-from service.http.keys import OPENAPI
+from service.config.table import Config
+from service.errors import KINDS, ServiceError
+from service.http.route import Access
+from service.http.schema import openapi
+from service.http.state import ROUTES
+from tests.support.simulation.fake_engine import FakeEngine
 
 DOCUMENT: Final = Path(__file__).parents[1] / "docs" / "API.md"
-BLOCK: Final = re.compile(
-    r"(<!-- (?P<kind>api|schema): (?P<name>\w+) -->\n)(?P<old>.*?)(<!-- /(?P=kind) -->)", re.DOTALL
-)
 CURE: Final = re.compile(r"^\| `(\w+)` \| (?:\d+|) \|.*\| ([^|]*) \|$", re.MULTILINE)
 REFERENCE: Final = "#/components/responses/"
 AT_START: Final = "Do what the line says that ends the start."
 METHODS: Final = ("get", "post", "delete")
+KEY: Final = {
+    Access.PUBLIC: "no",
+    Access.OPTIONAL_KEY: "tells more with one",
+    Access.KEY: "yes",
+    Access.METRICS_TOKEN: "`METRICS_TOKEN`",
+}
+
+
+def service() -> web.Application:
+    """Return a service with the default settings, and a model without a recipe."""
+    return create_app(Config(data_dir="data", model_id="organisation/name"), FakeEngine())
 
 
 def description() -> Any:
-    """Return the API description of a service with the default settings."""
-    return json.loads(create_app(Config(data_dir="data"), FakeEngine())[OPENAPI])
+    """Return the API description of that service."""
+    return json.loads(openapi.current(service()))
 
 
 def codes(operation: Mapping[str, Any]) -> list[str]:
@@ -63,21 +75,14 @@ def common(document: Any) -> list[str]:
 def routes(document: Any) -> Iterator[str]:
     """Return the table of routes."""
     everywhere = common(document)
+    keys = {row.path: KEY[row.access] for row in service()[ROUTES].rows}
     yield "| Route | What it does | Key | Its own errors |"
     yield "|---|---|---|---|"
     for path, method, operation in operations(document):
         own = ", ".join(f"`{code}`" for code in codes(operation) if code not in everywhere)
-        yield f"| `{method.upper()} {path}` | {operation['summary']} | {_door(path)} | {own} |"
+        yield f"| `{method.upper()} {path}` | {operation['summary']} | {keys[path]} | {own} |"
     yield ""
-    yield f"Every route may answer {', '.join(f'`{code}`' for code in everywhere)} besides."
-
-
-def _door(path: str) -> str:
-    if path == auth.METRICS_ROUTE:
-        return "`METRICS_TOKEN`"
-    if path == auth.HEALTH:
-        return "tells more with one"
-    return "no" if path in auth.OPEN else "yes"
+    yield f"Every route may also answer {', '.join(f'`{code}`' for code in everywhere)}."
 
 
 def parameters(document: Any) -> Iterator[str]:
@@ -112,12 +117,7 @@ def answered(document: Any) -> set[str]:
 
 def kinds() -> list[type[ServiceError]]:
     """Return every kind of error, by status and then as the code has them."""
-    pending, found = [ServiceError], []
-    while pending:
-        kind = pending.pop(0)
-        found.append(kind)
-        pending += kind.__subclasses__()
-    return sorted(found, key=lambda kind: kind.status)
+    return sorted((ServiceError, *KINDS.values()), key=lambda kind: kind.status)
 
 
 def fields(document: Any, name: str) -> Iterator[str]:
@@ -160,12 +160,13 @@ def _type(about: Mapping[str, Any]) -> str:
 
 def _limits(about: Mapping[str, Any]) -> str:
     if "enum" in about:
-        return ", ".join(f"`{value}`" for value in about["enum"])
+        return ", ".join(f"`{value}`" for value in about["enum"] if value is not None)
     said = []
     if "minLength" in about:
         said.append(f"{about['minLength']}-{about['maxLength']} characters")
     if "minimum" in about:
-        most = f"-{_number(about['maximum'])}" if "maximum" in about else " or more"
+        dash = "-" if about["minimum"] >= 0 else " to "
+        most = f"{dash}{_number(about['maximum'])}" if "maximum" in about else " or more"
         said.append(f"{_number(about['minimum'])}{most}")
     if "multipleOf" in about:
         said.append(f"multiples of {about['multipleOf']}")
@@ -195,30 +196,15 @@ def current(text: str) -> str:
     """Return the document with its tables as they should be."""
     document, cures = description(), dict(CURE.findall(text))
 
-    def written(block: re.Match[str]) -> str:
-        name = block["name"]
-        if block["kind"] == "schema":
-            rows = fields(document, name)
-        elif name == "errors":
-            rows = errors(document, cures)
-        else:
-            rows = {"routes": routes, "parameters": parameters}[name](document)
-        return "\n".join((block[1].rstrip(), *rows, block[5]))
+    def lines(kind: str, name: str) -> Iterator[str]:
+        if kind == "schema":
+            return fields(document, name)
+        if name == "errors":
+            return errors(document, cures)
+        return routes(document) if name == "routes" else parameters(document)
 
-    return BLOCK.sub(written, text)
-
-
-def main() -> int:
-    """Return 1 when the tables were to be current and are not."""
-    old = DOCUMENT.read_text(encoding="utf-8")
-    new = current(old)
-    if "--check" not in sys.argv:
-        DOCUMENT.write_text(new, encoding="utf-8")
-    elif new != old:
-        print("docs/API.md is not current: run python -m scripts.api_tables")
-        return 1
-    return 0
+    return filled(text, lines)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(keep_current(DOCUMENT, current))

@@ -21,25 +21,15 @@ ROOT: Final = Path(__file__).resolve().parents[1]
 if not __package__:  # Started as a file: Python looks into scripts/ instead of the root.
     sys.path[0] = str(ROOT)
 
-from scripts.benchmark.rows import rows as read_rows  # noqa: E402 - after the line above
-from scripts.cards.suite import wheels  # noqa: E402
+from scripts.cards.suite import wheels  # noqa: E402 - after the line above
 from scripts.cards.suite.parts import MINUTES, PARTS  # noqa: E402
-from service import exits  # noqa: E402
+from service.cli import exits  # noqa: E402
 from service.errors import ConfigError, ServiceError  # noqa: E402
 
-DOCS: Final = ROOT / "docs"
-MULTIPLE: Final = 64
+PAGE: Final = ROOT / "docs" / "card.md"
 NAMES: Final = tuple(part.name for part in PARTS)
-
-DEFAULTS: Final = {
-    "gpu": {
-        "model": "models/random-sd15",
-        "rows": "512x512/20,768x512/25,768x768/30",
-        "rounds": 2,
-        "images": 3,
-    },
-    "cpu": {"model": "demo", "rows": "256x256/2", "rounds": 1, "images": 2},
-}
+MODELS: Final = {True: "demo", False: "models/random-sd15"}
+"""By whether a CPU is measured."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -53,7 +43,7 @@ def parser() -> argparse.ArgumentParser:
     add("--vram", type=float, default=6.0, metavar="GB", help="memory limit (%(default)g)")
     add("--on-cpu", action="store_true", help="run every part small and in float32")
     add("--out", type=Path, default=Path("out"), metavar="FOLDER", help="(%(default)s)")
-    add("--write", action="store_true", help="write docs/card.md and docs/card.json, too")
+    add("--write", action="store_const", const=PAGE, help="the figures into docs/card.md, too")
     add("--minutes", type=float, default=MINUTES, help="the whole command ends (%(default)g)")
     add("--parts", type=parts, default=NAMES, metavar="PART,...", help=f"of {', '.join(NAMES)}")
     add(
@@ -61,9 +51,6 @@ def parser() -> argparse.ArgumentParser:
         metavar="FOLDER",
         help="in diffusers layout (models/random-sd15, built if missing; demo on a CPU)",
     )
-    add("--rows", type=rows, metavar="512x512/20,...", help="sizes and steps of the first table")
-    add("--rounds", type=int, help="turns of each row (2; 1 on a CPU)")
-    add("--images", type=int, help="images counted in a turn (3; 2 on a CPU)")
     add("--fetch-wheels", action="store_true", help="fetch missing packages into .whl/, and end")
     return root
 
@@ -76,29 +63,17 @@ def parts(text: str) -> tuple[str, ...]:
     return given
 
 
-def rows(text: str) -> str:
-    """Read rows like 512x512/20; return them as they were."""
-    try:
-        found = read_rows(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-    for row in found:
-        if row.width % MULTIPLE or row.height % MULTIPLE:
-            raise argparse.ArgumentTypeError(f"{row.name!r}: sides are multiples of {MULTIPLE}")
-    return text
-
-
 def check(given: argparse.Namespace) -> None:
-    """Fill in the defaults, and refuse what cannot be measured.
+    """Fill in the model, and refuse what cannot be measured.
 
     Raises:
         ConfigError: an argument is out of range.
 
     """
-    for name, value in DEFAULTS["cpu" if given.on_cpu else "gpu"].items():
-        if getattr(given, name) is None:
-            setattr(given, name, value)
-    for name, least in {"vram": 1, "rounds": 1, "images": 1, "minutes": 0.1}.items():
+    given.model = given.model or MODELS[given.on_cpu]
+    if given.on_cpu and given.write:
+        raise ConfigError("--write: docs/card.md has the figures of a GPU; leave out --on-cpu.")
+    for name, least in {"vram": 1, "minutes": 0.1}.items():
         if not least <= getattr(given, name) < math.inf:
             raise ConfigError(f"--{name} {getattr(given, name):g}: must be {least} or more.")
 
@@ -115,19 +90,11 @@ def run_suite(given: argparse.Namespace) -> int:
             print(f"benchmark_card: {wheels.lack(missing)}", file=sys.stderr)
             return exits.Exit.NOT_INSTALLED
         # These need packages that the lines above may have brought.
-        from scripts.cards.suite import page  # noqa: PLC0415
         from scripts.cards.suite.run import Suite  # noqa: PLC0415
-        from scripts.drill.written import demand_writable  # noqa: PLC0415
+        from scripts.written import demand_writable  # noqa: PLC0415
 
-        kind = "cpu" if given.on_cpu else "gpu"
-        if not given.write:
-            run = Suite(given, given.out)
-        else:
-            for file in page.files(DOCS):
-                demand_writable("--write", file)
-            page.kept(DOCS)
-            run = Suite(given, given.out, publish=lambda found: page.write(DOCS, kind, found))
-        return run.run()
+        demand_writable("--write", given.write)
+        return Suite(given, given.out).run()
 
 
 def end(number: int, _frame: object) -> NoReturn:

@@ -8,12 +8,13 @@ itself and stays with its metric.
 import json
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
 import yaml
 
+from scripts.written import filled, keep_current
 from service.telemetry.definitions import Definition
 from service.telemetry.metrics import Metrics
 
@@ -24,21 +25,23 @@ DASHBOARDS: Final = {
     name: ROOT / "dashboards" / f"{name}.json" for name in ("service", "gpu", "generation")
 }
 
-BLOCK: Final = re.compile(
-    r"(<!-- (?P<kind>\w+): (?P<name>\w+) -->\n)(?P<old>.*?)(<!-- /(?P=kind) -->)", re.DOTALL
-)
 DECISION: Final = re.compile(r"^\| `(\w+)` \|.*\| ([^|]*) \|$", re.MULTILINE)
 
 GROUPS: Final = {
-    "requests": ("sd_http_", "sd_requests_"),
+    "requests": ("sd_http_", "sd_requests_", "sd_connections", "sd_event_streams"),
     "jobs": ("sd_jobs_", "sd_answers_", "sd_queue_", "sd_job_duration_", "sd_job_last_"),
     "kept": ("sd_store_", "sd_jobs_kept", "sd_results_", "sd_webhook"),
     "generation": ("sd_generation_", "sd_stage_", "sd_step_", "sd_batch_"),
     "work": ("sd_images_", "sd_steps_", "sd_pixels_", "sd_job_", "sd_gpu_seconds_", "sd_key_"),
-    "memory": ("sd_oom_", "sd_memory_", "sd_engine_gpu_memory_", "sd_engine_resident_memory_"),
+    "memory": (
+        *("sd_oom_", "sd_memory_", "sd_adapter_"),
+        *("sd_engine_gpu_memory_", "sd_engine_resident_memory_"),
+    ),
     "engine": ("sd_ready", "sd_engine_", "sd_model_", "sd_build_"),
     "gpu": ("sd_gpu_",),
     "disk": ("sd_disk_",),
+    "log": ("sd_log_",),
+    "threads": ("sd_executor_",),
 }
 """Which table a metric stands in; the longest beginning that fits decides."""
 
@@ -126,32 +129,13 @@ def _cell(text: str) -> str:
 def current(document: str) -> str:
     """Return the document with its tables as they should be."""
     decisions = dict(DECISION.findall(document))
-
-    def written(block: re.Match[str]) -> str:
-        name = block["name"]
-        match block["kind"]:
-            case "metrics":
-                rows = metrics(name, decisions)
-            case "panels":
-                rows = panels(name)
-            case _:
-                rows = alerts(name)
-        return "\n".join((block[1].rstrip(), *rows, block[5]))
-
-    return BLOCK.sub(written, document)
-
-
-def main() -> int:
-    """Return 1 when the tables were to be current and are not."""
-    old = DOCUMENT.read_text(encoding="utf-8")
-    new = current(old)
-    if "--check" not in sys.argv:
-        DOCUMENT.write_text(new, encoding="utf-8")
-    elif new != old:
-        print("docs/OBSERVABILITY.md is not current: run scripts/observability_tables.py")
-        return 1
-    return 0
+    kinds: dict[str, Callable[[str], Iterator[str]]] = {
+        "metrics": lambda name: metrics(name, decisions),
+        "panels": panels,
+        "alerts": alerts,
+    }
+    return filled(document, lambda kind, name: kinds[kind](name))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(keep_current(DOCUMENT, current))

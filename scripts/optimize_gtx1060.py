@@ -2,7 +2,7 @@
 
 Number format, tiles, offloading, attention slicing and the size of a batch, each in an engine
 process of its own with the service's real settings and loader, under a cap of memory. Prints
-seconds, peak memory and how far the pictures are from those in float32; writes the best as a
+seconds, peak memory and how far the images are from those in float32; writes the best as a
 file for `docker compose --env-file` and for a shell.
 
     python -m scripts.optimize_gtx1060 --vram 6              the model that MODEL_ID names
@@ -25,12 +25,12 @@ from typing import Final
 
 from tqdm import tqdm
 
-from scripts.cards import here, results
-from scripts.cards.choice import Bounds, Choice, Trial, choose
-from scripts.cards.search import Search
-from scripts.cards.settings import NAMES, Question, shown
-from scripts.drill.written import demand_writable
-from service import exits
+from scripts.benchmark.rows import Row
+from scripts.cards import here
+from scripts.cards.choice import DIFFERENCE, MARGIN, Trial, choose, env_text, figures, shown
+from scripts.cards.search import NAMES, Question, Search
+from scripts.written import demand_writable, replaced
+from service.cli import exits
 from service.errors import ConfigError, ServiceError
 from service.models import catalog
 
@@ -46,32 +46,19 @@ def parser() -> argparse.ArgumentParser:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    root.add_argument("--vram", type=float, default=6.0, metavar="GB", help="cap (%(default)g)")
-    root.add_argument(
+    add = root.add_argument
+    add("--vram", type=float, default=6.0, metavar="GB", help="cap (%(default)g)")
+    add(
         "--model",
         default=os.environ.get("MODEL_ID") or None,
         help="as MODEL_ID, which is the default; else Stable Diffusion 1.5, on a CPU the demo",
     )
-    root.add_argument("--size", type=size, default=(512, 512), metavar="512x512")
-    root.add_argument("--steps", type=int, default=20, help="denoising steps (%(default)s)")
-    root.add_argument("--rounds", type=int, default=2, help="pictures counted (%(default)s)")
-    root.add_argument("--batch", type=int, default=3, help="most pictures at a time (%(default)s)")
-    root.add_argument(
-        "--vary", type=names, default=NAMES, metavar="SETTING,...", help=f"of {', '.join(NAMES)}"
-    )
-    root.add_argument(
-        "--margin", type=float, default=0.4, metavar="GB", help="of the cap left free (%(default)g)"
-    )
-    root.add_argument(
-        "--difference",
-        type=float,
-        default=3.0,
-        metavar="LEVELS",
-        help="mean difference from float32, of 255, that still is the same picture (%(default)g)",
-    )
-    root.add_argument(
-        "--env", type=Path, metavar="FILE", help=f"to write ({ENV}; on a CPU none by default)"
-    )
+    add("--size", type=size, default=(512, 512), metavar="512x512")
+    add("--steps", type=int, default=20, help="denoising steps (%(default)s)")
+    add("--rounds", type=int, default=2, help="images counted (%(default)s)")
+    add("--batch", type=int, default=3, help="most images at a time (%(default)s)")
+    add("--vary", type=names, default=NAMES, metavar="SETTING,...", help=f"of {', '.join(NAMES)}")
+    add("--env", type=Path, metavar="FILE", help=f"to write ({ENV}; on a CPU none by default)")
     return root
 
 
@@ -101,77 +88,91 @@ def check(given: argparse.Namespace) -> None:
         ConfigError: an argument is out of range, or the file cannot be written.
 
     """
-    least = {"vram": 1, "steps": 1, "rounds": 1, "batch": 1, "margin": 0, "difference": 0}
-    for name, lowest in least.items():
-        if not lowest <= getattr(given, name) < math.inf:
-            raise ConfigError(f"--{name} {getattr(given, name):g}: must be {lowest} or more.")
-    if given.margin >= given.vram:
-        raise ConfigError(f"--margin {given.margin:g}: must be less than --vram {given.vram:g}.")
+    for name in ("vram", "steps", "rounds", "batch"):
+        if not 1 <= getattr(given, name) < math.inf:
+            raise ConfigError(f"--{name} {getattr(given, name):g}: must be 1 or more.")
     demand_writable("--env", given.env)
 
 
 def search(given: argparse.Namespace, model: str, folder: Path, *, gpu: bool) -> Search:
     """Return the search that is asked for."""
-    width, height = given.size
+    row = Row(width=given.size[0], height=given.size[1], steps=given.steps)
     fixed = {"MODEL_ID": model, "DEVICE": "cuda" if gpu else "cpu"}
     if gpu:
         fixed["VRAM_LIMIT_GB"] = f"{given.vram:g}"
     return Search(
-        question=Question(gpu=gpu, longest=max(width, height), batch=given.batch, vary=given.vary),
-        bounds=Bounds(
-            vram=given.vram if gpu else None, margin=given.margin, difference=given.difference
+        question=Question(
+            vram=given.vram if gpu else None, row=row, batch=given.batch, vary=given.vary
         ),
-        width=width,
-        height=height,
-        steps=given.steps,
         rounds=given.rounds,
         folder=folder,
         fixed=fixed,
     )
 
 
-def about(given: argparse.Namespace, done: Search, model: str) -> list[str]:
+def about(given: argparse.Namespace, done: Search) -> str:
     """Return what was measured, where and against what."""
     first = next((each.measured for each in done.trials if each.measured.worked), None)
-    width, height = given.size
+    where = f"{first.device}, torch {first.torch}" if first else "nowhere"
+    what = f"{done.fixed['MODEL_ID']}, {done.question.row.title}"
     said = [
-        f"{datetime.now(UTC):%Y-%m-%d}, {first.device if first else 'nowhere'}"
-        + (f", torch {first.torch}" if first else "")
-        + f": {model}, {width}x{height}, {given.steps} steps, {given.rounds} pictures of each.",
+        f"{datetime.now(UTC):%Y-%m-%d}, {where}: {what}, {given.rounds} images of each.",
     ]
     if done.question.gpu:
-        said.append(
-            f"Cap {given.vram:g} GB, {given.margin:g} of them left free; VRAM of the process."
-        )
+        said.append(f"Cap {given.vram:g} GB, {MARGIN:g} of them left free; VRAM of the process.")
     else:
         said.append("NOT MEASURED ON A CARD: these are figures of a CPU, memory is the host's.")
         said.append("For a card run this there, or set PROFILE=6gb.")
     if done.reference is not None:
         said.append(
             f"Differences from {shown(done.reference.settings, done.question.base)}: mean of 255 "
-            f"grey levels, up to {given.difference:g} is the same."
+            f"grey levels, up to {DIFFERENCE:g} is the same."
         )
-    return said
+    return "\n".join(said)
 
 
-def tell(given: argparse.Namespace, done: Search, choice: Choice, model: str) -> int:
+def tell(given: argparse.Namespace, done: Search) -> int:
     """Print the table and write the file; return the exit code."""
-    figures = results.table(done.trials, done.question.base, done.bounds)
-    said = about(given, done, model)
-    print("\n".join([*said, "", figures, ""]))
+    base, vram = done.question.base, done.question.vram
+    said, lines = about(given, done), figures(done.trials, base, vram)
+    print(f"{said}\n\n{lines}\n")
     for line in done.question.unasked():
         print(f"Not tried: {line}.")
-    if choice.best is None:
-        print(f"optimize_gtx1060: {choice.reason}. No file is written.", file=sys.stderr)
+    best, why = choose(done.trials, vram)
+    if best is None:
+        print(f"optimize_gtx1060: {why}. No file is written.", file=sys.stderr)
         return 1
-    print(f"Best, {choice.reason}: {shown(choice.best.settings, done.question.base)}")
+    print(f"Best, {why}: {shown(best.settings, base)}")
     if given.env is None:
         print("Nothing is written: this is no card. --env FILE writes it all the same.")
         return 0
-    device = "" if done.question.gpu else "DEVICE=cpu\n"
-    results.write(given.env, results.env_text(choice, said, figures) + device)
+    text = env_text(best.settings, f"{said}\n{why[0].upper()}{why[1:]}.\n\n{lines}")
+    replaced(given.env, text + ("" if done.question.gpu else "DEVICE=cpu\n"))
     print(f"Written: {given.env}")
     return 0
+
+
+def run(given: argparse.Namespace) -> int:
+    """Look for a card and a model, and search."""
+    check(given)
+    gpu = here.on_gpu(given.vram)
+    if gpu and given.env is None:
+        given.env = ENV
+        demand_writable("--env", ENV)
+    model = given.model or (SD15 if gpu else catalog.DEMO_ID)
+    here.found(model)
+    with tempfile.TemporaryDirectory(prefix="optimize-") as folder:
+        done = search(given, model, Path(folder), gpu=gpu)
+        with tqdm(total=done.most, unit="setting", file=sys.stderr) as bar:
+
+            def tried(trial: Trial) -> None:
+                line = trial.cells(done.question.base, done.question.vram)
+                bar.write(" | ".join(filter(None, line)), file=sys.stderr)
+                bar.update()
+
+            done.tried = tried
+            done.run()
+        return tell(given, done)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -180,25 +181,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # A container's end is an exception, too: the process that measures ends with this one.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
-        check(given)
-        gpu = here.on_gpu(given.vram)
-        if gpu and given.env is None:
-            given.env = ENV
-            demand_writable("--env", ENV)
-        model = given.model or (SD15 if gpu else catalog.DEMO_ID)
-        here.found(model)
-        with tempfile.TemporaryDirectory(prefix="optimize-") as folder:
-            done = search(given, model, Path(folder), gpu=gpu)
-            with tqdm(total=done.most, unit="setting", file=sys.stderr) as bar:
-
-                def tried(trial: Trial) -> None:
-                    line = results.cells(trial, done.question.base, done.bounds)
-                    bar.write(" | ".join(filter(None, line)), file=sys.stderr)
-                    bar.update()
-
-                done.tried = tried
-                done.run()
-            return tell(given, done, choose(done.trials, done.bounds), model)
+        return run(given)
     except ServiceError as error:
         print(f"optimize_gtx1060: {error.detail}", file=sys.stderr)
         return exits.code(error)

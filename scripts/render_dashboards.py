@@ -2,7 +2,7 @@
 
     python scripts/render_dashboards.py --prometheus http://127.0.0.1:9090 --from 15m
 
-The pictures are drawn with Grafana's component libraries: no Grafana is asked or needed.
+The images are drawn with Grafana's component libraries: no Grafana is asked or needed.
 The status is 1 when a panel has no data or a query failed, 2 when nothing could be drawn.
 """
 
@@ -17,45 +17,70 @@ from typing import Final
 ROOT: Final = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))  # Started as a file, Python looks beside the file only.
 
-from dashboards.substitution import SCRAPE_SECONDS  # noqa: E402
-from scripts.render.browser import CannotRender, browser, require  # noqa: E402
+from dashboards.substitution import SCRAPE_SECONDS, panels_of, seconds  # noqa: E402
+from scripts.render import browser  # noqa: E402
+from scripts.render.browser import CannotRender  # noqa: E402
 from scripts.render.bundle import bundle, page  # noqa: E402
-from scripts.render.prometheus import Prometheus, QueryFailed, seconds  # noqa: E402
-from scripts.render.questions import Fault, Json, Span, ask, count_panels  # noqa: E402
+from scripts.render.prometheus import Prometheus, QueryFailed  # noqa: E402
+from scripts.render.questions import Fault, Json, Span, ask  # noqa: E402
 
-NARROWEST, WIDEST = 800, 4000
+NARROWEST, WIDEST, TALLEST = 800, 4000, 12000
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Draw what was asked for; return the exit status."""
     options = parser().parse_args(arguments)
     try:
-        files = chosen(options.dashboards, options.only)
-        prometheus = Prometheus(url=options.prometheus)
-        now = time.time()
-        span = Span(
-            start=now - options.length,
-            end=now,
-            scrape=options.scrape_interval or max(SCRAPE_SECONDS, prometheus.scrape_seconds()),
-            width=options.width,
-        )
-        if not options.check:
-            require()  # Before anything is asked or installed.
-        filled = {}
-        faults: dict[str, list[Fault]] = {}
-        for file in files:
-            dashboard: Json = json.loads(file.read_text(encoding="utf-8"))
-            filled[file.stem], faults[file.stem] = ask(
-                dashboard, prometheus, span, dict(options.variable)
-            )
-            print(f"{file.stem}: {count_panels(dashboard)} panels")
-        if not options.check:
-            for name, undrawn in draw(filled, options.out, options.width).items():
-                faults[name] += undrawn
+        faults = drawn(options)
     except (CannotRender, QueryFailed, OSError, ValueError) as error:
         print(f"render_dashboards: {error}", file=sys.stderr)
         return 2
-    return judge(faults, allow_empty=options.allow_empty)
+    for name, fault in faults:
+        print(f"{name}: {fault}")
+    fatal = {"error", "undrawn"} | (set() if options.allow_empty else {"empty"})
+    return int(any(fault.kind in fatal for _, fault in faults))
+
+
+def drawn(options: argparse.Namespace) -> list[tuple[str, Fault]]:
+    """Ask for all numbers, write one PNG for each dashboard, and return the faults.
+
+    Raises:
+        CannotRender: what draws is missing or failed.
+        QueryFailed: Prometheus is not there, or scrapes nothing.
+        ValueError: there are no dashboards, or none of a name.
+
+    """
+    files = chosen(options.dashboards, options.only)
+    prometheus = Prometheus(url=options.prometheus)
+    now = time.time()
+    span = Span(
+        start=now - options.length,
+        end=now,
+        scrape=options.scrape_interval or max(SCRAPE_SECONDS, prometheus.scrape_seconds()),
+        width=options.width,
+    )
+    chromium = "" if options.check else browser.require()  # Before anything is asked or installed.
+    contents: dict[str, Json] = {}
+    faults: list[tuple[str, Fault]] = []
+    for file in files:
+        dashboard: Json = json.loads(file.read_text(encoding="utf-8"))
+        content, found = ask(dashboard, prometheus, span, dict(options.variable))
+        contents[file.stem] = content | {"width": options.width}
+        faults += [(file.stem, fault) for fault in found]
+        print(f"{file.stem}: {len(list(panels_of(dashboard)))} panels")
+    if options.check:
+        return faults
+    program = bundle()
+    options.out.mkdir(parents=True, exist_ok=True)
+    for name, content in contents.items():
+        image = browser.draw(chromium, page(content, program), options.width, TALLEST)
+        (options.out / f"{name}.png").write_bytes(image.png)
+        print(f"wrote {options.out / name}.png, {len(image.png) // 1024} KiB")
+        for note in image.notes:
+            print(f"{name}: {note}")
+        for panel, text in image.undrawn:
+            faults.append((name, Fault(panel=panel, kind="undrawn", text=text)))
+    return faults
 
 
 def parser() -> argparse.ArgumentParser:
@@ -66,7 +91,7 @@ def parser() -> argparse.ArgumentParser:
     )
     add = described.add_argument
     add("--prometheus", default="http://127.0.0.1:9090", metavar="URL", help="whom to ask")
-    add("--out", type=Path, default=ROOT / "docs" / "dashboards", help="folder of the pictures")
+    add("--out", type=Path, default=ROOT / "docs" / "dashboards", help="folder of the images")
     add(
         "--from",
         dest="length",
@@ -76,7 +101,7 @@ def parser() -> argparse.ArgumentParser:
         help="how far back from now",
     )
     add("--only", action="append", default=[], metavar="NAME", help="this dashboard (repeatable)")
-    add("--width", type=_width, default=1600, help="of the picture, in pixels")
+    add("--width", type=_width, default=1600, help="of the image, in pixels")
     add("--dashboards", type=Path, default=ROOT / "dashboards", help="folder of the JSON files")
     add(
         "--variable",
@@ -111,38 +136,6 @@ def chosen(folder: Path, only: Sequence[str]) -> list[Path]:
     if unknown := sorted(set(only) - set(files)):
         raise ValueError(f"no dashboard {', '.join(unknown)}; there are: {', '.join(files)}")
     return [files[name] for name in only or files]
-
-
-def draw(filled: dict[str, Json], out: Path, width: int) -> dict[str, list[Fault]]:
-    """Write one PNG for each dashboard; return the panels that could not be drawn.
-
-    Raises:
-        CannotRender: what draws it is missing or failed.
-
-    """
-    program = bundle()
-    faults = {}
-    out.mkdir(parents=True, exist_ok=True)
-    with browser() as chromium:
-        for name, content in filled.items():
-            picture = chromium.picture(page(content | {"width": width}, program), width)
-            (out / f"{name}.png").write_bytes(picture.png)
-            print(f"wrote {out / name}.png, {len(picture.png) // 1024} KiB")
-            for note in picture.notes:
-                print(f"{name}: {note}")
-            faults[name] = [
-                Fault(panel=panel, kind="undrawn", text=text) for panel, text in picture.undrawn
-            ]
-    return faults
-
-
-def judge(faults: dict[str, list[Fault]], *, allow_empty: bool) -> int:
-    """Name the faults and return the exit status."""
-    for name, found in faults.items():
-        for fault in found:
-            print(f"{name}: {fault}")
-    fatal = {"error", "undrawn"} | (set() if allow_empty else {"empty"})
-    return int(any(fault.kind in fatal for found in faults.values() for fault in found))
 
 
 def _length(text: str) -> float:

@@ -1,23 +1,30 @@
-"""Write the table of settings into the README; ``--check`` only says whether it is current."""
+"""Write docs/SETTINGS.md's table of settings; ``--check`` only says whether it is current."""
 
-import re
 import sys
+from dataclasses import fields
 from pathlib import Path
 
-from service.config import table
+from scripts.written import filled, keep_current
+from service.config.setting import display, environment_name
+from service.config.table import Config
 
-README = Path(__file__).parents[1] / "README.md"
-BLOCK = re.compile(r"(<!-- settings: .*? -->\n).*?(<!-- /settings -->)", re.DOTALL)
+DOCUMENT = Path(__file__).parents[1] / "docs" / "SETTINGS.md"
 
 
-def main() -> int:
-    """Return 1 when the table was not current."""
-    old = README.read_text(encoding="utf-8")
-    new = BLOCK.sub(lambda m: f"{m[1]}{table()}\n{m[2]}", old)
-    if "--check" not in sys.argv:
-        README.write_text(new, encoding="utf-8")
-    return int(new != old)
+def table() -> str:
+    """Return the settings as a Markdown table, for the documentation."""
+    lines = ["| Setting | Default | Meaning |", "|---|---|---|"]
+    for row in fields(Config):
+        choices = row.metadata["choices"]
+        meaning = row.metadata["help"] + (f" One of {', '.join(choices)}." if choices else "")
+        lines.append(f"| `{environment_name(row)}` | `{display(row.default)}` | {meaning} |")
+    return "\n".join(lines)
+
+
+def current(text: str) -> str:
+    """Return the document with the table as it is to be."""
+    return filled(text, lambda _kind, _name: [table()])
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(keep_current(DOCUMENT, current))

@@ -27,7 +27,7 @@ for version in 3.11 3.12 3.13; do
   fi
   echo "Python $version:"
   "$venv/bin/python" -m pytest tests/unit -q --ignore=tests/unit/diffusion --ignore=tests/unit/models \
-    --ignore=tests/unit/demo --ignore=tests/unit/test_cli_models.py
+    --ignore=tests/unit/demo --ignore=tests/unit/cli/models
   ran=$((ran + 1))
 done
 echo "Tested on $ran other version(s) of Python."

@@ -5,15 +5,21 @@ import os
 import sys
 from collections.abc import Sequence
 
-from service import __version__, cli, cli_generate, cli_models, config, exits
+from service import __version__
+from service.cli import exits, generate, models, serve
+from service.cli.terminal import forgiving, open_closed, print_error
+from service.config import loading
 from service.errors import ServiceError
-from service.terminal import complain
+from service.telemetry import stderr
 
 COMMANDS = {
-    "serve": (cli.serve, "Answer requests (the default command)."),
-    "generate": (cli_generate.generate, "Make pictures without a server."),
-    "health": (cli.health, "Ask a running service; exit 0 when it is ready, else 1."),
-    "models": (cli_models.models, "List, fetch, check and remove models."),
+    "serve": (serve.serve, "Start the HTTP service (the default command)."),
+    "generate": (generate.generate, "Make images without a server."),
+    "health": (
+        serve.health,
+        "Print the health of a running service; exit 0 when it is ready, else 1.",
+    ),
+    "models": (models.models, "List, fetch, check and remove models."),
 }
 
 
@@ -32,27 +38,34 @@ def parser() -> argparse.ArgumentParser:
         )
         command.set_defaults(run=run)
         if name == "generate":
-            cli_generate.add_generate_arguments(command)
+            generate.add_generate_arguments(command)
         if name == "models":
-            cli_models.add_models_arguments(command)
-        config.add_flags(command)
+            models.add_models_arguments(command)
+        loading.add_flags(command)
     return root
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code, one of those that ``--help`` explains."""
+    open_closed()
     words = list(sys.argv[1:] if arguments is None else arguments)
     if not words or (words[0].startswith("-") and words[0] not in ("-h", "--help", "--version")):
         words.insert(0, "serve")
     chosen = parser().parse_args(words)
+    # A service serves on without a reader of its log; any other command waits, as shells expect.
+    with stderr.queued() if chosen.run is serve.serve else forgiving():
+        return _run(chosen)
+
+
+def _run(chosen: argparse.Namespace) -> int:
     try:
-        settings = config.load(os.environ, vars(chosen))
+        settings = loading.load(os.environ, vars(chosen))
         return int(chosen.run(settings, chosen))
     except ServiceError as error:
-        complain(f"{error.title}: {error.detail}")
+        print_error(f"{error.title}: {error.detail}")
         return exits.code(error)
     except KeyboardInterrupt:
-        complain("interrupted.")
+        print_error("interrupted.")
         return exits.Exit.INTERRUPTED
 
 

@@ -3,71 +3,80 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from pathlib import Path
 
 from aiohttp import web
 
-from service.config import Config
+from service.access.allowance import Allowance
+from service.config.table import Config
 from service.engine.base import Engine
-from service.heap import keep_trimmed, share_arenas
-from service.http import auth, middlewares, routes, server, tracing
-from service.http.generate import metadata
-from service.http.keys import (
-    ALLOWANCE,
-    CONFIG,
-    CONSUMER,
-    DISK,
-    DURABLE,
-    GPU,
-    KEYRING,
-    METRICS,
-    SPANS,
-    STARTED,
-    TARGETS,
-)
-from service.http.outbound import Outbound
-from service.http.pictures import files
-from service.jobs import durable
-from service.jobs.allowance import Allowance
-from service.jobs.consumer import Consumer
-from service.jobs.durable import Durable
+from service.gpu.collector import GpuCollector
+from service.gpu.sampler import GpuSampler
+from service.http import routes, state
+from service.http.middleware import auth, stack, tracing
+from service.http.native.generate import metadata
+from service.http.server import server
+from service.http.server.connections import ConnectionLimiter
+from service.http.server.shares import Shares
+from service.http.server.writing import Shared
+from service.images.encode import files
+from service.jobs.dispatch.dispatcher import Dispatcher
+from service.jobs.durable import wiring
+from service.jobs.durable.wiring import DurableJobs
+from service.jobs.service import JobService
+from service.models.adapters.catalog import catalog_of
+from service.models.defaults.known import look
+from service.system.malloc import keep_trimmed, share_arenas
 from service.telemetry.disk import DiskCollector, DiskSampler
-from service.telemetry.gpu import GpuSampler
-from service.telemetry.gpu_collector import GpuCollector
 from service.telemetry.metrics import Metrics
+from service.webhooks.client import Outbound
 
 
 def create_app(config: Config, engine: Engine, metrics: Metrics | None = None) -> web.Application:
     """Build the service around an engine; nothing starts before the application does."""
     app = server.application(config)
-    app[CONFIG] = config
-    app[METRICS] = metrics = metrics or Metrics()
-    app[ALLOWANCE] = Allowance()
+    app[state.CONFIG] = config
+    app[state.METRICS] = metrics = metrics or Metrics()
+    app[state.ADAPTERS] = catalog_of(config)
+    app[state.ALLOWANCE] = Allowance()
+    app[state.CONNECTIONS] = ConnectionLimiter(config)
+    metrics.connections_limit.set(config.max_connections)
+    app[state.STREAMS] = Shares(config.max_event_streams_per_key)
+    app[state.SENDING] = Shared()
     auth.add_to(app)
-    app[CONSUMER] = Consumer(engine, metrics, config, weights=app[KEYRING].weights)
-    app[GPU] = GpuSampler("" if config.device == "cpu" else config.cuda_visible_devices)
-    app[STARTED] = time.monotonic()
+    app[state.KNOWN] = known = look(config)
+    app[state.DISPATCHER] = Dispatcher(
+        [engine], metrics, config, weights=app[state.KEYRING].weights, known=known
+    )
+    app[state.GPU] = GpuSampler("" if config.device == "cpu" else config.cuda_visible_devices)
+    app[state.STARTED] = time.monotonic()
     kept = {"results": Path(config.data_dir)} if config.data_dir else {}
-    app[DISK] = DiskSampler({"models": config.model_cache_dir, **kept})
-    metrics.watch(GpuCollector(app[GPU]))
-    metrics.watch(DiskCollector(app[DISK]))
-    app[TARGETS] = durable.targets(config)
-    if config.data_dir:
-        app[DURABLE] = Durable(
+    app[state.DISK] = DiskSampler({"models": config.model_cache_dir, **kept})
+    metrics.watch(GpuCollector(app[state.GPU]))
+    metrics.watch(DiskCollector(app[state.DISK]))
+    app[state.TARGETS] = wiring.targets(config)
+    if not config.data_dir:
+        app[state.JOBS] = JobService(
+            app[state.DISPATCHER], metrics, spans=lambda: app.get(state.SPANS)
+        )
+    else:
+        app[state.DURABLE] = DurableJobs(
             config,
-            app[CONSUMER],
+            app[state.DISPATCHER],
             metrics,
-            app[ALLOWANCE],
+            app[state.ALLOWANCE],
             encode=files,
             describe=metadata,
-            post=Outbound(app[TARGETS]),
-            spans=lambda: app.get(SPANS),
+            post=Outbound(app[state.TARGETS]),
+            spans=lambda: app.get(state.SPANS),
+            keys_of=app[state.KEYRING].webhook_keys,
         )
+        app[state.JOBS] = app[state.DURABLE].jobs
     tracing.add_to(app)
-    middlewares.add_to(app)
+    stack.add_to(app)
     routes.add_to(app)
-    app.cleanup_ctx.extend((_housekeeping, _samplers, _durable, _consumer))
+    app.cleanup_ctx.extend((_housekeeping, _samplers, _durable, _dispatcher))
     app.on_shutdown.append(_drain)
     return app
 
@@ -83,31 +92,27 @@ async def _housekeeping(_app: web.Application) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def _samplers(app: web.Application) -> AsyncIterator[None]:
-    app[GPU].start()
-    app[DISK].start()
+    app[state.GPU].start()
+    app[state.DISK].start()
     yield
-    app[DISK].stop()
-    app[GPU].stop()
+    app[state.DISK].stop()
+    app[state.GPU].stop()
 
 
 @asynccontextmanager
 async def _durable(app: web.Application) -> AsyncIterator[None]:
-    if DURABLE not in app:
-        yield
-        return
-    async with app[DURABLE].opened():
+    async with app[state.DURABLE].opened() if state.DURABLE in app else nullcontext():
         yield
 
 
 @asynccontextmanager
-async def _consumer(app: web.Application) -> AsyncIterator[None]:
-    await app[CONSUMER].start()
+async def _dispatcher(app: web.Application) -> AsyncIterator[None]:
+    await app[state.DISPATCHER].start()
     yield
-    await app[CONSUMER].stop()
+    await app[state.DISPATCHER].stop()
 
 
 async def _drain(app: web.Application) -> None:
     """Refuse new work first; aiohttp then waits for the handlers, and cleans up last."""
-    app[CONSUMER].drain()
-    if DURABLE in app:
-        app[DURABLE].book.closing.set()  # Event streams end; what is not over goes on later.
+    app[state.DISPATCHER].drain()
+    app[state.JOBS].closing.set()  # Event streams end; durable jobs that are not over go on later.

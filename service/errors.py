@@ -4,7 +4,11 @@ from collections.abc import Mapping
 from typing import ClassVar, Final
 
 LONGEST_DETAIL: Final = 2000
-"""Characters; what a client shows to a person. The list of fields beside it has them all."""
+"""Characters; what a client shows to a person. The list of fields next to it has them all."""
+
+
+KINDS: Final[dict[str, type["ServiceError"]]] = {}
+"""Each class below ``ServiceError`` by its code."""
 
 
 class ServiceError(Exception):
@@ -12,9 +16,19 @@ class ServiceError(Exception):
 
     code: ClassVar[str] = "internal_error"
     status: ClassVar[int] = 500
+    refusal: ClassVar[str] = ""
+    """Reason in the metrics of a request that HTTP refuses; others are counted where they arise."""
+    cure: ClassVar[str] = ""
+    """Detail of an error that is raised without one; empty: its title."""
+
+    def __init_subclass__(cls, *, code: str, status: int | None = None, refusal: str = "") -> None:
+        cls.code, cls.refusal = code, refusal
+        KINDS[code] = cls
+        if status is not None:
+            cls.status = status
 
     def __init__(self, detail: str = "", *, retry_after: float | None = None) -> None:
-        self.detail = detail or self.title
+        self.detail = detail or self.cure or self.title
         self.retry_after = retry_after
         super().__init__(self.detail)
 
@@ -24,11 +38,8 @@ class ServiceError(Exception):
         return (type(self).__doc__ or "").strip().rstrip(".")
 
 
-class ValidationFailed(ServiceError):
+class ValidationFailed(ServiceError, code="validation_error", status=400, refusal="validation"):
     """Validation Error."""
-
-    code = "validation_error"
-    status = 400
 
     def __init__(self, errors: Mapping[str, list[str]], detail: str = "") -> None:
         self.errors = dict(errors)
@@ -36,366 +47,250 @@ class ValidationFailed(ServiceError):
         super().__init__(said if len(said) <= LONGEST_DETAIL else f"{said[:LONGEST_DETAIL]}…")
 
 
-class SamplerUnsuitable(ServiceError):
+class SamplerUnsuitable(ServiceError, code="sampler_unsuitable", status=400):
     """Validation Error: the sampler cannot take so many steps with this model."""
 
-    code = "sampler_unsuitable"
-    status = 400
+
+class AdapterUnsuitable(ServiceError, code="adapter_unsuitable", status=400):
+    """Validation Error: an adapter cannot be used with this model."""
 
 
-class MalformedRequest(ServiceError):
+class MalformedRequest(ServiceError, code="malformed_request", status=400, refusal="validation"):
     """Bad Request."""
 
-    code = "malformed_request"
-    status = 400
 
-
-class Unauthorized(ServiceError):
+class Unauthorized(ServiceError, code="unauthorized", status=401, refusal="auth"):
     """Unauthorized."""
 
-    code = "unauthorized"
-    status = 401
-
     challenge: ClassVar = 'Bearer realm="sd-api"'
-
-    def __init__(self, detail: str = "", *, retry_after: float | None = None) -> None:
-        # One text for every reason: what is wrong with a key is no stranger's business.
-        super().__init__(
-            detail or "Send a valid key as Authorization: Bearer KEY, or as X-API-Key: KEY.",
-            retry_after=retry_after,
-        )
+    # One text for every reason: what is wrong with a key is no stranger's business.
+    cure = "Send a valid key as Authorization: Bearer KEY, or as X-API-Key: KEY."
 
 
-class Forbidden(ServiceError):
+class Forbidden(ServiceError, code="forbidden", status=403, refusal="host"):
     """Forbidden."""
 
-    code = "forbidden"
-    status = 403
+
+class CrossOrigin(ServiceError, code="cross_origin", status=403, refusal="origin"):
+    """Forbidden: the request comes from a page of another origin."""
 
 
-class NotFound(ServiceError):
+class NotFound(ServiceError, code="not_found", status=404):
     """Not Found."""
 
-    code = "not_found"
-    status = 404
 
-
-class MethodNotAllowed(ServiceError):
+class MethodNotAllowed(ServiceError, code="method_not_allowed", status=405):
     """Method Not Allowed."""
-
-    code = "method_not_allowed"
-    status = 405
 
     def __init__(self, detail: str = "", *, allow: tuple[str, ...] = ()) -> None:
         self.allow = allow
         super().__init__(detail)
 
 
-class NotAcceptable(ServiceError):
+class NotAcceptable(ServiceError, code="not_acceptable", status=406, refusal="validation"):
     """Not Acceptable."""
 
-    code = "not_acceptable"
-    status = 406
 
-
-class RequestTimedOut(ServiceError):
+class RequestTimedOut(ServiceError, code="timeout", status=408):
     """Timeout."""
 
-    code = "timeout"
-    status = 408
+
+class IdempotencyConflict(ServiceError, code="idempotency_conflict", status=409):
+    """Conflict: the idempotency key was used for another request."""
 
 
-class IdempotencyConflict(ServiceError):
-    """Conflict: the idempotency key stands for another request."""
-
-    code = "idempotency_conflict"
-    status = 409
+class Cancelled(ServiceError, code="cancelled", status=409):
+    """Conflict: the job was cancelled."""
 
 
-class NotReady(ServiceError):
-    """Conflict: the job has no pictures, or none yet."""
-
-    code = "not_ready"
-    status = 409
+class NotReady(ServiceError, code="not_ready", status=409):
+    """Conflict: the job has no images, or none yet."""
 
 
-class JobExpired(ServiceError):
-    """Gone: the job and its pictures were kept for their time."""
-
-    code = "job_expired"
-    status = 410
+class JobExpired(ServiceError, code="job_expired", status=410):
+    """Gone: the job and its images have expired."""
 
 
-class BodyTooLarge(ServiceError):
+class BodyTooLarge(ServiceError, code="body_too_large", status=413, refusal="validation"):
     """Body Too Large."""
 
-    code = "body_too_large"
-    status = 413
 
-
-class UnsupportedMediaType(ServiceError):
+class UnsupportedMediaType(
+    ServiceError, code="unsupported_media_type", status=415, refusal="validation"
+):
     """Unsupported Media Type."""
 
-    code = "unsupported_media_type"
-    status = 415
 
-
-class UnsupportedEncoding(ServiceError):
+class UnsupportedEncoding(
+    ServiceError, code="unsupported_encoding", status=415, refusal="validation"
+):
     """Unsupported Content Encoding."""
 
-    code = "unsupported_encoding"
-    status = 415
-
     known: ClassVar = ("gzip", "deflate", "identity")
-
-    def __init__(self, detail: str = "", *, retry_after: float | None = None) -> None:
-        super().__init__(
-            detail or f"Send the body as Content-Encoding: {' or '.join(self.known)}.",
-            retry_after=retry_after,
-        )
+    cure = f"Send the body as Content-Encoding: {' or '.join(known)}."
 
 
-class ExpectationFailed(ServiceError):
+class ExpectationFailed(ServiceError, code="expectation_failed", status=417):
     """Expectation Failed."""
 
-    code = "expectation_failed"
-    status = 417
 
-
-class RateLimited(ServiceError):
+class RateLimited(ServiceError, code="rate_limited", status=429, refusal="rate"):
     """Too Many Requests."""
 
-    code = "rate_limited"
-    status = 429
+
+class QuotaExceeded(ServiceError, code="quota_exceeded", status=429, refusal="rate"):
+    """Too Many Requests: the quota of images is used up."""
 
 
-class QuotaExceeded(ServiceError):
-    """Too Many Requests: the quota of pictures is used up."""
-
-    code = "quota_exceeded"
-    status = 429
-
-
-class TooManyFailures(ServiceError):
+class TooManyFailures(ServiceError, code="too_many_failures", status=429, refusal="auth"):
     """Too Many Requests: too many wrong keys came from this address."""
 
-    code = "too_many_failures"
-    status = 429
+
+class TooManyFromAddress(ServiceError, code="too_many_from_address", status=429, refusal="address"):
+    """Too Many Requests: too many connections are open from this address."""
 
 
-class TooManyConnections(ServiceError):
+class TooManyStreams(ServiceError, code="too_many_streams", status=429, refusal="streams"):
+    """Too Many Requests: too many event streams are open."""
+
+
+class TooManyConnections(
+    ServiceError, code="too_many_connections", status=503, refusal="connections"
+):
     """Service Unavailable: too many connections are open."""
 
-    code = "too_many_connections"
-    status = 503
+
+class Overloaded(ServiceError, code="overloaded", status=503):
+    """Service Unavailable: too many requests of this key are waiting."""
 
 
-class QueueFull(ServiceError):
+class QueueFull(ServiceError, code="queue_full", status=503):
     """Service Unavailable: the queue is full."""
 
-    code = "queue_full"
-    status = 503
 
-
-class ShuttingDown(ServiceError):
+class ShuttingDown(ServiceError, code="shutting_down", status=503):
     """Service Unavailable: the service is shutting down."""
 
-    code = "shutting_down"
-    status = 503
 
-
-class ModelUnavailable(ServiceError):
+class ModelUnavailable(ServiceError, code="model_unavailable", status=503):
     """Service Unavailable: the model is not loaded."""
 
-    code = "model_unavailable"
-    status = 503
+
+class EngineUnavailable(ServiceError, code="engine_unavailable", status=503):
+    """Service Unavailable: the engine keeps crashing or does not respond."""
 
 
-class EngineUnavailable(ServiceError):
-    """Service Unavailable: the engine keeps ending, or does not answer."""
-
-    code = "engine_unavailable"
-    status = 503
-
-
-class OutOfMemory(ServiceError):
+class OutOfMemory(ServiceError, code="out_of_memory", status=503):
     """Service Unavailable: GPU memory exhausted."""
 
-    code = "out_of_memory"
-    status = 503
 
-
-class StoreUnavailable(ServiceError):
+class StoreUnavailable(ServiceError, code="store_unavailable", status=503):
     """Service Unavailable: the job store cannot be used."""
 
-    code = "store_unavailable"
-    status = 503
+
+class JobsOff(ServiceError, code="jobs_off", status=503):
+    """Service Unavailable: jobs are turned off."""
 
 
-class JobsOff(ServiceError):
-    """Service Unavailable: this service keeps no jobs."""
-
-    code = "jobs_off"
-    status = 503
+class StorageFull(ServiceError, code="storage_full", status=503):
+    """Service Unavailable: the disk for finished images is full."""
 
 
-class StorageFull(ServiceError):
-    """Service Unavailable: the disk for finished pictures is full."""
-
-    code = "storage_full"
-    status = 503
+class StorageUnavailable(ServiceError, code="storage_unavailable", status=503):
+    """Service Unavailable: the folder of finished images cannot be used."""
 
 
-class StorageUnavailable(ServiceError):
-    """Service Unavailable: the folder of finished pictures cannot be used."""
-
-    code = "storage_unavailable"
-    status = 503
+class EngineCrashed(ServiceError, code="engine_crashed", status=500):
+    """Internal Error: the engine crashed while it made this image."""
 
 
-class EngineCrashed(ServiceError):
-    """Internal Error: the engine process ended while it made this picture."""
-
-    code = "engine_crashed"
-    status = 500
+class GenerationFailed(ServiceError, code="generation_failed", status=500):
+    """Internal Error: the image could not be made."""
 
 
-class GenerationFailed(ServiceError):
-    """Internal Error: the picture could not be made."""
-
-    code = "generation_failed"
-    status = 500
+class ResultDamaged(ServiceError, code="result_damaged", status=500):
+    """Internal Error: the stored image is damaged."""
 
 
-class ResultDamaged(ServiceError):
-    """Internal Error: the stored picture is damaged."""
+class Disconnected(ServiceError, code="disconnected", status=499):
+    """The client closed the connection."""
 
-    code = "result_damaged"
-    status = 500
-
-
-class Cancelled(ServiceError):
-    """The request was cancelled."""
-
-    # 499 is nginx's code for a client that closed its connection; nobody is left to read it.
-    code = "cancelled"
-    status = 499
+    # 499 is nginx's code for it; nobody is left to read it.
 
 
-class ConfigError(ServiceError):
+class ConfigError(ServiceError, code="config_error"):
     """A setting is wrong."""
 
-    code = "config_error"
 
-
-class StoreError(ConfigError):
+class StoreError(ConfigError, code="store_error"):
     """The job store cannot be opened."""
 
-    code = "store_error"
 
-
-class StoreInUse(StoreError):
+class StoreInUse(StoreError, code="store_in_use"):
     """The job store cannot be opened: it is in use."""
 
-    code = "store_in_use"
 
-
-class StoreFull(StoreError):
+class StoreFull(StoreError, code="store_full"):
     """The job store cannot be opened: its disk is full."""
 
-    code = "store_full"
 
-
-class PortTaken(ConfigError):
+class PortTaken(ConfigError, code="port_taken"):
     """The service cannot start: its port is taken."""
 
-    code = "port_taken"
 
-
-class FolderUnusable(ConfigError):
+class FolderUnusable(ConfigError, code="folder_unusable"):
     """The service cannot start: a folder cannot be used."""
 
-    code = "folder_unusable"
+
+class GpuMissing(ConfigError, code="gpu_missing"):
+    """The service cannot start: the GPU was not found."""
 
 
-class GpuMissing(ConfigError):
-    """The service cannot start: the GPU is not there."""
-
-    code = "gpu_missing"
-
-
-class TorchMismatch(ConfigError):
+class TorchMismatch(ConfigError, code="torch_mismatch"):
     """The service cannot start: this torch does not fit the GPU."""
 
-    code = "torch_mismatch"
 
-
-class ModelError(ServiceError):
+class ModelError(ServiceError, code="model_error", status=503):
     """The model cannot be loaded."""
 
-    code = "model_error"
-    status = 503
-
-    def __init__(self, detail: str = "", *, passing: bool = False) -> None:
+    def __init__(self, detail: str = "", *, transient: bool = False) -> None:
         super().__init__(detail)
-        self.passing = passing
+        self.transient = transient
         """Whether the same start may succeed a little later."""
 
 
-class ModelInUse(ServiceError):
+class ModelInUse(ServiceError, code="model_in_use"):
     """The model cannot be removed: it is in use."""
 
-    code = "model_in_use"
+
+class ModelMissing(ModelError, code="model_missing"):
+    """The model cannot be loaded: it was not found."""
 
 
-class ModelMissing(ModelError):
-    """The model cannot be loaded: it is not there."""
-
-    code = "model_missing"
+class ModelUnsuitable(ModelError, code="model_unsuitable"):
+    """The model cannot be loaded: this kind of model is not supported."""
 
 
-class ModelUnsuitable(ModelError):
-    """The model cannot be loaded: it is of another kind."""
-
-    code = "model_unsuitable"
-
-
-class HubUnreachable(ModelError):
+class HubUnreachable(ModelError, code="hub_unreachable"):
     """The model cannot be loaded: the hub is out of reach."""
 
-    code = "hub_unreachable"
 
-
-class NotInstalled(ModelError):
+class NotInstalled(ModelError, code="not_installed"):
     """The model cannot be loaded: packages are missing."""
 
-    code = "not_installed"
 
-
-class DiskFull(ModelError):
+class DiskFull(ModelError, code="disk_full"):
     """The model cannot be loaded: the disk is full."""
 
-    code = "disk_full"
 
-
-class GpuBusy(ModelError):
+class GpuBusy(ModelError, code="gpu_busy"):
     """The model cannot be loaded: the GPU's memory is taken."""
 
-    code = "gpu_busy"
 
-
-class GpuTooSmall(ModelError):
+class GpuTooSmall(ModelError, code="gpu_too_small"):
     """The model cannot be loaded: the GPU is too small."""
-
-    code = "gpu_too_small"
 
 
 def error_class(code: str) -> type[ServiceError]:
     """Return the class whose ``code`` crossed a process boundary; unknown codes are internal."""
-    pending = [ServiceError]
-    while pending:
-        candidate = pending.pop()
-        if candidate.code == code:
-            return candidate
-        pending.extend(candidate.__subclasses__())
-    return ServiceError
+    return KINDS.get(code, ServiceError)

@@ -2,14 +2,36 @@
 
 import logging
 import os
+from pathlib import Path
 
 import pytest
 import structlog
+
+# An assertion in a helper of tests says what it compared, as one in a test does.
+pytest.register_assert_rewrite("tests.fuzz", "tests.support", "tests.unit")
+
+TESTS = Path(__file__).parent
+SERVING = (
+    *("acceptance/test_chaos", "acceptance/test_clean_room", "acceptance/test_documents"),
+    *("acceptance/test_hostile", "acceptance/test_memory_stress", "acceptance/test_monitoring"),
+    *("acceptance/test_overload", "acceptance/test_readme", "acceptance/test_webhooks"),
+    *("test_integration_cardinality", "test_integration_damaged", "test_integration_log"),
+    *("test_integration_memory", "test_integration_optimize", "test_integration_performance"),
+    *("test_integration_profile", "test_integration_service", "test_integration_start"),
+    "unit/demo/",
+)
+"""Tests that run the demo model, which computes with all cores."""
+BY_FILE = ("acceptance/", "disasters/", "fuzz/", "test_integration_")
+"""Tests that share the services of their file."""
 
 FUZZ_CASES = 2000
 FUZZ_SEED = 1
 PRIVILEGED = "privileged"
 """Marks what no installation brings: rights that a machine gives or not."""
+
+
+# Threads that wait leave the cores to other processes. OpenMP reads it before its first thread.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -26,6 +48,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=int(os.environ.get("FUZZ_SEED", FUZZ_SEED)),
         help=f"what the fuzzing is drawn from (FUZZ_SEED, default {FUZZ_SEED})",
     )
+
+
+@pytest.hookimpl(tryfirst=True)  # xdist reads the mark in the same hook.
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give each worker whole files, and keep those that compute with all cores in one worker.
+
+    Two services that compute at a time would take ten times as long.
+    """
+    for item in items:
+        path = item.path.relative_to(TESTS).as_posix()
+        if path.startswith(SERVING):
+            item.add_marker(pytest.mark.xdist_group("all cores"))
+        elif path.startswith(BY_FILE):
+            item.add_marker(pytest.mark.xdist_group(path))
 
 
 def pytest_report_header(config: pytest.Config) -> str:

@@ -4,12 +4,16 @@ import asyncio
 import random
 import string
 
+import pytest
 from aiohttp import ClientSession
 from aiohttp.test_utils import TestServer
 
 from service.app import create_app
-from service.config import SAMPLERS, Config
-from service.engine.fake import FakeEngine
+from service.config.table import Config
+from service.core.sampler import Sampler
+from tests.support.simulation.fake_engine import FakeEngine
+
+pytestmark = pytest.mark.long
 
 REQUESTS = 10_000
 AT_ONCE = 50
@@ -45,7 +49,7 @@ def hostile(rng: random.Random) -> tuple[str, str, dict[str, object]]:
             asked = {
                 "prompt": word(rng),
                 "negative_prompt": word(rng),
-                "sampler": rng.choice(SAMPLERS),
+                "sampler": rng.choice(list(Sampler)),
                 "width": rng.choice((256, 320, 384)),
                 "height": 256,
                 "steps": rng.randrange(1, 4),

@@ -10,10 +10,12 @@ from typing import Any
 import aiohttp
 import pytest
 
-from tests.service_process import WAIT_SECONDS, ServiceProcess, ending, running_service
+from tests.support.service_process import WAIT_SECONDS, ServiceProcess, ending, running_service
+
+pytestmark = pytest.mark.long
 
 DEMO = Path(__file__).parents[1] / "service" / "demo"
-PICTURE = {"prompt": "a boat", "width": 256, "height": 256, "steps": 6, "seed": 1}
+IMAGE = {"prompt": "a boat", "width": 256, "height": 256, "steps": 6, "seed": 1}
 
 
 class Copy:
@@ -51,7 +53,7 @@ def session(service: ServiceProcess) -> aiohttp.ClientSession:
 
 
 async def accepted(client: aiohttp.ClientSession, **fields: object) -> str:
-    async with client.post("/jobs", json=PICTURE | fields) as answer:
+    async with client.post("/jobs", json=IMAGE | fields) as answer:
         assert answer.status == 202
         return str((await answer.json())["id"])
 
@@ -65,7 +67,7 @@ async def finished(client: aiohttp.ClientSession, job: str) -> str:
 
 
 async def refusal(client: aiohttp.ClientSession) -> str:
-    async with client.post("/generate", json=PICTURE) as answer:
+    async with client.post("/generate", json=IMAGE) as answer:
         assert answer.status == 503
         return str((await answer.json(content_type=None))["code"])
 

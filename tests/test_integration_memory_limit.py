@@ -8,9 +8,12 @@ from typing import Any
 
 import pytest
 
-from service.config import Config
-from service.diffusion.generation import GenerationRequest, JobFailed, JobFinished, OutOfMemoryHit
-from service.engine import worker
+from service.config.table import Config
+from service.core.events import JobFailed, JobFinished, OutOfMemoryHit
+from service.core.spec import GenerationSpec
+from service.engine.process import worker
+
+pytestmark = pytest.mark.long
 
 MIB = 2**20
 ROOMS = {"none-to-denoise": 60 * MIB, "none-to-decode": 150 * MIB}
@@ -23,14 +26,14 @@ def mapped() -> int:
 
 
 def limited(answers: "Connection[dict[str, Any], None]", room: int) -> None:
-    """Make pictures with too little memory, then with enough; runs in a process of its own."""
+    """Make images with too little memory, then with enough; runs in a process of its own."""
     config = Config(torch_threads=1, max_size=1024)
     loop, _ = worker.load(config)
     worker.warmed_up(loop, config)
 
     def made(size: int, count: int = 1) -> list[Any]:
         for number in range(count):
-            request = GenerationRequest(prompt="a boat", width=size, height=size, steps=2)
+            request = GenerationSpec(prompt="a boat", width=size, height=size, steps=2)
             loop.add(f"{size}-{number}", request)
         outcomes = []
         while loop.busy:
@@ -54,7 +57,7 @@ def ends(outcomes: list[Any]) -> set[str]:
 def test_memory_that_really_runs_out(room: int) -> None:
     """What does not fit fails with its reason or is made in tiles; all else is made.
 
-    The engine goes on, and makes the same large picture when there is memory again.
+    The engine goes on, and makes the same large image when there is memory again.
     """
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe(duplex=False)

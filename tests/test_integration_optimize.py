@@ -7,9 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-from scripts.cards.settings import NAMES
-from service import config
-from service.exits import Exit
+import pytest
+
+from scripts.cards.search import NAMES
+from service.cli.exits import Exit
+from service.config import loading
+
+pytestmark = pytest.mark.long
 
 ROOT = Path(__file__).parents[1]
 WAIT_SECONDS = 300.0
@@ -65,7 +69,7 @@ def test_on_a_cpu_it_measures_what_a_cpu_can_tell(tmp_path):
     assert "NOT MEASURED ON A CARD" in text
     given = dict(re.findall(r"^(\w+)=(.*)$", text, re.MULTILINE))
     assert given.keys() == {*NAMES, "DEVICE"}
-    chosen = config.load(given)
+    chosen = loading.load(given)
     assert (chosen.device, chosen.dtype, chosen.cpu_offload) == ("cpu", "float32", "none")
 
 

@@ -1,8 +1,8 @@
 """Same request, same image: as diffusers makes it, and whatever else the GPU is doing.
 
-The references come from ``tests.support.references``, which shares no code with the service.
-Of the matrix (ten models, nine samplers, five numbers of steps, six guidance scales) a sample
-is checked by default, and all of it with ``-m long``.
+The references come from ``tests.support.parity.references``, which shares no code with the service.
+Of the matrix (ten models, 115 pairs of sampler and schedule, five numbers of steps, six guidance
+scales) a sample is checked by default, and all of it with ``-m matrix``.
 """
 
 from collections import Counter
@@ -13,29 +13,35 @@ from pathlib import Path
 import pytest
 import torch
 
-from service.config import SAMPLERS
-from service.diffusion.generation import GenerationRequest
+from service.core.sampler import Sampler, Schedule
+from service.core.spec import GenerationSpec
 from service.models import catalog
-from tests import tiny_models
-from tests.support import parity, parity_cases, references
-from tests.support.parity_cases import MODELS
-from tests.support.parity_pairs import DEMO, Pair, Pairs, check, load
+from tests.support.models import tiny_models
+from tests.support.parity import cases as parity_cases
+from tests.support.parity import comparison, references
+from tests.support.parity.cases import MODELS, Case
+from tests.support.parity.pairs import DEMO, Pair, Pairs, check, load
 
 pytestmark = [
-    # numpy 2 asks torch's tensors for a keyword that they do not have yet, when a diffusers
+    # numpy 2 asks torch's tensors for keywords that they do not have yet, when a diffusers
     # scheduler turns its sigmas into an array. Nothing of ours is in that call.
     pytest.mark.filterwarnings(
-        "ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"
+        "ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning",
+        "ignore:__array_wrap__ must accept context and return_scalar:DeprecationWarning",
     ),
+    # A tree of torchsde, as diffusers asks it: a rounding error outside of its ends.
+    pytest.mark.filterwarnings("ignore:Should have t[ab].=t:UserWarning"),
     # diffusers corrects old scheduler files, which some of the models here have on purpose.
     pytest.mark.filterwarnings("ignore:The configuration file of this scheduler:FutureWarning"),
 ]
 
-REQUEST = GenerationRequest(
+REQUEST = GenerationSpec(
     prompt="a cat", negative_prompt="a dog", width=32, height=16, steps=5, seed=5, num_images=2
 )
 KINDS = ("sd", "sd21_v", "sdxl", "lcm_schedule", "tiny_vae_old")
 FEW = ("dpmpp_2m", "euler_a", "heun")
+SHORT = ("SD 1.5", "SDXL")
+"""Models whose sample is checked in the short run, too."""
 
 
 @pytest.fixture(scope="module")
@@ -47,19 +53,22 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pairs]:
     torch.set_num_threads(threads)
 
 
-def same(pair: Pair, request: GenerationRequest) -> bool:
+def same(pair: Pair, request: GenerationSpec) -> bool:
     """Whether a request alone gives the images that diffusers gives."""
     theirs = pair.reference.images(request)
-    return parity.difference(parity.alone(pair.model, request), theirs).same
+    return comparison.difference(comparison.alone(pair.model, request), theirs).same
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize(
+    "model",
+    [pytest.param(name, marks=() if name in SHORT else pytest.mark.long) for name in MODELS],
+)
 def test_sample_as_in_diffusers(pair: Pairs, model: str) -> None:
     """Twenty requests that run together give, each, the image that diffusers gives."""
     check(pair(MODELS[model]), [each for each in parity_cases.sample() if each.model == model])
 
 
-@pytest.mark.long
+@pytest.mark.matrix
 @pytest.mark.parametrize("sampler", references.SAMPLERS)
 @pytest.mark.parametrize("model", MODELS)
 def test_matrix_as_in_diffusers(pair: Pairs, model: str, sampler: str) -> None:
@@ -71,42 +80,73 @@ def test_matrix_as_in_diffusers(pair: Pairs, model: str, sampler: str) -> None:
 
 
 def test_what_diffusers_cannot_do_is_refused(pair: Pairs) -> None:
-    """A schedule that diffusers fails on is an error of the request, before the first step.
-
-    With zero SNR, Karras's sigmas and 21 steps or more, two timesteps are 999. diffusers 0.42
-    begins at the second of them, and runs off the end of its sigmas.
-    """
+    """A schedule that does not exist for a model is an error of the request, before any step."""
     chosen = [
         each
         for each in parity_cases.matrix()
-        if (each.model, each.sampler, each.steps) == ("zero SNR", "dpmpp_2m_karras", 50)
+        if (each.model, each.sampler, each.schedule, each.steps)
+        == ("zero SNR", "dpmpp_2m", "align_your_steps", 50)
     ]
 
     check(pair("zero_snr"), chosen[-2:])
 
 
 def test_sample_covers_the_matrix() -> None:
-    """The sample holds 200 of 2,700 cases, and every sampler twice with every model."""
+    """The sample holds 400 of 34,500 cases, and every sampler twice with every model."""
     chosen = parity_cases.sample()
     cells = Counter((each.model, each.sampler) for each in chosen)
 
-    assert len(parity_cases.matrix()) == 2700
-    assert len({each.number for each in chosen}) == 200
-    assert len(cells) == len(MODELS) * len(SAMPLERS)
+    assert len(parity_cases.matrix()) == 34500
+    assert len({each.number for each in chosen}) == 400
+    assert len(cells) == len(MODELS) * len(Sampler)
     assert min(cells.values()) >= 2
     assert {each.steps for each in chosen} == set(parity_cases.STEPS)
     assert {each.guidance for each in chosen} == set(parity_cases.GUIDANCE)
+    assert {each.schedule for each in chosen} == set(Schedule)
 
 
 def test_references_have_every_sampler() -> None:
     """The samplers of the references are those of the service."""
-    assert set(references.SAMPLERS) == set(SAMPLERS)
+    assert set(references.SAMPLERS) == set(Sampler)
+
+
+@pytest.mark.parametrize("kind", ["sd", pytest.param("sdxl", marks=pytest.mark.long)])
+@pytest.mark.parametrize("sampler", [each for each in Sampler if len(each.schedules) > 1])
+def test_every_schedule_as_in_diffusers(pair: Pairs, kind: str, sampler: Sampler) -> None:
+    """A sampler draws in each schedule what diffusers draws, in one batch with all the others."""
+    chosen = [
+        Case(number=number, model=kind, sampler=sampler, schedule=each, steps=20, guidance=7.5)
+        for number, each in enumerate(sampler.schedules)
+    ]
+
+    found = parity_cases.verdicts(pair(kind).model, pair(kind).reference, chosen)
+
+    assert {each.kind for each in found} == {"same"}, "\n".join(map(str, found))
+
+
+@pytest.mark.parametrize("schedule", ["karras", "beta"])
+def test_levels_within_one_timestep(pair: Pairs, schedule: str) -> None:
+    """With zero SNR and many steps two timesteps are 999; each level is stepped through.
+
+    diffusers 0.42 would begin at the second of them, unless its pipeline counts from 0.
+    """
+    request = replace(REQUEST, schedule=schedule, steps=50, num_images=1, width=16)
+
+    assert same(pair("zero_snr"), request)
+
+
+def test_an_old_name_is_the_pair_that_it_stands_for(pair: Pairs) -> None:
+    """A request of an earlier version gets the image that it got."""
+    old = replace(REQUEST, sampler="dpmpp_2m_karras")
+
+    assert (old.sampler, old.schedule) == ("dpmpp_2m", "karras")
+    assert same(pair("sd"), old)
 
 
 CASES = pytest.mark.parametrize(
     ("kind", "sampler"),
     [
-        *(("sd", sampler) for sampler in SAMPLERS),
+        *(("sd", sampler) for sampler in Sampler),
         *((kind, sampler) for kind in KINDS[1:] for sampler in FEW),
     ],
 )
@@ -124,13 +164,13 @@ def test_in_company_as_alone(pair: Pairs, kind: str, sampler: str) -> None:
     request = replace(REQUEST, sampler=sampler)
     model = pair(kind).model
 
-    found = parity.in_company(model, request)
+    found = comparison.in_company(model, request)
 
-    assert parity.difference(found, parity.alone(model, request)).same
+    assert comparison.difference(found, comparison.alone(model, request)).same
 
 
 @pytest.mark.parametrize("steps", [1, 2, 50])
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("sampler", Sampler)
 def test_fewest_and_most_steps(pair: Pairs, sampler: str, steps: int) -> None:
     """The bound holds at both ends of what may be asked for."""
     request = replace(REQUEST, sampler=sampler, steps=steps, width=16, num_images=1)
@@ -174,7 +214,7 @@ def test_demo(pair: Pairs, sampler: str) -> None:
     request = replace(REQUEST, prompt="a red house", width=256, height=256, sampler=sampler)
     demo = pair(DEMO)
 
-    found = parity.alone(demo.model, request)
+    found = comparison.alone(demo.model, request)
 
-    assert parity.difference(found, demo.reference.images(request)).same
-    assert parity.difference(parity.in_company(demo.model, request), found).same
+    assert comparison.difference(found, demo.reference.images(request)).same
+    assert comparison.difference(comparison.in_company(demo.model, request), found).same

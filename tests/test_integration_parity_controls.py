@@ -9,29 +9,35 @@ import numpy as np
 import pytest
 import torch
 
-from service.diffusion.generation import GenerationRequest, JobFailed
-from tests.support import parity, parity_cases, references
-from tests.support.parity import Ending
-from tests.support.parity_cases import MODELS, Case, Verdict
-from tests.support.parity_pairs import Pairs, check
-from tests.support.references import Reference
+from service.core.events import JobFailed
+from service.core.spec import GenerationSpec
+from tests.support.parity import cases as parity_cases
+from tests.support.parity import comparison, references
+from tests.support.parity.cases import MODELS, Case, Verdict
+from tests.support.parity.comparison import Ending
+from tests.support.parity.pairs import Pairs, check
+from tests.support.parity.references import Reference
 
 pytestmark = [
-    # numpy 2 asks torch's tensors for a keyword that they do not have yet, when a diffusers
+    pytest.mark.long,
+    # numpy 2 asks torch's tensors for keywords that they do not have yet, when a diffusers
     # scheduler turns its sigmas into an array. Nothing of ours is in that call.
     pytest.mark.filterwarnings(
-        "ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"
+        "ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning",
+        "ignore:__array_wrap__ must accept context and return_scalar:DeprecationWarning",
     ),
+    # A tree of torchsde, as diffusers asks it: a rounding error outside of its ends.
+    pytest.mark.filterwarnings("ignore:Should have t[ab].=t:UserWarning"),
     # diffusers corrects old scheduler files, which some of the models here have on purpose.
     pytest.mark.filterwarnings("ignore:The configuration file of this scheduler:FutureWarning"),
 ]
 
-REQUEST = GenerationRequest(
+REQUEST = GenerationSpec(
     prompt="a cat", negative_prompt="a dog", width=32, height=32, steps=8, seed=5
 )
 CONTRAST = 10
 """Standard deviation, in levels of 255, that makes an image worth a comparison."""
-REFUSAL = JobFailed(job_id="0", code="validation_error", detail="No such thing.")
+REFUSAL = JobFailed(job_id="0", epoch=1, code="validation_error", detail="No such thing.")
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +55,7 @@ def three_steps(sampler: str) -> Case:
         each
         for each in parity_cases.matrix()
         if (each.model, each.sampler, each.steps, each.guidance) == ("SD 1.5", sampler, 3, 7.5)
+        and each.schedule == "automatic"
     ]
     return found
 
@@ -72,7 +79,7 @@ def test_images_can_be_told_apart(pair: Pairs, kind: str) -> None:
     assert np.mean((found[0] > 0) & (found[0] < 255)) > 0.5
     for change in unlike:
         other = reference.images(replace(REQUEST, **change))  # type: ignore[arg-type]
-        assert not parity.difference(found, other).same, change
+        assert not comparison.difference(found, other).same, change
 
 
 @pytest.mark.parametrize("kind", MODELS.values(), ids=MODELS)
@@ -87,7 +94,7 @@ def test_samplers_can_be_told_apart(pair: Pairs, kind: str) -> None:
     alike = {
         pair
         for pair in combinations(sorted(images), 2)
-        if parity.difference(images[pair[0]], images[pair[1]]).same
+        if comparison.difference(images[pair[0]], images[pair[1]]).same
     }
 
     assert alike <= {("ddim", "euler")}
@@ -96,8 +103,11 @@ def test_samplers_can_be_told_apart(pair: Pairs, kind: str) -> None:
 class Merging(Reference):
     """A reference that loses overrides: it merges them into the model's configuration."""
 
-    def scheduler(self, sampler: str) -> Any:
+    def scheduler(self, sampler: str, schedule: str = "automatic", steps: int = 8) -> Any:
+        del steps
         scheduler_class, keywords = references.SAMPLERS[sampler]
+        if schedule == "karras":
+            keywords = {**keywords, "use_karras_sigmas": True}
         return scheduler_class.from_config({**self.config, **keywords})
 
 
@@ -112,14 +122,14 @@ def test_a_lost_override_is_seen(pair: Pairs, kind: str, sampler: str) -> None:
 
     found = Merging(reference.folder).images(request)
 
-    assert not parity.difference(found, reference.images(request)).same
+    assert not comparison.difference(found, reference.images(request)).same
 
 
 class Other(Reference):
     """A reference that is asked for one sampler and takes another."""
 
-    def scheduler(self, sampler: str) -> Any:
-        return super().scheduler("euler" if sampler == "heun" else sampler)
+    def scheduler(self, sampler: str, schedule: str = "automatic", steps: int = 8) -> Any:
+        return super().scheduler("euler" if sampler == "heun" else sampler, schedule, steps)
 
 
 def test_a_fault_fails_the_check(pair: Pairs) -> None:
@@ -133,14 +143,15 @@ def test_a_fault_fails_the_check(pair: Pairs) -> None:
         check(wrong, cases)
 
     text = str(raised.value)
-    assert "1 of 9 cases:" in text
-    assert "different: SD 1.5, heun, 3 steps, guidance 7.5" in text
+    assert "1 of 18 cases:" in text
+    assert "different: SD 1.5, heun, automatic, 3 steps, guidance 7.5" in text
 
 
 class Unable(Reference):
     """A reference that has no such sampler."""
 
-    def scheduler(self, sampler: str) -> Any:
+    def scheduler(self, sampler: str, schedule: str = "automatic", steps: int = 8) -> Any:
+        del schedule, steps
         raise ValueError(sampler)
 
 
@@ -173,7 +184,7 @@ def test_a_failure_with_a_reference(pair: Pairs) -> None:
 class Fickle(Reference):
     """A reference whose images any other rounding replaces by others."""
 
-    def rounded_images(self, request: GenerationRequest) -> list[np.ndarray]:
+    def rounded_images(self, request: GenerationSpec) -> list[np.ndarray]:
         return self.images(replace(request, seed=request.seed + 1))
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from tests.service_process import running_service
+from tests.support.service_process import running_service
 
 ROOT = Path(__file__).parents[1]
 SERVERS = ["service", "plain diffusers", "LitServe"]
@@ -38,7 +38,7 @@ def benchmark(*words: object, folder: Path | None = None) -> tuple[int, str, lis
 
 
 def sane(found: dict[str, Any], asked: int) -> None:
-    """Insist that figures hang together: everybody got a picture, and percentiles are in order."""
+    """Insist that figures hang together: everybody got an image, and percentiles are in order."""
     assert (found["asked"], found["answered"]) == (asked, asked)
     assert (found["faults"], found["refusals"]) == ({}, {})
     assert 0 < found["p50"] <= found["p95"] <= found["longest"]
@@ -55,11 +55,12 @@ def lines(table: str) -> list[list[str]]:
     ]
 
 
+@pytest.mark.long
 def test_the_service_beside_both_others(tmp_path):
-    """Real servers, real pictures: each server has its turns, its figures and its ratios."""
+    """Real servers, real images: each server has its turns, its figures and its ratios."""
     code, said, errors = benchmark(
         *("--compare", "--rows", "256x256/3", "--clients", "1,2", "--requests", 2),
-        *("--rounds", 2, "--mixed", "256x256/2+256x256/6", "--mixed-clients", 2),
+        *("--rounds", 2, "--mixed", "256x256/2+256x256/6"),
         *("--out", tmp_path / "out"),
         folder=tmp_path,
     )
@@ -69,7 +70,7 @@ def test_the_service_beside_both_others(tmp_path):
     assert found["servers"] == SERVERS
     assert found["rounds"] == 2
     assert found["machine"]["model"] == "demo"
-    # The same pictures but for rounding, or they were not compared.
+    # The same images but for rounding, or they were not compared.
     assert found["differences"].keys() == {*SERVERS[1:]}
     assert all(apart < 0.1 for apart in found["differences"].values())
     one, two, mixed = found["points"]
@@ -79,8 +80,8 @@ def test_the_service_beside_both_others(tmp_path):
             sane(each["all"], asked)
             assert sum(len(turn["answers"]) for turn in each["rounds"]) == asked
     for each in mixed["servers"]:
-        sane(each["short"], 8)
-        sane(each["long"], each["all"]["asked"] - 8)
+        sane(each["short"], 16)
+        sane(each["long"], each["all"]["asked"] - 16)
     for point, part in ((one, "all"), (two, "all"), (mixed, "short"), (mixed, "long")):
         for each in point["servers"][1:]:
             assert all(ratio > 0 for ratio in each[part]["service_divided_by_this"].values())
@@ -92,10 +93,10 @@ def test_the_service_beside_both_others(tmp_path):
         assert [row[1] for row in rows if row[0] == kind] == SERVERS
     markdown = (tmp_path / "out" / "performance.md").read_text()
     assert said.strip() in markdown
-    with Image.open(tmp_path / "out" / "performance.png") as picture:
-        picture.load()
-        assert picture.format == "PNG"
-        assert min(picture.size) > 500
+    with Image.open(tmp_path / "out" / "performance.png") as image:
+        image.load()
+        assert image.format == "PNG"
+        assert min(image.size) > 500
     assert not any(path.name == "client.py" for path in tmp_path.iterdir())  # LitServe's habit.
 
 

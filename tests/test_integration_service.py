@@ -11,7 +11,7 @@ import aiohttp
 import pytest
 from PIL import Image
 
-from tests.service_process import WAIT_SECONDS, ServiceProcess, running_service
+from tests.support.service_process import WAIT_SECONDS, ServiceProcess, running_service
 
 Report = dict[str, Any]
 
@@ -47,7 +47,7 @@ async def health(client: aiohttp.ClientSession) -> Report:
         return dict(await answer.json())
 
 
-def picture(body: Report) -> Image.Image:
+def image(body: Report) -> Image.Image:
     return Image.open(io.BytesIO(base64.b64decode(body["image_base64"])))
 
 
@@ -56,11 +56,11 @@ async def logged(service: ServiceProcess, event: str, *, count: int = 1) -> Repo
     return await asyncio.to_thread(service.logged, event, count=count)
 
 
-async def test_a_prompt_gives_a_picture_of_the_size_asked_for(client):
+async def test_a_prompt_gives_an_image_of_the_size_asked_for(client):
     """POST /generate answers with a PNG and says what it was made from."""
     status, body = await generate(client, width=320, height=256)
     assert status == 200
-    assert picture(body).size == (320, 256)
+    assert image(body).size == (320, 256)
     assert {k: body["metadata"][k] for k in ("prompt", "steps", "width", "height", "seed")} == {
         "prompt": SMALL["prompt"],
         "steps": 6,
@@ -70,8 +70,8 @@ async def test_a_prompt_gives_a_picture_of_the_size_asked_for(client):
     }
 
 
-async def test_the_same_request_gives_the_same_picture(client):
-    """A seed decides the picture."""
+async def test_the_same_request_gives_the_same_image(client):
+    """A seed decides the image."""
     (_, first), (_, second) = [await generate(client) for _ in range(2)]
     assert first["image_base64"] == second["image_base64"]
 
@@ -85,7 +85,7 @@ async def test_the_answer_says_that_this_is_the_demo_model(client):
 
 
 async def test_a_client_that_hangs_up_stops_its_steps(service, client):
-    """The engine leaves an abandoned picture within a step."""
+    """The engine leaves an abandoned image within a step."""
     before = len([line for line in service.log if line["event"] == "job_started"])
     request = asyncio.create_task(generate(client, **LONG))
     started = await logged(service, "job_started", count=before + 1)
@@ -112,7 +112,7 @@ async def test_a_full_queue_answers_503_with_a_time_to_come_back(client):
 
 
 async def test_a_killed_engine_loses_nothing():
-    """The picture in work when the engine is killed still arrives, from a new engine."""
+    """The image in work when the engine is killed still arrives, from a new engine."""
     with running_service() as service:
         async with session(service) as client:
             request = asyncio.create_task(generate(client, steps=50))
@@ -122,7 +122,7 @@ async def test_a_killed_engine_loses_nothing():
             meanwhile = await health(client)
             status, body = await request
             after = await health(client)
-    assert (status, picture(body).size) == (200, (256, 256))
+    assert (status, image(body).size) == (200, (256, 256))
     assert body["metadata"]["attempts"] == 2
     assert (exited["exit_code"], exited["restarts"], exited["jobs"]) == (-9, 1, 1)
     assert (meanwhile["status"], meanwhile["model_loaded"]) == ("restarting", False)
@@ -134,6 +134,7 @@ async def test_every_line_of_the_log_is_json(service):
     assert service.strays == []
 
 
+@pytest.mark.long
 async def test_a_second_signal_does_not_wait():
     """Who asks twice wants it now: the running request gets 503, and the service ends with 0."""
     with running_service() as service:
@@ -183,16 +184,17 @@ async def test_jobs_survive_a_killed_service(tmp_path):
 
 
 async def test_sigterm_finishes_what_was_accepted():
-    """A stop lets the running picture end, answers it, and exits with 0."""
+    """A stop lets the running image end, answers it, and exits with 0."""
     with running_service() as service:
         async with session(service) as client:
             request = asyncio.create_task(generate(client, steps=30))
             await logged(service, "job_started")
             code = await asyncio.to_thread(service.end)
             status, body = await request
-    assert (code, status, picture(body).size) == (0, 200, (256, 256))
+    assert (code, status, image(body).size) == (0, 200, (256, 256))
 
 
+@pytest.mark.long
 async def test_sigterm_does_not_wait_for_ever():
     """What is unfinished when the shutdown time is over is answered with 503."""
     with running_service(SHUTDOWN_TIMEOUT_SECONDS=0.1) as service:
@@ -204,6 +206,7 @@ async def test_sigterm_does_not_wait_for_ever():
     assert (code, status, body["code"]) == (0, 503, "shutting_down")
 
 
+@pytest.mark.long
 async def test_a_deadline_ends_the_request_and_frees_the_engine():
     """A request over its time gets 408, and its steps stop."""
     with running_service(REQUEST_TIMEOUT_SECONDS=0.3) as service:

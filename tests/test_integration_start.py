@@ -8,10 +8,12 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from service.exits import Exit
-from service.models import in_use
-from tests.hub import COMMIT
-from tests.service_process import WAIT_SECONDS, ServiceProcess, ending, running_service
+from service.cli.exits import Exit
+from service.models import model_lock
+from tests.support.models.hub import COMMIT
+from tests.support.service_process import WAIT_SECONDS, ServiceProcess, ending, running_service
+
+pytestmark = pytest.mark.long
 
 ROOT = Path(__file__).parents[1]
 DEMO = ROOT / "service" / "demo"
@@ -88,9 +90,9 @@ async def test_a_fetched_model_serves_without_a_network(tmp_path):
             assert answer.status == 200
             metadata = (await answer.json())["metadata"]
         assert metadata["model_version"] == f"org/name@{COMMIT[:7]}"
-        assert in_use.held(place)
+        assert model_lock.held(place)
         watched = {service.process.pid, service.engine_pid}
         await asyncio.to_thread(service.end)
-    assert not in_use.held(place)
+    assert not model_lock.held(place)
     assert not asked.exists()
     assert watched <= {int(path.suffix[1:]) for path in tmp_path.glob("asked.*")}

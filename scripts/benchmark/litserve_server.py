@@ -1,82 +1,70 @@
 """A LitServe server around the diffusers pipeline that batches requests.
 
-    python -m scripts.benchmark.litserve_server --model demo --port 8002 --batch 3
+    MODEL_ID=demo MAX_CONCURRENT_REQUESTS=3 python -m scripts.benchmark.litserve_server 8002
 
-LitServe collects up to ``--batch`` requests, or what came within a moment. Those of one size,
-number of steps and guidance scale are one call of the pipeline, each with its own seed.
+LitServe collects up to MAX_CONCURRENT_REQUESTS requests, or what came within a moment. Those of
+one size, number of steps and guidance scale are one call of the pipeline, each with its own seed.
 """
 
-import argparse
-from collections.abc import Mapping, Sequence
-from typing import Any, Final
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any, Final, cast
 
 import litserve
 from fastapi import Request, Response
 from PIL import Image
 
-from scripts.benchmark.pipeline import Order, Pipeline, png
+from scripts.benchmark.pipeline import Body, Pipeline, png
+from service.config.loading import load
 
 WINDOW: Final = 0.01
 """Seconds in which a batch is collected: more would only be added to a lone request."""
 
+ALIKE: Final = ("width", "height", "steps", "guidance_scale")
 
-class Pictures(litserve.LitAPI):
+
+class Images(litserve.LitAPI):
     """What LitServe calls in its worker process."""
-
-    def __init__(self, model_id: str, threads: int, batch: int) -> None:
-        super().__init__(max_batch_size=batch, batch_timeout=WINDOW, api_path="/generate")
-        self._model_id = model_id
-        self._threads = threads
 
     def setup(self, device: str) -> None:
         """Load the model."""
         del device  # The loader chooses the same one.
-        self._pipeline = Pipeline(self._model_id, self._threads)
+        self._pipeline = Pipeline()
 
-    def decode_request(self, request: Request) -> Order:
-        """Read a body; LitServe has parsed it already."""
-        assert isinstance(request, Mapping)  # noqa: S101 - tells mypy what really comes
-        return Order.parsed(request)
+    def decode_request(self, request: Request) -> Body:
+        """Return a body, which LitServe has parsed already."""
+        return cast("Body", request)
 
-    def batch(self, inputs: Sequence[Order]) -> list[Order]:
-        """Keep the orders as they are."""
+    def batch(self, inputs: Sequence[Body]) -> list[Body]:
+        """Keep the bodies as they are."""
         return list(inputs)
 
-    def predict(self, x: list[Order] | Order) -> list[Image.Image]:
-        """Make the pictures of a batch, in as few calls as their parameters allow."""
-        orders = x if isinstance(x, list) else [x]
+    def predict(self, x: list[Body] | Body) -> list[Image.Image]:
+        """Make the images of a batch, in as few calls as their parameters allow."""
+        bodies = x if isinstance(x, list) else [x]
         groups: dict[tuple[Any, ...], list[int]] = {}
-        for index, order in enumerate(orders):
-            alike = order.width, order.height, order.steps, order.guidance_scale
-            groups.setdefault(alike, []).append(index)
-        pictures: dict[int, Image.Image] = {}
+        for index, body in enumerate(bodies):
+            groups.setdefault(tuple(body[name] for name in ALIKE), []).append(index)
+        images: dict[int, Image.Image] = {}
         for indices in groups.values():
-            drawn = self._pipeline.draw([orders[index] for index in indices])
-            pictures.update(zip(indices, drawn, strict=True))
-        return [pictures[index] for index in range(len(orders))]
+            drawn = self._pipeline.draw([bodies[index] for index in indices])
+            images.update(zip(indices, drawn, strict=True))
+        return [images[index] for index in range(len(bodies))]
 
     def unbatch(self, output: list[Image.Image]) -> list[Image.Image]:
-        """Keep the pictures as they are."""
+        """Keep the images as they are."""
         return output
 
     def encode_response(self, output: list[Image.Image] | Image.Image) -> Response:
-        """Pack a picture as a file."""
-        picture = output[0] if isinstance(output, list) else output
-        return Response(png(picture), media_type="image/png")
-
-
-def main() -> None:
-    """Serve."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", default="demo")
-    parser.add_argument("--port", type=int, required=True)
-    parser.add_argument("--threads", type=int, default=0)
-    parser.add_argument("--batch", type=int, default=3)
-    given = parser.parse_args()
-    api = Pictures(given.model, given.threads, given.batch)
-    server = litserve.LitServer(api, devices=1, timeout=False, fast_queue=True)
-    server.run(host="127.0.0.1", port=given.port, log_level="warning", generate_client_file=False)
+        """Pack an image as a file."""
+        image = output[0] if isinstance(output, list) else output
+        return Response(png(image), media_type="image/png")
 
 
 if __name__ == "__main__":
-    main()
+    most = load(os.environ).max_concurrent_requests
+    api = Images(max_batch_size=most, batch_timeout=WINDOW, api_path="/generate")
+    litserve.LitServer(api, devices=1, timeout=False, fast_queue=True).run(
+        host="127.0.0.1", port=int(sys.argv[1]), log_level="warning", generate_client_file=False
+    )

@@ -1,42 +1,11 @@
 """The machine in general terms: enough to judge the figures by, nothing that names it."""
 
 import os
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import Any, Final
 
-PACKAGES = ("torch", "diffusers", "litserve")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Machine:
-    """What computed; empty or 0 where it is another machine and the service does not tell."""
-
-    device: str
-    dtype: str
-    model: str
-    version: str
-    """Of the service."""
-    cores: int = 0
-    threads: int = 0
-    batch: int = 0
-    packages: Mapping[str, str]
-
-    def json(self) -> dict[str, Any]:
-        """Return everything for a file."""
-        return asdict(self)
-
-    def __str__(self) -> str:
-        """Return one line for people."""
-        parts = [f"{self.cores} CPU cores"] if self.cores else []
-        parts += [f"device {self.device}", f"model {self.model} in {self.dtype}"]
-        if self.threads:
-            parts.append(f"{self.threads} torch threads")
-        if self.batch:
-            parts.append(f"MAX_CONCURRENT_REQUESTS={self.batch}")
-        parts += [f"{name} {number}" for name, number in self.packages.items()]
-        return ", ".join([*parts, f"service {self.version}"])
+PACKAGES: Final = ("torch", "diffusers", "litserve")
 
 
 def cores() -> int:
@@ -47,26 +16,36 @@ def cores() -> int:
         return os.cpu_count() or 1
 
 
-def machine(health: Mapping[str, Any], *, threads: int = 0, batch: int = 0) -> Machine:
+def machine(health: Mapping[str, Any], *, threads: int = 0, batch: int = 0) -> dict[str, Any]:
     """Put together what ``/health`` says and, with ``threads``, what is known of this machine."""
     model = health.get("model") or {}
-    return Machine(
-        device=str(model.get("device", "unknown")),
-        dtype=str(model.get("dtype", "unknown")),
-        model=str(model.get("id", "unknown")),
-        version=str(health.get("version", "unknown")),
-        cores=cores() if threads else 0,
-        threads=threads,
-        batch=batch,
-        packages=_packages() if threads else {},
-    )
+    return {
+        "device": model.get("device", "unknown"),
+        "dtype": model.get("dtype", "unknown"),
+        "model": model.get("id", "unknown"),
+        "version": health.get("version", "unknown"),
+        "cores": cores() if threads else 0,
+        "threads": threads,
+        "batch": batch,
+        "packages": dict(_packages()) if threads else {},
+    }
 
 
-def _packages() -> dict[str, str]:
-    found = {}
+def _packages() -> Iterator[tuple[str, str]]:
     for name in PACKAGES:
         try:
-            found[name] = version(name)
+            yield name, version(name)
         except PackageNotFoundError:
             continue
-    return found
+
+
+def line(machine: Mapping[str, Any]) -> str:
+    """Return a machine in one line."""
+    parts = [f"{machine['cores']} CPU cores"] if machine["cores"] else []
+    parts += [f"device {machine['device']}", f"model {machine['model']} in {machine['dtype']}"]
+    if machine["threads"]:
+        parts.append(f"{machine['threads']} torch threads")
+    if machine["batch"]:
+        parts.append(f"MAX_CONCURRENT_REQUESTS={machine['batch']}")
+    parts += [f"{name} {number}" for name, number in machine["packages"].items()]
+    return ", ".join([*parts, f"service {machine['version']}"])

@@ -1,35 +1,20 @@
-"""The diffusers pipeline as the servers beside the service use it."""
+"""The diffusers pipeline as the servers that the service is compared with use it."""
 
 import io
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 import torch
 from PIL import Image
 
 from scripts.cards import plain
-from service.config import load
-from service.http.pictures import Z_RLE
+from service.config.loading import load
+from service.images.encode import Z_RLE
 from service.models import catalog
 
-
-@dataclass(frozen=True, kw_only=True)
-class Order:
-    """One picture that a client asks for."""
-
-    prompt: str
-    width: int
-    height: int
-    steps: int
-    seed: int
-    guidance_scale: float
-
-    @classmethod
-    def parsed(cls, body: Mapping[str, Any]) -> Self:
-        """Read a request's body."""
-        return cls(**{name: body[name] for name in cls.__dataclass_fields__})
+Body = Mapping[str, Any]
+"""A request as the service takes it."""
 
 
 class Pipeline:
@@ -40,26 +25,27 @@ class Pipeline:
     when. None of it is the service's code, whose faults a reference must not share.
     """
 
-    def __init__(self, model_id: str, threads: int) -> None:
+    def __init__(self) -> None:
         config = load(os.environ)
-        if threads:
-            torch.set_num_threads(threads)
-        self._pipeline = plain.load(catalog.resolve(model_id, config.model_cache_dir), config)
+        if config.torch_threads:
+            torch.set_num_threads(config.torch_threads)
+        source = catalog.resolve(config.model_id, config.model_cache_dir)
+        self._pipeline = plain.load(source, config)
         if config.device == "cpu" or not torch.cuda.is_available():
             self._pipeline.vae.to(memory_format=torch.channels_last)
         self._always, self._above = config.vae_tiling, config.vae_tiling_above
 
-    def draw(self, orders: Sequence[Order]) -> list[Image.Image]:
+    def draw(self, bodies: Sequence[Body]) -> list[Image.Image]:
         """Make images in one call; size, steps and guidance scale are those of the first."""
-        first = orders[0]
-        self._tile(max(first.width, first.height))
+        first = bodies[0]
+        self._tile(max(first["width"], first["height"]))
         images: list[Image.Image] = self._pipeline(
-            [order.prompt for order in orders],
-            width=first.width,
-            height=first.height,
-            num_inference_steps=first.steps,
-            guidance_scale=first.guidance_scale,
-            generator=[torch.Generator("cpu").manual_seed(order.seed) for order in orders],
+            [body["prompt"] for body in bodies],
+            width=first["width"],
+            height=first["height"],
+            num_inference_steps=first["steps"],
+            guidance_scale=first["guidance_scale"],
+            generator=[torch.Generator("cpu").manual_seed(body["seed"]) for body in bodies],
         ).images
         return images
 
@@ -79,8 +65,8 @@ class Pipeline:
             vae.disable_tiling()
 
 
-def png(picture: Image.Image) -> bytes:
+def png(image: Image.Image) -> bytes:
     """Return the file, packed as the service packs it."""
     file = io.BytesIO()
-    picture.save(file, "PNG", compress_type=Z_RLE)
+    image.save(file, "PNG", compress_type=Z_RLE)
     return file.getvalue()

@@ -1,9 +1,9 @@
-"""The servers that take turns: the service, and those beside it."""
+"""The servers that take turns: the service, and those that it is compared with."""
 
 import contextlib
 import os
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -14,12 +14,12 @@ from typing import Any, Final
 import aiohttp
 import psutil
 
-from scripts.benchmark.client import Client
 from scripts.benchmark.rows import BenchmarkError
 from scripts.chart import EXTRA
-from scripts.drill.child import Child, started
-from scripts.drill.service import READY_SECONDS, service_in
-from scripts.drill.wait import TooLateError, free_port, until
+from tests.support.load_client import Client
+from tests.support.programs import Program, started
+from tests.support.service_process import READY_SECONDS, service_in
+from tests.support.wait import TooLateError, free_port, until
 
 SERVICE: Final = "service"
 PLAIN: Final = "plain diffusers"
@@ -28,7 +28,7 @@ MODULES: Final = {
     PLAIN: "scripts.benchmark.plain_server",
     LITSERVE: "scripts.benchmark.litserve_server",
 }
-BESIDE: Final = {"plain": PLAIN, "litserve": LITSERVE}
+OTHERS: Final = {"plain": PLAIN, "litserve": LITSERVE}
 """Names on the command line."""
 
 CURE: Final = "(a valid one goes to --api-key)"
@@ -41,6 +41,7 @@ EVERYWHERE: Final = {
     # What the service sets for its engine: else the others take the fastest of several cards.
     "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
     "CUDA_VISIBLE_DEVICES": os.environ.get("CUDA_VISIBLE_DEVICES", "0"),
+    "LOG_LEVEL": "INFO",
 }
 """Of all servers; threads that wait leave the cores to whose turn it is."""
 
@@ -52,24 +53,12 @@ OFF: Final = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wanted:
-    """How servers are started: all with the same model, threads and largest batch."""
-
-    model: str
-    threads: int
-    batch: int
-    queue: int
-    beside: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, kw_only=True)
 class Server:
     """One server that listens."""
 
     name: str
-    url: str
     client: Client
-    child: Child | None = None
+    child: Program | None = None
     """A process that stands still while it is not its turn."""
 
     @contextmanager
@@ -92,7 +81,7 @@ class Server:
         """Let it run again."""
         self._each(psutil.Process.resume)
 
-    def _each(self, what: Any) -> None:
+    def _each(self, act: Callable[[psutil.Process], None]) -> None:
         if self.child is None:
             return
         family = self.child.family()
@@ -101,76 +90,60 @@ class Server:
             family += [psutil.Process(self.child.pid)] if self.child.running else []
         for process in family:
             with contextlib.suppress(psutil.NoSuchProcess):
-                what(process)
+                act(process)
 
 
-def require(beside: tuple[str, ...]) -> None:
+def require(others: tuple[str, ...]) -> None:
     """Insist that what is to be compared with is installed.
 
     Raises:
         BenchmarkError: names what is not, and how to install it.
 
     """
-    if LITSERVE in beside and find_spec("litserve") is None:
-        raise BenchmarkError(f"--compare: LitServe is not installed; {EXTRA} brings it")
-    if beside and find_spec("diffusers") is None:
-        raise BenchmarkError(f"--compare: diffusers is not installed; {EXTRA} brings it")
+    for package in (*(["litserve"] if LITSERVE in others else []), "diffusers"):
+        if others and find_spec(package) is None:
+            raise BenchmarkError(f"--compare: {package} is not installed; {EXTRA} brings it")
 
 
 @asynccontextmanager
 async def running(
-    wanted: Wanted, folder: Path, session: aiohttp.ClientSession
+    settings: dict[str, str], others: tuple[str, ...], folder: Path, session: aiohttp.ClientSession
 ) -> AsyncIterator[list[Server]]:
-    """Start the service, and what is wanted beside it, one after the other; end them all.
+    """Start the service with settings, and the others, one after the other; end them all.
 
     Raises:
         TooLateError: one does not come up; its last words.
 
     """
-    environment = {
-        **EVERYWHERE,
-        **dict.fromkeys(OFF, ""),
-        "MODEL_ID": wanted.model,
-        "TORCH_THREADS": str(wanted.threads),
-        "MAX_CONCURRENT_REQUESTS": str(wanted.batch),
-        "QUEUE_SIZE": str(wanted.queue),
-        "LOG_LEVEL": "INFO",
-    }
+    environment = {**EVERYWHERE, **dict.fromkeys(OFF, ""), **settings}
     async with contextlib.AsyncExitStack() as stack:
-        service = await stack.enter_async_context(service_in(folder, environment, limits={}))
+        service = await stack.enter_async_context(service_in(folder, **environment))
         await service.start()
-        servers = [Server(name=SERVICE, url=service.url, client=Client(session, service.url))]
-        for name in wanted.beside:
-            server = await stack.enter_async_context(_beside(name, wanted, folder, session))
+        servers = [Server(name=SERVICE, client=Client(service.url, session))]
+        for name in others:
+            server = await stack.enter_async_context(_other(name, settings, folder, session))
             server.pause()
             servers.append(server)
         yield servers
 
 
 @asynccontextmanager
-async def _beside(
-    name: str, wanted: Wanted, folder: Path, session: aiohttp.ClientSession
+async def _other(
+    name: str, settings: dict[str, str], folder: Path, session: aiohttp.ClientSession
 ) -> AsyncIterator[Server]:
     port = free_port()
-    url = f"http://127.0.0.1:{port}"
-    command: list[str | Path] = [sys.executable, "-m", MODULES[name]]
-    command += ["--model", wanted.model, "--port", str(port), "--threads", str(wanted.threads)]
-    if name == LITSERVE:
-        command += ["--batch", str(wanted.batch)]
+    client = Client(f"http://127.0.0.1:{port}", session)
+    command = [sys.executable, "-m", MODULES[name], str(port)]
     output = folder / f"{name.replace(' ', '-')}.log"
-    async with started(command, output, {**EVERYWHERE, "LOG_LEVEL": "INFO"}) as child:
+    async with started(command, output, {**EVERYWHERE, **settings}) as child:
 
         async def up() -> bool:
             if not child.running:
                 raise TooLateError(f"{name} ended:\n{child.tail()}")
-            try:
-                async with session.get(f"{url}/health") as answer:
-                    return answer.status == HTTPStatus.OK
-            except (aiohttp.ClientError, TimeoutError):
-                return False
+            return (await client.ask("GET", "/health")).status == HTTPStatus.OK
 
         await until(up, READY_SECONDS, f"{name} ready")
-        server = Server(name=name, url=url, client=Client(session, url), child=child)
+        server = Server(name=name, client=client, child=child)
         try:
             yield server
         finally:
@@ -178,45 +151,34 @@ async def _beside(
 
 
 @asynccontextmanager
-async def listening(
-    url: str, key: str, session: aiohttp.ClientSession
-) -> AsyncIterator[list[Server]]:
+async def listening(url: str, session: aiohttp.ClientSession) -> AsyncIterator[list[Server]]:
     """Take a service that runs already.
 
     Raises:
         BenchmarkError: nothing listens there, or it is not ready.
 
     """
-    try:
-        async with session.get(f"{url}/health/ready") as answer:
-            if answer.status != HTTPStatus.OK:
-                said = await answer.text(errors="replace")
-                raise BenchmarkError(f"{url} is not ready: {answer.status} {said[:200]}")
-    except (aiohttp.ClientError, TimeoutError, OSError) as error:
-        raise BenchmarkError(
-            f"nothing answers at {url}: {error or type(error).__name__}"
-        ) from error
-    yield [Server(name=SERVICE, url=url, client=Client(session, url, key))]
+    client = Client(url, session)
+    answer = await client.ask("GET", "/health/ready")
+    if not answer.status:
+        raise BenchmarkError(f"nothing answers at {url}: {answer.error}")
+    if answer.status != HTTPStatus.OK:
+        said = answer.content[:200].decode(errors="replace")
+        raise BenchmarkError(f"{url} is not ready: {answer.status} {said}")
+    yield [Server(name=SERVICE, client=client)]
 
 
-async def told(session: aiohttp.ClientSession, url: str, key: str, route: str) -> dict[str, Any]:
+async def described(client: Client, route: str) -> dict[str, Any]:
     """Return what a route of the service says as JSON.
 
     Raises:
-        BenchmarkError: it says nothing of the kind.
+        BenchmarkError: it refuses the key, or says nothing of the kind.
 
     """
-    headers = {"X-API-Key": key} if key else {}
-    try:
-        async with session.get(f"{url}{route}", headers=headers) as answer:
-            if answer.status == HTTPStatus.UNAUTHORIZED:
-                raise BenchmarkError(f"{url} refuses the key: 401 unauthorized {CURE}")
-            answer.raise_for_status()
-            body = await answer.json(content_type=None)
-    except (aiohttp.ClientError, TimeoutError, ValueError) as error:
-        raise BenchmarkError(
-            f"{url}{route} does not answer as the service does: {error}"
-        ) from error
-    if not isinstance(body, dict):
-        raise BenchmarkError(f"{url}{route} does not answer as the service does")
-    return body
+    answer = await client.ask("GET", route)
+    if answer.status == HTTPStatus.UNAUTHORIZED:
+        raise BenchmarkError(f"{client.url} refuses the key: 401 unauthorized {CURE}")
+    if answer.status != HTTPStatus.OK or not answer.body:
+        said = answer.error or f"status {answer.status}"
+        raise BenchmarkError(f"{client.url}{route} does not answer as the service does: {said}")
+    return answer.body

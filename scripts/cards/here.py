@@ -3,9 +3,10 @@
 import os
 from pathlib import Path
 
-from service.diffusion.card import NoCardError, demand_limit, look
 from service.errors import ModelMissing, NotInstalled
+from service.gpu.card import NoCardError, demand_limit, look
 from service.models import catalog
+from service.models.source import Source
 
 
 def on_gpu(vram: float) -> bool:
@@ -32,7 +33,7 @@ def on_gpu(vram: float) -> bool:
     return True
 
 
-def found(model: str) -> catalog.Source:
+def found(model: str) -> Source:
     """Return a model that is here.
 
     Raises:

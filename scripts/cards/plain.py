@@ -10,8 +10,8 @@ from typing import Any, Final
 import torch
 from diffusers import DiffusionPipeline, DPMSolverMultistepScheduler
 
-from service.config import Config
-from service.models.catalog import Source
+from service.config.table import Config
+from service.models.source import Source
 
 GIB: Final = 2**30
 CONTEXT: Final = 0.6 * GIB

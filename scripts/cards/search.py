@@ -1,14 +1,94 @@
-"""Trying settings, each in a process of its own, and going on from the best."""
+"""The search for the settings with which a card is fastest, each tried in a process of its own."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
-from scripts.cards.child import run
-from scripts.cards.choice import Bounds, Trial, choose
-from scripts.cards.order import ENGINE, Order
-from scripts.cards.pictures import difference
-from scripts.cards.settings import NAMES, Question, Settings, leanest, references, stages
+from scripts.benchmark.rows import Row
+from scripts.cards.choice import Settings, Trial, choose
+from scripts.cards.images import difference
+from scripts.cards.measure import ENGINE, Order, run
+
+TILED: Final = 512
+"""The tile of Stable Diffusion 1.5's VAE; up to this size tiling does nothing."""
+
+BASE: Final[Settings] = {
+    "DTYPE": "float16",
+    "ATTENTION_SLICING": "false",
+    "CPU_OFFLOAD": "none",
+    "VAE_TILING": "false",
+    "VAE_TILING_ABOVE": "0",
+    "MAX_CONCURRENT_REQUESTS": "1",
+}
+"""Where the search begins on a GPU: nothing that trades speed for memory."""
+
+NAMES: Final = tuple(BASE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """What is asked of a machine."""
+
+    vram: float | None
+    """Cap in GB; None without a GPU."""
+    row: Row
+    batch: int
+    """Most images at a time to try."""
+    vary: Sequence[str] = NAMES
+    """Settings that may change."""
+
+    @property
+    def gpu(self) -> bool:
+        """Whether there is a GPU."""
+        return self.vram is not None
+
+    @property
+    def base(self) -> Settings:
+        """Return where the search begins."""
+        return BASE if self.gpu else {**BASE, "DTYPE": "float32"}
+
+    @property
+    def large(self) -> bool:
+        """Whether tiling does anything."""
+        return max(self.row.width, self.row.height) > TILED
+
+    def unasked(self) -> Iterator[str]:
+        """Say what cannot be tried here, and why."""
+        if not self.gpu:
+            yield "DTYPE=float16: a CPU does not compute in it"
+            yield "CPU_OFFLOAD=model, sequential: there is no GPU to offload from"
+            yield "VRAM: there is none; host memory stands in its place"
+        if not self.large:
+            yield f"VAE_TILING, VAE_TILING_ABOVE: no effect on images up to {TILED}"
+
+    def references(self) -> list[Settings]:
+        """Return what images are compared with: of these, the first that works.
+
+        Offloading does not change what is computed, only where it waits.
+        """
+        offloads = ("none", "model", "sequential") if self.gpu else ("none",)
+        return [{**self.base, "DTYPE": "float32", "CPU_OFFLOAD": value} for value in offloads]
+
+    def leanest(self) -> Settings:
+        """Return where a search goes on that has found nothing that works."""
+        return {**self.base, "VAE_TILING_ABOVE": str(TILED) if self.large else "0"}
+
+    def stages(self) -> list[Sequence[Settings]]:
+        """Return the stages of the search: changes, one of which is made to the best so far.
+
+        All combinations would be hundreds of minutes on a card for which the file is meant.
+        """
+        dtypes = ("float16", "bfloat16", "float32") if self.gpu else ("float32", "bfloat16")
+        values: Mapping[str, Sequence[str]] = {
+            "DTYPE": dtypes,
+            "VAE_TILING_ABOVE": [str(TILED)] if self.large else [],
+            "VAE_TILING": ["true"] if self.large else [],
+            "CPU_OFFLOAD": ["model", "sequential"] if self.gpu else [],
+            "ATTENTION_SLICING": ["true"],
+            "MAX_CONCURRENT_REQUESTS": [str(count) for count in range(2, self.batch + 1)],
+        }
+        return [[{name: value} for value in values[name]] for name in values if name in self.vary]
 
 
 @dataclass(kw_only=True)
@@ -16,13 +96,9 @@ class Search:
     """One search on one machine."""
 
     question: Question
-    bounds: Bounds
-    width: int
-    height: int
-    steps: int
     rounds: int
     folder: Path
-    """Where pictures go."""
+    """Where images go."""
     fixed: Mapping[str, str]
     """Settings that all trials share: the model, the device, the cap."""
     tried: Callable[[Trial], object] = lambda _trial: None
@@ -32,14 +108,15 @@ class Search:
 
     def run(self) -> Sequence[Trial]:
         """Measure the reference, then stage by stage what changes one thing of the best so far."""
-        for settings in references(self.question):
+        for settings in self.question.references():
             if self.trial(settings).measured.worked:
                 break
         self.trial(self.question.base)
-        for stage in stages(self.question):
-            best = choose(self.trials, self.bounds).best
-            for settings in stage(leanest(self.question) if best is None else best.settings):
-                self.trial(settings)
+        for stage in self.question.stages():
+            best, _ = choose(self.trials, self.question.vram)
+            start = self.question.leanest() if best is None else best.settings
+            for change in stage:
+                self.trial({**start, **change})
         return self.trials
 
     def trial(self, settings: Settings) -> Trial:
@@ -49,19 +126,16 @@ class Search:
             return known
         place = self.folder / f"{len(self.trials)}"
         place.mkdir()
-        count = int(settings["MAX_CONCURRENT_REQUESTS"])
         order = Order(
             contender=ENGINE,
-            width=self.width,
-            height=self.height,
-            steps=self.steps,
+            row=self.question.row,
             rounds=self.rounds,
-            batch=count,
+            batch=int(settings["MAX_CONCURRENT_REQUESTS"]),
             folder=str(place),
         )
-        measured = run(order, {**self.fixed, **{name: settings[name] for name in NAMES}})
-        against = place if self.reference is None else self._place(self.reference)
-        gap = difference(place, against) if measured.worked else None
+        measured = run(order, {**self.fixed, **settings})
+        first = self.trials.index(self.reference) if self.reference else len(self.trials)
+        gap = difference(place, self.folder / f"{first}") if measured.worked else None
         found = Trial(settings=settings, measured=measured, difference=gap)
         self.trials.append(found)
         if measured.worked and self.reference is None:
@@ -69,11 +143,7 @@ class Search:
         self.tried(found)
         return found
 
-    def _place(self, trial: Trial) -> Path:
-        return self.folder / f"{self.trials.index(trial)}"
-
     @property
     def most(self) -> int:
         """Trials at most, for a progress bar."""
-        count = len(references(self.question)) + 1
-        return count + sum(len(stage(self.question.base)) for stage in stages(self.question))
+        return len(self.question.references()) + 1 + sum(map(len, self.question.stages()))

@@ -1,40 +1,38 @@
-"""A measuring process: takes one order on its standard input, answers with one line of JSON.
+"""A measuring process: takes one order on its standard input, tells what it measured.
 
 Both contenders make the same images with the same sampler, guidance and PNG encoder under the
 same limit of memory: the engine through its setting VRAM_LIMIT_GB, the pipeline through torch.
 """
 
 import os
-import sys
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import median
 from typing import Final
 
+import msgspec
 import torch
 
-from scripts.cards import plain
-from scripts.cards.order import ENGINE, PIPELINE, PROMPT, Measured, Order, order_from, to_json
-from service import config as settings
-from service.config import Config
-from service.diffusion import host
-from service.diffusion.generation import (
-    GenerationRequest,
-    JobFailed,
-    JobFinished,
-    OutOfMemoryHit,
-    Picture,
-    Stepped,
-)
-from service.diffusion.memory import is_out_of_memory
-from service.engine import worker
+from scripts.cards import plain, process
+from scripts.cards.measure import ENGINE, PIPELINE, Measured, Order
+from service.config import loading
+from service.config.limits import limits_of
+from service.config.table import Config
+from service.core.events import JobFailed, JobFinished, OutOfMemoryHit, Stepped
+from service.core.image import RawImage
+from service.core.spec import GenerationSpec
+from service.diffusion.memory.usage import is_out_of_memory
+from service.engine.process import worker
 from service.errors import ServiceError
-from service.http.pictures import png
+from service.images.encode import png
 from service.models import catalog
+from service.models.defaults.known import look
+from service.system import host_memory
 from service.telemetry import logs
 
+PROMPT: Final = "A cozy cabin in the woods"
 SAMPLER: Final = "dpmpp_2m"
 
 
@@ -46,26 +44,24 @@ class Peaks:
 
     def look(self) -> None:
         """Take note of what was reached since the last time."""
-        self.host = max(self.host, host.peak(), host.resident())
+        self.host = max(self.host, host_memory.peak(), host_memory.resident())
         if torch.cuda.is_available():
             self.allocated = max(self.allocated, torch.cuda.max_memory_allocated())
             self.reserved = max(self.reserved, torch.cuda.max_memory_reserved())
 
 
 class FailedError(Exception):
-    """No picture came, and why."""
+    """No image came, and why."""
 
 
-def request(order: Order, config: Config, seed: int) -> GenerationRequest:
+def request(order: Order, config: Config, seed: int) -> GenerationSpec:
     """Return what is asked of either contender."""
-    return GenerationRequest(
+    return GenerationSpec(
         prompt=PROMPT,
-        width=order.width,
-        height=order.height,
-        steps=order.steps,
+        **asdict(order.row),
         seed=seed,
         sampler=SAMPLER,
-        guidance_scale=config.default_guidance_scale,
+        guidance_scale=limits_of(config, recipe=look(config).recipe).default_guidance_scale,
     )
 
 
@@ -87,8 +83,8 @@ def engine(order: Order, config: Config, peaks: Peaks) -> Measured:
                 match outcome:
                     case JobFailed(detail=detail):
                         raise FailedError(detail)
-                    case JobFinished(job_id=name, pictures=(picture, *_)):
-                        files[name] = png(picture, asked[name], ready.model.version)
+                    case JobFinished(job_id=name, images=(image, *_)):
+                        files[name] = png(image, asked[name], ready.model.version)
                     case Stepped(seconds=seconds) if number:
                         steps.append(seconds)
                     case OutOfMemoryHit(stage=stage, rung=rung):
@@ -127,10 +123,9 @@ def pipeline(order: Order, config: Config, peaks: Peaks) -> Measured:
             guidance_scale=asked.guidance_scale,
             generator=torch.Generator("cpu").manual_seed(number),
         ).images[0]
-        picture = Picture(
-            width=image.width, height=image.height, pixels=image.tobytes(), seed=number
-        )
-        file = png(picture, asked, source.version)
+        pixels = image.tobytes()
+        raw = RawImage(width=image.width, height=image.height, pixels=pixels, seed=number)
+        file = png(raw, asked, source.version)
         peaks.look()
         return file
 
@@ -145,7 +140,7 @@ def pipeline(order: Order, config: Config, peaks: Peaks) -> Measured:
 
 
 def timed(order: Order, draw: Callable[[int], bytes]) -> tuple[float, ...]:
-    """Return the seconds of each round for each picture of it; round 0 is not counted."""
+    """Return the seconds of each round for each image of it; round 0 is not counted."""
     found = []
     for number in range(order.rounds + 1):
         started = time.perf_counter()
@@ -165,7 +160,7 @@ def measure(order: Order) -> Measured:
     """Carry an order out; a failure is a result, too."""
     peaks = Peaks()
     try:
-        config = settings.load(os.environ)
+        config = loading.load(os.environ)
         logs.configure(config)
         found = CONTENDERS[order.contender](order, config, peaks)
     except (FailedError, ServiceError) as error:
@@ -185,14 +180,5 @@ def measure(order: Order) -> Measured:
     )
 
 
-def main() -> None:
-    """Read the order, keep the answer's channel for the answer alone, and work."""
-    answer = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # Whatever a library prints is no answer.
-    found = measure(order_from(sys.stdin.read()))
-    answer.write(to_json(found) + "\n")
-    answer.flush()
-
-
 if __name__ == "__main__":
-    main()
+    process.carry_out(lambda line, tell: tell(measure(msgspec.json.decode(line, type=Order))))

@@ -1,15 +1,21 @@
-"""The autoencoder: a small AutoencoderTiny trained on crops of drawn pictures."""
+"""The autoencoder, trained on crops of drawn images, and drawn images as its latents."""
 
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from diffusers import AutoencoderTiny
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
-from .scene import draw, training_scene
+from .scene import Scene, draw, training_scene
+
+Size = tuple[int, int]
+"""Width and height in pixels."""
 
 WIDTH = 24
 LATENT_CHANNELS = 4
@@ -17,7 +23,8 @@ RATE = 2.5e-3
 CROP = 64
 BATCH = 16
 POOL = 120
-SAVE_EVERY = 100
+ENCODED_AT_ONCE = 8
+REPORT_EVERY = 100
 CENTRED = 0.5
 """Crops that lie around the subject, which has the most detail."""
 
@@ -44,9 +51,9 @@ def build_autoencoder() -> AutoencoderTiny:
     return model
 
 
-def pixels(pictures: np.ndarray) -> Tensor:
+def pixels(images: np.ndarray) -> Tensor:
     """Turn bytes of shape (..., height, width, 3) into channels-last -1..1, channels first."""
-    values = torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 127.5 - 1
+    values = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 127.5 - 1
     return values.contiguous(memory_format=torch.channels_last)
 
 
@@ -64,49 +71,78 @@ def crops(rng: np.random.Generator) -> Iterator[Tensor]:
         for _ in range(4):
             pool[int(rng.integers(POOL))] = fresh()
             for _ in range(2):
-                yield pixels(
-                    np.stack([_crop(pool[int(rng.integers(POOL))], rng) for _ in range(BATCH)])
-                )
+                cut = [_crop(pool[int(rng.integers(POOL))], rng) for _ in range(BATCH)]
+                yield pixels(np.stack(cut))
 
 
-def _crop(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _crop(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Cut out a square, 64 pixels a side."""
-    height, width = picture.shape[0] - CROP, picture.shape[1] - CROP
+    height, width = image.shape[0] - CROP, image.shape[1] - CROP
     if rng.random() < CENTRED:
         y, x = rng.normal(0.68, 0.14) * height, rng.normal(0.5, 0.14) * width
     else:
         y, x = rng.random() * height, rng.random() * width
     top, left = int(np.clip(y, 0, height)), int(np.clip(x, 0, width))
-    return picture[top : top + CROP, left : left + CROP]
+    return image[top : top + CROP, left : left + CROP]
 
 
-def train_autoencoder(folder: Path, *, minutes: float, rate: float = RATE, seed: int = 1) -> None:
-    """Train for some minutes, from the autoencoder in ``folder`` if there is one."""
+def train_autoencoder(folder: Path, *, minutes: float, seed: int = 1) -> None:
+    """Train for some minutes and save the autoencoder in ``folder``."""
     torch.manual_seed(seed)
-    done = (folder / "config.json").exists()
-    model = AutoencoderTiny.from_pretrained(folder) if done else build_autoencoder()
-    model.to(memory_format=torch.channels_last)
-    optimizer = torch.optim.Adam(model.parameters(), lr=rate, betas=(0.9, 0.99))
+    model = build_autoencoder().to(memory_format=torch.channels_last)
+    optimizer = torch.optim.Adam(model.parameters(), lr=RATE, betas=(0.9, 0.99))
     began, total, errors = time.monotonic(), 60 * minutes, []
-    for step, target in enumerate(crops(np.random.default_rng(seed))):
+    for step, target in enumerate(crops(np.random.default_rng(seed)), start=1):
         share = (time.monotonic() - began) / total
         if share >= 1:
             break
         for group in optimizer.param_groups:
-            group["lr"] = rate * min(1, (step + 1) / 60) * (1 - share)
+            group["lr"] = RATE * min(1, step / 60) * (1 - share)
         with torch.autocast("cpu", torch.bfloat16):
             latents = model.encoder(target).float()
-            picture = model.decoder(latents + NOISE * torch.randn_like(latents)).float()
-        error = (picture - target).abs().mean()
+            image = model.decoder(latents + NOISE * torch.randn_like(latents)).float()
+        error = (image - target).abs().mean()
         # The decoder squeezes latents beyond 3, so their spread is kept near 1.
         loss = error + 1e-3 * (latents.square().mean() - 1).abs()
-        optimizer.zero_grad(set_to_none=True)
+        optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         errors.append(error.item())
-        if (step + 1) % SAVE_EVERY == 0:
-            mean = np.mean(errors[-SAVE_EVERY:])
-            print(f"autoencoder {share:.0%} step {step + 1} L1 {mean:.4f}", flush=True)
-            model.save_pretrained(folder)
+        if step % REPORT_EVERY == 0:
+            mean = np.mean(errors[-REPORT_EVERY:])
+            print(f"autoencoder {share:.0%} step {step} L1 {mean:.4f}", flush=True)
     model.save_pretrained(folder)
+
+
+@dataclass(frozen=True)
+class Latents:
+    """Scenes, and their latents of shape (images, 4, height / 8, width / 8) in fp16."""
+
+    scenes: list[Scene]
+    values: Tensor
+
+
+def latents(folder: Path, vae: AutoencoderTiny, size: Size, count: int) -> Latents:
+    """Load the latents of one size, or draw and encode them first: each image only once."""
+    file = folder / f"latents-{size[0]}x{size[1]}.pt"
+    rng = np.random.default_rng(size)
+    scenes = [training_scene(rng) for _ in range(count)]
+    if not file.exists():
+
+        def drawn(orders: list[tuple[Scene, int]]) -> np.ndarray:
+            return np.stack([np.array(draw(scene, *size, seed)) for scene, seed in orders])
+
+        orders = [(scene, int(rng.integers(1 << 31))) for scene in scenes]
+        # Two helpers draw while this process encodes.
+        images: Any = DataLoader(
+            orders,  # type: ignore[arg-type]
+            ENCODED_AT_ONCE,
+            num_workers=2,
+            collate_fn=drawn,
+            multiprocessing_context="fork",
+        )
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            encoded = [vae.encoder(pixels(some)).half() for some in images]
+        torch.save(torch.cat(encoded), file)
+    return Latents(scenes, torch.load(file, weights_only=True))

@@ -2,7 +2,11 @@
 
 # ruff: noqa: PLR2004 - speech is made of odds
 
+import re
+import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
@@ -10,145 +14,9 @@ from .scene import Scene
 
 Rng = np.random.Generator
 UNSAID = "unsaid"
-
-TIME_PHRASES = {
-    "sunset": (
-        "at sunset",
-        "in the evening",
-        "at dusk",
-        "in the golden hour",
-        "at the end of the day",
-    ),
-    "night": (
-        "at night",
-        "at midnight",
-        "under the stars",
-        "in the moonlight",
-        "under a full moon",
-    ),
-    "day": ("on a sunny day", "at noon", "in daylight", "under a blue sky", "in the afternoon"),
-    "dawn": ("at dawn", "at sunrise", "in the early morning", "at daybreak", "at first light"),
-    "storm": (
-        "in a storm",
-        "in the rain",
-        "during a thunderstorm",
-        "with lightning",
-        "in bad weather",
-    ),
-}
-TIME_NOUNS = {
-    "sunset": ("sunset", "evening", "dusk", "twilight"),
-    "night": ("night", "starry night", "moonlit night", "starry sky", "midnight"),
-    "day": ("sunny day", "summer day", "bright day", "clear blue sky", "afternoon"),
-    "dawn": ("sunrise", "dawn", "morning", "early morning"),
-    "storm": ("storm", "thunderstorm", "rainstorm", "stormy sky", "lightning storm"),
-}
-TIME_ADJECTIVES = {
-    "sunset": ("sunset", "evening", "golden"),
-    "night": ("moonlit", "starry", "nighttime", "dark"),
-    "day": ("sunny", "sunlit", "bright"),
-    "dawn": ("morning", "sunrise", "dawn"),
-    "storm": ("stormy", "rainy", "thundery"),
-}
-PLACE_NOUNS = {
-    "mountains": (
-        "mountains",
-        "the mountains",
-        "snowy mountains",
-        "a mountain range",
-        "rocky peaks",
-        "the alps",
-    ),
-    "hills": (
-        "hills",
-        "green hills",
-        "rolling hills",
-        "a meadow",
-        "the countryside",
-        "a grassy field",
-        "a valley",
-    ),
-    "lake": ("a lake", "a calm lake", "the lake", "a mountain lake", "a pond", "a quiet lake"),
-    "sea": ("the sea", "the ocean", "an island", "the coast", "a beach", "the waves"),
-    "desert": ("the desert", "a desert", "sand dunes", "a sandy desert", "a canyon"),
-    "forest": ("a forest", "the woods", "the forest", "a pine forest", "a woodland", "a jungle"),
-    "city": ("a city", "the city", "a town", "a city street", "a big city", "downtown"),
-    "garden": ("a garden", "a flower garden", "the garden", "a park", "a backyard"),
-    "snow": (
-        "the snow",
-        "a snowy landscape",
-        "a snowy field",
-        "winter",
-        "a winter wonderland",
-        "the arctic",
-    ),
-}
-SUBJECT_NOUNS = {
-    "cabin": ("cabin", "cottage", "hut", "wooden house", "log cabin", "little house", "house"),
-    "robot": ("robot", "android", "little robot", "droid"),
-    "mushrooms": ("mushrooms", "toadstools", "fungi", "mushroom"),
-    "boat": ("boat", "sailboat", "sailing boat", "ship", "yacht"),
-    "balloon": ("hot air balloon", "balloon", "hot-air balloon"),
-    "castle": ("castle", "fortress", "palace", "fairy tale castle"),
-    "tree": ("tree", "oak", "old tree", "lone tree", "apple tree"),
-    "flower": ("flower", "blossom", "big flower", "sunflower", "tulip", "rose"),
-    "cat": ("cat", "kitten", "kitty", "house cat"),
-    "dragon": ("dragon", "baby dragon", "little dragon"),
-    "rocket": ("rocket", "spaceship", "space rocket", "rocket ship"),
-}
-COLOUR_WORDS = {
-    "red": ("red", "crimson", "scarlet", "bright red"),
-    "orange": ("orange", "bright orange"),
-    "yellow": ("yellow", "golden", "lemon yellow"),
-    "green": ("green", "emerald", "dark green"),
-    "blue": ("blue", "bright blue", "navy"),
-    "purple": ("purple", "violet"),
-    "pink": ("pink", "rosy", "hot pink"),
-    "white": ("white", "snow white"),
-    "black": ("black", "jet black"),
-    "brown": ("brown", "chocolate brown"),
-}
-NATURAL = {
-    "cabin": "brown",
-    "tree": "green",
-    "mushrooms": "red",
-    "robot": "blue",
-    "dragon": "green",
-}
-"""The colour a subject has when nobody says one, more often than others."""
-
-ADJECTIVES = (
-    "beautiful", "lovely", "pretty", "cute", "charming", "peaceful", "serene", "quiet", "cozy",
-    "magical", "enchanted", "dreamy", "mysterious", "epic", "majestic", "tiny", "big", "small",
-    "old", "wonderful", "colourful", "minimal", "stylized", "happy", "lonely", "fantastic",
-)  # fmt: skip
-STYLES = (
-    "a poster of {}", "an illustration of {}", "{}, flat design", "{}, vector art",
-    "a picture of {}", "a painting of {}", "{}, highly detailed", "{}, digital art",
-    "{} in flat colours", "a drawing of {}", "{}, 4k", "{}, trending", "an image of {}",
-    "{}, masterpiece, best quality",
-)  # fmt: skip
-BACKDROPS = ("mountains", "hills", "snowy peaks", "trees", "a pine forest", "clouds")
-SYLLABLES = (
-    "ba",
-    "zor",
-    "qui",
-    "lem",
-    "tra",
-    "vex",
-    "no",
-    "mi",
-    "dul",
-    "shar",
-    "plo",
-    "gre",
-    "ik",
-    "un",
-)
-FILLERS = (
-    "and friends", "by an unknown artist", "for my grandmother", "with love", "number seven",
-    "in the style of an old master", "made in france", "very nice", "wow", "please",
-)  # fmt: skip
+WORDS = tomllib.loads(Path(__file__).with_name("words.toml").read_text(encoding="utf-8"))
+SILENCE = {"day": 0.5, "sunset": 0.2, "dawn": 0.25, "night": 0.12, "storm": 0.03}
+"""How often each time stays unsaid: the natural ones most often."""
 
 
 @dataclass(frozen=True)
@@ -166,9 +34,9 @@ def caption(scene: Scene, rng: Rng) -> Caption:
         _without_subject(said, rng) if scene.subject == "none" else _with_subject(scene, said, rng)
     )
     if rng.random() < 0.25:
-        text = _one(STYLES, rng).format(text)
+        text = _any("styles", rng).format(text)
     if rng.random() < 0.15:
-        text = f"{text} {_one(FILLERS, rng)}" if rng.random() < 0.5 else _with_nonsense(text, rng)
+        text = f"{text} {_any('fillers', rng)}" if rng.random() < 0.5 else _with_nonsense(text, rng)
     if rng.random() < 0.5:
         text = text[0].upper() + text[1:]
     if rng.random() < 0.1:
@@ -178,92 +46,106 @@ def caption(scene: Scene, rng: Rng) -> Caption:
 
 def _said(scene: Scene, rng: Rng) -> Scene:
     """Choose what stays unsaid, so that what is unsaid is most often the natural thing."""
-    silence = {"day": 0.5, "sunset": 0.2, "dawn": 0.25, "night": 0.12, "storm": 0.03}[scene.time]
-    if scene.subject == "mushrooms" and scene.time == "night":
-        silence = 0.5
+    glowing = scene.subject == "mushrooms" and scene.time == "night"
     said = scene
-    if rng.random() < silence:
+    if rng.random() < (0.5 if glowing else SILENCE[scene.time]):
         said = replace(said, time=UNSAID)
-    if scene.subject != "none" and rng.random() < 0.08:
+    if scene.subject == "none":
+        return said
+    if rng.random() < 0.08:
         said = replace(said, place=UNSAID)
-    natural = NATURAL.get(scene.subject) == scene.colour
-    if scene.subject != "none" and rng.random() < (0.6 if natural else 0.1):
+    natural = WORDS["natural"].get(scene.subject) == scene.colour
+    if rng.random() < (0.6 if natural else 0.1):
         said = replace(said, colour=UNSAID)
     return said
 
 
 def _with_subject(scene: Scene, said: Scene, rng: Rng) -> str:
-    noun = _one(SUBJECT_NOUNS[scene.subject], rng)
-    colour = "" if said.colour == UNSAID else _one(COLOUR_WORDS[said.colour], rng)
-    adjective = _one(ADJECTIVES, rng) if rng.random() < 0.4 else ""
+    noun = _one(WORDS["subject"][scene.subject], rng)
+    colour = "" if said.colour == UNSAID else _one(WORDS["colour"][said.colour], rng)
+    adjective = _any("adjectives", rng) if rng.random() < 0.4 else ""
     if scene.subject == "mushrooms" and scene.time == "night" and rng.random() < 0.6:
         adjective = "glowing"
-    described = " ".join(word for word in (adjective, colour, noun) if word)
+    described = _joined(adjective, colour, noun)
     if rng.random() < 0.15 and colour:
         described = f"{noun} that is {colour}" if rng.random() < 0.5 else f"{noun} in {colour}"
-    plural = scene.subject == "mushrooms" and noun != "mushroom"
-    if plural:
-        described = f"{_one(('', 'some ', 'three '), rng)}{described}"
+    if scene.subject == "mushrooms" and noun != "mushroom":
+        described = _one(("", "some ", "three "), rng) + described
     else:
-        described = f"{_article(described, rng)}{described}"
-    when = "" if said.time == UNSAID else _one(TIME_PHRASES[said.time], rng)
+        described = _with_article(described, rng)
+    when = "" if said.time == UNSAID else _of_time("phrases", said, rng)
     if said.place == UNSAID:
-        return f"{described} {when}".strip()
-    place = _one(PLACE_NOUNS[said.place], rng)
+        return _joined(described, when)
+    place = _one(WORDS["place"][said.place], rng)
     inside = f"{_one(('in', 'in', 'at', 'near', 'by', 'on', 'over'), rng)} {place}"
     form = rng.random()
     if form < 0.55:
-        return f"{described} {inside} {when}".strip()
+        return _joined(described, inside, when)
     if form < 0.7 and when:
         return f"{when}, {described} {inside}"
     if form < 0.9:
-        bare = place.removeprefix("a ").removeprefix("an ").removeprefix("the ")
-        time = _one(TIME_ADJECTIVES[said.time], rng) if when else ""
-        mood = _one(ADJECTIVES, rng) if rng.random() < 0.6 else ""
-        scenery = " ".join(word for word in (mood, time, bare) if word)
-        return f"{_article(scenery, rng)}{scenery} with {described}"
-    return ", ".join(part for part in (described, place, when) if part)
+        time = _of_time("adjectives", said, rng) if when else ""
+        scenery = _joined(_mood(rng), time, _bare(place))
+        return f"{_with_article(scenery, rng)} with {described}"
+    return ", ".join(filter(None, (described, place, when)))
 
 
 def _without_subject(said: Scene, rng: Rng) -> str:
-    place = _one(PLACE_NOUNS[said.place], rng)
-    bare = place.removeprefix("a ").removeprefix("an ").removeprefix("the ")
-    mood = _one(ADJECTIVES, rng) if rng.random() < 0.6 else ""
-    behind = ""
+    place = _one(WORDS["place"][said.place], rng)
+    bare, mood, behind = _bare(place), _mood(rng), ""
     if said.place in {"lake", "sea", "hills", "garden", "city"} and rng.random() < 0.3:
-        behind = f" with {_one(BACKDROPS, rng)} in the background"
+        behind = f" with {_any('backdrops', rng)} in the background"
+    scenery = _joined(mood, bare)
     if said.time == UNSAID:
-        scenery = f"{mood} {bare}".strip()
-        return f"{_article(scenery, rng)}{scenery}{behind}"
+        return _with_article(scenery, rng) + behind
     form = rng.random()
     if form < 0.4:
-        sky = f"{mood} {_one(TIME_NOUNS[said.time], rng)}".strip()
+        sky = _joined(mood, _of_time("nouns", said, rng))
         where = _one(("over", "over", "in", "at", "above"), rng)
-        return f"{_article(sky, rng)}{sky} {where} {place}{behind}"
+        return f"{_with_article(sky, rng)} {where} {place}{behind}"
     if form < 0.7:
-        scenery = f"{mood} {bare}".strip()
-        return f"{_article(scenery, rng)}{scenery}{behind} {_one(TIME_PHRASES[said.time], rng)}"
+        return f"{_with_article(scenery, rng)}{behind} {_of_time('phrases', said, rng)}"
     if form < 0.9:
-        scenery = f"{mood} {_one(TIME_ADJECTIVES[said.time], rng)} {bare}".strip()
-        return f"{_article(scenery, rng)}{scenery}{behind}"
-    return f"{bare}, {_one(TIME_NOUNS[said.time], rng)}"
+        scenery = _joined(mood, _of_time("adjectives", said, rng), bare)
+        return _with_article(scenery, rng) + behind
+    return f"{bare}, {_of_time('nouns', said, rng)}"
 
 
-def _article(words: str, rng: Rng) -> str:
+def _with_article(words: str, rng: Rng) -> str:
     if rng.random() < 0.12:
-        return ""
+        return words
     if rng.random() < 0.12:
-        return "the "
-    return "an " if words[0] in "aeiou" else "a "
+        return f"the {words}"
+    return f"an {words}" if words[0] in "aeiou" else f"a {words}"
 
 
 def _with_nonsense(text: str, rng: Rng) -> str:
-    """Put an unknown word somewhere: the others still say what the picture shows."""
+    """Put an unknown word somewhere: the others still say what the image shows."""
     words = text.split(" ")
-    unknown = "".join(_one(SYLLABLES, rng) for _ in range(int(rng.integers(1, 4))))
+    unknown = "".join(_any("syllables", rng) for _ in range(int(rng.integers(1, 4))))
     words.insert(int(rng.integers(len(words) + 1)), unknown)
     return " ".join(words)
 
 
-def _one(choices: tuple[str, ...], rng: Rng) -> str:
+def _mood(rng: Rng) -> str:
+    return _any("adjectives", rng) if rng.random() < 0.6 else ""
+
+
+def _bare(place: str) -> str:
+    return re.sub("^(an?|the) ", "", place)
+
+
+def _joined(*words: str) -> str:
+    return " ".join(filter(None, words))
+
+
+def _of_time(kind: str, said: Scene, rng: Rng) -> str:
+    return _one(WORDS["time"][said.time][kind], rng)
+
+
+def _any(kind: str, rng: Rng) -> str:
+    return _one(WORDS["any"][kind], rng)
+
+
+def _one(choices: Sequence[str], rng: Rng) -> str:
     return choices[int(rng.integers(len(choices)))]

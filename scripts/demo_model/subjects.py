@@ -4,8 +4,7 @@
 
 from collections.abc import Callable
 
-from .canvas import Local
-from .palette import Colour, darker, lighter, mix
+from .canvas import Canvas, Colour, darker, lighter, mix
 
 WARM: Colour = (255, 222, 120)
 INK: Colour = (36, 30, 54)
@@ -13,7 +12,7 @@ CREAM: Colour = (250, 236, 208)
 WOOD: Colour = (112, 72, 46)
 
 
-def cabin(p: Local, colour: Colour) -> None:
+def cabin(p: Canvas, colour: Colour) -> None:
     """Draw a log cabin with lit windows and smoke."""
     for x, y, r in ((0.34, 0.98, 0.06), (0.42, 1.1, 0.075), (0.38, 1.24, 0.09)):
         p.oval(x, y, r, r * 0.8, (226, 226, 232))
@@ -26,12 +25,12 @@ def cabin(p: Local, colour: Colour) -> None:
     p.poly([(-0.58, 0.42), (0, 0.92), (0.58, 0.42), (0.46, 0.4), (0, 0.78), (-0.46, 0.4)], roof)
     p.box(-0.1, 0, 0.1, 0.33, darker(colour, 0.62))
     for x in (-0.27, 0.27):
-        p.glow(x, 0.24, 0.26, WARM, 0.8 if p.dark else 0.3)
+        p.glow(x, 0.24, 0.26, WARM, 0.8 if p.light.dark else 0.3)
         p.box(x - 0.095, 0.14, x + 0.095, 0.34, darker(colour, 0.6))
         p.box(x - 0.072, 0.163, x + 0.072, 0.317, WARM)
 
 
-def robot(p: Local, colour: Colour) -> None:
+def robot(p: Canvas, colour: Colour) -> None:
     """Draw a friendly robot with a big head."""
     shade, steel = darker(colour, 0.35), (176, 186, 204)
     for s in (-1, 1):
@@ -53,38 +52,23 @@ def robot(p: Local, colour: Colour) -> None:
     p.box(-0.08, 0.64, 0.08, 0.665, (120, 244, 255), 0.01)
 
 
-def mushrooms(p: Local, colour: Colour) -> None:
+def mushrooms(p: Canvas, colour: Colour) -> None:
     """Draw three spotted mushrooms that glow."""
     glow = lighter(colour, 0.35)
-    p.glow(0, 0.5, 0.95, glow, 0.75 if p.dark else 0.4)
+    p.glow(0, 0.5, 0.95, glow, 0.75 if p.light.dark else 0.4)
     for x, s in ((-0.36, 0.55), (0.38, 0.62), (0.0, 1.0)):
         stem = mix(CREAM, glow, 0.2)
-        p.poly(
-            [
-                (x - 0.1 * s, 0),
-                (x - 0.075 * s, 0.55 * s),
-                (x + 0.075 * s, 0.55 * s),
-                (x + 0.1 * s, 0),
-            ],
-            stem,
-        )
-        p.poly(
-            [
-                (x + 0.02 * s, 0),
-                (x + 0.02 * s, 0.55 * s),
-                (x + 0.075 * s, 0.55 * s),
-                (x + 0.1 * s, 0),
-            ],
-            darker(stem, 0.15),
-        )
-        p.oval(x, 0.5 * s, 0.36 * s, 0.07 * s, darker(colour, 0.35))
-        p.dome(x, 0.49 * s, 0.37 * s, 0.46 * s, colour)
+        m = p.local(*p.at(x, 0), s * p.across, s * p.down)
+        m.poly([(-0.1, 0), (-0.075, 0.55), (0.075, 0.55), (0.1, 0)], stem)
+        m.poly([(0.02, 0), (0.02, 0.55), (0.075, 0.55), (0.1, 0)], darker(stem, 0.15))
+        m.oval(0, 0.5, 0.36, 0.07, darker(colour, 0.35))
+        m.dome(0, 0.49, 0.37, 0.46, colour)
         spot = lighter(colour, 0.8) if sum(colour) < 640 else (238, 150, 170)
         for dx, dy, r in ((-0.2, 0.62, 0.06), (0.02, 0.78, 0.075), (0.2, 0.6, 0.055)):
-            p.oval(x + dx * s, dy * s, r * s, r * 0.85 * s, spot)
+            m.oval(dx, dy, r, r * 0.85, spot)
 
 
-def boat(p: Local, colour: Colour) -> None:
+def boat(p: Canvas, colour: Colour) -> None:
     """Draw a sailing boat with sails and hull in its colour."""
     p.box(-0.015, 0.2, 0.015, 1.02, darker(WOOD, 0.2))
     p.poly([(0.03, 0.3), (0.03, 1.0), (0.46, 0.3)], colour)
@@ -93,7 +77,7 @@ def boat(p: Local, colour: Colour) -> None:
     p.poly([(-0.48, 0.26), (0.54, 0.26), (0.51, 0.2), (-0.45, 0.2)], CREAM)
 
 
-def balloon(p: Local, colour: Colour) -> None:
+def balloon(p: Canvas, colour: Colour) -> None:
     """Draw a hot-air balloon with light stripes."""
     for x in (-0.1, 0.1):
         p.line([(x * 2.2, 0.4), (x, 0.15)], darker(WOOD, 0.2), 0.016)
@@ -106,7 +90,7 @@ def balloon(p: Local, colour: Colour) -> None:
     p.oval(0, 0.65, 0.055, 0.4, colour)
 
 
-def castle(p: Local, colour: Colour) -> None:
+def castle(p: Canvas, colour: Colour) -> None:
     """Draw a castle of three towers with pointed roofs."""
     shade, roof = darker(colour, 0.25), darker(colour, 0.5)
     p.box(-0.12, 0.3, 0.12, 0.72, shade)
@@ -118,13 +102,13 @@ def castle(p: Local, colour: Colour) -> None:
         p.box(s * 0.4 - 0.12, 0, s * 0.4 + 0.12, 0.6, colour)
         p.box(s * 0.4 + 0.04, 0, s * 0.4 + 0.12, 0.6, shade)
         p.poly([(s * 0.4 - 0.16, 0.6), (s * 0.4, 0.92), (s * 0.4 + 0.16, 0.6)], roof)
-        p.box(s * 0.4 - 0.035, 0.38, s * 0.4 + 0.035, 0.5, WARM if p.dark else INK, 0.03)
-    p.box(-0.035, 0.54, 0.035, 0.65, WARM if p.dark else INK, 0.03)
+        p.box(s * 0.4 - 0.035, 0.38, s * 0.4 + 0.035, 0.5, WARM if p.light.dark else INK, 0.03)
+    p.box(-0.035, 0.54, 0.035, 0.65, WARM if p.light.dark else INK, 0.03)
     p.box(-0.11, 0, 0.11, 0.14, INK)
     p.dome(0, 0.14, 0.11, 0.12, INK)
 
 
-def tree(p: Local, colour: Colour) -> None:
+def tree(p: Canvas, colour: Colour) -> None:
     """Draw a broad tree with a round crown."""
     p.poly([(-0.11, 0), (-0.06, 0.45), (0.06, 0.45), (0.11, 0)], WOOD)
     shade = darker(colour, 0.25)
@@ -134,7 +118,7 @@ def tree(p: Local, colour: Colour) -> None:
     p.oval(-0.1, 0.84, 0.11, 0.09, lighter(colour, 0.35))
 
 
-def flower(p: Local, colour: Colour) -> None:
+def flower(p: Canvas, colour: Colour) -> None:
     """Draw one tall flower with six petals and two leaves."""
     leaf = (62, 150, 66)
     p.line([(0, 0), (0, 0.6)], leaf, 0.055)
@@ -145,18 +129,11 @@ def flower(p: Local, colour: Colour) -> None:
         p.oval(dx, 0.72 + dy, 0.155, 0.155, colour)
     for dx, dy in around:
         p.oval(dx * 0.7, 0.72 + dy * 0.7, 0.1, 0.1, darker(colour, 0.12))
-    p.oval(
-        0,
-        0.72,
-        0.13,
-        0.13,
-        (104, 62, 30)
-        if colour[0] > 210 and colour[1] > 120 and colour[2] < 120
-        else (255, 208, 64),
-    )
+    brown = colour[0] > 210 and colour[1] > 120 and colour[2] < 120
+    p.oval(0, 0.72, 0.13, 0.13, (104, 62, 30) if brown else (255, 208, 64))
 
 
-def cat(p: Local, colour: Colour) -> None:
+def cat(p: Canvas, colour: Colour) -> None:
     """Draw a sitting cat that looks at you."""
     shade = darker(colour, 0.22)
     p.line([(0.2, 0.08), (0.42, 0.1), (0.5, 0.26), (0.46, 0.44)], shade, 0.1)
@@ -174,24 +151,13 @@ def cat(p: Local, colour: Colour) -> None:
     p.poly([(-0.05, 0.57), (0.05, 0.57), (0, 0.51)], (255, 140, 160))
 
 
-def dragon(p: Local, colour: Colour) -> None:
+def dragon(p: Canvas, colour: Colour) -> None:
     """Draw a sitting dragon with spread wings."""
     wing, belly = darker(colour, 0.35), lighter(colour, 0.5)
+    tips = ((0.1, 0.42), (0.3, 0.9), (0.68, 0.98), (0.62, 0.72), (0.7, 0.5))
+    joints = ((0.52, 0.5), (0.46, 0.32), (0.32, 0.38), (0.16, 0.22))
     for s in (-1, 1):
-        p.poly(
-            [
-                (s * 0.1, 0.42),
-                (s * 0.3, 0.9),
-                (s * 0.68, 0.98),
-                (s * 0.62, 0.72),
-                (s * 0.7, 0.5),
-                (s * 0.52, 0.5),
-                (s * 0.46, 0.32),
-                (s * 0.32, 0.38),
-                (s * 0.16, 0.22),
-            ],
-            wing,
-        )
+        p.poly([(s * x, y) for x, y in tips + joints], wing)
     p.line([(0.1, 0.08), (0.4, 0.06), (0.56, 0.16)], colour, 0.11)
     p.poly([(0.5, 0.2), (0.68, 0.3), (0.62, 0.1)], wing)
     p.oval(0, 0.28, 0.25, 0.28, colour)
@@ -208,7 +174,7 @@ def dragon(p: Local, colour: Colour) -> None:
         p.oval(s * 0.06, 0.68, 0.02, 0.02, INK)
 
 
-def rocket(p: Local, colour: Colour) -> None:
+def rocket(p: Canvas, colour: Colour) -> None:
     """Draw a rocket that climbs on its flame."""
     shade = darker(colour, 0.35)
     p.glow(0, 0.08, 0.42, (255, 190, 90), 0.85)
@@ -216,38 +182,14 @@ def rocket(p: Local, colour: Colour) -> None:
     p.poly([(-0.06, 0.24), (0, 0.02), (0.06, 0.24)], (255, 238, 130))
     for s in (-1, 1):
         p.poly([(s * 0.16, 0.5), (s * 0.38, 0.26), (s * 0.36, 0.14), (s * 0.14, 0.24)], shade)
-    p.poly(
-        [
-            (-0.13, 0.22),
-            (-0.21, 0.45),
-            (-0.2, 0.72),
-            (-0.12, 0.92),
-            (0, 1.08),
-            (0.12, 0.92),
-            (0.2, 0.72),
-            (0.21, 0.45),
-            (0.13, 0.22),
-        ],
-        colour,
-    )
+    side = [(0.13, 0.22), (0.21, 0.45), (0.2, 0.72), (0.12, 0.92), (0, 1.08)]
+    p.poly([(-x, y) for x, y in side] + side[-2::-1], colour)
     p.poly([(-0.145, 0.87), (0, 1.08), (0.145, 0.87)], shade)
     p.box(-0.19, 0.33, 0.19, 0.38, shade)
     p.oval(0, 0.64, 0.125, 0.125, lighter(shade, 0.75))
     p.oval(0, 0.64, 0.09, 0.09, (110, 210, 245))
 
 
-Draw = Callable[[Local, Colour], None]
-SUBJECTS: dict[str, Draw] = {
-    "cabin": cabin,
-    "robot": robot,
-    "mushrooms": mushrooms,
-    "boat": boat,
-    "balloon": balloon,
-    "castle": castle,
-    "tree": tree,
-    "flower": flower,
-    "cat": cat,
-    "dragon": dragon,
-    "rocket": rocket,
-}
+_ALL = (cabin, robot, mushrooms, boat, balloon, castle, tree, flower, cat, dragon, rocket)
+SUBJECTS: dict[str, Callable[[Canvas, Colour], None]] = {draw.__name__: draw for draw in _ALL}
 FLYING = frozenset({"balloon", "rocket"})

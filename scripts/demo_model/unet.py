@@ -1,4 +1,4 @@
-"""The denoiser: a small UNet, trained on cached latents, small pictures first."""
+"""The denoiser: a small UNet, trained on cached latents, small images first."""
 
 import math
 import time
@@ -10,15 +10,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import AutoencoderTiny, UNet2DConditionModel
+from diffusers import AutoencoderTiny, DDPMScheduler, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
+from diffusers.training_utils import EMAModel
 from torch import Tensor, distributed, nn
 from torch.multiprocessing.spawn import spawn
 from torch.nn.parallel import DistributedDataParallel
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from .autoencoder import Latents, Size, latents
 from .captions import caption
-from .latents import Latents, Size, latents
 from .scene import Scene
 from .text_encoder import WIDTH, tokens_of
 
@@ -30,14 +31,14 @@ SCHEDULE: dict[str, Any] = {
     "num_train_timesteps": 1000,
 }
 """Its end is practically pure noise (0.6 % of the signal): the brightness of the whole
-picture comes from the prompt, not from the noise."""
+image comes from the prompt, not from the noise."""
 
 EMPTY_CAPTIONS = 0.1
 PEAKS = frozenset({"mountains", "lake"})
 MAX_SNR = 5.0
 """Errors count less where there is more signal than this (after min-SNR weighting, Hang et al.
 2023, arXiv 2303.09556). Unlike there they count in full where there is hardly any signal: that is
-where the prompt decides what the picture shows, and half of all time steps are such."""
+where the prompt decides what the image shows, and half of all time steps are such."""
 
 RATE = 1.2e-3
 WARM_UP = 300
@@ -48,45 +49,30 @@ SAVE_EVERY = 120.0
 
 @dataclass(frozen=True)
 class Share:
-    """Pictures of one size: how many are drawn, how often they come, how many per worker."""
+    """Images of one size: how many are drawn, how often they come, how many per worker."""
 
     size: Size
-    pictures: int
+    images: int
     weight: float
     batch: int
 
 
-@dataclass(frozen=True)
-class Phase:
-    """A stretch of the training, until a share of its time is over."""
-
-    until: float
-    shares: tuple[Share, ...]
-
-
 SMALL = Share((128, 128), 5000, 1, 24)
-PHASES = (
-    Phase(0.1, (SMALL,)),
-    Phase(
-        0.46,
-        (
-            Share((256, 256), 4000, 0.86, 12),
-            Share((384, 256), 500, 0.07, 8),
-            Share((256, 384), 500, 0.07, 8),
-        ),
-    ),
-    Phase(
-        1,
-        (
-            Share((256, 256), 4000, 0.19, 12),
-            Share((512, 512), 1600, 0.61, 4),
-            Share((384, 384), 500, 0.05, 6),
-            Share((768, 512), 200, 0.06, 3),
-            Share((512, 768), 150, 0.04, 3),
-            Share((256, 768), 200, 0.05, 6),
-        ),
-    ),
+_MIDDLE = (
+    Share((256, 256), 4000, 0.86, 12),
+    Share((384, 256), 500, 0.07, 8),
+    Share((256, 384), 500, 0.07, 8),
 )
+_LARGE = (
+    Share((256, 256), 4000, 0.19, 12),
+    Share((512, 512), 1600, 0.61, 4),
+    Share((384, 384), 500, 0.05, 6),
+    Share((768, 512), 200, 0.06, 3),
+    Share((512, 768), 150, 0.04, 3),
+    Share((256, 768), 200, 0.05, 6),
+)
+PHASES = ((0.1, (SMALL,)), (0.46, _MIDDLE), (1, _LARGE))
+"""What the training takes until a share of its time is over."""
 
 
 def build_unet() -> UNet2DConditionModel:
@@ -97,13 +83,8 @@ def build_unet() -> UNet2DConditionModel:
         out_channels=4,
         block_out_channels=(32, 64, 128, 192),
         layers_per_block=1,
-        down_block_types=(
-            "DownBlock2D",
-            "DownBlock2D",
-            "CrossAttnDownBlock2D",
-            "CrossAttnDownBlock2D",
-        ),
-        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D", "UpBlock2D"),
+        down_block_types=("DownBlock2D",) * 2 + ("CrossAttnDownBlock2D",) * 2,
+        up_block_types=("CrossAttnUpBlock2D",) * 2 + ("UpBlock2D",) * 2,
         cross_attention_dim=WIDTH,
         attention_head_dim=(1, 2, 4, 6),
         norm_num_groups=16,
@@ -114,7 +95,7 @@ def build_unet() -> UNet2DConditionModel:
 def spotlight(rows: int, columns: int) -> Tensor:
     """Return weights of shape (rows, columns) that make the subject and the skyline count more.
 
-    Sky and ground fill most of a picture and are soon learnt; the subject is small, and what
+    Sky and ground fill most of an image and are soon learnt; the subject is small, and what
     tells mountains from hills is a thin line of little contrast.
     """
     y = torch.linspace(0, 1, rows)[:, None]
@@ -152,40 +133,40 @@ class Training:
         self.unet = build_unet().to(memory_format=torch.channels_last)
         # Plain products train a fifth faster than the fused attention on a CPU.
         self.unet.set_attn_processor(AttnProcessor())
-        self.average = {k: v.clone() for k, v in self.unet.state_dict().items()}
+        self.average = EMAModel(self.unet.parameters(), decay=AVERAGE)
         self.optimizer = torch.optim.AdamW(
             self.unet.parameters(), lr=RATE, betas=(0.9, 0.99), weight_decay=0.01, fused=True
         )
         self.shared = DistributedDataParallel(self.unet, gradient_as_bucket_view=True)
-        self.step, self.seen, self.spent = 0, 0, 0.0
         self.cached: dict[Size, Latents] = {}
-        self.odds: dict[Size, np.ndarray] = {}
+        self.done: dict[str, Any] = {"step": 0, "seen": 0, "spent": 0.0}
         if (folder / "unet.pt").exists():
-            self._resume(torch.load(folder / "unet.pt", weights_only=True))
+            state = torch.load(folder / "unet.pt", weights_only=True)
+            self.done = state["done"]
+            for part in state.keys() - {"done"}:
+                getattr(self, part).load_state_dict(state[part])
         else:
-            self.scaling = 1 / self._of(SMALL).values[:500].float().std().item()
-        betas = torch.linspace(SCHEDULE["beta_start"], SCHEDULE["beta_end"], 1000).double()
-        self.signal = (1 - betas).cumprod(0).float()
-        snr = self.signal / (1 - self.signal)
+            self.done["scaling"] = 1 / self._of(SMALL).values[:500].float().std().item()
+        self.schedule = DDPMScheduler(**SCHEDULE)
+        signal = self.schedule.alphas_cumprod
+        snr = signal / (1 - signal)
         weights = (snr.clamp(max=MAX_SNR) + 1) / (snr + 1)
         self.weights = weights / weights.mean()
-        self.rng = np.random.default_rng([7, self.step, self.rank])
-        torch.manual_seed(1000 * self.step + self.rank)
+        self.rng = np.random.default_rng([7, self.done["step"], self.rank])
+        torch.manual_seed(1000 * self.done["step"] + self.rank)
 
     def run(self, minutes: float) -> None:
         """Train until the run has lasted some minutes, earlier runs counted in."""
-        total, last = 60 * minutes, time.monotonic()
+        began = time.monotonic() - self.done["spent"]
         losses: list[float] = []
-        while (share := self._agreed((self.spent + time.monotonic() - last) / total)) < 1:
+        while (share := self._agreed((time.monotonic() - began) / 60 / minutes)) < 1:
             losses.append(self._step(share))
-            if self.step % 100 == 0 and self.rank == 0:
+            if self.done["step"] % 100 == 0 and self.rank == 0:
                 mean = np.mean(losses[-100:])
-                print(f"unet {share:.1%} step {self.step} loss {mean:.4f}", flush=True)
-            if time.monotonic() - last > SAVE_EVERY:
-                self.spent, last = self.spent + time.monotonic() - last, time.monotonic()
-                self._save()
-        self.spent += time.monotonic() - last
-        self._save()
+                print(f"unet {share:.1%} step {self.done['step']} loss {mean:.4f}", flush=True)
+            if time.monotonic() - began - self.done["spent"] > SAVE_EVERY:
+                self._save(time.monotonic() - began)
+        self._save(time.monotonic() - began)
 
     @staticmethod
     def _agreed(share: float) -> float:
@@ -195,88 +176,64 @@ class Training:
         return told.item()
 
     def _step(self, share: float) -> float:
-        clean, texts = self._batch(next(phase for phase in PHASES if share < phase.until))
+        clean, texts = self._batch(next(shares for until, shares in PHASES if share < until))
         count = len(clean)
         # One time step from each of `count` equal stretches: every batch has all noise levels.
         times = ((torch.randperm(count) + torch.rand(1)) / count * 1000).long()
-        signal = self.signal[times].view(-1, 1, 1, 1)
         noise = torch.randn_like(clean)
-        noisy = signal.sqrt() * clean + (1 - signal).sqrt() * noise
-        wanted = signal.sqrt() * noise - (1 - signal).sqrt() * clean
+        noisy = self.schedule.add_noise(clean, noise, times)
         with torch.autocast("cpu", torch.bfloat16):
             given = self.shared(noisy, times, texts).sample
+        wanted = self.schedule.get_velocity(clean, noise, times)
         errors = (given.float() - wanted).square() * spotlight(*clean.shape[2:])
-        errors = errors.mean(dim=(1, 2, 3))
-        loss = (self.weights[times] * errors).mean()
+        loss = (self.weights[times] * errors.mean(dim=(1, 2, 3))).mean()
         for group in self.optimizer.param_groups:
-            warm = min(1, (self.step + 1) / WARM_UP)
+            warm = min(1, (self.done["step"] + 1) / WARM_UP)
             group["lr"] = RATE * warm * 0.5 * (1 + math.cos(math.pi * share)) + 1e-6
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(self.unet.parameters(), 1.0)
         self.optimizer.step()
-        self.step, self.seen = self.step + 1, self.seen + count * self.workers
-        keep = min(AVERAGE, (1 + self.step) / (20 + self.step))
-        with torch.no_grad():
-            for name, value in self.unet.state_dict().items():
-                self.average[name].lerp_(value, 1 - keep)
+        self.average.step(self.unet.parameters())
+        self.done["step"] += 1
+        self.done["seen"] += count * self.workers
         return float(loss.item())
 
-    def _batch(self, phase: Phase) -> tuple[Tensor, Tensor]:
+    def _batch(self, shares: tuple[Share, ...]) -> tuple[Tensor, Tensor]:
         """Return scaled latents and the text encoder's states of fresh captions for them."""
-        odds = np.array([share.weight for share in phase.shares])
+        odds = np.array([share.weight for share in shares])
         # All workers take the same size in a step, so that none waits for another.
-        common = np.random.default_rng([8, self.step])
-        share = phase.shares[int(common.choice(len(odds), p=odds / odds.sum()))]
+        common = np.random.default_rng([8, self.done["step"]])
+        share = shares[int(common.choice(len(odds), p=odds / odds.sum()))]
         known = self._of(share)
-        if share.size not in self.odds:
-            self.odds[share.size] = odds_of(known.scenes)
-        chosen = self.rng.choice(len(known.scenes), share.batch, p=self.odds[share.size])
-        clean = known.values[chosen].float() * self.scaling
+        chosen = self.rng.choice(len(known.scenes), share.batch, p=odds_of(known.scenes))
+        clean = known.values[chosen].float() * self.done["scaling"]
         clean = clean.contiguous(memory_format=torch.channels_last)
-        return clean, self._texts([known.scenes[i] for i in chosen])
-
-    def _texts(self, scenes: list[Scene]) -> Tensor:
         texts = [
-            caption(scene, self.rng).text if self.rng.random() >= EMPTY_CAPTIONS else ""
-            for scene in scenes
+            caption(known.scenes[i], self.rng).text if self.rng.random() >= EMPTY_CAPTIONS else ""
+            for i in chosen
         ]
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
             states: Tensor = self.encoder(tokens_of(self.tokenizer, texts)).last_hidden_state
-        return states.float()
+        return clean, states.float()
 
     def _of(self, share: Share) -> Latents:
         if share.size not in self.cached:
             if self.rank > 0:
                 distributed.barrier()  # The first worker draws and encodes; the others load.
-            self.cached[share.size] = latents(self.folder, self.vae, share.size, share.pictures)
+            self.cached[share.size] = latents(self.folder, self.vae, share.size, share.images)
             if self.rank == 0:
                 distributed.barrier()
         return self.cached[share.size]
 
-    def _resume(self, state: dict[str, Any]) -> None:
-        self.unet.load_state_dict(state["unet"])
-        self.average = state["average"]
-        if "optimizer" in state:
-            self.optimizer.load_state_dict(state["optimizer"])
-        self.scaling = state["scaling"]
-        self.step, self.seen, self.spent = state["step"], state["seen"], state["spent"]
-
-    def _save(self) -> None:
-        if self.rank > 0:
-            return
-        state = {
-            "unet": self.unet.state_dict(),
-            "average": self.average,
-            "optimizer": self.optimizer.state_dict(),
-            "step": self.step,
-            "seen": self.seen,
-            "spent": self.spent,
-            "scaling": self.scaling,
-        }
-        fresh = self.folder / "unet.pt.fresh"
-        torch.save(state, fresh)
-        fresh.replace(self.folder / "unet.pt")
+    def _save(self, spent: float) -> None:
+        self.done["spent"] = spent
+        if self.rank == 0:
+            parts = ("unet", "average", "optimizer")
+            state = {part: getattr(self, part).state_dict() for part in parts}
+            fresh = self.folder / "unet.pt.fresh"
+            torch.save(state | {"done": self.done}, fresh)
+            fresh.replace(self.folder / "unet.pt")
 
 
 def train_unet(folder: Path, *, minutes: float, workers: int) -> None:
@@ -299,6 +256,7 @@ def averaged_unet(folder: Path) -> tuple[UNet2DConditionModel, dict[str, Any]]:
     """Load the averaged weights of the run in a folder, and its counters."""
     state = torch.load(folder / "unet.pt", weights_only=True)
     unet = build_unet()
-    unet.load_state_dict(state["average"])
-    counters = {name: state[name] for name in ("step", "seen", "spent", "scaling")}
-    return unet.eval(), counters
+    average = EMAModel(unet.parameters())
+    average.load_state_dict(state["average"])
+    average.copy_to(unet.parameters())
+    return unet.eval(), state["done"]

@@ -1,1 +1,1 @@
-"""What draws the pictures of the dashboards: questions, pages and a browser."""
+"""What draws the images of the dashboards: questions, pages and a browser."""

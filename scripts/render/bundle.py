@@ -14,14 +14,16 @@ SOURCES: Final = Path(__file__).parent
 WORK: Final = SOURCES.parents[1] / ".render"
 """Where packages and the bundle lie; git passes it over."""
 
+STAMP: Final = WORK / "installed"
+
 
 def installed() -> bool:
     """Tell whether the packages that the lock file names are there."""
-    return _stamp("installed") == _digest(SOURCES / "package-lock.json")
+    return STAMP.exists() and STAMP.read_text(encoding="utf-8") == _digest()
 
 
 def bundle() -> Path:
-    """Install the packages and bundle the page's program, each only when it changed.
+    """Install the packages where the lock file changed, and bundle the page's program.
 
     Raises:
         CannotRender: npm or esbuild failed.
@@ -33,27 +35,21 @@ def bundle() -> Path:
         print(f"Installing Grafana's component libraries into {WORK.name}/ (once, 650 MB) ...")
         for name in ("package.json", "package-lock.json"):
             shutil.copy(SOURCES / name, WORK / name)
-        _run(["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"])
-        _keep("installed", _digest(SOURCES / "package-lock.json"))
-    sources = sorted((SOURCES / "page").iterdir())
-    if _stamp("bundled") != (digest := _digest(SOURCES / "package-lock.json", *sources)):
-        _run(
-            [
-                "node_modules/.bin/esbuild",
-                str(SOURCES / "page" / "main.jsx"),
-                "--bundle",
-                "--minify",
-                "--jsx=automatic",
-                "--loader:.woff2=dataurl",
-                "--external:monaco-editor*",  # An editor, loaded only by who types queries.
-                '--define:process.env.NODE_ENV="production"',
-                "--define:global=globalThis",
-                "--log-level=error",
-                "--outfile=page.js",
-            ],
-            NODE_PATH=str(WORK / "node_modules"),
-        )
-        _keep("bundled", digest)
+        _run("npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error")
+        STAMP.write_text(_digest(), encoding="utf-8")
+    _run(
+        "node_modules/.bin/esbuild",
+        str(SOURCES / "page" / "main.jsx"),
+        "--bundle",
+        "--minify",
+        "--jsx=automatic",
+        "--loader:.woff2=dataurl",
+        "--external:monaco-editor*",  # An editor, loaded only by who types queries.
+        '--define:process.env.NODE_ENV="production"',
+        "--define:global=globalThis",
+        "--log-level=error",
+        "--outfile=page.js",
+    )
     return WORK / "page.js"
 
 
@@ -65,17 +61,17 @@ def page(content: dict[str, Any], program: Path) -> str:
     style = program.with_suffix(".css").read_text(encoding="utf-8")
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        f"<style>{style}</style></head><body><div id=root></div>"
+        f"<style>{style}</style></head><body><div id=root></div><pre id=result hidden></pre>"
         f'<script type="application/json" id="content">{data}</script>'
         f"<script>{script}</script></body></html>"
     )
 
 
-def _run(command: list[str], **environment: str) -> None:
+def _run(*command: str) -> None:
     done = subprocess.run(  # noqa: S603 - npm and esbuild, on files of our own
         command,
         cwd=WORK,
-        env=os.environ | environment,
+        env=os.environ | {"NODE_PATH": str(WORK / "node_modules")},
         capture_output=True,
         text=True,
         check=False,
@@ -84,20 +80,8 @@ def _run(command: list[str], **environment: str) -> None:
         raise CannotRender(f"{Path(command[0]).name} failed:\n{done.stderr.strip()[-2000:]}")
 
 
-def _digest(*files: Path) -> str:
-    digest = hashlib.sha256()
-    for file in files:
-        digest.update(file.read_bytes())
-    return digest.hexdigest()
-
-
-def _stamp(name: str) -> str:
-    stamp = WORK / name
-    return stamp.read_text(encoding="utf-8") if stamp.exists() else ""
-
-
-def _keep(name: str, digest: str) -> None:
-    (WORK / name).write_text(digest, encoding="utf-8")
+def _digest() -> str:
+    return hashlib.sha256((SOURCES / "package-lock.json").read_bytes()).hexdigest()
 
 
 if __name__ == "__main__":

@@ -6,8 +6,9 @@ from typing import Any, Final
 
 import requests
 
+from dashboards.substitution import seconds
+
 TIMEOUT_SECONDS: Final = 30.0
-UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
 
 class QueryFailed(Exception):
@@ -50,7 +51,7 @@ class Prometheus:
     def exemplars(self, expr: str, start: float, end: float) -> list[dict[str, Any]]:
         """Ask for single observations behind a query, each as its time and value.
 
-        None where the server does not store them: a picture is complete without.
+        None where the server does not store them: an image is complete without.
         """
         try:
             found = self._ask("query_exemplars", query=expr, start=f"{start:.3f}", end=f"{end:.3f}")
@@ -86,22 +87,3 @@ class Prometheus:
         if content.get("status") != "success":
             raise QueryFailed(content.get("error", f"status {answer.status_code}"))
         return content["data"]
-
-
-def seconds(duration: str) -> float:
-    """Read a duration of one or more parts, such as ``15m`` or ``1m30s``.
-
-    Raises:
-        ValueError: it is none.
-
-    """
-    total, rest = 0.0, duration
-    while rest:
-        digits = rest[: len(rest) - len(rest.lstrip("0123456789"))]
-        rest = rest.removeprefix(digits)
-        unit = next((unit for unit in UNITS if rest.startswith(unit)), None)
-        if not digits or unit is None:
-            raise ValueError(f"not a duration: {duration!r}")
-        total += int(digits) * UNITS[unit]
-        rest = rest.removeprefix(unit)
-    return total

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from dashboards.substitution import panels_of, substitute
-from scripts.render.prometheus import Prometheus, QueryFailed, seconds
+from dashboards.substitution import panels_of, seconds, substitute
+from scripts.render.prometheus import Prometheus, QueryFailed
 
 Json = dict[str, Any]
 
@@ -17,6 +17,13 @@ STEPS: Final = (1, 2, 5, 10, 15, 20, 30, 60, 120, 300, 600, 900, 1200, 1800, 360
 COLUMNS: Final = 24
 EXEMPLARS: Final = 60
 """Most dots in one panel; every request of a quarter of an hour would hide the lines."""
+
+FAULTS: Final = {
+    "error": "query error",
+    "empty": "no data",
+    "partly": "no data in some queries",
+    "undrawn": "not drawn",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +39,7 @@ class Span:
     def step(self, panel: Mapping[str, Any]) -> float:
         """Return the time between two points of ``panel``."""
         pixels = self.width * panel["gridPos"]["w"] / COLUMNS
-        shortest = seconds(panel["interval"]) if panel.get("interval") else 0.0
+        shortest = seconds(panel.get("interval") or "0s")
         wanted = max((self.end - self.start) / pixels, self.scrape, shortest)
         return next((float(step) for step in STEPS if step >= wanted), wanted)
 
@@ -40,15 +47,20 @@ class Span:
         """Return Grafana's own variables for points ``step`` seconds apart."""
         length = round(self.end - self.start)
         return {
-            "__interval": _duration(step),
+            "__interval": f"{round(step)}s",
             "__interval_ms": str(round(1000 * step)),
-            "__rate_interval": _duration(max(step + self.scrape, 4 * self.scrape)),
+            "__rate_interval": f"{round(max(step + self.scrape, 4 * self.scrape))}s",
             "__range": f"{length}s",
             "__range_s": str(length),
             "__range_ms": str(1000 * length),
             "__from": str(round(1000 * self.start)),
             "__to": str(round(1000 * self.end)),
         }
+
+    def ask(self, prometheus: Prometheus, expr: str, step: float) -> list[Json]:
+        """Ask for values at multiples of the step, so that the same points come every time."""
+        start, end = (math.floor(time / step) * step for time in (self.start, self.end))
+        return prometheus.over(expr, start, end, step)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,32 +69,28 @@ class Fault:
 
     panel: str
     kind: str
-    """``error``, ``empty``, ``undrawn``, or ``partly`` where only some queries gave nothing."""
+    """One of ``FAULTS``."""
     query: str = ""
     """The letters of the queries."""
     text: str = ""
 
     def __str__(self) -> str:
-        what = {"error": "query error", "empty": "no data", "partly": "no data in some queries"}
         query = self.query and f" ({self.query})"
         text = self.text and f": {self.text}"
-        return f"{what.get(self.kind, 'not drawn')}: {self.panel}{query}{text}"
+        return f"{FAULTS[self.kind]}: {self.panel}{query}{text}"
 
 
 def variables_of(dashboard: Json) -> dict[str, str]:
     """Return the value of every variable that is chosen when the dashboard is opened."""
     chosen = {}
-    for variable in dashboard.get("templating", {}).get("list", []):
+    for variable in _variables(dashboard):
         value = variable.get("current", {}).get("value", variable.get("query", ""))
         if value in ("$__all", ["$__all"]):
-            chosen[variable["name"]] = variable.get("allValue") or ".*"
+            value = variable.get("allValue") or ".*"
         elif isinstance(value, list):
             # As in Grafana: several values are alternatives, each meant literally.
-            chosen[variable["name"]] = "|".join(
-                re.escape(one).replace("\\", "\\\\") for one in value
-            )
-        else:
-            chosen[variable["name"]] = str(value)
+            value = "|".join(re.escape(one).replace("\\", "\\\\") for one in value)
+        chosen[variable["name"]] = str(value)
     return chosen
 
 
@@ -90,30 +98,22 @@ def ask(
     dashboard: Json, prometheus: Prometheus, span: Span, variables: Mapping[str, str]
 ) -> tuple[Json, list[Fault]]:
     """Return what the page draws, and the panels that something is wrong with."""
+    known = variables_of(dashboard) | dict(variables)
+    rows = [panel for panel in dashboard["panels"] if panel["type"] == "row"]
     panels: list[Json] = []
     faults: list[Fault] = []
-    for panel in dashboard["panels"]:
-        panels.append(panel)
-        if panel["type"] == "row":  # A collapsed one is drawn open: its panels are below it.
-            panels.extend(panel.get("panels", []))
-    known = variables_of(dashboard) | dict(variables)
-    for index, panel in enumerate(panels):
-        if panel["type"] == "row":
-            continue
+    for panel in panels_of(dashboard):  # Those of a collapsed row are drawn: the row is open.
         answers = list(_answers(panel, prometheus, span, known))
         faults += faults_of(panel["title"], answers)
-        panels[index] = panel | {
-            "answers": answers,
-            "options": _filled(panel.get("options", {}), known),
-            "title": _filled(panel["title"], known),
-        }
+        filled = _filled({"options": panel.get("options", {}), "title": panel["title"]}, known)
+        panels.append(panel | filled | {"answers": answers})
     return {
         "title": dashboard["title"],
         "from": 1000 * span.start,
         "to": 1000 * span.end,
-        "variables": _shown(dashboard, variables),
+        "variables": list(_shown(dashboard, variables)),
         "annotations": list(_annotations(dashboard, prometheus, span, known)),
-        "panels": panels,
+        "panels": rows + panels,
     }, faults
 
 
@@ -128,11 +128,6 @@ def faults_of(panel: str, answers: list[Json]) -> Iterator[Fault]:
         yield Fault(panel=panel, kind=kind, query=", ".join(empty))
 
 
-def count_panels(dashboard: Json) -> int:
-    """Count what is drawn: all but the headings of rows."""
-    return sum(1 for _ in panels_of(dashboard))
-
-
 def _has_number(series: list[Json]) -> bool:
     return any(not math.isnan(float(value)) for one in series for _, value in one["values"])
 
@@ -142,8 +137,6 @@ def _answers(
 ) -> Iterator[Json]:
     step = span.step(panel)
     for target in panel.get("targets", []):
-        if target.get("hide"):
-            continue
         answer: Json = {
             "refId": target["refId"],
             "legend": target.get("legendFormat", ""),
@@ -160,7 +153,7 @@ def _answers(
             if answer["instant"]:
                 answer["series"] = prometheus.instant(expr, span.end)
             else:
-                answer["series"] = prometheus.over(expr, *_aligned(span, step), step)
+                answer["series"] = span.ask(prometheus, expr, step)
             if target.get("exemplar") and panel["type"] == "timeseries":
                 answer["exemplars"] = _thinned(prometheus.exemplars(expr, span.start, span.end))
         except KeyError as error:
@@ -174,17 +167,15 @@ def _annotations(
     dashboard: Json, prometheus: Prometheus, span: Span, known: Mapping[str, str]
 ) -> Iterator[Json]:
     for annotation in dashboard.get("annotations", {}).get("list", []):
-        if "expr" not in annotation or not annotation.get("enable", True):
-            continue
         step = max(seconds(annotation.get("step") or "0s"), span.scrape)
         # A step made for hours of scrapes every 15 s is too coarse for a few minutes.
         step = min(step, next((s for s in STEPS if s >= (span.end - span.start) / 200), step))
         expr = substitute(annotation["expr"], span.intervals(step) | dict(known))
+        series, error = [], ""
         try:
-            series = prometheus.over(expr, *_aligned(span, step), step)
-            error = ""
+            series = span.ask(prometheus, expr, step)
         except QueryFailed as failed:
-            series, error = [], str(failed)
+            error = str(failed)
         yield {
             "name": annotation["name"],
             "color": annotation.get("iconColor", "blue"),
@@ -193,48 +184,35 @@ def _annotations(
         }
 
 
-def _spans(values: list[tuple[float, str]], step: float) -> Iterator[tuple[float, float]]:
+def _spans(values: list[tuple[float, str]], step: float) -> list[list[float]]:
     """Join points that follow each other without a gap: first and last time, in ms."""
-    first = last = None
-    for time, value in values:
-        if float(value) == 0:
-            continue
-        if first is None or last is None or time - last > 1.5 * step:
-            if first is not None and last is not None:
-                yield 1000 * first, 1000 * last
-            first = time
-        last = time
-    if first is not None and last is not None:
-        yield 1000 * first, 1000 * last
-
-
-def _aligned(span: Span, step: float) -> tuple[float, float]:
-    """Start and end at multiples of the step, so that the same points come every time."""
-    return math.floor(span.start / step) * step, math.floor(span.end / step) * step
+    spans: list[list[float]] = []
+    for time in (1000 * time for time, value in values if float(value) != 0):
+        if spans and time - spans[-1][1] <= 1500 * step:
+            spans[-1][1] = time
+        else:
+            spans.append([time, time])
+    return spans
 
 
 def _thinned(exemplars: list[Json]) -> list[Json]:
     """Keep the slowest of each stretch of time: those an operator would click on."""
-    if len(exemplars) <= EXEMPLARS:
-        return exemplars
     ordered = sorted(exemplars, key=lambda exemplar: float(exemplar["time"]))
-    size = math.ceil(len(ordered) / EXEMPLARS)
+    size = max(1, math.ceil(len(ordered) / EXEMPLARS))
     parts = (ordered[index : index + size] for index in range(0, len(ordered), size))
     return [max(part, key=lambda exemplar: float(exemplar["value"])) for part in parts]
 
 
-def _shown(dashboard: Json, variables: Mapping[str, str]) -> list[Json]:
-    shown = []
-    for variable in dashboard.get("templating", {}).get("list", []):
-        if variable.get("hide") == 2:  # noqa: PLR2004 - Grafana's number for a hidden one
-            continue
+def _variables(dashboard: Json) -> list[Json]:
+    return list(dashboard.get("templating", {}).get("list", []))
+
+
+def _shown(dashboard: Json, variables: Mapping[str, str]) -> Iterator[Json]:
+    for variable in _variables(dashboard):
         text = variable.get("current", {}).get("text", "")
-        text = " + ".join(text) if isinstance(text, list) else text
+        text = " + ".join(text) if isinstance(text, list) else str(text)
         name = variable["name"]
-        shown.append(
-            {"label": variable.get("label") or name, "text": variables.get(name, str(text))}
-        )
-    return shown
+        yield {"label": variable.get("label") or name, "text": variables.get(name, text)}
 
 
 def _filled(value: Any, known: Mapping[str, str]) -> Any:
@@ -247,7 +225,3 @@ def _filled(value: Any, known: Mapping[str, str]) -> Any:
         return substitute(value, known)
     except KeyError:
         return value
-
-
-def _duration(length: float) -> str:
-    return f"{round(length)}s" if length >= 1 else f"{round(1000 * length)}ms"

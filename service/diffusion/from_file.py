@@ -143,27 +143,52 @@ def _text_encoder(
 def _fill(
     network: Any, named: Mapping[str, torch.Tensor], layout: Layout, part: str, dtype: torch.dtype
 ) -> None:
-    """Give a network without memory its weights: all of them, and no others."""
-    owner = layout.file.path if layout.file else layout.configuration
-    cure = put_next_to(layout.file) if layout.file else ""
+    fill(
+        network,
+        named,
+        owner=str(layout.file.path if layout.file else layout.configuration),
+        configuration=layout.configuration,
+        cure=put_next_to(layout.file) if layout.file else "",
+        part=part,
+        dtype=dtype,
+    )
+
+
+def fill(
+    network: Any,
+    named: Mapping[str, torch.Tensor],
+    *,
+    owner: str,
+    configuration: str,
+    cure: str,
+    part: str,
+    dtype: torch.dtype,
+) -> None:
+    """Give a network without memory its weights: all of them, and no others.
+
+    Raises:
+        ModelUnsuitable: a weight is missing, unknown, or of another shape than the configuration
+            says; the error names ``owner``, and ends with the ``cure``.
+
+    """
     wanted = {key: value.shape for key, value in network.named_parameters()}
     named = {key: value for key, value in named.items() if not NO_WEIGHTS.fullmatch(key)}
     if missing := [key for key in wanted if key not in named]:
         raise ModelUnsuitable(
             f"{owner} lacks {len(missing)} weights of the {part} that its configuration asks for "
-            f"({_some(missing)}). The configuration is: {layout.configuration}. {cure}"
+            f"({_some(missing)}). The configuration is: {configuration}. {cure}"
         )
     if unknown := [key for key in named if key not in wanted]:
         raise ModelUnsuitable(
             f"{owner} has {len(unknown)} weights of the {part} for which its configuration has no "
-            f"place ({_some(unknown)}). The configuration is: {layout.configuration}. {cure}"
+            f"place ({_some(unknown)}). The configuration is: {configuration}. {cure}"
         )
     for key, shape in wanted.items():
         if named[key].shape != shape:
             raise ModelUnsuitable(
                 f"{owner}: {key} of the {part} is {tuple(named[key].shape)}, and its "
                 f"configuration says {tuple(shape)}. The configuration is: "
-                f"{layout.configuration}. {cure}"
+                f"{configuration}. {cure}"
             )
     cast = {key: value.to(dtype).contiguous() for key, value in named.items()}
     network.load_state_dict(cast, strict=False, assign=True)

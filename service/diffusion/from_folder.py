@@ -11,7 +11,7 @@ from diffusers.models.autoencoders.autoencoder_tiny import AutoencoderTiny
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
 
-from service.diffusion.memory import is_out_of_memory
+from service.diffusion.memory.usage import is_out_of_memory
 from service.errors import ModelError, ModelUnsuitable
 from service.models import files, weights
 from service.models.layout import Layout
@@ -51,7 +51,7 @@ def read_parts(
     half = dtype == torch.float16
     found: dict[str, Any] = {}
     for part in CLASSES[layout.family]:
-        found[part] = _network(folder / part, READERS[layout.index[part][1]], dtype, half=half)
+        found[part] = network(folder / part, READERS[layout.index[part][1]], dtype, half=half)
         if part.startswith("text_encoder"):
             name = tokenizer_of(part)
             found[name] = read_tokenizer(folder / name, str(layout.index[name][1]))
@@ -103,18 +103,20 @@ def demand_known(folder: Path, tokenizer: Any, network: Any, part: str) -> None:
         )
 
 
-def _network(folder: Path, kind: Any, dtype: torch.dtype, *, half: bool) -> Any:
+def network(folder: Path, kind: Any, dtype: torch.dtype, *, half: bool) -> Any:
+    """Return the network of a part's folder, on the CPU.
+
+    Raises:
+        ModelError: its weights are damaged, or not those of its configuration.
+
+    """
     names = [path.name for path in folder.iterdir()]
     chosen = weights.choose(names, half=half, part=folder.name)
     if chosen is None:  # pragma: no cover - it was looked at before
         raise ModelError(f"{folder} has no weights.")
     try:
-        network = kind.from_pretrained(
-            folder,
-            variant=chosen.variant,
-            dtype=dtype,
-            use_safetensors=True,
-            local_files_only=True,
+        made = kind.from_pretrained(
+            folder, variant=chosen.variant, dtype=dtype, use_safetensors=True, local_files_only=True
         )
     except Exception as error:  # The libraries raise about ten classes.
         if is_out_of_memory(error):
@@ -128,23 +130,23 @@ def _network(folder: Path, kind: Any, dtype: torch.dtype, *, half: bool) -> Any:
             f"the weights in {folder} have other shapes than its config.json says "
             f"({_line(error)}). Take both from the same model."
         ) from error
-    _demand_all(folder, network, weights.part_files(folder, half))
-    return network
+    _demand_all(folder, made, weights.part_files(folder, half))
+    return made
 
 
-def _demand_all(folder: Path, network: Any, held_in: list[Path]) -> None:
+def _demand_all(folder: Path, made: Any, held_in: list[Path]) -> None:
     """Find weights that a network's files do not hold.
 
     diffusers leaves them without memory; transformers fills them with random numbers, and says
     so in its log only.
     """
-    if isinstance(network, transformers.PreTrainedModel):
+    if isinstance(made, transformers.PreTrainedModel):
         # Newer transformers dropped this prefix from the names in memory, not from the files.
         held = {key.removeprefix("text_model.") for path in held_in for key in weights.header(path)}
-        wanted = [key.removeprefix("text_model.") for key, _ in network.named_parameters()]
+        wanted = [key.removeprefix("text_model.") for key, _ in made.named_parameters()]
         missing = [key for key in wanted if key not in held]
     else:
-        missing = [key for key, weight in network.named_parameters() if weight.is_meta]
+        missing = [key for key, weight in made.named_parameters() if weight.is_meta]
     if missing:
         raise ModelError(
             f"{folder} lacks {len(missing)} weights that its config.json asks for, {missing[0]} "
@@ -174,7 +176,7 @@ def _checker(folder: Path, layout: Layout, dtype: torch.dtype, *, half: bool) ->
     except ModelError as error:
         raise type(error)(f"{error.detail} Or set SAFETY_CHECKER=false.") from error
     return {
-        "safety_checker": _network(
+        "safety_checker": network(
             folder / "safety_checker", StableDiffusionSafetyChecker, dtype, half=half
         ),
         "feature_extractor": transformers.CLIPImageProcessor.from_pretrained(

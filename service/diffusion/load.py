@@ -13,14 +13,24 @@ import torch
 import transformers.utils.logging
 from diffusers.schedulers.scheduling_euler_discrete import EulerDiscreteScheduler
 
-from service.diffusion import place
-from service.diffusion.generation import ModelInfo
-from service.diffusion.memory import is_out_of_memory
-from service.diffusion.samplers import Samplers
+from service.config.table import Config
+from service.core.model import ModelInfo
+from service.core.spec import GenerationSpec
+from service.core.stage import Stage
+from service.diffusion import device as devices
+from service.diffusion import vae
+from service.diffusion.families.base import BatchKey, Family
+from service.diffusion.families.unet import FAMILIES
+from service.diffusion.loop import schedules
+from service.diffusion.loop.samplers import Samplers
+from service.diffusion.memory.usage import is_out_of_memory
 from service.errors import GpuBusy, GpuTooSmall, ModelError, ModelUnsuitable, ServiceError
-from service.models import catalog, hub, layout
-from service.models.catalog import Source
+from service.models import catalog, layout
+from service.models.defaults import known, recipes
+from service.models.hub import pull
 from service.models.layout import Layout
+from service.models.source import Source
+from service.models.vae.source import VaeSource
 
 log = structlog.get_logger(__name__)
 
@@ -34,16 +44,27 @@ OTHERS = 0.15
 
 @dataclass(frozen=True, kw_only=True)
 class Model:
-    """A loaded model: diffusers' pipeline as the holder of its parts, and where it computes."""
+    """A loaded model: its family's adapter, and where it computes."""
 
-    pipeline: Any
+    family: Family
     info: ModelInfo
     samplers: Samplers
     device: torch.device
     offloaded: bool = False
     """Whether parts come to the device only when they are needed."""
     vae_tiling_above: int = 0
-    """Longest side in pixels of a picture that is decoded whole; 0 for any."""
+    """Longest side in pixels of an image that is decoded whole; 0 for any."""
+
+    def batch_key(self, request: GenerationSpec) -> BatchKey:
+        """Return the group of images that a request's share calls with."""
+        limits = self.family.limits
+        size = limits.latent_size(request.width, request.height)
+        return BatchKey(
+            model=self.info.model_id,
+            shape=None if limits.mixes_shapes else size,
+            input_channels=limits.input_channels,
+            tokens=limits.prompt_tokens,
+        )
 
     def without_gradients(self) -> AbstractContextManager[object]:
         """Return the context to compute in."""
@@ -54,22 +75,10 @@ class Model:
 
 def load_model(
     source: Source,
-    *,
-    cache_dir: Path,
-    device: str = "auto",
-    dtype: str = "auto",
-    threads: int = 0,
-    attention_slicing: bool = False,
-    cpu_offload: str = "none",
-    vram_limit_gb: float = 0.0,
-    vae_tiling: bool = False,
-    vae_tiling_above: int = 0,
-    safety_checker: bool = False,
-    prediction_type: str = layout.AUTO,
-    most_steps: int = 50,
-    begin: Callable[[str, int], None] = lambda _stage, _pictures: None,
+    config: Config,
+    begin: Callable[[Stage, int], None] = lambda _stage, _images: None,
 ) -> Model:
-    """Load a model and place it; the arguments are the settings of the same names.
+    """Load a model and place it, as the settings say.
 
     ``begin`` is called with ``fetch`` before a model is fetched, and with ``load`` after it.
 
@@ -81,34 +90,40 @@ def load_model(
     """
     started = time.perf_counter()
     _quieten()
-    if threads:
-        torch.set_num_threads(threads)
-    target = place.chosen_device(device, cpu_offload, vram_limit_gb)
-    place.limit_memory(target, vram_limit_gb)
-    numbers = place.chosen_dtype(dtype, target)
+    if config.torch_threads:
+        torch.set_num_threads(config.torch_threads)
+    target = devices.chosen_device(config.device, config.cpu_offload, config.vram_limit_gb)
+    devices.limit_memory(target, config.vram_limit_gb)
+    numbers = devices.chosen_dtype(config.dtype, target)
+    half = numbers == torch.float16
     try:
         if source.path is None:
-            begin("fetch", 0)
-            source = _fetched(source, cache_dir, half=numbers == torch.float16)
-            begin("load", 0)
+            begin(Stage.FETCH, 0)
+            source = _fetched(source, config.model_cache_dir, half=half)
+            begin(Stage.LOAD, 0)
         found = layout.read(
-            source,
-            cache_dir,
-            prediction_type=prediction_type,
-            half=numbers == torch.float16,
+            source, config.model_cache_dir, prediction_type=config.prediction_type, half=half
         )
+        recipe = recipes.recipe_of(source, found)
+        kind = FAMILIES[found.family]
         samplers = Samplers(
-            found.schedule.numbers, counts_positions=found.family == "sdxl", most_steps=most_steps
+            found.schedule.numbers,
+            counts_positions=kind.counts_positions,
+            most_steps=config.max_steps,
+            ten=schedules.aligned(found),
         )
-        pipeline = _pipeline(source, found, numbers, safety_checker=safety_checker)
+        decoder, small = vae.chosen(config, recipe, found), vae.preview(config)
+        pipeline = _pipeline(
+            source, found, numbers, safety_checker=config.safety_checker, decoder=decoder
+        )
         _limit_tokens(pipeline)
-        place.arrange(
-            pipeline,
-            upcast_vae=found.family == "sdxl",
-            attention_slicing=attention_slicing,
-            vae_tiling=vae_tiling,
-        )
-        place.put(pipeline, target, cpu_offload)
+        devices.arrange(pipeline, config, upcast_vae=kind.upcasts_vae)
+        devices.put(pipeline, target, config.cpu_offload)
+        family = kind(pipeline, target)
+        if small is not None:
+            tiny = vae.read(small, numbers)
+            vae.demand_fit(small.name, tiny, pipeline.vae)
+            family.small_decoder = tiny.to(target)
     except ServiceError:
         raise
     except Exception as error:  # the libraries raise about ten classes, none of them documented
@@ -117,27 +132,34 @@ def load_model(
         model_id=source.id,
         version=source.version,
         family=found.family,
+        sizes=known.sizes_of(found),
+        recipe=recipe,
+        vae=decoder.name if decoder is not None else "",
         demo=source.demo,
-        device=place.device_name(target),
+        device=devices.device_name(target),
         gpu=target.type == "cuda",
+        gpu_uuid=devices.device_uuid(target),
         dtype=str(numbers).removeprefix("torch."),
         load_seconds=time.perf_counter() - started,
-        prompt_tokens=pipeline.tokenizer.model_max_length,
+        prompt_tokens=family.limits.prompt_tokens,
         prediction_type=found.schedule.prediction_type,
         prediction_from=found.schedule.prediction_from,
         configuration=found.configuration,
         ignored=found.file.ignored if found.file else (),
         samplers=samplers.ranges,
+        schedules=samplers.schedules,
     )
+    if recipe.guessed:
+        log.warning("model_recipe_guessed", model_id=source.id, recipe=recipe.name, **recipe.values)
     if info.ignored:
         log.warning("model_tensors_ignored", model_id=source.id, groups=list(info.ignored))
     return Model(
-        pipeline=pipeline,
+        family=family,
         info=info,
         samplers=samplers,
         device=target,
-        offloaded=cpu_offload != "none",
-        vae_tiling_above=vae_tiling_above,
+        offloaded=config.cpu_offload != "none",
+        vae_tiling_above=config.vae_tiling_above,
     )
 
 
@@ -152,10 +174,17 @@ def _fetched(source: Source, cache_dir: Path, *, half: bool) -> Source:
     """Return the source with a path, after fetching the model from the hub."""
     if catalog.offline():
         raise catalog.missing_offline(source.id, cache_dir)
-    return hub.fetch(source.id, cache_dir, half=half)
+    return pull.fetch(source.id, cache_dir, half=half)
 
 
-def _pipeline(source: Source, found: Layout, numbers: torch.dtype, *, safety_checker: bool) -> Any:
+def _pipeline(
+    source: Source,
+    found: Layout,
+    numbers: torch.dtype,
+    *,
+    safety_checker: bool,
+    decoder: VaeSource | None,
+) -> Any:
     """Return diffusers' pipeline around the model's parts, still on the CPU."""
     if safety_checker and (found.family == "sdxl" or found.file is not None):
         raise ModelUnsuitable(
@@ -179,6 +208,9 @@ def _pipeline(source: Source, found: Layout, numbers: torch.dtype, *, safety_che
         parts = from_folder.read_parts(
             source.path, found, dtype=numbers, safety_checker=safety_checker
         )
+    if decoder is not None:
+        own, parts["vae"] = parts["vae"], vae.read(decoder, numbers)
+        vae.demand_fit(decoder.name, parts["vae"], own)
     kind: Any = StableDiffusionPipeline
     if found.family == "sdxl":
         kind, parts["add_watermarker"] = StableDiffusionXLPipeline, False
@@ -205,7 +237,7 @@ def _model_error(source: Source, error: Exception, device: torch.device) -> Mode
             f"{source.id} does not fit into memory ({cause}). Use CPU_OFFLOAD=model, a smaller "
             "model, or end other programs that hold the GPU's memory ('nvidia-smi').",
             # A card that is too small stays so; what others hold, they may give back.
-            passing=kind is GpuBusy or device.type != "cuda",
+            transient=kind is GpuBusy or device.type != "cuda",
         )
     return ModelError(
         f"{source.id} cannot be loaded ({type(error).__name__}: {cause}). Use another copy of the "

@@ -4,8 +4,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from enum import StrEnum
 
-from service.diffusion.generation import GenerationRequest, ModelInfo
-from service.engine.messages import Event
+from service.core.model import ModelInfo
+from service.core.spec import GenerationSpec
+from service.engine.protocol import Event
+from service.telemetry.labels import FIRST_ENGINE
 
 Listener = Callable[[Event], None]
 
@@ -27,6 +29,8 @@ class Engine(ABC):
     events, always on the event loop that called ``start``.
     """
 
+    name: str = FIRST_ENGINE
+    """Name of its slot, in the log."""
     state: EngineState = EngineState.STOPPED
     model: ModelInfo | None = None
     restarts: int = 0
@@ -52,8 +56,11 @@ class Engine(ABC):
         """End the engine, whatever it is doing; no event follows."""
 
     @abstractmethod
-    def generate(self, job_id: str, request: GenerationRequest) -> None:
-        """Let a job join the running batch before the next step."""
+    def generate(self, job_id: str, request: GenerationSpec, epoch: int) -> None:
+        """Let a job join the running batch before the next step.
+
+        ``epoch`` is the number of the attempt; it is in every event that follows.
+        """
 
     @abstractmethod
     def cancel(self, job_id: str) -> None:

@@ -5,7 +5,7 @@
     {"oom": {"denoise": 2}, "oom_pictures": 1, "step_seconds": 0.5, "hang": false}
 
 ``oom``: how many of the next calls of a stage run out of memory, counted from the moment the
-file changed; ``oom_pictures``: only calls for at least so many pictures at once.
+file changed; ``oom_pictures``: only calls for at least so many images at once.
 ``step_seconds``: how much longer every denoising step takes. ``hang``: the next stage does not
 return while the file says so. A file that is absent or empty means no fault.
 """
@@ -18,15 +18,20 @@ from typing import Any, Final
 
 import structlog
 
+from service.core.stage import LOOP_STAGES, Stage
+from service.system import regular_file
+
+LARGEST_FILE: Final = 100_000
+"""Bytes."""
+
 log = structlog.get_logger(__name__)
 
-STAGES: Final = frozenset({"text_encode", "denoise", "vae_decode", "safety"})
 HANG_POLL_SECONDS: Final = 0.05
 LONGEST_STEP: Final = 3600.0
 
 
-class Faults:
-    """What goes wrong next; called with a stage and its number of pictures before the stage."""
+class FaultInjector:
+    """What goes wrong next; called with a stage and its number of images before the stage."""
 
     def __init__(
         self,
@@ -36,7 +41,7 @@ class Faults:
         step_seconds: float = 0.0,
         hang: bool = False,
     ) -> None:
-        unknown = sorted(set(oom or {}) - STAGES)
+        unknown = sorted(set(oom or {}) - {*LOOP_STAGES})
         if unknown:
             raise ValueError(f"oom: no such stage: {', '.join(unknown)}")
         if not all(type(count) is int and count >= 0 for count in (oom or {}).values()):
@@ -52,18 +57,18 @@ class Faults:
         self.step_seconds = step_seconds
         self.hang = hang
 
-    def __call__(self, stage: str, pictures: int) -> None:
+    def __call__(self, stage: Stage, images: int) -> None:
         """Let the stage go on, later or not at all.
 
         Raises:
             MemoryError: this call is one of those that run out of memory.
 
         """
-        if stage == "denoise" and self.step_seconds:
+        if stage == Stage.DENOISE and self.step_seconds:
             time.sleep(self.step_seconds)
-        if self.oom[stage] > 0 and pictures >= self.oom_pictures:
+        if self.oom[stage] > 0 and images >= self.oom_pictures:
             self.oom[stage] -= 1
-            raise MemoryError(f"{stage} of {pictures} pictures: out of memory on purpose")
+            raise MemoryError(f"{stage} of {images} images: out of memory on purpose")
 
 
 class FaultFile:
@@ -72,10 +77,10 @@ class FaultFile:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._seen: tuple[int, int] | None = None
-        self._faults = Faults()
+        self._faults = FaultInjector()
         log.warning("faults_enabled", path=str(path))
 
-    def __call__(self, stage: str, pictures: int) -> None:
+    def __call__(self, stage: Stage, images: int) -> None:
         """Do what the file says about this stage.
 
         Raises:
@@ -86,7 +91,7 @@ class FaultFile:
         while self._faults.hang:
             time.sleep(HANG_POLL_SECONDS)
             self._refresh()
-        self._faults(stage, pictures)
+        self._faults(stage, images)
 
     def _refresh(self) -> None:
         try:
@@ -95,13 +100,13 @@ class FaultFile:
             if seen == self._seen:
                 return
             self._seen = seen
-            text = self._path.read_text(encoding="utf-8")
-            self._faults = Faults(**_checked(json.loads(text or "{}")))
+            text = regular_file.read(self._path, LARGEST_FILE)[0].decode()
+            self._faults = FaultInjector(**_checked(json.loads(text or "{}")))
         except FileNotFoundError:
-            self._seen, self._faults = None, Faults()
+            self._seen, self._faults = None, FaultInjector()
         except (OSError, ValueError, TypeError, RecursionError) as error:
             # Written half, or by hand: a drill goes on without faults and its log says so.
-            self._faults = Faults()
+            self._faults = FaultInjector()
             log.warning("fault_file_unreadable", path=str(self._path), reason=str(error))
         else:
             log.warning("faults_changed", faults=text)

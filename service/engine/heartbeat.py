@@ -3,8 +3,11 @@
 from collections.abc import Collection
 from typing import Final
 
-from service.diffusion.generation import GenerationRequest, OutOfMemoryHit, Stepped, Usual
-from service.engine.messages import Began
+from service.core.events import OutOfMemoryHit, StepBaseline, Stepped
+from service.core.spec import GenerationSpec
+from service.core.stage import Stage
+from service.core.work import places
+from service.engine.protocol import StageStarted
 
 TIMES: Final = 10
 """A step that takes so many times its usual time does not come back."""
@@ -20,12 +23,7 @@ first step of a size in a new process, which loads kernels."""
 LEARNING_RATE: Final = 0.2
 
 GROWTH: Final = 2
-"""How a step grows with the pixels of a picture at most: attention compares each with each."""
-
-FETCH: Final = "fetch"
-LOAD: Final = "load"
-STEP: Final = "denoise"
-"""Stages with rules of their own; every other one is a part of making a picture."""
+"""How a step grows with the pixels of an image at most: attention compares each with each."""
 
 LATE_SHARE: Final = 0.5
 """Of the limit: an engine that has been silent for so long is not ready for new work."""
@@ -38,7 +36,7 @@ class Heartbeat:
         self._most = most
         """What is allowed where nothing was learned yet, and never exceeded."""
         self._usual: dict[int, dict[int, float]] = {}
-        """Seconds by pixels of a picture, then by pictures in the step."""
+        """Seconds by pixels of an image, then by images in the step."""
 
         self._warm: set[int] = set()
         """Sizes that this process has done a step of."""
@@ -52,7 +50,7 @@ class Heartbeat:
         self._warm.clear()
         self._trying = self._recovering = False
 
-    def hear(self, said: Began | Stepped | OutOfMemoryHit | Usual) -> None:
+    def hear(self, said: StageStarted | Stepped | OutOfMemoryHit | StepBaseline) -> None:
         """Learn from what the engine says.
 
         After an out-of-memory the next step is not a usual one: what is done about it may be slow.
@@ -61,60 +59,60 @@ class Heartbeat:
         match said:
             case Stepped():
                 pixels = said.pixels // said.batch_size
-                self._observe(pixels=pixels, pictures=said.batch_size, seconds=said.seconds)
+                self._observe(pixels=pixels, images=said.batch_size, seconds=said.seconds)
                 self._recovering = False
-            case Usual():
-                self._observe(pixels=said.pixels, pictures=said.pictures, seconds=said.seconds)
-            case Began() if said.stage == STEP and not self._trying:
+            case StepBaseline():
+                self._observe(pixels=said.pixels, images=said.images, seconds=said.seconds)
+            case StageStarted() if said.stage == Stage.DENOISE and not self._trying:
                 self._trying = True
                 return
-            case Began() if said.stage == STEP:
+            case StageStarted() if said.stage == Stage.DENOISE:
                 self._recovering = True
             case OutOfMemoryHit():
                 self._recovering = True
         self._trying = False
 
-    def _observe(self, *, pixels: int, pictures: int, seconds: float) -> None:
+    def _observe(self, *, pixels: int, images: int, seconds: float) -> None:
         self._warm.add(pixels)
         batches = self._usual.setdefault(pixels, {})
-        known = batches.get(pictures, seconds)
+        known = batches.get(images, seconds)
         learned = known + LEARNING_RATE * (seconds - known)
         # With less memory every further step may take as long as this one.
-        batches[pictures] = max(learned, seconds) if self._recovering else learned
+        batches[images] = max(learned, seconds) if self._recovering else learned
 
-    def limit(self, stage: str, work: Collection[GenerationRequest]) -> float | None:
+    def limit(self, stage: Stage, work: Collection[GenerationSpec]) -> float | None:
         """Return how many seconds of silence are too many in a stage with ``work`` in the engine.
 
         None is no limit: a network decides how long fetching takes. The slowest size
         counts, as it may be the one that runs.
         """
-        if stage == FETCH:
+        if stage == Stage.FETCH:
             return None
-        if stage == LOAD:
+        if stage == Stage.LOAD:
             return self._most
-        pictures: dict[int, int] = {}
+        images: dict[int, int] = {}
         for request in work:
             area = request.width * request.height
-            pictures[area] = pictures.get(area, 0) + request.num_images
-        usual = [self._step(area, count) for area, count in pictures.items()]
+            images[area] = images.get(area, 0) + places(request)
+        usual = [self._step(area, count) for area, count in images.items()]
         known = [seconds for seconds in usual if seconds is not None]
         if self._recovering or len(known) < len(usual) or not known:
             return self._most
-        usually = stage == STEP and self._warm.issuperset(pictures)
+        usually = stage == Stage.DENOISE and self._warm.issuperset(images)
         floor = STEP_FLOOR_SECONDS if usually else STAGE_FLOOR_SECONDS
         return min(self._most, max(floor, TIMES * max(known)))
 
-    def _step(self, pixels: int, pictures: int) -> float | None:
-        """Return the most that a step of up to so many pictures usually takes, None if unknown.
+    def _step(self, pixels: int, images: int) -> float | None:
+        """Return the most that a step of up to so many images usually takes, None if unknown.
 
-        More pictures than were seen together take longer in proportion at most. A size that
+        More images than were seen together take longer in proportion at most. A size that
         was not seen takes no longer than a larger one, nor than ``GROWTH`` makes of a smaller.
         """
         seen = {pixels: self._usual[pixels]} if pixels in self._usual else self._usual
         return min(
             (
                 max(batches.values())
-                * max(1.0, pictures / max(batches))
+                * max(1.0, images / max(batches))
                 * max(1.0, pixels / size) ** GROWTH
                 for size, batches in seen.items()
             ),

@@ -7,94 +7,71 @@ is told from the rest here; its speaker is then killed and started again.
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
-from typing import Final, get_args
+from typing import Final
 
-from service.config import Config
-from service.diffusion.generation import (
-    Calibrated,
-    Capacity,
-    GenerationRequest,
+import structlog
+
+from service.config.table import Config
+from service.core.capacity import Capacity, MemoryUse
+from service.core.events import (
+    AdaptersChanged,
+    AttemptEvent,
+    BatchCalibrated,
     JobCancelled,
     JobFailed,
     JobFinished,
-    MemoryUse,
-    ModelInfo,
     OutOfMemoryHit,
-    Picture,
     Previewed,
-    StageTimes,
+    StepBaseline,
     Stepped,
-    Usual,
 )
-from service.engine import wire
-from service.engine.messages import Began, EngineFailed, EngineReady, Said
-from service.engine.wire import LONGEST_WORD, GarbageError
+from service.core.image import RawImage
+from service.core.limits import LARGEST
+from service.core.model import ModelInfo
+from service.core.sampler import Sampler
+from service.core.spec import GenerationSpec
+from service.engine.channel import GarbageError
+from service.engine.protocol import EngineEvent, EngineFailed, EngineReady, Generate, StageStarted
+from service.telemetry.labels import FIRST_ENGINE
 
-VALUES: Final = {
-    (kind.__module__, kind.__qualname__): kind
-    for kind in (*get_args(Said), MemoryUse, ModelInfo, Picture, StageTimes)
-}
-"""All that a message may be made of, beside plain numbers, texts and containers."""
+log = structlog.get_logger(__name__)
 
 CHANNELS: Final = 3
-BESIDE_PICTURES: Final = 2**20
+OTHER_BYTES: Final = 2**20
 """Bytes: every other message is far smaller."""
 
 
 def longest_message(config: Config) -> int:
     """Return the bytes of the largest message that these settings allow."""
-    return config.max_images * config.max_size**2 * CHANNELS + BESIDE_PICTURES
-
-
-def parsed(data: bytes) -> Said:
-    """Return the message in these bytes.
-
-    Raises:
-        GarbageError: there is none.
-
-    """
-    try:
-        said = wire.values(data, VALUES)
-    except (GarbageError, MemoryError):
-        raise
-    except Exception as error:  # Bytes that are no opcodes, or in no order.
-        raise GarbageError(f"{len(data)} bytes are no message ({type(error).__name__})") from error
-    if not isinstance(said, get_args(Said)):
-        raise GarbageError(f"a {type(said).__name__} is no message")
-    return said  # type: ignore[no-any-return]
+    return config.max_images * (config.max_size or LARGEST) ** 2 * CHANNELS + OTHER_BYTES
 
 
 class Inspector:
     """Holds what one engine process says against what it was told.
 
-    ``work`` are the requests in the engine by the id of their job, ``leaving`` the ids of those
-    that it was told to stop: the engine's own containers, as they are before the message.
+    ``work`` are the commands that the engine works on by the id of their job, ``leaving`` the ids
+    of those that it was told to stop: the engine's own containers, as they are before the message.
     """
 
-    def __init__(self, work: Mapping[str, GenerationRequest], leaving: Iterable[str]) -> None:
+    def __init__(
+        self, work: Mapping[str, Generate], leaving: Iterable[str], engine: str = FIRST_ENGINE
+    ) -> None:
+        self._log = log.bind(engine=engine)
         self._work = work
         self._leaving = leaving
         self._ready = False
         self._progress: dict[str, int] = {}
 
-    def check(self, said: Said) -> None:
-        """Pass what can be true.
+    def check(self, said: EngineEvent) -> bool:
+        """Pass what can be true; return False for what an earlier attempt at a job has left.
 
         Raises:
             GarbageError: with what cannot.
 
         """
-        try:
-            self._check(said)
-        except (AttributeError, TypeError, ValueError, OverflowError) as error:
-            # A field that is missing or of another kind, deep inside.
-            raise GarbageError(f"a {type(said).__name__} is broken ({error})") from error
-
-    def _check(self, said: Said) -> None:
         match said:
-            case Began():
-                _words(said.stage)
-                _counts(said.pictures)
+            case StageStarted():
+                _counts(said.images)
             case EngineReady() | EngineFailed():
                 self._check_load(said)
             case _ if not self._ready:
@@ -102,15 +79,17 @@ class Inspector:
             case Stepped():
                 self._check_step(said)
             case OutOfMemoryHit():
-                _words(said.stage, said.rung)
                 _counts(said.batch_size)
                 _seconds(said.seconds)
-            case Capacity() | Calibrated() | Usual():
+            case Capacity() | BatchCalibrated() | StepBaseline() | AdaptersChanged():
                 _check_measured(said)
+            case AttemptEvent() if self._is_late(said.job_id, said.epoch):
+                return False
             case Previewed():
                 self._check_preview(said)
             case _:
                 self._check_end(said)
+        return True
 
     def _check_load(self, said: EngineReady | EngineFailed) -> None:
         if self._ready:
@@ -119,38 +98,35 @@ class Inspector:
             _check_model(said.model)
             _check_memory(said.memory)
             self._ready = True
-        else:
-            _texts(said.code, said.detail)
-            if type(said.passing) is not bool:
-                raise GarbageError("a failure is none")
 
     def _check_end(self, said: JobFinished | JobFailed | JobCancelled) -> None:
-        request = self._request(said.job_id)
-        _check_times(said.times)
+        request = self._work[said.job_id].request
+        _seconds(*said.times.by_stage.values())
         match said:
             case JobFinished():
-                _check_pictures(request, said.pictures)
+                _check_images(request, said.images)
                 _check_memory(said.memory)
                 _counts(said.prompt_tokens_cut)
-            case JobFailed():
-                _texts(said.code, said.detail)
             case JobCancelled():
                 _counts(said.steps_done)
                 if said.job_id not in self._leaving:
                     raise GarbageError("a job was cancelled that nobody cancelled")
         self._progress.pop(said.job_id, None)
 
-    def _request(self, job_id: str) -> GenerationRequest:
-        request = self._work.get(job_id)
-        if request is None:
+    def _is_late(self, job_id: str, epoch: int) -> bool:
+        known = self._work.get(job_id)
+        if known is None or epoch > known.epoch:
             raise GarbageError("it spoke of a job that it does not have")
-        return request
+        late = epoch < known.epoch
+        if late:
+            self._log.warning("late_event_dropped", job_id=job_id, epoch=epoch)
+        return late
 
     def _check_preview(self, said: Previewed) -> None:
-        request = self._request(said.job_id)
+        request = self._work[said.job_id].request
         _counts(said.step, said.width, said.height)
-        if said.step > request.steps or not isinstance(said.pixels, bytes):
-            raise GarbageError("a preview is none")
+        if said.step > request.steps:
+            raise GarbageError("a preview is of a step that was not asked for")
         if not said.pixels or len(said.pixels) != said.width * said.height * CHANNELS:
             raise GarbageError(f"{len(said.pixels)} bytes are no preview")
 
@@ -160,55 +136,55 @@ class Inspector:
         _check_memory(said.memory)
         if not said.progress or said.batch_size < 1 or said.pixels < 1:
             raise GarbageError("a step moved nothing")
-        for job_id in (*said.progress, *said.shares):
-            self._request(job_id)
+        if not said.progress.keys() == said.shares.keys() == said.epochs.keys():
+            raise GarbageError("a step moved jobs without an attempt")
         for job_id, done in said.progress.items():
-            before, most = self._progress.get(job_id, 0), self._request(job_id).steps
+            if self._is_late(job_id, said.epochs[job_id]):
+                continue
+            before, most = self._progress.get(job_id, 0), self._work[job_id].request.steps
             if not before <= done <= most:
                 raise GarbageError(f"a job went from step {before} to {done} of {most}")
             self._progress[job_id] = done
 
 
-def _check_pictures(request: GenerationRequest, pictures: tuple[Picture, ...]) -> None:
-    if len(pictures) != request.num_images:
-        raise GarbageError(f"{len(pictures)} pictures came where {request.num_images} were asked")
-    for picture, seed in zip(pictures, request.seeds, strict=True):
-        if not isinstance(picture, Picture) or not isinstance(picture.pixels, bytes):
-            raise GarbageError("a picture is none")
-        if (picture.width, picture.height, picture.seed) != (request.width, request.height, seed):
-            raise GarbageError("a picture has another size or seed than was asked for")
-        if len(picture.pixels) != request.width * request.height * CHANNELS:
+def _check_images(request: GenerationSpec, images: tuple[RawImage, ...]) -> None:
+    if len(images) != request.num_images:
+        raise GarbageError(f"{len(images)} images came where {request.num_images} were asked")
+    for image, seed in zip(images, request.seeds, strict=True):
+        if (image.width, image.height, image.seed) != (request.width, request.height, seed):
+            raise GarbageError("an image has another size or seed than was asked for")
+        if len(image.pixels) != request.width * request.height * CHANNELS:
             raise GarbageError(
-                f"{len(picture.pixels)} bytes are no {request.width}x{request.height} picture"
+                f"{len(image.pixels)} bytes are no {request.width}x{request.height} image"
             )
 
 
-def _check_measured(said: Capacity | Calibrated | Usual) -> None:
+def _check_measured(said: Capacity | BatchCalibrated | StepBaseline | AdaptersChanged) -> None:
     match said:
+        case AdaptersChanged():
+            _counts(said.failures, said.evictions, *said.held.values())
+            _seconds(*said.load_seconds)
         case Capacity():
             _check_capacity(said)
-        case Calibrated():
+        case BatchCalibrated():
             _check_calibration(said)
-        case Usual():
-            _counts(said.pixels, said.pictures)
+        case StepBaseline():
+            _counts(said.pixels, said.images)
             _seconds(said.seconds)
-            if said.pixels < 1 or said.pictures < 1:
+            if said.pixels < 1 or said.images < 1:
                 raise GarbageError("a step moved nothing")
 
 
 def _check_capacity(said: Capacity) -> None:
     _counts(said.available, *said.relief.values())
-    for stage, seen in said.known.items():
-        _words(stage)
+    for seen in said.known.values():
         _counts(*seen.keys(), *seen.values())
-    for stage, need in said.needs.items():
-        _words(stage)
-        fixed, each = need
+    for fixed, each in said.needs.values():
         if not (math.isfinite(fixed) and math.isfinite(each)):
-            raise GarbageError("a need of memory is none")
+            raise GarbageError("a need of memory is no number")
 
 
-def _check_calibration(said: Calibrated) -> None:
+def _check_calibration(said: BatchCalibrated) -> None:
     _counts(said.batch, said.size, *said.seconds)
     _seconds(*said.seconds.values())
     if said.batch not in said.seconds or not all(said.seconds):
@@ -216,45 +192,33 @@ def _check_calibration(said: Calibrated) -> None:
 
 
 def _check_model(model: ModelInfo) -> None:
-    if not isinstance(model, ModelInfo):
-        raise GarbageError("a model is none")
-    _texts(model.model_id, model.version, model.family, model.device, model.dtype)
-    _texts(model.prediction_type, model.prediction_from, model.configuration, *model.ignored)
-    for sampler, ranges in model.samplers.items():
-        _words(sampler)
+    sizes = model.sizes
+    if not 0 < sizes.smallest <= sizes.usual <= sizes.largest <= LARGEST:
+        raise GarbageError("a model draws sizes that no model has")
+    recipe = model.recipe
+    for number in (recipe.guidance_scale, recipe.guidance_rescale, recipe.eta):
+        if number is not None and not (math.isfinite(number) and number >= 0):
+            raise GarbageError("a recipe wants what is no number")
+    if model.recipe.sampler not in (None, *Sampler):
+        raise GarbageError("a recipe wants a sampler that there is none of")
+    _counts(model.recipe.steps or 0, model.recipe.size or 0)
+    for ranges in model.samplers.values():
         _counts(*(bound for first, last in ranges for bound in (first, last)))
     _seconds(model.load_seconds)
     _counts(model.prompt_tokens)
-
-
-def _check_times(times: StageTimes) -> None:
-    _seconds(*(getattr(times, item.name) for item in fields(StageTimes)))
 
 
 def _check_memory(memory: MemoryUse) -> None:
     _counts(*(getattr(memory, item.name) for item in fields(MemoryUse)))
 
 
-def _texts(*values: object) -> None:
-    for value in values:
-        if not isinstance(value, str):
-            raise GarbageError(f"a {type(value).__name__} is no text")
-
-
-def _words(*values: str) -> None:
-    _texts(*values)
-    for value in values:
-        if not 0 < len(value) <= LONGEST_WORD or not value.isidentifier():
-            raise GarbageError("a name is none")
-
-
 def _counts(*values: int) -> None:
     for value in values:
-        if type(value) is not int or value < 0:
-            raise GarbageError("a count is none")
+        if value < 0:
+            raise GarbageError("a count is below 0")
 
 
 def _seconds(*values: float) -> None:
     for value in values:
-        if type(value) not in (int, float) or not math.isfinite(value) or value < 0:
-            raise GarbageError("seconds are none")
+        if not math.isfinite(value) or value < 0:
+            raise GarbageError("seconds are below 0 or no number")

@@ -6,8 +6,10 @@ from typing import Final
 
 import structlog
 
-from service.diffusion.generation import GenerationRequest
+from service.core.stage import Stage
 from service.engine.heartbeat import LATE_SHARE, Heartbeat
+from service.engine.protocol import Generate
+from service.telemetry.labels import FIRST_ENGINE
 
 log = structlog.get_logger(__name__)
 
@@ -18,19 +20,18 @@ ASLEEP_SECONDS: Final = 1.0
 class Watchdog:
     """Calls ``stalled`` when an engine has been silent for too long; on the event loop.
 
-    ``work`` are the requests in the engine by the id of their job: the engine's own mapping.
+    ``work`` is what the engine works on, by the id of the job: the engine's own mapping.
     """
 
     def __init__(
-        self,
-        heartbeat: Heartbeat,
-        work: Mapping[str, GenerationRequest],
-        stalled: Callable[[float], None],
+        self, heartbeat: Heartbeat, work: Mapping[str, Generate], stalled: Callable[[float], None]
     ) -> None:
+        self.engine = FIRST_ENGINE
+        """Name of the engine, in the log."""
         self._heartbeat = heartbeat
         self._work = work
         self._stalled = stalled
-        self._stage: str | None = None
+        self._stage: Stage | None = None
         """What was begun last; None while nothing is expected."""
         self._heard = 0.0
         self._timer: asyncio.TimerHandle | None = None
@@ -48,7 +49,7 @@ class Watchdog:
         limit = self._limit
         return limit is not None and self.silence > LATE_SHARE * limit
 
-    def hear(self, stage: str) -> None:
+    def hear(self, stage: Stage) -> None:
         """Take a sign of life: the clock starts anew, for this stage."""
         self._stage = stage
         self._heard = asyncio.get_running_loop().time()
@@ -71,7 +72,7 @@ class Watchdog:
     def _limit(self) -> float | None:
         if self._stage is None:
             return None
-        return self._heartbeat.limit(self._stage, self._work.values())
+        return self._heartbeat.limit(self._stage, [each.request for each in self._work.values()])
 
     def _after(self, seconds: float, do: Callable[[float], None]) -> None:
         due = self._heard + seconds
@@ -81,7 +82,8 @@ class Watchdog:
         limit = self._limit
         if limit is None or self._slept(due):
             return
-        log.warning("engine_silent", seconds=round(self.silence, 3), stage=self._stage)
+        seconds = round(self.silence, 3)
+        log.warning("engine_silent", engine=self.engine, seconds=seconds, stage=self._stage)
         self._after(limit, self._give_up)
 
     def _give_up(self, due: float) -> None:
@@ -92,7 +94,7 @@ class Watchdog:
         """Begin anew where the service was stopped itself: what it did not hear may be there."""
         if asyncio.get_running_loop().time() - due < ASLEEP_SECONDS:
             return False
-        log.warning("watchdog_overslept", stage=self._stage)
+        log.warning("watchdog_overslept", engine=self.engine, stage=self._stage)
         self._heard = asyncio.get_running_loop().time()
         self.update()
         return True

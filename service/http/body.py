@@ -3,8 +3,10 @@
 import asyncio
 import codecs
 import json
-from typing import Any, NoReturn
+import zlib
+from typing import Any, Final, NoReturn
 
+import structlog
 from aiohttp import hdrs, web
 from marshmallow import Schema, ValidationError
 from webargs.aiohttpparser import AIOHTTPParser
@@ -15,22 +17,30 @@ from service.errors import (
     UnsupportedMediaType,
     ValidationFailed,
 )
-from service.http.fields import REPEATED
-from service.http.job_orders import GenerateSchema
-from service.http.keys import CONFIG
+from service.http.schema.fields import REPEATED
+from service.http.schema.orders import LimitedSchema
+from service.http.state import CONFIG, DISPATCHER, EXPECTED
+
+log = structlog.get_logger(__name__)
 
 UTF_8 = codecs.lookup("utf-8-sig").name
 """Looked up now: Python imports a codec from its file at the first use, and a service that is
 short of file descriptors could not."""
+
+CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+GZIP, ZLIB, DEFLATE = 31, 15, -15
+"""What zlib calls these formats (wbits)."""
 
 
 class BodyParser(AIOHTTPParser):
     """The parser behind the ``request_schema`` decorators; each application has its own."""
 
     async def parse(self, argmap: Any, req: Any = None, **more: Any) -> Any:
-        """Read the body with the schema of its route; one of them asks what the client prefers."""
-        schema = argmap.of(req) if isinstance(argmap, GenerateSchema) else argmap
-        return await super().parse(schema, req, **more)
+        """Read the body with the schema of its route, with the limits that hold now."""
+        if isinstance(argmap, LimitedSchema):
+            argmap = argmap.within(req.app[DISPATCHER].limits).of(req)
+        return await super().parse(argmap, req, **more)
 
     async def load_json(self, req: web.Request, schema: Schema) -> Any:
         """Return the body as a JSON object.
@@ -46,7 +56,7 @@ class BodyParser(AIOHTTPParser):
         _check_content_type(req)
         _check_content_encoding(req)
         try:
-            text = (await _arrived(req)).decode(UTF_8)
+            text = unpacked(req, await _arrived(req)).decode(UTF_8)
             body = json.loads(text, object_pairs_hook=_object)
         # ValueError also covers UnicodeDecodeError and integers of more than 4300 digits.
         except (ValueError, RecursionError, web.RequestPayloadError) as error:
@@ -74,15 +84,25 @@ class BodyParser(AIOHTTPParser):
             case RecursionError():
                 reason = "it is nested too deeply"
             case web.RequestPayloadError():
-                reason = "it is not what its Content-Encoding and Transfer-Encoding say"
+                reason = "it ends too early, or is not what its Content-Encoding says"
             case _:
                 reason = "a number has too many digits"
         raise ValidationFailed({"body": [f"must be JSON in UTF-8: {reason}"]}) from error
 
 
 async def _arrived(request: web.Request) -> bytes:
-    """Return the body; a client that sends it byte by byte holds no place until its deadline."""
+    """Return the body; a client that sends it byte by byte holds no place until its deadline.
+
+    A client that expects 100 Continue gets it now: all that can be known without
+    the body has been checked.
+    """
     seconds = request.app[CONFIG].body_timeout_seconds
+    if (request.content_length or 0) > request.client_max_size:
+        raise web.HTTPRequestEntityTooLarge(request.client_max_size, request.content_length or 0)
+    if request.get(EXPECTED) and not request.content.is_eof():
+        request[EXPECTED] = ""
+        await request.writer.write(CONTINUE)
+        request.writer.output_size = 0  # The answer has not begun.
     try:
         async with asyncio.timeout(seconds) as timeout:
             return await request.read()
@@ -92,6 +112,43 @@ async def _arrived(request: web.Request) -> bytes:
         raise RequestTimedOut(
             f"The body took more than {seconds:g} s to arrive (BODY_TIMEOUT_SECONDS)."
         ) from error
+
+
+def unpacked(request: web.Request, body: bytes) -> bytes:
+    """Return what was packed: all of it, whole, and no more than a body may have.
+
+    Raises:
+        RequestPayloadError: it is damaged, ends too early, or something else follows.
+        HTTPRequestEntityTooLarge: it has more than a body may have.
+
+    """
+    encoding = request.headers.get(hdrs.CONTENT_ENCODING, "identity").strip().lower()
+    if encoding not in {"gzip", "deflate"}:
+        return body
+    try:
+        return _inflated(body, encoding, request.client_max_size)
+    except zlib.error as error:
+        log.info("request_malformed", error=web.RequestPayloadError.__name__)
+        raise web.RequestPayloadError from error
+
+
+def _inflated(body: bytes, encoding: str, most: int) -> bytes:
+    # Some send deflate without the header of zlib, which RFC 9110 wants (8.4.1.2).
+    headed = body[:1] and body[0] & 15 == zlib.DEFLATED and int.from_bytes(body[:2]) % 31 == 0
+    wbits = GZIP if encoding == "gzip" else ZLIB if headed else DEFLATE
+    whole = b""
+    while True:
+        stream = zlib.decompressobj(wbits)
+        whole += stream.decompress(body, most + 1 - len(whole))
+        if len(whole) > most:
+            raise web.HTTPRequestEntityTooLarge(most, len(whole))
+        if not stream.eof:
+            raise zlib.error("incomplete")
+        body = stream.unused_data
+        if not body:
+            return whole
+        if encoding != "gzip":
+            raise zlib.error("more than one stream")
 
 
 def _check_content_type(request: web.Request) -> None:

@@ -1,47 +1,57 @@
 """Every route, in one table."""
 
-import warnings
+from collections.abc import Iterable
+from functools import partial
 
 from aiohttp import web
-from prometheus_client.aiohttp import make_aiohttp_handler
 
-from service.http import health, jobs, openapi, swagger
-from service.http.body import BodyParser
-from service.http.decorators import docs
-from service.http.generate import generate_handler
-from service.http.keys import CONFIG, METRICS, OPENAPI
+from service.http.native import adapters, health, jobs, models, swagger
+from service.http.native.generate import generate_handler
+from service.http.native.problems import NATIVE
+from service.http.native.scrape import scrape_handler
+from service.http.route import Access, Route, RouteTable
+from service.http.schema import openapi
+from service.http.state import CONFIG, DISPATCHER, METRICS, OPENAPI, ROUTES
 
-REST = web.RequestKey("rest", dict)
-"""Where aiohttp-apispec puts what no ``put_into`` names; nothing here."""
+native = partial(Route, api=NATIVE)
+public = partial(native, access=Access.PUBLIC)
+probe = partial(public, polled=True, tag="health")
+job = partial(native, tag="jobs")
+about = partial(native, tag="models")
+page = partial(public, tag="description")
+
+
+def rows(app: web.Application) -> Iterable[Route]:
+    """Return the table of ``app``; a row without an operation is not in the API description."""
+    limits, longest = app[DISPATCHER].limits, app[CONFIG].request_timeout_seconds
+    generate, accept = generate_handler(limits, longest), jobs.accept_handler(limits, longest)
+    scrape = scrape_handler(app[METRICS].registry)
+    token, details = Access.METRICS_TOKEN, Access.OPTIONAL_KEY
+    return (
+        page("GET", "/", swagger.root, operation="root"),
+        native("POST", "/generate", generate, counted=True, tag="images", operation="generate"),
+        job("POST", "/jobs", accept, counted=True, operation="createJob"),
+        job("GET", "/jobs", jobs.list_jobs, operation="listJobs"),
+        job("GET", "/jobs/{id}", jobs.get_job, operation="getJob"),
+        job("DELETE", "/jobs/{id}", jobs.cancel_job, operation="cancelJob"),
+        job("GET", "/jobs/{id}/image", jobs.get_image, operation="getJobImage"),
+        job("GET", "/jobs/{id}/events", jobs.stream_events, operation="watchJob"),
+        about("GET", "/models", models.list_models, operation="listModels"),
+        about("GET", "/models/adapters", adapters.list_adapters, operation="listAdapters"),
+        probe("GET", "/health", health.health, access=details, operation="health"),
+        probe("GET", "/health/live", health.live, operation="live"),
+        probe("GET", "/health/ready", health.ready, operation="ready"),
+        page("GET", "/metrics", scrape, access=token, polled=True, operation="metrics"),
+        page("GET", "/openapi.json", openapi.openapi, operation="openapi"),
+        page("GET", "/docs", swagger.page, operation="docs"),
+        page("GET", "/docs/start.js", swagger.start),
+        page("GET", "/docs/{name}", swagger.asset),
+    )
 
 
 def add_to(app: web.Application) -> None:
-    """Add the routes and the parser that checks their bodies."""
-    metrics = docs(
-        operationId="metrics",
-        tags=["description"],
-        summary="Metrics in the text format of Prometheus, or OpenMetrics if asked for.",
-        produces=["text/plain", "application/openmetrics-text"],
-    )(make_aiohttp_handler(app[METRICS].registry))
-    app.router.add_get("/", swagger.root)
-    app.router.add_post("/generate", generate_handler(app[CONFIG]))
-    app.router.add_post("/jobs", jobs.accept_handler(app[CONFIG]))
-    app.router.add_get("/jobs", jobs.page)
-    app.router.add_get("/jobs/{id}", jobs.show)
-    app.router.add_delete("/jobs/{id}", jobs.cancel)
-    app.router.add_get("/jobs/{id}/image", jobs.image)
-    app.router.add_get("/jobs/{id}/events", jobs.watch)
-    app.router.add_get("/health", health.health)
-    app.router.add_get("/health/live", health.live)
-    app.router.add_get("/health/ready", health.ready)
-    app.router.add_get("/metrics", metrics)
-    app.router.add_get("/openapi.json", openapi.openapi)
-    app.router.add_get("/docs", swagger.page)
-    app.router.add_get("/docs/start.js", swagger.start)
-    app.router.add_get("/docs/{name}", swagger.asset)
-    with warnings.catch_warnings():
-        # The middleware of aiohttp-apispec looks for these two names, which are no AppKeys.
-        warnings.simplefilter("ignore", web.NotAppKeyWarning)
-        app["_apispec_parser"] = BodyParser()
-        app["_apispec_request_data_name"] = REST
-    app[OPENAPI] = openapi.describe(app)
+    """Add the routes, and their description."""
+    app[ROUTES] = RouteTable(app, rows(app))
+    app[OPENAPI] = {}
+    openapi.current(app)
+    swagger.assets()  # Read now: a busy service has no time for it, perhaps no file descriptor.

@@ -1,1 +1,1 @@
-"""Time and order: job, queue, consumer. Knows neither HTTP nor torch."""
+"""Jobs: queue, dispatcher and store. Knows neither HTTP nor torch."""

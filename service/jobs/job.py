@@ -1,14 +1,20 @@
-"""A job: one accepted request, from the queue to its pictures or its error."""
+"""A job: one accepted request, from the queue to its images or its error."""
 
 import asyncio
 import time
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Any, Final
 
-from service.diffusion.generation import GenerationRequest, JobFinished
-from service.errors import Cancelled, RequestTimedOut, ServiceError, ShuttingDown
-from service.jobs.allowance import Charge
+from service.access.allowance import Charge
+from service.core.events import JobFinished
+from service.core.model import facts_of
+from service.core.outcome import Outcome, outcome_of
+from service.core.spec import GenerationSpec
+from service.errors import ServiceError
+from service.telemetry.labels import FIRST_ENGINE, NATIVE
 
 
 class JobState(StrEnum):
@@ -21,7 +27,17 @@ class JobState(StrEnum):
     CANCELLED = "cancelled"
 
 
-FINAL = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED})
+STATES: Final = {
+    Outcome.SUCCEEDED: JobState.SUCCEEDED,
+    Outcome.FAILED: JobState.FAILED,
+    Outcome.TIMED_OUT: JobState.FAILED,
+    Outcome.DISCONNECTED: JobState.CANCELLED,
+    Outcome.CANCELLED: JobState.CANCELLED,
+    Outcome.SHUT_DOWN: JobState.CANCELLED,
+}
+"""The last state of a job, by its outcome."""
+
+FINAL: Final = frozenset(STATES.values())
 
 
 def new_id() -> str:
@@ -33,31 +49,44 @@ def new_id() -> str:
 class Job:
     """State of one accepted request; times are ``time.monotonic`` seconds.
 
-    Only the consumer moves a job on; others read it, wait on it, or ask the consumer
+    Only the dispatcher moves a job on; others read it, wait on it, or ask the dispatcher
     to cancel it.
     """
 
-    request: GenerationRequest
+    request: GenerationSpec
     id: str = field(default_factory=new_id)
     request_id: str = ""
     trace_id: str = ""
     """Of the W3C trace that the request belongs to; empty for none."""
-    key: str = "anonymous"
+    owner: str = "anonymous"
     """Name of the API key that it belongs to."""
+    api: str = NATIVE
+    """The API that it came through."""
+    engine: str = FIRST_ENGINE
+    """Name of the engine slot that ran it last."""
     charge: Charge | None = field(default=None, repr=False)
-    """Pictures that its key was charged; settled at the end."""
+    """Images that its key was charged; settled at the end."""
     state: JobState = JobState.QUEUED
     created: float = field(default_factory=time.monotonic)
     started: float | None = None
     """When it last joined a batch."""
+    drawn: float | None = None
+    """When its images were finished; it ends when they are where its client finds them."""
     ended: float | None = None
     attempts: int = 0
+    """How often it was begun; what counts for the last attempt."""
+    epoch: int = 0
+    """Number of its latest attempt; it only grows, also where an attempt does not count."""
     steps_done: int = 0
     gpu_seconds: float = 0.0
     """Denoising time of this attempt, as far as it was reported."""
     result: JobFinished | None = None
     error: ServiceError | None = None
+    outcome: Outcome | None = None
+    """How it ended; None before."""
     model_version: str = ""
+    model_facts: Mapping[str, Any] = field(default_factory=facts_of)
+    """What the metadata say of the model that drew it."""
     _done: asyncio.Event = field(default_factory=asyncio.Event, repr=False)
 
     @property
@@ -65,27 +94,11 @@ class Job:
         """Whether nothing will change any more."""
         return self.state in FINAL
 
-    @property
-    def outcome(self) -> str:
-        """How it ended, as the metrics count it."""
-        if self.state is JobState.SUCCEEDED:
-            return "succeeded"
-        if isinstance(self.error, RequestTimedOut):
-            return "timed_out"
-        if isinstance(self.error, Cancelled):
-            return "client_gone"
-        return "failed" if self.state is JobState.FAILED else "cancelled"
-
-    @property
-    def remaining_work(self) -> int:
-        """Pixel steps still to do."""
-        left = max(self.request.steps - self.steps_done, 0)
-        return self.request.width * self.request.height * left * self.request.num_images
-
     def begin(self, now: float | None = None) -> None:
         """Enter a batch."""
         self.state = JobState.RUNNING
         self.attempts += 1
+        self.epoch += 1
         self.steps_done = 0
         self.gpu_seconds = 0.0
         self.started = time.monotonic() if now is None else now
@@ -96,43 +109,49 @@ class Job:
         self.steps_done = 0
         self.started = None
 
-    def succeed(self, result: JobFinished, model_version: str) -> None:
-        """End with pictures."""
+    def draw(
+        self, result: JobFinished, model_version: str, facts: Mapping[str, Any] | None = None
+    ) -> None:
+        """Have images; whether it succeeds depends on whether they can be kept."""
         self.result = result
         self.model_version = model_version
-        self._end(JobState.SUCCEEDED)
+        self.model_facts = facts_of() if facts is None else facts
+        self.drawn = time.monotonic()
+
+    def succeed(self) -> None:
+        """End with the images that it has."""
+        self._end(Outcome.SUCCEEDED)
 
     def fail(self, error: ServiceError) -> None:
-        """End with an error."""
+        """End with an error, whatever its class: an engine may give it any name."""
         self.error = error
-        self._end(JobState.FAILED)
+        self._end(Outcome.FAILED)
 
     def cancel(self, error: ServiceError) -> None:
-        """End because nobody wants the pictures any more; ``error`` says why."""
+        """End before the images are finished; ``error`` says why."""
         self.error = error
-        self._end(JobState.CANCELLED)
+        self._end(outcome_of(error))
 
-    def _end(self, state: JobState) -> None:
-        self.state = state
+    def _end(self, outcome: Outcome) -> None:
+        self.outcome = outcome
+        self.state = STATES[outcome]
         self.ended = time.monotonic()
-        if self.charge is not None and isinstance(self.error, ShuttingDown):
-            self.charge.give_back()  # Whoever hung up, it was not the client.
-        elif self.charge is not None:
-            self.charge.settle(self.outcome, started=self.attempts > 0)
+        if self.charge is not None:
+            self.charge.settle(outcome, started=self.attempts > 0)
         self._done.set()
 
     async def wait(self) -> JobFinished:
-        """Wait for the end and return the pictures.
+        """Wait for the end and return the images.
 
         Raises:
-            ServiceError: the job ended without pictures.
+            ServiceError: the job ended without images.
 
         """
         await self._done.wait()
         if self.error is not None:
             raise self.error
         if self.result is None:  # pragma: no cover - _end is only called with one of both
-            raise ServiceError("A job ended with neither pictures nor an error.")
+            raise ServiceError("A job ended with neither images nor an error.")
         return self.result
 
     @property
@@ -143,12 +162,14 @@ class Job:
             "job_id": self.id,
             "request_id": self.request_id,
             **({"trace_id": self.trace_id} if self.trace_id else {}),
-            **({"key": self.key} if self.key != "anonymous" else {}),
+            **({"key": self.owner} if self.owner != "anonymous" else {}),
             "width": request.width,
             "height": request.height,
             "steps": request.steps,
             "sampler": request.sampler,
+            "schedule": request.schedule,
             "num_images": request.num_images,
+            **({"adapters": [each.name for each in request.adapters]} if request.adapters else {}),
             "prompt": request.prompt,
             "negative_prompt": request.negative_prompt,
         }

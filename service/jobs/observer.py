@@ -1,57 +1,37 @@
-"""Who wants to know how jobs fare, beside those who wait for them."""
+"""Who follows the jobs of a dispatcher."""
 
-from typing import Protocol
-
-from service.diffusion.generation import Previewed
+from service.core.events import Previewed
 from service.jobs.job import Job
 
 
-class Observer(Protocol):
-    """Told by the consumer, on the event loop; every method returns at once."""
+class Observer:
+    """Called by the dispatcher, on the event loop; every method returns at once.
 
-    def keeps(self, job: Job) -> bool:
-        """Say whether it outlives the process, so that a later start may run it."""
-
-    def begun(self, job: Job) -> None:
-        """Hear that it joined a batch."""
-
-    def stepped(self, job: Job, left_seconds: float) -> None:
-        """Hear that it did a step, and needs about so many seconds more."""
-
-    def previewed(self, job: Job, preview: Previewed) -> None:
-        """See how far its picture is."""
-
-    def requeued(self, job: Job) -> None:
-        """Hear that it lost its engine and waits again."""
-
-    def moved(self) -> None:
-        """Hear that the line of waiting jobs changed."""
-
-    def ended(self, job: Job) -> None:
-        """Hear that it is over, whichever way."""
-
-
-class Nobody:
-    """Wants to know nothing."""
+    This one follows no job.
+    """
 
     def keeps(self, job: Job) -> bool:  # noqa: ARG002 - it keeps none
-        """Keep nothing."""
+        """Return whether a job outlives the process, so that a later start may run it."""
         return False
 
     def begun(self, job: Job) -> None:
-        """Pass over it."""
+        """Note that a job joined a batch."""
 
     def stepped(self, job: Job, left_seconds: float) -> None:
-        """Pass over it."""
+        """Note that a job did a step, and needs about so many seconds more."""
 
     def previewed(self, job: Job, preview: Previewed) -> None:
-        """Pass over it."""
+        """Take a small version of an unfinished image."""
 
     def requeued(self, job: Job) -> None:
-        """Pass over it."""
+        """Note that a job lost its engine and waits again."""
 
     def moved(self) -> None:
-        """Pass over it."""
+        """Note that the order of the waiting jobs changed."""
+
+    def drawn(self, job: Job) -> bool:  # noqa: ARG002 - it keeps none
+        """Take finished images; return whether the job ends only when they are kept."""
+        return False
 
     def ended(self, job: Job) -> None:
-        """Pass over it."""
+        """Note that a job is over, whichever way."""

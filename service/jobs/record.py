@@ -2,19 +2,21 @@
 
 import structlog
 
-from service.diffusion.generation import (
-    Calibrated,
-    Capacity,
+from service.core.capacity import AdapterPlace, Capacity, MemoryUse
+from service.core.events import (
+    AdaptersChanged,
+    BatchCalibrated,
     JobFinished,
-    MemoryUse,
-    ModelInfo,
     OutOfMemoryHit,
-    StageTimes,
     Stepped,
 )
+from service.core.model import ModelInfo
+from service.core.outcome import Outcome
+from service.core.stage import OomRung, Stage, StageTimes
 from service.engine.base import EngineState
-from service.engine.messages import EngineExited
+from service.engine.protocol import EngineExited
 from service.jobs.job import Job
+from service.telemetry.engine import MEMORY_KINDS, EngineMetrics
 from service.telemetry.exemplars import exemplar
 from service.telemetry.labels import CIRCUIT_OPEN, ENGINE_STATES, size_class
 from service.telemetry.metrics import Metrics
@@ -26,94 +28,117 @@ def accepted(metrics: Metrics, job: Job, depth: int) -> None:
     """Count what was asked for."""
     log.info("job_queued", depth=depth, **job.log_context)
     request = job.request
-    metrics.accepted.labels(request.sampler).inc()
+    metrics.accepted.labels(job.api, request.sampler).inc()
     metrics.job_images.observe(request.num_images)
     metrics.job_steps.observe(request.steps)
     metrics.job_pixels.observe(request.width * request.height)
 
 
+def given_up(metrics: Metrics, job: Job) -> None:
+    """Count a job that an earlier process accepted and this one will not run."""
+    # Else more jobs would end than begin.
+    metrics.accepted.labels(job.api, job.request.sampler).inc()
+    ended(metrics, job)
+
+
 def begun(metrics: Metrics, job: Job) -> None:
     """Time how long a job waited for its first batch."""
-    log.info("job_started", attempt=job.attempts, **job.log_context)
+    log.info("job_started", engine=job.engine, attempt=job.attempts, **job.log_context)
     if job.attempts == 1 and job.started is not None:
         metrics.queue_wait.observe(job.started - job.created, _exemplar(job))
 
 
-def stepped(metrics: Metrics, event: Stepped, limit: int) -> None:
-    """Count one denoising step of one batch, whose pictures all have one size."""
+def stepped(engine: EngineMetrics, event: Stepped, limit: int) -> None:
+    """Count one denoising step of one batch, whose images all have one size."""
     size = size_class(event.pixels // max(event.batch_size, 1))
-    metrics.step_duration.labels(size).observe(event.seconds)
-    metrics.batch_size.labels(size).observe(event.batch_size)
-    metrics.batch_occupancy.observe(event.batch_size / limit)
-    metrics.batch_live.set(event.batch_size)
-    metrics.steps.inc(event.batch_size)
-    metrics.engine_stepped_at.set_to_current_time()
-    memory(metrics, event.memory)
+    engine.step_duration(size).observe(event.seconds)
+    engine.batch_size(size).observe(event.batch_size)
+    engine.batch_occupancy.observe(event.batch_size / limit)
+    engine.batch_live.set(event.batch_size)
+    engine.steps.inc(event.batch_size)
+    engine.stepped_at.set_to_current_time()
+    memory(engine, event.memory)
 
 
-def memory(metrics: Metrics, use: MemoryUse) -> None:
+def memory(engine: EngineMetrics, use: MemoryUse) -> None:
     """Show what the engine holds; without a GPU there is no GPU memory, rather than 0 of it."""
     if use.total:
-        for kind in ("allocated", "reserved", "peak"):
-            metrics.memory.labels(kind).set(getattr(use, kind))
+        for kind in MEMORY_KINDS:
+            engine.memory(kind).set(getattr(use, kind))
     if use.host_resident:
-        metrics.engine_resident.set(use.host_resident)
+        engine.resident.set(use.host_resident)
 
 
-def out_of_memory(metrics: Metrics, event: OutOfMemoryHit) -> None:
+def out_of_memory(engine: EngineMetrics, event: OutOfMemoryHit) -> None:
     """Count an out-of-memory and the work that it cost."""
-    log.warning("memory_ran_out", stage=event.stage, batch_size=event.batch_size, rung=event.rung)
-    metrics.out_of_memory.labels(event.stage, event.rung).inc()
-    metrics.out_of_memory_at.set_to_current_time()
-    metrics.gpu_seconds.labels("failed" if event.rung == "fail" else "retried").inc(event.seconds)
+    log.warning(
+        "memory_ran_out",
+        engine=engine.name,
+        stage=event.stage,
+        batch_size=event.batch_size,
+        rung=event.rung,
+    )
+    engine.out_of_memory(event.stage, event.rung).inc()
+    engine.out_of_memory_at.set_to_current_time()
+    use = "failed" if event.rung == OomRung.FAIL else "retried"
+    engine.gpu_seconds(use).inc(event.seconds)
 
 
-def capacity(metrics: Metrics, capacity: Capacity, size: int) -> None:
-    """Show how much memory pictures may take, and what one of ``size`` x ``size`` takes."""
-    metrics.memory_available.set(capacity.available)
+def capacity(engine: EngineMetrics, capacity: Capacity, size: int) -> None:
+    """Show how much memory images may take, and what one of ``size`` x ``size`` takes."""
+    engine.memory_available.set(capacity.available)
     for stage, need in capacity.need(size * size).items():
-        metrics.memory_need.labels(stage).set(need)
+        engine.memory_need(stage).set(need)
 
 
-def calibrated(metrics: Metrics, event: Calibrated) -> None:
+def calibrated(engine: EngineMetrics, event: BatchCalibrated) -> None:
     """Show which batch is the largest that gains anything."""
-    metrics.batch_calibrated.set(event.batch)
+    engine.batch_calibrated.set(event.batch)
     seconds = {str(count): round(taken, 4) for count, taken in event.seconds.items()}
-    log.info("batch_calibrated", batch=event.batch, size=event.size, step_seconds=seconds)
+    found = {"batch": event.batch, "size": event.size, "step_seconds": seconds}
+    log.info("batch_calibrated", engine=engine.name, **found)
+
+
+def adapters(engine: EngineMetrics, event: AdaptersChanged) -> None:
+    """Count adapters that came and went, and show what they take."""
+    for seconds in event.load_seconds:
+        engine.adapter_load.observe(seconds)
+    engine.adapter_loads("loaded").inc(len(event.load_seconds))
+    engine.adapter_loads("failed").inc(event.failures)
+    engine.adapter_evictions.inc(event.evictions)
+    for place in AdapterPlace:
+        engine.adapter_bytes(place).set(event.held.get(place, 0))
 
 
 def finished(metrics: Metrics, job: Job, event: JobFinished) -> None:
-    """Count the pictures of a job, and its time in each stage of the engine."""
-    memory(metrics, event.memory)
-    times = event.times
-    stages = {"text_encode": times.text_encode, "denoise": times.denoise}
-    stages["vae_decode"] = times.vae_decode
-    if times.safety:  # Only models with a checker have this stage.
-        stages["safety"] = times.safety
-    for stage, seconds in stages.items():
-        metrics.stage_duration.labels(stage).observe(seconds, _exemplar(job))
+    """Count the images of a job, and its time in each stage of the engine."""
+    engine = metrics.engine(job.engine)
+    memory(engine, event.memory)
+    for stage, seconds in event.times.by_stage.items():
+        if seconds or stage is not Stage.SAFETY:  # Only models with a checker have this stage.
+            engine.stage_duration(stage).observe(seconds, _exemplar(job))
     request = job.request
-    metrics.generation_duration.labels(size_class(request.width * request.height)).observe(
-        (job.ended or 0.0) - (job.started or 0.0), _exemplar(job)
+    engine.generation_duration(size_class(request.width * request.height)).observe(
+        (job.drawn or 0.0) - (job.started or 0.0), _exemplar(job)
     )
-    metrics.images.inc(len(event.pictures))
-    metrics.key_images.labels(metrics.key(job.key)).inc(len(event.pictures))
-    metrics.pixels.inc(sum(picture.width * picture.height for picture in event.pictures))
+    engine.images.inc(len(event.images))
+    metrics.key_images.labels(metrics.key(job.owner)).inc(len(event.images))
+    engine.pixels.inc(sum(image.width * image.height for image in event.images))
 
 
 def used(metrics: Metrics, job: Job, times: StageTimes) -> None:
     """Count the device time of a job by what became of it."""
-    use = "useful" if job.outcome == "succeeded" else job.outcome
-    metrics.gpu_seconds.labels(use).inc(times.total)
-    metrics.key_gpu_seconds.labels(metrics.key(job.key)).inc(times.total)
+    use = "useful" if job.outcome is Outcome.SUCCEEDED else job.outcome
+    metrics.engine(job.engine).gpu_seconds(use).inc(times.total)
+    metrics.key_gpu_seconds.labels(metrics.key(job.owner)).inc(times.total)
 
 
 def ended(metrics: Metrics, job: Job) -> None:
     """Count a job that ended, whichever way."""
-    code = job.error.code if job.error is not None and job.outcome == "failed" else ""
-    metrics.jobs.labels(job.outcome, code).inc()
-    metrics.key_jobs.labels(metrics.key(job.key), job.outcome).inc()
-    metrics.job_duration.labels(job.outcome).observe(
+    code = job.error.code if job.error is not None and job.outcome is Outcome.FAILED else ""
+    metrics.jobs.labels(job.api, job.outcome, code).inc()
+    metrics.key_jobs.labels(metrics.key(job.owner), job.outcome).inc()
+    metrics.job_duration.labels(job.api, job.outcome).observe(
         (job.ended or job.created) - job.created, _exemplar(job)
     )
     metrics.job_finished_at.set_to_current_time()
@@ -127,14 +152,15 @@ def ended(metrics: Metrics, job: Job) -> None:
     )
 
 
-def loaded(metrics: Metrics, model: ModelInfo, use: MemoryUse) -> None:
+def loaded(engine: EngineMetrics, model: ModelInfo, use: MemoryUse) -> None:
     """Name the model in use."""
-    metrics.model_load.set(model.load_seconds)
-    metrics.model_info.clear()
-    metrics.model_info.labels(model.model_id, model.version, model.device, model.dtype).set(1)
-    memory(metrics, use)
+    engine.model_load.set(model.load_seconds)
+    labels = (model.model_id, model.version, model.device, model.dtype)
+    engine.show_model(*labels, gpu=model.gpu_uuid)
+    memory(engine, use)
     log.info(
         "model_loaded",
+        engine=engine.name,
         model_id=model.model_id,
         model_version=model.version,
         demo=model.demo,
@@ -149,17 +175,14 @@ def loaded(metrics: Metrics, model: ModelInfo, use: MemoryUse) -> None:
     )
 
 
-def engine_exited(metrics: Metrics, event: EngineExited, lost: list[Job]) -> None:
+def engine_exited(engine: EngineMetrics, event: EngineExited, lost: list[Job]) -> None:
     """Count an engine that ended, and the work that went down with it."""
-    metrics.engine_restarts.labels(event.reason).inc()
-    metrics.gpu_seconds.labels("lost").inc(sum(job.gpu_seconds for job in lost))
-    metrics.memory.clear()  # A dead process holds none.
-    metrics.engine_resident.forget()
-    metrics.memory_available.forget()
-    metrics.memory_need.clear()
-    metrics.batch_calibrated.forget()
+    engine.restarts(event.reason).inc()
+    engine.gpu_seconds("lost").inc(sum(job.gpu_seconds for job in lost))
+    engine.forget()  # A dead process holds no memory.
     log.error(
         "engine_exited",
+        engine=engine.name,
         exit_code=event.exit_code,
         reason=event.reason,
         restarts=event.restarts,
@@ -167,11 +190,11 @@ def engine_exited(metrics: Metrics, event: EngineExited, lost: list[Job]) -> Non
     )
 
 
-def engine_state(metrics: Metrics, state: EngineState, *, circuit_open: bool) -> None:
+def engine_state(engine: EngineMetrics, state: EngineState, *, circuit_open: bool) -> None:
     """Show which state the engine is in; one that is not trusted is in no other."""
     shown = CIRCUIT_OPEN if circuit_open else state.value
     for name in ENGINE_STATES:
-        metrics.engine_state.labels(name).set(name == shown)
+        engine.state(name).set(name == shown)
 
 
 def _exemplar(job: Job) -> dict[str, str] | None:

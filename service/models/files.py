@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from service import commands
 from service.errors import FolderUnusable, ModelError, ModelUnsuitable
+from service.models import commands
 
 DEMO_FOLDER: Final = Path(__file__).parent.parent / "demo"
 SUFFIX: Final = ".safetensors"

@@ -2,21 +2,20 @@
 
 import os
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
-from service import commands
 from service.errors import FolderUnusable, ModelError, ModelUnsuitable
-from service.models import catalog, files, parts, schedule, single_file, vocabulary
-from service.models.catalog import Source
+from service.models import catalog, commands, files, parts, schedule, single_file, vocabulary
 from service.models.figures import FIGURES, Figures
 from service.models.matching import mismatch
 from service.models.parts import SUPPORTED
 from service.models.schedule import Schedule
 from service.models.single_file import VELOCITY, ZERO_SNR, SingleFile
+from service.models.source import Source
 from service.models.vocabulary import Vocabulary
 
 FAMILIES: Final = {
@@ -246,18 +245,13 @@ def _from_reference(file: SingleFile, cache_dir: Path) -> Layout | None:
     figures = FIGURES.get((file.family, file.text_width))
     if figures is None:
         return None
-    names = {figures.reference, *_former_names(figures.reference)}
-    for name in sorted(names, key=lambda each: each != figures.reference):
+    for name in catalog.names(figures.reference):
         for folder in _folders_of(name, cache_dir):
             try:
                 return _from_folder(file, folder, f"reference model {name}")
             except (ModelError, FolderUnusable):
                 continue  # Not whole, or not the one: the service has its figures, too.
     return None
-
-
-def _former_names(name: str) -> Iterator[str]:
-    return (old for old, new in catalog.ALIASES.items() if new == name)
 
 
 def _folders_of(name: str, cache_dir: Path) -> list[Path]:
@@ -324,8 +318,8 @@ def _no_configuration(file: SingleFile, cache_dir: Path) -> ModelUnsuitable:
         ]
         cure = f"Say which model it was made from, by one of these: {' ; or: '.join(links)}"
     return ModelUnsuitable(
-        f"{file.path} holds weights only, in a shape that is none of Stable Diffusion 1.5's, 2.1's "
-        f"and XL's, and its configuration is not next to it. {cure}"
+        f"{file.path} holds weights only, in a shape that Stable Diffusion 1.5, 2.1 and XL do not "
+        f"have, and its configuration is not next to it. {cure}"
     )
 
 

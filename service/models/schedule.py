@@ -35,6 +35,8 @@ class Schedule:
     """As in the file, under its names; what it does not name is each sampler's own default."""
     prediction_from: str
     """What said which prediction type it is: for the log and ``/health``."""
+    kind: str = ""
+    """Class that the file names."""
 
     @property
     def prediction_type(self) -> str:
@@ -74,7 +76,7 @@ def read(content: Mapping[str, Any], family: str, owner: str) -> Schedule:
         if "clip_sample" in numbers:
             numbers["clip_sample"] = False
     said = "scheduler_config.json" if "prediction_type" in numbers else "default"
-    found = Schedule(numbers=numbers, prediction_from=said)
+    found = Schedule(numbers=numbers, prediction_from=said, kind=_kind(content))
     if found.prediction_type not in PREDICTION_TYPES:
         flow = f" ({FLOW})" if "flow" in found.prediction_type else ""
         raise ModelUnsuitable(
@@ -112,8 +114,7 @@ def demand_noise(content: Mapping[str, Any], owner: str) -> None:
         ModelUnsuitable: with its class.
 
     """
-    named = content.get("_class_name", "")
-    kind = str(named[-1] if isinstance(named, list) and named else named)
+    kind = _kind(content)
     flows = any(content.get(key) for key in ("use_flow_sigmas", *FLOW_KEYS))
     if "Flow" in kind or flows:
         raise ModelUnsuitable(
@@ -125,3 +126,8 @@ def demand_noise(content: Mapping[str, Any], owner: str) -> None:
             f"{owner} needs {kind}, and no sampler here follows its noise schedule. Use a Stable "
             "Diffusion 1.x, 2.x or XL model."
         )
+
+
+def _kind(content: Mapping[str, Any]) -> str:
+    named = content.get("_class_name", "")
+    return str(named[-1] if isinstance(named, list) and named else named)

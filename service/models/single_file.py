@@ -1,5 +1,6 @@
 """A checkpoint in one .safetensors file: what its header tells of the model in it."""
 
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -180,11 +181,11 @@ def _markers(path: Path, rows: Mapping[str, Mapping[str, Any]]) -> frozenset[str
     unknown = [
         name
         for name, row in others.items()
-        if name not in MARKERS and _values(row["shape"]) <= MARKER_VALUES
+        if name not in MARKERS and math.prod(row["shape"]) <= MARKER_VALUES
     ]
     if unknown:
         raise ModelUnsuitable(
-            f"{path} says something of itself that is not understood ({_some(unknown)}), and may "
+            f"{path} has metadata that is not understood ({_some(unknown)}), and may "
             "draw another image than it should. Use the model in diffusers layout."
         )
     if ZERO_SNR in others and VELOCITY not in others:
@@ -210,10 +211,7 @@ def _encoders(
         prefix = "conditioner.embedders.0.transformer."
         if (one := _encoder(shapes, prefix, open_clip=False)) is not None:
             return "sdxl", {"text_encoder": one, "text_encoder_2": second}
-    for prefix, open_clip in (
-        (f"{SD_TEXT}transformer.", False),
-        (f"{SD_TEXT}model.", True),
-    ):
+    for prefix, open_clip in ((f"{SD_TEXT}transformer.", False), (f"{SD_TEXT}model.", True)):
         if (one := _encoder(shapes, prefix, open_clip=open_clip)) is not None:
             return "sd", {"text_encoder": one}
     raise ModelUnsuitable(
@@ -250,13 +248,6 @@ def _encoder(
 def _numbers(names: Iterable[str], pattern: str) -> set[str]:
     """Return what the names have at the group of a pattern."""
     return {found[1] for name in names if (found := re.match(pattern, name))}
-
-
-def _values(shape: Iterable[int]) -> int:
-    count = 1
-    for side in shape:
-        count *= side
-    return count
 
 
 def _some(names: list[str]) -> str:

@@ -13,7 +13,7 @@ from service.models import files as on_disk
 from service.models.files import LENGTH, LONGEST_HEADER
 
 if TYPE_CHECKING:
-    from service.models.catalog import Source
+    from service.models.source import Source
 
 METADATA: Final = "__metadata__"
 MOST_DIMENSIONS: Final = 64

@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Final
 
 import structlog
-from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from service.telemetry.definitions import DISK, Definition
+from service.telemetry.definitions import DISK, Family, Values
 
 log = structlog.get_logger(__name__)
 
@@ -112,28 +111,20 @@ class DiskCollector(Collector):
     def __init__(self, sampler: DiskSampler) -> None:
         self._sampler = sampler
 
-    def describe(self) -> Iterable[GaugeMetricFamily]:
+    def describe(self) -> Iterable[Family]:
         """Return every family there can be, so that a second one of the name is refused."""
-        return [family(definition, {}) for definition in DISK]
+        return [definition.family({}) for definition in DISK]
 
-    def collect(self) -> Iterator[GaugeMetricFamily]:
+    def collect(self) -> Iterator[Family]:
         """Return the families that have a value now."""
         spaces = self._sampler.spaces
-        found = {
-            "sd_disk_free_bytes": {volume: space.free for volume, space in spaces.items()},
-            "sd_disk_size_bytes": {volume: space.size for volume, space in spaces.items()},
+        found: dict[str, Values] = {
+            "sd_disk_free_bytes": {(volume,): space.free for volume, space in spaces.items()},
+            "sd_disk_size_bytes": {(volume,): space.size for volume, space in spaces.items()},
         }
         for definition in DISK:
             if spaces:
-                yield family(definition, found[definition.name])
-
-
-def family(definition: Definition, values: Mapping[str, float]) -> GaugeMetricFamily:
-    """Build a family as it is defined."""
-    made = GaugeMetricFamily(definition.name, definition.help, labels=definition.labels)
-    for volume, value in values.items():
-        made.add_metric([volume], value)
-    return made
+                yield definition.family(found[definition.name])
 
 
 def existing(path: Path) -> Path:

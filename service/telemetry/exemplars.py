@@ -10,7 +10,7 @@ def exemplar(request_id: str, trace_id: str = "") -> dict[str, str] | None:
     """Return the labels of an exemplar, or None where there is nothing to point at.
 
     The request id finds the log lines and is there without tracing, so it is kept first; a
-    client may give one so long that the trace id has no room beside it, or that itself has none.
+    client may give one so long that the trace id has no room next to it, or that itself has none.
     """
     labels: dict[str, str] = {}
     room = MOST_CHARACTERS

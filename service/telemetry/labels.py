@@ -2,6 +2,9 @@
 
 from typing import Final
 
+from service.core.outcome import Outcome
+from service.core.stage import LOOP_STAGES, Stage
+
 SECONDS: Final = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15, 20, 30, 45, 60, 120, 300)
 WAIT_SECONDS: Final = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 COMMIT_SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
@@ -16,35 +19,47 @@ IMAGES: Final = (1, 2, 3, 4, 8, 16, 32, 64)
 STEPS: Final = (1, 2, 4, 6, 8, 10, 15, 20, 25, 30, 40, 50, 75, 100)
 PIXELS: Final = (256**2, 384**2, 512 * 384, 512**2, 768 * 512, 640**2, 768**2, 1024**2, 2048**2)
 
-OUTCOMES: Final = ("succeeded", "failed", "timed_out", "client_gone", "cancelled")
-FAILURES: Final = (
+OUTCOMES: Final = tuple(outcome.value for outcome in Outcome)
+JOB_ERRORS: Final = (
     "out_of_memory",
     "engine_crashed",
     "generation_failed",
     "sampler_unsuitable",
+    "adapter_unsuitable",
     "model_unavailable",
+    "store_unavailable",
+    "storage_full",
+    "storage_unavailable",
     "internal_error",
 )
 REFUSALS: Final = (
     "validation",
     "host",
+    "origin",
     "auth",
     "rate",
     "connections",
+    "address",
+    "streams",
     "queue_full",
     "draining",
     "model_unavailable",
     "memory",
     "circuit_open",
+    "storage_full",
 )
+NATIVE: Final = "native"
+APIS: Final = (NATIVE,)
+"""The API that a request came through; what fits no route is answered as the native one does."""
+
+FIRST_ENGINE: Final = "0"
+"""The name of the first engine slot, and of the only one where there are no others."""
+
 ANONYMOUS: Final = "anonymous"
 OTHER_KEY: Final = "other"
 """Jobs of keys that are not in force any more."""
 
-STAGES: Final = ("text_encode", "denoise", "vae_decode", "safety", "image_encode")
-OOM_STAGES: Final = ("text_encode", "denoise", "vae_decode", "safety")
-OOM_RUNGS: Final = ("free_cache", "split_batch", "vae_tiling", "offload", "fail")
-"""What was done about it, from the mildest: the last one is a request that failed."""
+STAGES: Final = (*LOOP_STAGES, Stage.IMAGE_ENCODE)
 
 RESTART_REASONS: Final = (
     *("stalled", "killed", "crashed", "exited"),
@@ -56,18 +71,16 @@ CIRCUIT_OPEN: Final = "circuit_open"
 ENGINE_STATES: Final = ("stopped", "loading", "ready", "restarting", "failed", CIRCUIT_OPEN)
 GPU_USES: Final = (
     "useful",
-    "cancelled",
-    "client_gone",
-    "timed_out",
-    "failed",
+    *(outcome for outcome in OUTCOMES if outcome != Outcome.SUCCEEDED),
     "lost",
     "retried",
-    "padding",
 )
 """``lost`` went down with an engine, ``retried`` ran out of memory and was done again."""
 
+ADAPTER_OUTCOMES: Final = ("loaded", "failed")
+
 SIZE_CLASSES: Final = {"small": 384**2, "medium": 512**2, "large": 768**2}
-"""Most pixels of a picture in each class; beyond the last it is ``huge``."""
+"""Most pixels of an image in each class; beyond the last it is ``huge``."""
 
 STORE_FAILURES: Final = (
     *("locked", "full", "damaged", "forbidden", "failing"),
@@ -76,8 +89,8 @@ STORE_FAILURES: Final = (
 
 
 def size_class(pixels: int) -> str:
-    """Return the class of a picture of so many pixels."""
+    """Return the class of an image of so many pixels."""
     return next((name for name, most in SIZE_CLASSES.items() if pixels <= most), "huge")
 
 
-SIZES: Final = tuple((name,) for name in (*SIZE_CLASSES, "huge"))
+SIZES: Final = (*SIZE_CLASSES, "huge")

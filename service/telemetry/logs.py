@@ -10,9 +10,10 @@ from typing import Any, Final, TextIO
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-from service.config import Config
+from service.config.table import Config
+from service.core.spec import TEXTS
+from service.telemetry import stderr
 
-PROMPTS: Final = ("prompt", "negative_prompt")
 SELDOM_SECONDS: Final = 60.0
 CHATTY: Final = ("httpx", "httpx2")
 """They tell of every request, at INFO: dozens for one model of the hub."""
@@ -45,7 +46,7 @@ class Seldom(logging.Filter):
 def configure(config: Config) -> None:
     """Send all log lines to stderr, as JSON or in colours; calling it again replaces it."""
     handler = OwnHandler(sys.stderr)
-    handler.setFormatter(formatter(config, terminal=sys.stderr.isatty()))
+    handler.setFormatter(formatter(config, terminal=stderr.is_terminal()))
     root = logging.getLogger()
     for old in root.handlers[:]:
         if isinstance(old, OwnHandler):
@@ -100,7 +101,7 @@ def _common(config: Config) -> list[Processor]:
 
 def drop_prompts(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
     """Take prompts out of a line: they are what users wrote, and may be about people."""
-    return {name: _spared(value) for name, value in event.items() if name not in PROMPTS}
+    return {name: _spared(value) for name, value in event.items() if name not in TEXTS}
 
 
 def _spared(value: Any) -> Any:
@@ -108,7 +109,7 @@ def _spared(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         value = {row.name: getattr(value, row.name) for row in dataclasses.fields(value)}
     if isinstance(value, dict):
-        return {name: _spared(held) for name, held in value.items() if name not in PROMPTS}
+        return {name: _spared(held) for name, held in value.items() if name not in TEXTS}
     if type(value) in (list, tuple):
         return type(value)(_spared(held) for held in value)
     return value

@@ -20,9 +20,8 @@ from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, Trace
 from opentelemetry.util.types import AttributeValue
 
 from service import __version__
-from service.jobs.job import Job
 from service.telemetry.logs import Seldom
-from service.telemetry.traces import Parent, phases
+from service.telemetry.traces import Parent, TracedJob, phases
 
 log = structlog.get_logger(__name__)
 
@@ -132,17 +131,18 @@ class Spans:
         )
         present.attach(trace.set_span_in_context(trace.NonRecordingSpan(lost)))
 
-    def job(self, job: Job) -> None:
+    def job(self, job: TracedJob) -> None:
         """Add the spans of a job that ended, below the present one, from its own times."""
         # Both clocks are read once: a step of the wall clock shifts the spans and bends none.
         epoch = time.time_ns() - time.monotonic_ns()
-        ended = time.monotonic() if job.ended is None else job.ended
+        # What comes after the last image, to keep it, has spans of its own.
+        ended = job.drawn or job.ended or time.monotonic()
         error = "" if job.error is None else job.error.code
         waited = ended if job.started is None else job.started
         self._add(
             "queue",
             (epoch, job.created, waited),
-            {"sd.job_id": job.id},
+            {"sd.job_id": job.id} | ({} if job.started else _ended(job)),
             error if job.started is None else "",
         )
         if job.started is None:
@@ -181,7 +181,7 @@ def _nanoseconds(seconds: float) -> int:
     return round(seconds * 1e9)
 
 
-def _described(job: Job) -> dict[str, AttributeValue]:
+def _described(job: TracedJob) -> dict[str, AttributeValue]:
     """Return what a job is: numbers and names of ours, nothing that a user wrote."""
     request = job.request
     return {
@@ -191,10 +191,15 @@ def _described(job: Job) -> dict[str, AttributeValue]:
         "sd.steps": request.steps,
         "sd.num_images": request.num_images,
         "sd.sampler": request.sampler,
-        "sd.outcome": job.outcome,
+        "sd.schedule": request.schedule,
         "sd.attempts": job.attempts,
         "sd.steps_done": job.steps_done,
+        **_ended(job),
     }
+
+
+def _ended(job: TracedJob) -> dict[str, AttributeValue]:
+    return {"sd.outcome": job.outcome.value} if job.outcome else {}
 
 
 def _remote(parent: Parent | None) -> Context:

@@ -1,6 +1,10 @@
 """Nothing accepted is lost: a short form of the drill, with real kills of real processes."""
 
-from tests.drills import drilled
+import pytest
+
+from tests.support.drilled import drilled
+
+pytestmark = pytest.mark.long
 
 
 def cells(said: str) -> dict[str, str]:
@@ -12,7 +16,7 @@ def cells(said: str) -> dict[str, str]:
 def test_engines_and_services_are_killed_and_nothing_is_lost():
     """Every accepted order ends, once, whoever is killed meanwhile."""
     code, said = drilled(
-        "scripts.chaos", "--seed", 3, "--jobs", 24, "--engine-kills", 3, "--service-kills", 2
+        "tests.drills.chaos", "--seed", 3, "--jobs", 24, "--engine-kills", 3, "--service-kills", 2
     )
     assert code == 0, said
     found = cells(said)
@@ -23,9 +27,9 @@ def test_engines_and_services_are_killed_and_nothing_is_lost():
 
 def test_a_store_that_forgets_is_found_out():
     """The drill can fail: without the rows of unfinished jobs a kill loses them."""
-    words = ("--module", "tests.forgetful_service")
+    words = ("--module", "tests.support.jobs.forgetful_service")
     code, said = drilled(
-        "scripts.chaos", "--jobs", 12, "--engine-kills", 0, "--service-kills", 1, *words
+        "tests.drills.chaos", "--jobs", 12, "--engine-kills", 0, "--service-kills", 1, *words
     )
     assert code == 1, said
     assert "FAILED: nothing is lost" in said

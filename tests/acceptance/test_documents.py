@@ -16,13 +16,13 @@ import requests
 import yaml
 
 from scripts import api_tables
-from service.config import Config
-from service.engine.fake import FakeEngine
-from service.setting import environment_name
+from service.config.setting import environment_name
+from service.config.table import Config
 from service.telemetry.metrics import Metrics
-from tests.documents import DOCUMENTS, HARMLESS, NEEDS, ROOT, SHELL, Block, blocks, commands
-from tests.job_service import BODY, ask, events, service
-from tests.service_process import running_service
+from tests.support.documents import DOCUMENTS, HARMLESS, NEEDS, ROOT, SHELL, Block, blocks, commands
+from tests.support.job_service import BODY, ask, events, service
+from tests.support.service_process import running_service
+from tests.support.simulation.fake_engine import FakeEngine
 
 ADDRESS = "http://127.0.0.1:8000"
 README = ROOT / "README.md"
@@ -33,11 +33,13 @@ BLOCKS = [block for document in DOCUMENTS for block in blocks(document)]
 ELSEWHERE = {
     "README.md": {
         "cabin.png": "tests/acceptance/test_readme.py",
+        # Of the others that call make only the words are checked: tests/unit/test_document_names.py
+        "make serve\n": "tests/acceptance/test_readme.py",
+    },
+    "docs/CLIENTS.md": {
         "robot.png": "tests/acceptance/test_readme.py",
         "lake.png": "tests/acceptance/test_readme.py",
         "sunset.png": "tests/acceptance/test_readme.py",
-        # Of the others that call make only the words are checked: tests/unit/test_document_names.py
-        "make serve\n": "tests/acceptance/test_readme.py",
     },
 }
 """Blocks that another test carries out, by a word of theirs, and which."""
@@ -77,7 +79,8 @@ def checkout(tmp_path_factory):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "constraints.txt"):
         shutil.copy(ROOT / name, folder)
-    (folder / "service").symlink_to(ROOT / "service")
+    for name in ("service", "tests"):
+        (folder / name).symlink_to(ROOT / name)
     programs = folder / ".venv" / "bin"
     programs.mkdir(parents=True)
     for name, call in (("python", ""), ("sd-api", " -m service")):
@@ -316,7 +319,7 @@ def watched(url: str, order: dict[str, object]) -> list[dict[str, str]]:
 
 
 async def test_a_backup_can_be_restored(live, checkout, tmp_path):
-    """What docs/DEPLOYMENT.md copies is enough to fetch a job and its picture elsewhere."""
+    """What docs/DEPLOYMENT.md copies is enough to fetch a job and its image elsewhere."""
     (block,) = [b for b in blocks(ROOT / "docs" / "DEPLOYMENT.md") if "VACUUM INTO" in b.text]
     shutil.rmtree(checkout / "backup", ignore_errors=True)
     order = {"prompt": "a boat", "width": 256, "height": 256, "steps": 1}

@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 import yaml
 
-from scripts.drill import configs
-from scripts.drill.catalog import ALL, EXCUSED
-from scripts.drill.stack import running_stack
-from scripts.drill.wait import until
-from service.credentials import Token
-from tests.job_service import service
+from service.config.credentials import Token
+from tests.drills.monitoring.fault import EXCUSED
+from tests.drills.monitoring.faults import ALL
+from tests.support.job_service import service
+from tests.support.monitoring import configs
+from tests.support.monitoring.stack import running_stack
+from tests.support.wait import until
 
 ROOT = Path(__file__).parents[2]
 PROMETHEUS = ROOT / "monitoring" / "prometheus.yml"
@@ -193,11 +194,12 @@ async def test_prometheus_brings_the_token_that_the_service_wants(token, tmp_pat
             assert await until(scraped, 30, "a scrape")
 
 
+@pytest.mark.long
 def test_faults_raise_alerts_that_arrive_and_end(tmp_path):
     """A short form of the drill: service, Prometheus, Alertmanager and webhook are real."""
     demand("prometheus", "prometheus-alertmanager", "gcc")
     report = tmp_path / "report.json"
-    command = [sys.executable, "-m", "scripts.monitoring_drill", "--report", str(report)]
+    command = [sys.executable, "-m", "tests.drills.monitoring", "--report", str(report)]
     command += [word for name in FAULTS for word in ("--only", name)]
     code, said = ended(command)
     assert code == 0, said

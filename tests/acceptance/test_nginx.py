@@ -1,27 +1,24 @@
-"""docker-compose.nginx.yml's configuration, in front of two live services."""
+"""docker-compose.nginx.yml's configuration: what passes through it, and what it refuses."""
 
 import asyncio
-import hashlib
 import json
 import re
 import ssl
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 
 import aiohttp
 import pytest
 
-from service.addresses import Networks
-from service.credentials import Keys
-from service.engine.fake import FakeEngine
-from tests.disasters.conftest import light_service
-from tests.job_service import BODY, service
-from tests.nginx import needs_nginx, nginx
+from service.config.addresses import Networks
+from service.config.credentials import Keys
+from tests.support.deploy.nginx import ROOT, free_port, needs_nginx, nginx
+from tests.support.deploy.proxied import PATIENCE, PROBLEM, client_of, posted, two
+from tests.support.job_service import BODY, service
+from tests.support.simulation.fake_engine import FakeEngine
 
 pytestmark = needs_nginx
 KEYS = "alice:5f0c2f8e9f1b4b7f8d3a61c9e2b7d405"
 ALICE = {"X-API-Key": "5f0c2f8e9f1b4b7f8d3a61c9e2b7d405"}
-PROBLEM = "application/problem+json"
-PATIENCE = 30.0
 SPELLINGS = (
     *("/metrics", "/metrics?a", "/metrics/", "//metrics", "//metrics//", "/./metrics"),
     *("/x/../metrics", "/x/..%2fmetrics", "/%6detrics", "/%6Detrics", "/metrics%2f", "/METRICS"),
@@ -29,34 +26,6 @@ SPELLINGS = (
     *("https://localhost/metrics", "http://x/metrics", "/docs/..;/metrics", "/jobs/../metrics"),
     *("\\metrics", "/jobs/%2e%2e/metrics", "/generate/../metrics", "*/metrics"),
 )
-
-
-@asynccontextmanager
-async def two(folder, *engines, changed=None, **settings):
-    """Run services over these engines with nginx in front; hand out nginx and a client of it."""
-    async with AsyncExitStack() as stack:
-        ports = []
-        for number, engine in enumerate(engines or (FakeEngine(), FakeEngine())):
-            data = folder / f"data-{number}"
-            behind = await stack.enter_async_context(service(data, engine, **settings))
-            ports.append(behind.server.port)
-        proxy = await stack.enter_async_context(nginx(ports, **(changed or {})))
-        yield proxy, await stack.enter_async_context(client_of(proxy))
-
-
-@asynccontextmanager
-async def client_of(proxy, address="127.0.0.1"):
-    connector = aiohttp.TCPConnector(ssl=proxy.trust, local_addr=(address, 0), limit=0)
-    timeout = aiohttp.ClientTimeout(total=PATIENCE)
-    async with aiohttp.ClientSession(proxy.url, connector=connector, timeout=timeout) as client:
-        yield client
-
-
-async def posted(client, path="/generate", body=BODY, **more):
-    """Post; return status, headers and what the answer holds."""
-    async with client.post(path, json=body, **more) as answer:
-        assert answer.headers["Strict-Transport-Security"]
-        return answer.status, answer.headers, await answer.json(content_type=None)
 
 
 async def test_tls(tmp_path):
@@ -152,75 +121,6 @@ async def test_the_waiting_time_that_the_service_tells_is_passed_through(tmp_pat
         assert problem["instance"] == "/generate"
 
 
-async def test_a_full_service_hands_over_to_the_other(tmp_path):
-    """A request is refused when both are full, with the Retry-After of the service."""
-    engines = [FakeEngine(step_seconds=None) for _ in range(2)]
-    places = 2  # One in work and one in line.
-    settings = {"queue_size": 1, "max_concurrent_requests": 1}
-    async with AsyncExitStack() as stack, asyncio.timeout(PATIENCE):
-        direct = [
-            await stack.enter_async_context(service(tmp_path / f"{number}", engine, **settings))
-            for number, engine in enumerate(engines)
-        ]
-        ports = [each.server.port for each in direct]
-        client = await stack.enter_async_context(
-            client_of(await stack.enter_async_context(nginx(ports)))
-        )
-        full = [asyncio.create_task(direct[0].post("/generate", json=BODY)) for _ in range(places)]
-        await until_waiting(direct[0])
-        passed_on = [asyncio.create_task(posted(client)) for _ in range(places)]
-        await until_waiting(direct[1])
-        status, headers, problem = await posted(client)
-        assert (status, problem["code"]) == (503, "queue_full")
-        assert int(headers["Retry-After"]) >= 1
-        while not all(task.done() for task in (*full, *passed_on)):
-            await asyncio.gather(*(engine.step() for engine in engines))
-        assert [task.result().status for task in full] == [200] * places
-        assert [task.result()[0] for task in passed_on] == [200] * places
-
-
-async def test_one_service_alone(tmp_path):
-    """The usual installation: what it says of being full comes through, and its end is told."""
-    engine = FakeEngine(step_seconds=None)
-    settings = {"queue_size": 1, "max_concurrent_requests": 1}
-    async with AsyncExitStack() as stack, asyncio.timeout(PATIENCE):
-        behind = await stack.enter_async_context(service(tmp_path, engine, **settings))
-        proxy = await stack.enter_async_context(nginx([behind.server.port]))
-        client = await stack.enter_async_context(client_of(proxy))
-        full = [asyncio.create_task(posted(client)) for _ in range(2)]
-        await until_waiting(behind)
-        for _ in range(2):  # Nor is it left out after the first time.
-            status, headers, problem = await posted(client)
-            assert (status, problem["code"]) == (503, "queue_full")
-            assert int(headers["Retry-After"]) >= 1
-        while not all(task.done() for task in full):
-            await engine.step()
-        assert [task.result()[0] for task in full] == [200, 200]
-        await behind.close()
-        status, headers, problem = await posted(client)
-        assert (status, problem["code"], headers["Retry-After"]) == (502, "bad_gateway", "5")
-
-
-async def until_waiting(client):
-    """Wait until the service has a request in line; asking is what waits."""
-    while True:
-        async with client.get("/metrics") as answer:
-            if re.search(r"^sd_queue_depth(?:{.*})? 1(?:\.0)?$", await answer.text(), re.MULTILINE):
-                return
-
-
-async def test_a_service_that_does_not_answer_in_time(tmp_path):
-    """504 in the one shape of errors; the work ends, and is not begun anew by the other."""
-    engines = [FakeEngine(step_seconds=None) for _ in range(2)]
-    async with two(tmp_path, *engines, changed={"ANSWER_SECONDS": "1"}) as (_, client):
-        status, headers, problem = await posted(client)
-        assert (status, problem["code"]) == (504, "gateway_timeout")
-        assert (headers["Content-Type"], headers["Retry-After"]) == (PROBLEM, "5")
-        async with asyncio.timeout(PATIENCE):
-            await asyncio.gather(*(engine.jobs(0) for engine in engines))
-        assert sum(len(engine.cancelled) for engine in engines) == 1
-
-
 async def test_the_services_own_time_limit_comes_first(tmp_path):
     """408 of the service is passed through: nginx waits longer than it."""
     engine = FakeEngine(step_seconds=None)
@@ -278,90 +178,57 @@ async def test_forwarded_for_is_nginx_word_alone(tmp_path):
             assert (await posted(other, headers=ALICE))[0] == 200
 
 
-async def test_a_callers_jobs_are_found_again(tmp_path):
-    """Every job of a key is at the service that accepted it, also those of /generate."""
-    keys = [hashlib.sha256(bytes([number])).hexdigest() for number in range(8)]
-    named = ",".join(f"key{number}:{secret}" for number, secret in enumerate(keys))
-    async with two(tmp_path, api_keys=Keys(named)) as (proxy, client):
-        for secret in keys:
-            key = {"Authorization": f"Bearer {secret}"}
-            prefer = {**key, "Prefer": "respond-async"}
-            for path, headers in (("/jobs", key), ("/generate", prefer)):
-                status, _, job = await posted(client, path, headers=headers)
-                assert status == 202
-                async with client.get(f"/jobs/{job['id']}", headers=key) as answer:
-                    assert answer.status == 200
-        used = {json.loads(line)["upstream"] for line in proxy.log.splitlines()}
-    assert len(used) == 2, "all keys went to one service"
-
-
-async def test_no_service_behind():
-    """502 in the one shape of errors, with a Retry-After."""
-    async with nginx([1]) as proxy, client_of(proxy) as client:
-        status, headers, problem = await posted(client)
-        assert (status, problem["code"]) == (502, "bad_gateway")
-        assert (headers["Content-Type"], headers["Retry-After"]) == (PROBLEM, "5")
-
-
-async def test_one_service_is_killed_under_load():
-    """No request is lost: also the pictures it had in work are drawn by the other."""
-    async with AsyncExitStack() as stack:
-        services = [stack.enter_context(light_service()) for _ in range(2)]
-        for each in services:
-            await each.line("model_loaded")
-        ports = [int(each.url.rpartition(":")[2]) for each in services]
-        proxy = await stack.enter_async_context(nginx(ports, BURST="1000"))
-        client = await stack.enter_async_context(client_of(proxy))
-        statuses: list[int] = []
-        enough = asyncio.Event()
-
-        async def load(count):
-            for _ in range(count):
-                statuses.append((await posted(client))[0])
-                if len(statuses) == 20:
-                    enough.set()
-
-        async with asyncio.timeout(PATIENCE):
-            long = {"body": BODY | {"prompt": "stays"}, "headers": {"X-Request-ID": "the-long-one"}}
-            stays = asyncio.create_task(posted(client, **long))
-            started = [asyncio.create_task(each.line("job_started")) for each in services]
-            await asyncio.wait(started, return_when=asyncio.FIRST_COMPLETED)
-            killed, left = services if started[0].done() else reversed(services)
-            loads = [asyncio.create_task(load(15)) for _ in range(8)]
-            await enough.wait()
-            killed.kill()
-            await asyncio.gather(*loads)
-            assert statuses == [200] * 120
-            count, begun = 0, ""
-            while begun != "the-long-one":
-                count += 1
-                begun = (await left.line("job_started", count=count))["request_id"]
-            assert not stays.done()
-            stays.cancel()
-            await asyncio.gather(stays, *started, return_exceptions=True)
-
-
-async def test_a_job_is_not_looked_for_where_it_is_not(tmp_path):
-    """While its service is down it is 502 and a Retry-After, not 404; then it is there again."""
-    async with AsyncExitStack() as stack:
-        data = [tmp_path / "data-0", tmp_path / "data-1"]
-        services = [stack.enter_context(light_service(DATA_DIR=folder)) for folder in data]
-        ports = []
-        for each in services:
-            await each.line("model_loaded")
-            ports.append(int(each.url.rpartition(":")[2]))
-        proxy = await stack.enter_async_context(nginx(ports))
-        client = await stack.enter_async_context(client_of(proxy))
+async def test_one_client_behind_nginx_takes_its_share_and_no_more(tmp_path):
+    """429 of the service for the client that nginx names; others and probes are served."""
+    engine = FakeEngine(step_seconds=None)
+    settings = {"trusted_proxies": Networks("127.0.0.1"), "max_connections": 8}
+    async with two(tmp_path, engine, **settings) as (proxy, client), AsyncExitStack() as stack:
         _, _, job = await posted(client, "/jobs")
-        (mine,) = (
-            number
-            for number, each in enumerate(services)
-            if any(line["event"] == "job_queued" for line in each.log)
-        )
-        services[mine].kill()
-        async with client.get(f"/jobs/{job['id']}") as answer:
-            assert (answer.status, answer.headers["Retry-After"]) == (502, "5")
-        again = stack.enter_context(light_service(DATA_DIR=data[mine], API_PORT=ports[mine]))
-        await again.line("model_loaded")
-        async with client.get(f"/jobs/{job['id']}") as answer:
-            assert answer.status == 200
+        events = f"/jobs/{job['id']}/events"
+        for _ in range(2):
+            stream = await stack.enter_async_context(client.get(events))
+            assert stream.status == 200
+        for path, status in ((events, 429), ("/docs", 429), ("/health/live", 200)):
+            async with client.get(path) as answer:
+                assert answer.status == status
+                if status == 429:
+                    problem = await answer.json(content_type=None)
+                    assert problem["code"] == "too_many_from_address"
+                    assert answer.headers["Retry-After"] == "1"
+        async with client_of(proxy, "127.0.0.2") as other, other.get(events) as stream:
+            assert stream.status == 200
+
+
+async def test_behind_a_path_every_address_leads_back_through_it(tmp_path):
+    """As docs/DEPLOYMENT.md has nginx do it; a client's own word for the path is not passed on."""
+    said = (ROOT / "docs" / "DEPLOYMENT.md").read_text(encoding="utf-8")
+    snippet = re.search(r"^location /sd/ \{.*?^\}$", said, re.MULTILINE | re.DOTALL)
+    assert snippet is not None
+    forged = {"X-Forwarded-Prefix": "/evil"}
+    async with AsyncExitStack() as stack:
+        settings = {"trusted_proxies": Networks("127.0.0.1")}
+        behind = await stack.enter_async_context(service(tmp_path, FakeEngine(), **settings))
+        place = snippet[0].replace("127.0.0.1:8000", f"127.0.0.1:{behind.server.port}")
+        port = free_port()
+        more = f"server {{ listen 127.0.0.1:{port}; access_log off;\n{place}\n}}"
+        proxy = await stack.enter_async_context(nginx([behind.server.port], more))
+        url = f"http://localhost:{port}"
+        client = await stack.enter_async_context(aiohttp.ClientSession(url, headers=forged))
+        async with client.get("/sd/") as answer:
+            assert answer.url.path == "/sd/docs"
+            addresses = re.findall(r'(?:src|href)="([^"]+)"', await answer.text())
+        for address in addresses:
+            async with client.get(address) as answer:
+                assert answer.status == 200
+        async with client.get("/sd/openapi.json") as answer:
+            assert (await answer.json())["servers"] == [{"url": "/sd"}]
+        async with client.post("/sd/jobs", json=BODY) as answer:
+            job = await answer.json()
+            assert answer.headers["Location"] == job["links"]["self"] == f"/sd/jobs/{job['id']}"
+        async with client.get(job["links"]["events"]) as answer:
+            assert "event: finished" in await answer.text()
+        async with client.get(job["links"]["image"]) as answer:
+            assert answer.content_type == "image/png"
+        tls = await stack.enter_async_context(client_of(proxy))
+        _, headers, _ = await posted(tls, "/jobs", headers=forged)
+        assert headers["Location"].startswith("/jobs/")

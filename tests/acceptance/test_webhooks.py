@@ -13,11 +13,12 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from service.http.outbound import ATTEMPT_SECONDS
-from service.jobs import signature, webhook
-from service.jobs.targets import LONGEST_URL
-from service.jobs.webhook import Retries
-from tests.job_service import BODY, ask, service, until
+from service.config.webhook_key import SHORTEST_KEY, webhook_key
+from service.webhooks import delivery, signature
+from service.webhooks.client import ATTEMPT_SECONDS
+from service.webhooks.delivery import Retries
+from service.webhooks.targets import LONGEST_URL
+from tests.support.job_service import BODY, ask, service, until
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "WEBHOOKS.md").read_text(encoding="utf-8")
 SECRETS = ("a secret of some length", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
@@ -46,10 +47,10 @@ async def delivered(folder: Path, secret: str) -> tuple[Delivery, dict[str, Any]
         return web.Response(status=204)
 
     app = web.Application()
-    app.router.add_post("/pictures", receive)
+    app.router.add_post("/images", receive)
     settings = {"webhook_hosts": "127.0.0.1", "webhook_secret": secret}
     async with TestServer(app) as receiver, service(folder, **settings) as client:
-        body = BODY | {"webhook": f"{receiver.make_url('/pictures')}?token=1"}
+        body = BODY | {"webhook": f"{receiver.make_url('/images')}?token=1"}
         job = (await ask(client, "POST", "/jobs", 202, json=body))["id"]
         async with asyncio.timeout(20):
             found = await got
@@ -72,7 +73,7 @@ async def test_the_snippet_in_python_knows_what_is_ours(tmp_path, secret):
     assert not verify("another secret of some length", found.headers, found.body)
     old = found.headers | {"Webhook-Timestamp": "1000"}
     assert not verify(secret, old, found.body)
-    key = signature.key(secret)
+    key = webhook_key(secret)
     stale = signature.signed([key], found.headers["Webhook-Id"], 1000, found.body)
     assert not verify(secret, stale, found.body)
     assert not verify(secret, {k: v for k, v in stale.items() if "Sig" not in k}, found.body)
@@ -137,7 +138,7 @@ async def test_the_numbers_are_those_of_the_code():
     )
     assert f"{LONGEST_URL:,} characters" in DOCUMENT
     assert f"within {ATTEMPT_SECONDS:.0f} seconds" in DOCUMENT
-    assert f"{signature.SHORTEST_KEY} bytes or more" in DOCUMENT
-    again = {int(status) for status in webhook.SLOW_DOWN}
+    assert f"{SHORTEST_KEY} bytes or more" in DOCUMENT
+    again = {int(status) for status in delivery.SLOW_DOWN}
     assert again == {408, 425, 429}
     assert "5xx, 408, 425, 429" in DOCUMENT

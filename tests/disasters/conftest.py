@@ -1,6 +1,7 @@
 """Services that disasters happen to, and how they are asked."""
 
 import asyncio
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -8,9 +9,9 @@ from typing import Any
 import aiohttp
 import pytest
 
-from tests.service_process import WAIT_SECONDS, ServiceProcess, ending
+from tests.support.service_process import WAIT_SECONDS, ServiceProcess, ending
 
-PICTURE = {"prompt": "a cat", "width": 256, "height": 256, "steps": 3, "seed": 1}
+IMAGE = {"prompt": "a cat", "width": 256, "height": 256, "steps": 3, "seed": 1}
 POLL_SECONDS = 0.05
 QUICK = "0,0.05,0.05,0.05,0.5"
 """Seconds before the 1st, 2nd, ... restart in a row: as the real ones, but short."""
@@ -25,11 +26,6 @@ class LightService(ServiceProcess):
         """Wait for a log line without holding up the event loop."""
         return await asyncio.to_thread(self.logged, event, count=count)
 
-    def kill(self) -> None:
-        """Kill it, as the kernel does, and wait for its end."""
-        self.process.kill()
-        self.process.wait(WAIT_SECONDS)
-
 
 class Client:
     """Asks one service."""
@@ -38,13 +34,13 @@ class Client:
         self.session = session
 
     async def generate(self, prompt: str = "a cat", **fields: Any) -> tuple[int, dict[str, Any]]:
-        body = {**PICTURE, "prompt": prompt, **fields}
+        body = {**IMAGE, "prompt": prompt, **fields}
         async with self.session.post("/generate", json=body) as answer:
             found = await answer.json(content_type=None)
             return answer.status, {**found, "retry_after": answer.headers.get("Retry-After")}
 
     async def submit(self, prompt: str = "a cat", **fields: Any) -> tuple[int, dict[str, Any]]:
-        body = {**PICTURE, "prompt": prompt, **fields}
+        body = {**IMAGE, "prompt": prompt, **fields}
         async with self.session.post("/jobs", json=body) as answer:
             found = await answer.json(content_type=None)
             return answer.status, {**found, "retry_after": answer.headers.get("Retry-After")}
@@ -72,7 +68,7 @@ class Client:
                 return body
             await asyncio.sleep(POLL_SECONDS)
 
-    async def picture(self, job_id: str) -> bytes:
+    async def image(self, job_id: str) -> bytes:
         async with self.session.get(f"/jobs/{job_id}/image") as answer:
             assert answer.status == 200
             return await answer.read()
@@ -86,10 +82,17 @@ class Client:
             await asyncio.sleep(POLL_SECONDS)
 
     async def metric(self, name: str) -> float:
-        """Return the value of a series, by its name and labels as they are written."""
+        """Return the sum of a metric's series that have these labels, maybe others as well."""
+        metric, *labels = re.split(r"[{},]+", name.rstrip("}"))
         async with self.session.get("/metrics") as answer:
             lines = (await answer.text()).splitlines()
-        return float(next(line for line in lines if line.startswith(f"{name} ")).split()[-1])
+        found = [
+            float(line.split()[-1])
+            for line in lines
+            if re.match(rf"{metric}[{{ ]", line) and all(each in line for each in labels)
+        ]
+        assert found, name
+        return sum(found)
 
 
 @contextmanager

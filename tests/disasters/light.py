@@ -8,12 +8,12 @@ import os
 import sys
 
 from service.__main__ import main
-from service.config import Config
-from service.engine import process
-from tests.unit.engine import children
+from service.config.table import Config
+from service.engine.process import parent
+from tests.unit.engine.process import children
 
 
-class LightEngine(process.ProcessEngine):
+class LightEngine(parent.ProcessEngine):
     """The supervisor as it is, over a child without torch."""
 
     def __init__(self, config: Config) -> None:
@@ -22,7 +22,7 @@ class LightEngine(process.ProcessEngine):
 
 if __name__ == "__main__":
     delays = os.environ["LIGHT_DELAYS"].split(",")
-    vars(process).update(
+    vars(parent).update(
         ProcessEngine=LightEngine, RESTART_DELAYS=tuple(float(each) for each in delays)
     )
     sys.exit(main())

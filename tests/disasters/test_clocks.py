@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.long
+
 SOURCE = Path(__file__).with_name("wallclock.c")
 DAY = 86_400
 SECRET = "5f0c2f8e9a41d07c66b1e3d2a8f4970b"  # noqa: S105 - of no service but this test's
@@ -74,7 +76,7 @@ async def test_a_jump_while_it_runs_ends_nothing_and_keeps_nothing(
         clock.set(jump)
         ends = [await client.ended(job) for job in (running, waiting)]
         assert [end["state"] for end in ends] == ["succeeded", "succeeded"]
-        assert (await client.picture(finished))[:4] == b"\x89PNG"
+        assert (await client.image(finished))[:4] == b"\x89PNG"
         # What is used of the quota stays used, and what was not stays free.
         assert (await client.generate())[0] == 200
         status, refused = await client.generate()

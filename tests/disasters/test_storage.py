@@ -10,7 +10,6 @@ import sqlite3
 import subprocess
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -33,7 +32,7 @@ def written(folder: Path) -> dict[str, bytes]:
 
 
 async def test_a_job_that_cannot_be_written_down_is_not_accepted(light, client_of, tmp_path):
-    """503 says so, pictures are still made, and with room all is well again."""
+    """503 says so, images are still made, and with room all is well again."""
     with light(DATA_DIR=tmp_path) as service:
         client = await client_of(service)
         await client.until_ready()
@@ -87,26 +86,29 @@ def fill(path: Path) -> None:
 
 
 @pytest.mark.privileged
-async def test_a_full_disk_fails_the_job_by_name_and_takes_no_more(light, client_of, small_disk):
+async def test_a_full_disk_refuses_jobs_and_takes_no_more(light, client_of, small_disk):
     """A real file system without a byte left; with room again all is well."""
     folder, command = small_disk
-    with light(*command, DATA_DIR=folder) as service:
+    with light(*command, DATA_DIR=folder, **SLOW) as service:
         client = await client_of(service)
         await client.until_ready()
         seen = Path(f"/proc/{service.process.pid}/root{folder}")
         kept = await client.accepted()
         assert (await client.ended(kept))["state"] == "succeeded"
         ballast = seen / "ballast"
-        # Below what pictures leave free: the store still works, and says what became of the job.
+        # Below what images leave free: the store still works, and says what became of a job.
+        late = await client.accepted()
+        await service.line("job_started", count=2)
         ballast.write_bytes(bytes(30 * MEGABYTE))
-        end = await client.ended(await client.accepted())
+        status, refused = await client.submit()
+        assert (status, refused["code"]) == (503, "storage_full")
+        assert (await client.generate())[0] == 200
+        end = await client.ended(late)
         assert (end["state"], end["error"]["code"]) == ("failed", "storage_full")
         fill(ballast)
-        refused: dict[str, Any] = {}
-        while refused.get("code") != "store_unavailable":  # The journal has some room of its own.
-            _, refused = await client.submit()
+        _, refused = await client.submit()
         assert "make room" in refused["detail"]
-        assert (await client.picture(kept))[:4] == b"\x89PNG"
+        assert (await client.image(kept))[:4] == b"\x89PNG"
         ballast.unlink()
         assert (await client.ended(await client.accepted()))["state"] == "succeeded"
 
@@ -181,7 +183,7 @@ async def test_a_truncated_result_is_told_and_harms_no_other(light, client_of, t
         cut(tmp_path / "results" / f"{jobs[0]}.zip")
         status, body = await client.get(f"/jobs/{jobs[0]}/image")
         assert (status, body["code"]) == (500, "result_damaged")
-        assert (await client.picture(jobs[1]))[:4] == b"\x89PNG"
+        assert (await client.image(jobs[1]))[:4] == b"\x89PNG"
 
 
 async def test_a_folder_that_cannot_be_written_ends_the_start_with_the_cure(light, tmp_path):
@@ -202,7 +204,7 @@ async def test_a_folder_that_cannot_be_written_ends_the_start_with_the_cure(ligh
 
 
 async def test_a_folder_that_is_moved_away_is_told_and_found_again(light, client_of, tmp_path):
-    """Jobs get 503, pictures are made, and with the folder back all is as it was."""
+    """Jobs get 503, images are made, and with the folder back all is as it was."""
     folder = tmp_path / "data"
     with light(DATA_DIR=folder) as service:
         client = await client_of(service)
@@ -213,12 +215,12 @@ async def test_a_folder_that_is_moved_away_is_told_and_found_again(light, client
         assert (status, refused["code"]) == (503, "store_unavailable")
         assert (await client.generate())[0] == 200
         (tmp_path / "elsewhere").rename(folder)
-        assert (await client.picture(kept))[:4] == b"\x89PNG"
+        assert (await client.image(kept))[:4] == b"\x89PNG"
         assert (await client.ended(await client.accepted()))["state"] == "succeeded"
 
 
 async def test_a_folder_that_is_deleted_ends_no_service(light, client_of, tmp_path):
-    """What was in it is gone with it; pictures are made, and the stop comes to its end."""
+    """What was in it is gone with it; images are made, and the stop comes to its end."""
     folder = tmp_path / "data"
     with light(DATA_DIR=folder) as service:
         client = await client_of(service)

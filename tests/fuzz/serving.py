@@ -11,11 +11,11 @@ from pathlib import Path
 from aiohttp import web
 
 from service.app import create_app
-from service.config import load
-from service.engine.fake import FakeEngine
+from service.config.loading import load
+from tests.support.simulation.fake_engine import FakeEngine
 
 SMALL = {"DEFAULT_SIZE": "64", "MIN_SIZE": "64", "MAX_SIZE": "128", "MAX_IMAGES": "2"}
-"""Pictures of this size cost a millisecond; what is fuzzed is what stands around them."""
+"""Images of this size cost a millisecond; what is fuzzed is what stands around them."""
 
 
 @dataclass(frozen=True, kw_only=True)

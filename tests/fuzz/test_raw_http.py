@@ -166,7 +166,7 @@ def service(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def job(service: Served) -> str:
-    """Have a job with a picture."""
+    """Have a job with an image."""
     head = b"POST /jobs HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     sent = head + b"Content-Length: %d\r\n\r\n" % len(BODY) + BODY
     found = ask(service.port, Sent("POST", sent))

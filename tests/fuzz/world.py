@@ -1,35 +1,37 @@
 """One service's jobs, put together as the application does it, on a virtual loop."""
 
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, Final
 
 from prometheus_client import Counter, Gauge
 
-from service.config import Config
-from service.diffusion.generation import GenerationRequest, JobFinished
-from service.engine.fake import FakeEngine
-from service.http.generate import metadata
-from service.http.pictures import files
-from service.jobs import consumer, durable, follower, job
-from service.jobs.allowance import Allowance, Limits
-from service.jobs.consumer import Consumer
-from service.jobs.durable import Durable
-from service.jobs.job import Job
-from service.jobs.results import Encoded
-from service.jobs.stored import StoredJob
-from service.jobs.webhook import Answer, Unreachable
+from service.access.allowance import Allowance, Charge, Limits
+from service.config.table import Config
+from service.core.events import JobFinished
+from service.core.spec import GenerationSpec
+from service.http.native.generate import metadata
+from service.images.encode import files
+from service.images.encoded import Encoded
+from service.jobs.dispatch.dispatcher import Dispatcher
+from service.jobs.durable import wiring
+from service.jobs.durable.live_job import Durability, Terms
+from service.jobs.durable.wiring import DurableJobs
+from service.jobs.service import JobHandle
 from service.telemetry.metrics import Metrics
-from tests.fuzz.virtual import VirtualLoop
+from service.webhooks.delivery import Answer, Unreachable
+from tests.support.simulation import clock
+from tests.support.simulation.clock import EPOCH, VirtualLoop
+from tests.support.simulation.fake_engine import FakeEngine
 
-EPOCH: Final = 1.8e9
+END: Final = 12
+"""Bytes of the last chunk of a PNG."""
+
 PADDING: Final = bytes(300_000)
-"""Behind each picture, so that four of them are too many for a megabyte."""
+"""In each image, so that four of them are too many for a megabyte."""
 
 SWEEP_SECONDS: Final = 1000.0
-USUAL_SWEEP_SECONDS: Final = durable.SWEEP_SECONDS
+USUAL_SWEEP_SECONDS: Final = wiring.SWEEP_SECONDS
 """Virtual hours of sweeps once a minute would cost real seconds."""
 
 MOST_IMAGES: Final = 1000
@@ -53,7 +55,7 @@ class Receiver:
         self.listens = True
         self.heard: list[tuple[str, bytes]] = []
 
-    async def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> Answer:
+    async def post(self, url: str, body: bytes, headers: Mapping[str, str], _owner: str) -> Answer:
         """Take a delivery, or do not."""
         if not self.listens:
             raise Unreachable("it is asleep")
@@ -67,22 +69,19 @@ class World:
     def __init__(self, folder: Path, receiver: Receiver, now: float) -> None:
         self.loop = VirtualLoop()
         self.loop.now = now
-        clock = SimpleNamespace(
-            monotonic=self.loop.time, time=lambda: EPOCH + self.loop.now, time_ns=time.time_ns
-        )
-        for module in (consumer, follower, job):
-            module.time = clock  # type: ignore[attr-defined]
-        durable.SWEEP_SECONDS = SWEEP_SECONDS  # type: ignore[misc]
+        clock.keep_time(self.loop)
+        wiring.SWEEP_SECONDS = SWEEP_SECONDS  # type: ignore[misc]
         self.config = Config(data_dir=str(folder), **CONFIG)  # type: ignore[arg-type]
         self.engine = FakeEngine(step_seconds=None, loads=False)
         self.metrics = Metrics()
         self.allowance = Allowance(clock=lambda: 0.0)
-        self.consumer = Consumer(
-            self.engine, self.metrics, self.config, weights=dict.fromkeys(KEYS, 1)
+        self.charges: list[Charge] = []
+        self.dispatcher = Dispatcher(
+            [self.engine], self.metrics, self.config, weights=dict.fromkeys(KEYS, 1)
         )
-        self.durable = Durable(
+        self.durable = DurableJobs(
             self.config,
-            self.consumer,
+            self.dispatcher,
             self.metrics,
             self.allowance,
             encode=_encode,
@@ -90,31 +89,31 @@ class World:
             post=receiver.post,
             spans=lambda: None,
         )
-        self.durable.store._clock = self.durable.results._clock = clock.time
+        self.durable.store._clock = self.durable.results._clock = lambda: self.wall
         self._opened = self.durable.opened()
         self.loop.do(self._opened.__aenter__())
-        self.loop.do(self.consumer.start())
+        self.loop.do(self.dispatcher.start())
 
     @property
     def wall(self) -> float:
         """Seconds since 1970."""
         return EPOCH + self.loop.now
 
-    def order(self, key: str, request: GenerationRequest, **more: Any) -> tuple[Job, StoredJob]:
-        """Return a job as the door makes it."""
-        made = Job(request=request, key=key, created=self.loop.now)
-        stored = StoredJob(id=made.id, key=key, request=request, created_at=self.wall, **more)
-        return made, stored
+    async def submit(
+        self, spec: GenerationSpec, owner: str, durability: Durability, **terms: Any
+    ) -> JobHandle:
+        """Submit a job, as a handler does."""
 
-    async def accept(self, job: Job, stored: StoredJob) -> StoredJob:
-        """Hand a job in, as the door does."""
-        images = job.request.num_images
-        return await self.durable.book.accept(
-            job, stored, lambda: self.allowance.charge(job.key, images, LIMITS)
-        )
+        def charge() -> Charge:
+            charged = self.allowance.charge(owner, spec.num_images, LIMITS)
+            self.charges.append(charged)
+            return charged
+
+        terms_with_charge = Terms(charge=charge, **terms)
+        return await self.durable.jobs.submit(spec, owner, durability, terms_with_charge)
 
     def charged(self, key: str) -> int:
-        """Return the pictures that a key was charged."""
+        """Return the images that a key was charged."""
         left = self.allowance.images_left(key, LIMITS)
         assert left is not None
         return MOST_IMAGES - left.remaining
@@ -143,26 +142,25 @@ class World:
 
     def stop(self) -> None:
         """End as on SIGTERM, with what is unfinished left for the next start."""
-        self.loop.call(self.consumer.drain)
-        self.durable.book.closing.set()
+        self.loop.call(self.dispatcher.drain)
+        self.durable.jobs.closing.set()
         self.loop.advance(self.config.shutdown_timeout_seconds)
-        self.loop.do(self.consumer.stop())
+        self.loop.do(self.dispatcher.stop())
         self.loop.do(self._opened.__aexit__(None, None, None))
         self.loop.end()
 
 
 def restore_time() -> None:
     """Give the modules their clock back."""
-    durable.SWEEP_SECONDS = USUAL_SWEEP_SECONDS  # type: ignore[misc]
-    for module in (consumer, follower, job):
-        module.time = time  # type: ignore[attr-defined]
+    wiring.SWEEP_SECONDS = USUAL_SWEEP_SECONDS  # type: ignore[misc]
+    clock.restore_time()
 
 
 def _encode(
-    result: JobFinished, request: GenerationRequest, details: Mapping[str, Any]
+    result: JobFinished, request: GenerationSpec, details: Mapping[str, Any]
 ) -> Sequence[Encoded]:
     return [
-        Encoded(data=one.data + PADDING, media_type=one.media_type)
+        Encoded(data=one.data[:-END] + PADDING + one.data[-END:], media_type=one.media_type)
         for one in files(result, request, details)
     ]
 

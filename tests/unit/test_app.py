@@ -7,13 +7,13 @@ import pytest
 from aiohttp import web
 
 from service.app import create_app
-from service.config import Config
+from service.config.table import Config
 from service.engine.base import EngineState
-from service.engine.fake import FakeEngine
-from service.http.keys import CONFIG, CONSUMER, GPU, METRICS
-from service.telemetry import gpu
-from service.telemetry.gpu import GpuReading
+from service.gpu import sampler
+from service.gpu.nvml import GpuReading
+from service.http.state import CONFIG, DISPATCHER, GPU, METRICS
 from service.telemetry.metrics import Metrics
+from tests.support.simulation.fake_engine import FakeEngine
 
 BODY = {"prompt": "a boat", "width": 256, "height": 256, "steps": 2}
 
@@ -44,8 +44,8 @@ async def test_a_gpu_that_is_not_to_be_used_is_not_reported(
 ):
     """DEVICE=cpu on a machine with a GPU: none is available."""
     reading = GpuReading(uuid="GPU-1", name="Some GPU", memory_used=1, memory_total=2)
-    monkeypatch.setattr(gpu, "driver", contextlib.nullcontext)
-    monkeypatch.setattr(gpu, "read", lambda devices: reading if devices == "0" else None)
+    monkeypatch.setattr(sampler, "driver", contextlib.nullcontext)
+    monkeypatch.setattr(sampler, "read", lambda devices: reading if devices == "0" else None)
     client = await aiohttp_client(create_app(Config(data_dir="", device=device), FakeEngine()))
     await asyncio.to_thread(client.app[GPU].wait_for_reading, 30)
     async with client.get("/health") as answer:
@@ -95,7 +95,7 @@ async def test_two_applications_in_one_process_do_not_meet(aiohttp_client):
 
 @pytest.mark.parametrize("count", [1, 5])
 async def test_requests_at_the_same_time_share_the_batch(aiohttp_client, count):
-    """Each gets its own picture."""
+    """Each gets its own image."""
     client = await aiohttp_client(create_app(Config(data_dir=""), FakeEngine()))
 
     async def seed_of(seed: int) -> int:
@@ -104,4 +104,4 @@ async def test_requests_at_the_same_time_share_the_batch(aiohttp_client, count):
 
     seeds = await asyncio.gather(*(seed_of(seed) for seed in range(count)))
     assert list(range(count)) == seeds
-    assert (client.app[CONSUMER].depth, client.app[CONSUMER].running) == (0, 0)
+    assert (client.app[DISPATCHER].depth, client.app[DISPATCHER].running) == (0, 0)

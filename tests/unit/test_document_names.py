@@ -10,12 +10,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from service import errors, exits
+from service import errors
 from service.__main__ import parser
-from service.config import Config
-from service.setting import environment_name
+from service.cli import exits
+from service.config.setting import environment_name
+from service.config.table import Config
 from service.telemetry.metrics import Metrics
-from tests.documents import DOCUMENTS, LINKED, ROOT, anchors, code, links
+from tests.support.documents import DOCUMENTS, LINKED, ROOT, anchors, code, links
 
 README = ROOT / "README.md"
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
@@ -116,7 +117,9 @@ def test_files_and_modules_that_are_named_exist(document):
     for found in re.findall(rf"(?<![\w/.-])(?:{FOLDERS})/[\w./*-]*\w", text):
         if found != "service/sd-api":  # What Kubernetes calls it.
             assert list(ROOT.glob(found)), found
-    for module in re.findall(r"python3? -m ((?:service|scripts|dashboards|alerts)[\w.]*)", text):
+    for module in re.findall(
+        r"python3? -m ((?:service|scripts|dashboards|alerts|tests)[\w.]*)", text
+    ):
         path = ROOT / module.replace(".", "/")
         assert path.with_suffix(".py").is_file() or (path / "__main__.py").is_file(), module
     for path, test in re.findall(r"`(tests/[\w./]+\.py)::(\w+)`", text):
@@ -222,9 +225,10 @@ def words_of(path: Path, test: str) -> set[str]:
     return set(re.findall(r"\w+", "\n".join(ast.get_source_segment(text, x) or "" for x in parts)))
 
 
-def test_the_errors_of_the_readme_are_those_of_the_service():
-    """Each code with its status."""
-    table = README.read_text(encoding="utf-8").partition("### Errors")[2].partition("\n### ")[0]
+def test_the_errors_of_the_clients_are_those_of_the_service():
+    """Each code of docs/CLIENTS.md with its status."""
+    clients = (ROOT / "docs" / "CLIENTS.md").read_text(encoding="utf-8")
+    table = clients.partition("## Errors")[2]
     rows = re.findall(r"^\| (\d+) \| ([^|]+) \|", table, re.MULTILINE)
     assert len(rows) >= 5
     for status, codes in rows:
@@ -240,3 +244,17 @@ def test_what_the_demo_model_can_is_what_was_measured():
     *first, last = (f"{100 * row['generated']:.1f}" for row in measured.values())
     text = " ".join(README.read_text(encoding="utf-8").split())
     assert f"{', '.join(first)} and {last} %" in text
+
+
+def test_the_ways_of_a_request_and_of_a_job_name_what_is_there():
+    """Files by their path below ``service/``, each with what is defined in it."""
+    text = (ROOT / "docs" / "ARCHITECTURE.md").read_text(encoding="utf-8")
+    ways = text.partition("\n1. ")[2].partition("\n## Routes")[0]
+    missing, source, folder = [], "", Path()
+    for name in re.findall(r"`([a-zA-Z_/]+(?:\.py)?)`", ways):
+        if name.endswith(".py"):
+            path = ROOT / "service" / (name if "/" in name else folder / name)
+            folder, source = path.parent.relative_to(ROOT / "service"), path.read_text("utf-8")
+        elif not re.search(rf"(?:def|class) {name}\b|^ *{name}\b.* = ", source, re.MULTILINE):
+            missing.append(name)
+    assert set(missing) <= SETTINGS

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from service import errors
-from service.config import Config
+from service.config.setting import environment_name
+from service.config.table import Config
 from service.engine.heartbeat import GROWTH, STAGE_FLOOR_SECONDS, STEP_FLOOR_SECONDS, TIMES
-from service.engine.process import RESTART_DELAYS
-from service.jobs.circuit import BEYOND_ONE_JOB, CRASHES_TO_OPEN
-from service.setting import environment_name
+from service.engine.process.parent import RESTART_DELAYS
+from service.jobs.dispatch.circuit import BEYOND_ONE_JOB, CRASHES_TO_OPEN
 from service.telemetry.labels import RESTART_REASONS
 from service.telemetry.metrics import Metrics
 
@@ -60,6 +60,10 @@ def test_every_disaster_is_in_the_table_or_a_part_of_another(path):
         # The same without torch, and quick.
         "test_a_model_damaged_while_it_runs_opens_the_circuit_until_it_is_repaired",
         "test_jobs_of_an_earlier_process_survive_a_start_without_a_model",
+        # Defences: docs/SECURITY.md has them.
+        "test_the_service_shows_its_secrets_to_no_process_of_its_user",
+        "test_a_debugger_is_let_in_where_that_is_asked_for",
+        "test_the_engine_has_no_secret_in_its_environment",
     }
     named = {test.partition("::")[2] for test in TESTS}
     assert {name for name in functions(path) if name.startswith("test_")} <= named | parts

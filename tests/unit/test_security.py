@@ -7,13 +7,26 @@ from pathlib import Path
 
 import pytest
 
-from service.config import Config
-from service.http import auth
-from service.setting import environment_name
+from service.app import create_app
+from service.config.setting import environment_name
+from service.config.table import Config
+from service.http.route import Access
+from service.http.state import ROUTES
+from tests.support.simulation.fake_engine import FakeEngine
 
 ROOT = Path(__file__).parents[2]
 DOCUMENT = (ROOT / "docs" / "SECURITY.md").read_text(encoding="utf-8")
 THREATS = re.findall(r"^\| ([^|]+) \| ([^|]+) \| `([^|`]+)` \|$", DOCUMENT, flags=re.MULTILINE)
+
+NO_SETTINGS = {"CAP_SYS_PTRACE", "PR_SET_DUMPABLE", "HF_TOKEN"}
+
+OPENED = re.compile(
+    r"(ALLOW_UNAUTHENTICATED|--allow-unauthenticated)[\"'`]*\s*[:= ]\s*[\"'`]?(true|1|yes|on)\b",
+    re.IGNORECASE,
+)
+NAMED = re.compile(r"ALLOWED_HOSTS|--allowed-hosts")
+SHIPPED = ("README.md", "CONTRIBUTING.md", "Dockerfile", "Makefile", "*.yml")
+FOLDERS = ("docs", "deploy", "monitoring", "scripts", "service")
 
 
 def functions(path: Path) -> set[str]:
@@ -46,27 +59,60 @@ def test_no_threat_is_listed_twice():
 
 
 def test_every_setting_that_is_mentioned_exists():
-    """By its name in the environment."""
+    """By its name in the environment; the others are names of the system's and the hub's."""
     known = {environment_name(row) for row in fields(Config)}
     mentioned = set(re.findall(r"\b[A-Z]+(?:_[A-Z]+)+\b", DOCUMENT))
-    assert mentioned - known == set()
+    assert mentioned - known == NO_SETTINGS
 
 
-def test_every_setting_of_the_doors_is_mentioned():
+def test_every_setting_of_access_is_mentioned():
     """Whoever opens the service reads of all of them."""
-    text = (ROOT / "service" / "config.py").read_text(encoding="utf-8")
-    doors = text.partition("# Who may come in.")[2].partition("# The model")[0]
+    text = (ROOT / "service" / "config" / "table.py").read_text(encoding="utf-8")
+    access = text.partition("# Who may come in.")[2].partition("# The model")[0]
     names = {
-        name.upper() for name in re.findall(r"^    (\w+): \w+ = setting\(", doors, re.MULTILINE)
+        name.upper() for name in re.findall(r"^    (\w+): \w+ = setting\(", access, re.MULTILINE)
     }
-    # The two that only tune a limit are in the table of settings.
-    assert {n for n in names if n not in DOCUMENT} == {
-        "AUTH_FAILURES_PER_MINUTE",
-        "RATE_LIMIT_BURST",
-    }
+    # This one only tunes a limit; it is in the table of settings.
+    assert {n for n in names if n not in DOCUMENT} == {"RATE_LIMIT_BURST"}
 
 
 def test_every_open_route_is_mentioned():
     """But for the files that belong to the page."""
-    routes = {route for route in auth.OPEN if not route.startswith("/docs/")}
+    rows = create_app(Config(data_dir=""), FakeEngine())[ROUTES].rows
+    open_paths = {row.path for row in rows if row.access in (Access.PUBLIC, Access.OPTIONAL_KEY)}
+    routes = {route for route in open_paths if not route.startswith("/docs/")}
     assert {route for route in routes if f"`{route}`" not in DOCUMENT} == set()
+
+
+def shipped() -> list[Path]:
+    """Return the files that an operator runs, reads or copies from."""
+    found = [path for pattern in SHIPPED for path in ROOT.glob(pattern)]
+    kinds = {".md", ".py", ".sh", ".env", ".yml", ".yaml", ".service", ".template", ".conf", ""}
+    below = (path for name in FOLDERS for path in (ROOT / name).rglob("*"))
+    return found + [path for path in below if path.is_file() and path.suffix in kinds]
+
+
+def test_no_example_without_keys_lacks_allowed_hosts():
+    """Whoever copies a line that needs no keys gets the defence against rebound names with it."""
+    found, bare = 0, []
+    for path in shipped():
+        lines = path.read_text(encoding="utf-8").splitlines()
+        for number, line in enumerate(lines):
+            if OPENED.search(line):
+                found += 1
+                if not NAMED.search(" ".join(lines[max(0, number - 1) : number + 2])):
+                    bare.append(f"{path.relative_to(ROOT)}:{number + 1}")
+    assert bare == []
+    assert found >= 6
+
+
+def test_the_line_that_opens_the_service_to_prometheus_names_its_target():
+    """Or every scrape would be 403."""
+    (target,) = re.findall(
+        r"\[([a-z.]+):8000\]",
+        (ROOT / "monitoring" / "targets" / "host" / "sd-api.yml").read_text(encoding="utf-8"),
+    )
+    document = (ROOT / "docs" / "OBSERVABILITY.md").read_text(encoding="utf-8")
+    (line,) = [line for line in document.splitlines() if OPENED.search(line)]
+    (names,) = re.findall(r"ALLOWED_HOSTS=(\S+)", line)
+    assert {target, "localhost"} <= {*names.split(",")}

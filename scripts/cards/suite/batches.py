@@ -2,20 +2,18 @@
 
 import time
 from dataclasses import asdict
-from pathlib import Path
 from statistics import median
 from typing import Final
 
-from scripts.cards.child import run as measure
-from scripts.cards.order import ENGINE, Measured, Order
-from scripts.cards.pictures import difference
+from scripts.benchmark.rows import row
+from scripts.cards.images import difference
+from scripts.cards.measure import ENGINE, Measured, Order
+from scripts.cards.measure import run as measure
 from scripts.cards.suite.parts import Report, Task, Tell
-from service.diffusion.card import GIB
+from service.gpu.card import GIB
 
 BATCHES: Final = {"gpu": (1, 2, 4, 8, 16), "cpu": (1, 2)}
-SIZE: Final = {"gpu": (512, 20), "cpu": (256, 2)}
-"""Pixels along a side, and steps."""
-
+ROW: Final = {"gpu": row("512x512/20"), "cpu": row("256x256/2")}
 HEAD: Final = (
     *("batch", "s a step", "s a step and image", "ratio to batch 1", "s an image"),
     *("images a second", "VRAM of the process, GB", "torch held, GB", "values within 1 of batch 1"),
@@ -25,37 +23,26 @@ HEAD: Final = (
 def run(task: Task, tell: Tell) -> None:
     """Measure one batch after the other, each in a process of its own."""
     ends = time.monotonic() + task.seconds
-    kind = "cpu" if task.on_cpu else "gpu"
-    side, steps = SIZE[kind]
-    report = Report(table=[HEAD], notes=[f"{side}x{side}, {steps} steps, no memory limit."])
+    of = ROW[task.kind]
+    report = Report(table=[HEAD], notes=[f"{of.title}, no memory limit."])
     alone: Measured | None = None
-    folders: list[Path] = []
-    for count in BATCHES[kind]:
-        folders.append(task.images_folder() / f"batch-{count}")
-        folders[-1].mkdir(exist_ok=True)
-        order = Order(
-            contender=ENGINE,
-            width=side,
-            height=side,
-            steps=steps,
-            rounds=2,
-            batch=count,
-            folder=str(folders[-1]),
-        )
+    for count in BATCHES[task.kind]:
+        folder = task.images(f"batch-{count}")
+        order = Order(contender=ENGINE, row=of, rounds=2, batch=count, folder=str(folder))
         settings = task.settings(MAX_CONCURRENT_REQUESTS=str(count))
-        measured = measure(order, settings, limit_seconds=max(ends - time.monotonic(), 1.0))
+        measured = measure(order, settings, seconds=max(ends - time.monotonic(), 1.0))
         report.figures[str(count)] = asdict(measured)
         if measured.failure:
             report.fail(f"batch {count}: {measured.failure}")
         else:
             alone = alone or measured
-            gap = difference(folders[-1], folders[0])
-            report.table.append(row(count, measured, alone, gap.share if gap else "-"))
+            gap = difference(folder, task.images(f"batch-{BATCHES[task.kind][0]}"))
+            report.table.append(cells(count, measured, alone, gap.share if gap else "-"))
             print(*report.table[-1], sep=", ")
         tell(report)
 
 
-def row(count: int, measured: Measured, alone: Measured, same: str) -> tuple[str, ...]:
+def cells(count: int, measured: Measured, alone: Measured, same: str) -> tuple[str, ...]:
     """Return the cells of one batch; ``alone`` is the first that worked."""
     seconds, each = median(measured.seconds), measured.step_seconds / count
     return (

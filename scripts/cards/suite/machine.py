@@ -16,6 +16,7 @@ from scripts.cards import here
 from scripts.cards.suite.parts import Report, Task, Tell
 from scripts.cards.suite.wheels import ROOT
 from service.errors import ConfigError, GpuMissing
+from service.gpu.card import GIB
 
 MODEL: Final = "models/random-sd15"
 """Built if it is missing; any other model must be there."""
@@ -24,7 +25,6 @@ PACKAGES: Final = (
     *("torch", "diffusers", "transformers", "accelerate", "safetensors", "huggingface-hub"),
     *("numpy", "pillow", "aiohttp", "prometheus-client", "nvidia-ml-py"),
 )
-GIB: Final = 2**30
 
 
 def run(task: Task, tell: Tell) -> None:
@@ -91,8 +91,7 @@ def build_missing(model: str) -> bool:
     """Build the random model if it is the one asked for and not there; return whether it was."""
     if model != MODEL or Path(MODEL).exists():
         return False
-    from scripts.random_weights import folder  # noqa: PLC0415 - seconds of imports
-    from scripts.random_weights.shapes import SHAPES  # noqa: PLC0415
+    from scripts.random_model import folder  # noqa: PLC0415 - seconds of imports
 
-    folder.build(SHAPES["sd15"], Path(MODEL), dtype=torch.float16)
+    folder.build(folder.SHAPES["sd15"], Path(MODEL))
     return True

@@ -6,17 +6,15 @@ from pathlib import Path
 from statistics import median
 from typing import Final
 
-from scripts.cards.child import run as measure
-from scripts.cards.order import ENGINE, PIPELINE, Order
-from scripts.cards.pictures import difference
+from scripts.benchmark.rows import row
+from scripts.cards.images import difference
+from scripts.cards.measure import ENGINE, PIPELINE, Order
+from scripts.cards.measure import run as measure
 from scripts.cards.suite.parts import Report, Task, Tell
 from service.models.catalog import DEMO_ID
 
 CPU: Final = {"DEVICE": "cpu", "DTYPE": "float32"}
 GPU: Final = {"DEVICE": "cuda", "DTYPE": "float32"}
-EXACT: Final = {**GPU, "NVIDIA_TF32_OVERRIDE": "0"}
-"""Float32 without TF32."""
-
 HALF: Final = {**GPU, "DTYPE": "float16"}
 NOTES: Final = (
     "float32 and float16 give two images of one seed, with diffusers, too: the noise differs.",
@@ -30,7 +28,7 @@ RUNS: Final = {
         "pipeline, GPU, float32": (PIPELINE, GPU),
         "engine, GPU, float16": (ENGINE, HALF),
         "pipeline, GPU, float16": (PIPELINE, HALF),
-        "engine, GPU, float32 without TF32": (ENGINE, EXACT),
+        "engine, GPU, float32 without TF32": (ENGINE, {**GPU, "NVIDIA_TF32_OVERRIDE": "0"}),
     },
     "cpu": {
         "engine, CPU, float32": (ENGINE, CPU),
@@ -50,7 +48,7 @@ PAIRS: Final = (
 SHARE: Final = 0.999
 """Of the values, which the engine's image and the pipeline's must have in common within 1."""
 
-SIZE: Final = {"gpu": (512, 20), "cpu": (256, 4)}
+ROW: Final = {"gpu": row("512x512/20"), "cpu": row("256x256/4")}
 HEAD: Final = (
     *("image", "compared with", "values within 1", "largest difference"),
     *("mean difference, grey levels", "s an image"),
@@ -60,26 +58,20 @@ HEAD: Final = (
 def run(task: Task, tell: Tell) -> None:
     """Draw with the demo model, and compare."""
     ends = time.monotonic() + task.seconds
-    kind = "cpu" if task.on_cpu else "gpu"
-    side, steps = SIZE[kind]
-    report = Report(notes=[f"The demo model, {side}x{side}, {steps} steps, two images of each."])
+    of = ROW[task.kind]
+    report = Report(notes=[f"The demo model, {of.title}, two images of each."])
     report.notes += () if task.on_cpu else NOTES
-    seconds: dict[str, float] = {}
-    for name, (contender, settings) in RUNS[kind].items():
-        place = folder(task, name)
-        place.mkdir(exist_ok=True)
-        order = Order(
-            contender=contender, width=side, height=side, steps=steps, rounds=2, folder=str(place)
-        )
-        limit = max(ends - time.monotonic(), 1.0)
-        measured = measure(
-            order, {**task.settings(**settings), "MODEL_ID": DEMO_ID}, limit_seconds=limit
-        )
+    seconds: dict[str, str] = {}
+    for name, (contender, settings) in RUNS[task.kind].items():
+        place = str(folder(task, name))
+        order = Order(contender=contender, row=of, rounds=2, folder=place)
+        given = {**task.settings(**settings), "MODEL_ID": DEMO_ID}
+        measured = measure(order, given, seconds=max(ends - time.monotonic(), 1.0))
         report.figures[name] = asdict(measured)
         if measured.failure:
             report.fail(f"{name}: {measured.failure}")
         else:
-            seconds[name] = median(measured.seconds)
+            seconds[name] = f"{median(measured.seconds):.3f}"
         compare(task, report, seconds)
         tell(report)
     for ours, theirs in PAIRS:
@@ -89,22 +81,18 @@ def run(task: Task, tell: Tell) -> None:
     tell(report)
 
 
-def compare(task: Task, report: Report, seconds: dict[str, float]) -> None:
+def compare(task: Task, report: Report, seconds: dict[str, str]) -> None:
     """Fill the table with the pairs that are there."""
     report.table = [HEAD]
     for ours, theirs in PAIRS:
         gap = difference(folder(task, ours), folder(task, theirs))
         if gap is None:
             continue
-        report.figures[f"{ours} / {theirs}"] = {
-            "within_one": gap.within_one,
-            "largest": gap.largest,
-            "mean": gap.mean,
-        }
-        took = f"{seconds[ours]:.3f}" if ours in seconds else "-"
-        report.table.append((ours, theirs, gap.share, str(gap.largest), f"{gap.mean:.3f}", took))
+        report.figures[f"{ours} / {theirs}"] = asdict(gap)
+        cells = gap.share, str(gap.largest), f"{gap.mean:.3f}", seconds.get(ours, "-")
+        report.table.append((ours, theirs, *cells))
 
 
 def folder(task: Task, name: str) -> Path:
     """Return where the images of a run go."""
-    return task.images_folder() / f"parity-{name.replace(', ', '-').replace(' ', '-')}"
+    return task.images(f"parity-{name.replace(', ', '-').replace(' ', '-')}")

@@ -3,9 +3,8 @@
 Only the standard library is imported here: packages may not be unpacked yet.
 """
 
-import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,6 +14,7 @@ class Part:
     """One question to the machine."""
 
     name: str
+    """Of its module, too, which has a function ``run(task, tell)``."""
     title: str
     seconds: float
     """Kept for it of nine minutes; what the parts before it left over is added."""
@@ -44,12 +44,13 @@ class Task:
     model: str
     on_cpu: bool
     vram: float
-    rows: str
-    """Like ``512x512/20,768x512/25``."""
-    rounds: int
-    images: int
     seconds: float
     """Until it is ended."""
+
+    @property
+    def kind(self) -> str:
+        """What computes: ``gpu`` or ``cpu``."""
+        return "cpu" if self.on_cpu else "gpu"
 
     def settings(self, **more: str) -> dict[str, str]:
         """Return settings of the service: the model, where it computes, and those of the part."""
@@ -58,10 +59,10 @@ class Task:
             where = {"DEVICE": "cpu", "DTYPE": "float32"}
         return {"MODEL_ID": self.model, "MAX_CONCURRENT_REQUESTS": "1", **where, **more}
 
-    def images_folder(self) -> Path:
-        """Return where images go that are shown at the end."""
-        folder = Path(self.folder) / "images"
-        folder.mkdir(exist_ok=True)
+    def images(self, name: str) -> Path:
+        """Return a folder for images, of which the first is shown at the end."""
+        folder = Path(self.folder) / "images" / name
+        folder.mkdir(parents=True, exist_ok=True)
         return folder
 
 
@@ -81,30 +82,5 @@ class Report:
         self.failure = "; ".join(filter(None, [self.failure, reason]))
 
 
-Tell = Callable[[Report], None]
+Tell = Callable[[Report], object]
 """Called as often as there is something new: what was told last stays if the part is cut off."""
-
-
-def report_file(folder: Path, part: str) -> Path:
-    """Return where a part leaves its report."""
-    return folder / f"{part}.json"
-
-
-def write_report(task: Task, report: Report) -> None:
-    """Leave a report for the process that started the part."""
-    replaced(report_file(Path(task.folder), task.part), json.dumps(asdict(report)))
-
-
-def replaced(path: Path, text: str) -> None:
-    """Write a file whole, or leave it as it was."""
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(path)
-
-
-def read_report(folder: Path, part: str) -> Report:
-    """Return what a part has told; an empty report if it told nothing."""
-    try:
-        return Report(**json.loads(report_file(folder, part).read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        return Report()

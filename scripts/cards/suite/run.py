@@ -1,4 +1,4 @@
-"""The benchmark of one GPU: the parts in their order, each in a process group of its own.
+"""The benchmark of one GPU: the parts in their order, each in a process of its own.
 
 Whatever is known is written at once, so that a run that is ended early leaves what it has.
 """
@@ -6,11 +6,9 @@ Whatever is known is written at once, so that a run that is ended early leaves w
 import argparse
 import json
 import os
-import signal
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
@@ -18,15 +16,17 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import IO, Any, Final
 
-from scripts.cards import pictures
-from scripts.cards.suite import page
-from scripts.cards.suite.parts import MINUTES, PARTS, Part, Report, Task, read_report, replaced
-from scripts.cards.suite.wheels import ROOT
+import msgspec
+
+from scripts.cards import images, process
+from scripts.cards.measure import environment
+from scripts.cards.suite.parts import MINUTES, PARTS, Part, Report, Task
+from scripts.written import filled, replaced, table
 
 MARGIN_SECONDS: Final = 6.0
 """Kept for the last files, after the last part has been ended."""
 
-POLL_SECONDS: Final = 0.1
+COMMAND: Final = (sys.executable, "-m", "scripts.cards.suite.part")
 UNFINISHED: Final = "not finished when this was written"
 RESULTS, SHOWN, LOG, SHEET = "card.json", "card.md", "card.log", "images.png"
 """What a run leaves in its folder."""
@@ -39,12 +39,9 @@ class Suite:
         self,
         given: argparse.Namespace,
         out: Path,
-        *,
-        publish: Callable[[Mapping[str, Any]], object] = lambda _result: None,
-        command: Sequence[str] = (sys.executable, "-m", "scripts.cards.suite.part"),
+        command: Sequence[str] = COMMAND,
     ) -> None:
-        self._given, self._out, self._publish = given, out, publish
-        self._command = command
+        self._given, self._out, self._command = given, out, command
         self._started = time.monotonic()
         self._ends = self._started + given.minutes * 60 - MARGIN_SECONDS
         self._found: dict[str, dict[str, Any]] = {}
@@ -55,112 +52,71 @@ class Suite:
         wanted = [part for part in PARTS if part.name in {"machine", *self._given.parts}]
         with (
             TemporaryDirectory(prefix="card-", ignore_cleanup_errors=True) as scratch,
-            (self._out / LOG).open("w", encoding="utf-8") as log,
+            (self._out / LOG).open("w+b") as log,
         ):
-            for part in wanted:
-                report = self._part(part, wanted, Path(scratch), log)
-                if part.name == "machine" and "exit" in report.figures:
-                    return self._refused(report)
+            for number, part in enumerate(wanted):
+                kept = sum(each.seconds for each in wanted[number + 1 :])
+                left = self._ends - time.monotonic() - kept * self._given.minutes / MINUTES
+                report = self._part(part, left, scratch, log)
+                if "exit" in report.figures:
+                    print(f"benchmark_card: {report.failure}", file=sys.stderr)
+                    return int(report.figures["exit"])
                 with suppress(OSError):  # No image is worth a result.
-                    pictures.sheet(Path(scratch) / "images", self._out / SHEET)
+                    images.sheet(Path(scratch) / "images", self._out / SHEET)
         print((self._out / SHOWN).read_text(encoding="utf-8"))
         return int(any(each["failure"] for each in self._found.values()))
 
-    def seconds(self, part: Part, wanted: Sequence[Part]) -> float:
-        """Return how long a part may take: all that is left but what later parts are kept."""
-        later = wanted[wanted.index(part) + 1 :]
-        kept = sum(each.seconds for each in later) * self._given.minutes / MINUTES
-        return float(self._ends - time.monotonic() - kept)
-
-    def _part(self, part: Part, wanted: Sequence[Part], scratch: Path, log: IO[str]) -> Report:
-        seconds = self.seconds(part, wanted)
-        task = Task(
-            part=part.name,
-            folder=str(scratch),
-            seconds=max(seconds, 0.0),
-            **{name: getattr(self._given, name) for name in ("model", "on_cpu", "vram")},
-            **{name: getattr(self._given, name) for name in ("rows", "rounds", "images")},
-        )
+    def _part(self, part: Part, seconds: float, scratch: str, log: IO[bytes]) -> Report:
+        """Run a part until it ends or its time is over; return what it told."""
         begins = time.monotonic()
         if seconds <= 0:
             report = Report(failure="not run: no time was left")
             self._note(part, report, begins)
             return report
-        log.write(f"\n== {part.name}, {seconds:.0f} s at most\n")
+        log.write(f"\n== {part.name}, {seconds:.0f} s at most\n".encode())
         log.flush()
+        # What a part that is killed leaves in TMPDIR goes with it.
+        given = environment({"PYTHONUNBUFFERED": "1", "TMPDIR": scratch})
+        task = Task(
+            part=part.name,
+            folder=scratch,
+            model=self._given.model,
+            on_cpu=self._given.on_cpu,
+            vram=self._given.vram,
+            seconds=seconds,
+        )
 
-        def told(report: Report) -> None:
+        def told(line: bytes) -> None:
+            report = msgspec.json.decode(line, type=Report) if line else Report()
             self._note(part, replace(report, failure=report.failure or UNFINISHED), begins)
 
-        reason = self._watched(task, begins, log, told)
-        report = read_report(scratch, part.name)
-        if reason:
-            report.fail(reason)
+        line, fault = process.run(self._command, task, given, seconds=seconds, log=log, told=told)
+        report = msgspec.json.decode(line, type=Report) if line else Report()
+        if part.name != "machine":  # Without a machine nothing is measured; a part alone may fail.
+            report.figures.pop("exit", None)
+        report.fail(fault)
         self._note(part, report, begins)
-        said = f"failed: {report.failure}" if report.failure else "done"
-        line = f"{part.name}: {said}, {time.monotonic() - begins:.0f} s"
-        log.write(f"== {line}\n")
+        ended = f"failed: {report.failure}" if report.failure else "done"
+        said = f"{part.name}: {ended}, {time.monotonic() - begins:.0f} s"
+        log.seek(0, os.SEEK_END)
+        log.write(f"== {said}\n".encode())
         if "exit" not in report.figures:
-            print(line, file=sys.stderr, flush=True)
+            print(said, file=sys.stderr, flush=True)
         return report
-
-    def _watched(
-        self, task: Task, begins: float, log: IO[str], told: Callable[[Report], object]
-    ) -> str:
-        """Run a part until it ends or its time is over; return why it gave no whole report."""
-        paths = filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])
-        environment = {
-            **os.environ,
-            "PYTHONPATH": os.pathsep.join(paths),
-            "PYTHONUNBUFFERED": "1",
-            "HF_HUB_OFFLINE": "1",
-            "TMPDIR": task.folder,  # What a part that is killed leaves there goes with it.
-        }
-        last = Report()
-        with subprocess.Popen(  # noqa: S603 - our own module
-            self._command,
-            env=environment,
-            stdin=subprocess.PIPE,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        ) as process:
-            try:
-                assert process.stdin is not None  # noqa: S101 - it is a pipe
-                with suppress(BrokenPipeError):  # It has ended already; its exit code tells.
-                    process.stdin.write(json.dumps(asdict(task)).encode() + b"\n")
-                    process.stdin.flush()
-                while process.poll() is None and time.monotonic() - begins < task.seconds:
-                    time.sleep(POLL_SECONDS)
-                    report = read_report(Path(task.folder), task.part)
-                    if report != last:
-                        told(report)
-                        last = report
-                late = process.poll() is None
-            finally:
-                with suppress(ProcessLookupError):  # All that it started has its group.
-                    os.killpg(process.pid, signal.SIGKILL)
-        if late:
-            return f"cut off after {task.seconds:.0f} s"
-        if process.returncode < 0:
-            return f"ended by signal {-process.returncode}"
-        silent = read_report(Path(task.folder), task.part) == Report()
-        return f"exit code {process.returncode}; see {LOG}" if silent else ""
 
     def _note(self, part: Part, report: Report, begins: float) -> None:
         """Keep what is known of a part, and write it."""
         if "exit" in report.figures:
             return
-        seconds = time.monotonic() - begins
-        self._found[part.name] = {
-            "title": part.title,
-            "seconds": round(seconds, 1),
-            **asdict(report),
-        }
+        seconds = round(time.monotonic() - begins, 1)
+        self._found[part.name] = {"title": part.title, "seconds": seconds, **asdict(report)}
         result = {"measured": self._measured(), "parts": self._found}
+        text = section(result)
         replaced(self._out / RESULTS, json.dumps(result, indent=1) + "\n")
-        replaced(self._out / SHOWN, f"# Benchmark of one GPU\n\n{page.section(result)}\n")
-        self._publish(result)
+        replaced(self._out / SHOWN, f"# Benchmark of one GPU\n\n{text}\n")
+        if self._given.write:
+            old = self._given.write.read_text(encoding="utf-8")
+            replaced(self._given.write, filled(old, lambda _kind, _name: ["", text, ""]))
 
     def _measured(self) -> str:
         known = self._found.get("machine", {}).get("figures", {})
@@ -174,6 +130,17 @@ class Suite:
             f"{cap} in the first table; {seconds:.0f} s in all."
         )
 
-    def _refused(self, report: Report) -> int:
-        print(f"benchmark_card: {report.failure}", file=sys.stderr)
-        return int(report.figures["exit"])
+
+def section(result: Mapping[str, Any]) -> str:
+    """Return one run: where it was, and each part with its table and its notes."""
+    return "\n\n".join([result["measured"], *map(_part, result["parts"].values())])
+
+
+def _part(found: Mapping[str, Any]) -> str:
+    ended = f"**Failed:** {found['failure']}. " if found["failure"] else ""
+    lines = [f"### {found['title']}"]
+    if found["table"]:
+        head, *rows = found["table"]
+        lines.append(table(head, rows))
+    lines += ["\n".join(f"- {note}" for note in found["notes"])] if found["notes"] else []
+    return "\n\n".join([*lines, f"{ended}{found['seconds']:.0f} s."])

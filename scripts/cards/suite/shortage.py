@@ -9,29 +9,23 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 import torch
 
-from scripts.cards.child import environment
+from scripts.cards.measure import environment
 from scripts.cards.suite.parity import SHARE
 from scripts.cards.suite.parts import Report, Task, Tell
-from service import config as settings
-from service.diffusion.card import GIB
-from service.diffusion.generation import (
-    GenerationRequest,
-    JobFailed,
-    JobFinished,
-    Outcome,
-    OutOfMemoryHit,
-)
-from service.diffusion.memory import free_cache
-from service.diffusion.step_loop import StepLoop
-from service.engine import worker
+from service.config import loading
+from service.core.events import JobFailed, JobFinished, LoopEvent, OutOfMemoryHit
+from service.core.spec import GenerationSpec
+from service.diffusion.loop.step_loop import StepLoop
+from service.diffusion.memory.usage import free_cache
+from service.engine.process import worker
 from service.errors import OutOfMemory
+from service.gpu.card import GIB
 from service.telemetry import logs
 
 MIB: Final = 2**20
@@ -42,7 +36,7 @@ LEFT: Final = {"gpu": (2048, 1024, 512, 256, 32, CAP), "cpu": (150, 60)}
 LARGE: Final = {"gpu": (768, 4, 4), "cpu": (1024, 2, 2)}
 """Pixels along a side, steps, images asked for at the same time."""
 
-NORMAL: Final = {"gpu": (512, 8), "cpu": (256, 2)}
+NORMAL: Final = {"gpu": (512, 8, 1), "cpu": (256, 2, 1)}
 """Smaller than the large ones: a size that did not fit is decoded in tiles for a while."""
 
 CAP_GB: Final = 0.5
@@ -57,92 +51,69 @@ HEAD: Final = (
 )
 
 
-@dataclass(kw_only=True)
-class Case:
-    """One shortage, and what came of it."""
-
-    left: str
-    outcomes: Sequence[Outcome]
-    seconds: float
-    after: float | None
-    """Share of the normal image's values within 1 of what they were; None without an image."""
-
-    @property
-    def climbed(self) -> str:
-        """The rungs by stage, in the order in which they were first climbed."""
-        stages: dict[str, dict[str, None]] = {}
-        for hit in self.outcomes:
-            if isinstance(hit, OutOfMemoryHit):
-                stages.setdefault(hit.stage, {})[hit.rung] = None
-        return "; ".join(f"{stage}: {', '.join(rungs)}" for stage, rungs in stages.items())
-
-    @property
-    def codes(self) -> Counter[str]:
-        """The failed jobs by code."""
-        return Counter(each.code for each in self.outcomes if isinstance(each, JobFailed))
-
-    @property
-    def images(self) -> int:
-        """The jobs that were finished."""
-        return sum(isinstance(each, JobFinished) for each in self.outcomes)
-
-    def row(self, asked: str) -> tuple[str, ...]:
-        """Return its cells."""
-        failed = ", ".join(f"{count} {code}" for code, count in self.codes.items())
-        after = "failed" if self.after is None else f"{100 * self.after:.2f} % within 1"
-        if self.after == 1:
-            after = "the same image"
-        return (
-            *(self.left, asked, self.climbed or "nothing", str(self.images), failed or "-"),
-            *(f"{self.seconds:.1f}", after),
-        )
-
-    def fault(self) -> str:
-        """Return what is wrong with it; empty if nothing is."""
-        if other := set(self.codes) - {OutOfMemory.code}:
-            return f"{self.left} left: a job failed with {', '.join(sorted(other))}"
-        if self.after is None or self.after < SHARE:
-            return f"{self.left} left: the normal request afterwards failed or differs"
-        return ""
-
-
 def run(task: Task, tell: Tell) -> None:
     """Let memory run out by degrees, with the normal request before and after each."""
-    kind = "cpu" if task.on_cpu else "gpu"
-    side, steps, count = LARGE[kind]
+    side, _, count = LARGE[task.kind]
     limits = {"MAX_CONCURRENT_REQUESTS": str(count), "LOG_LEVEL": "WARNING", "MAX_SIZE": "1024"}
-    config = settings.load(environment(task.settings(**limits)))
+    config = loading.load(environment(task.settings(**limits)))
     logs.configure(config)
     loop, _ = worker.load(config)
     worker.warmed_up(loop, config)
-    reference = normal(loop, kind)
+    reference = values(finished(loop, *NORMAL[task.kind]))
     if reference is None:
         raise RuntimeError("The normal request failed before memory was short.")
-    asked = f"{count} of {side}x{side}"
     report = Report(table=[HEAD])
-    cases: list[Case] = []
-    for left in LEFT[kind]:
+    for left in LEFT[task.kind]:
         # A batch that is known not to fit is split without a try: it is to be tried.
-        loop.forget_footprint()
+        loop.memory_model.forget()
         started = time.perf_counter()
         with short(left, gpu=not task.on_cpu):
-            outcomes = finished(loop, side=side, steps=steps, count=count)
+            outcomes = finished(loop, *LARGE[task.kind])
         seconds = time.perf_counter() - started
-        now = normal(loop, kind)
+        now = values(finished(loop, *NORMAL[task.kind]))
         after = None if now is None else within_one(now, reference)
-        cases.append(Case(left=title(left), outcomes=outcomes, seconds=seconds, after=after))
-        report.table.append(cases[-1].row(asked))
+        title = f"a cap of {CAP_GB:g} GB" if left == CAP else f"{left} MiB"
+        asked = f"{count} of {side}x{side}"
+        report.table.append((title, asked, *row(outcomes, seconds, after)))
         print(*report.table[-1], sep=", ")
-        report.fail(cases[-1].fault())
+        report.fail("".join(f"{title} left: {each}" for each in fault(outcomes, after)))
         tell(report)
-    if not any(case.climbed for case in cases):
+    if all(cells[2] == "nothing" for cells in report.table[1:]):
         report.fail("memory never ran out")
     tell(report)
 
 
-def title(left: int) -> str:
-    """Return a shortage as the table has it."""
-    return f"a cap of {CAP_GB:g} GB" if left == CAP else f"{left} MiB"
+def row(outcomes: Sequence[LoopEvent], seconds: float, after: float | None) -> tuple[str, ...]:
+    """Return what came of a shortage.
+
+    ``after`` is the share of the normal image's values within 1 of what they were before; None
+    without an image.
+    """
+    stages: dict[str, dict[str, None]] = {}  # The rungs, in the order in which they were climbed.
+    for hit in outcomes:
+        if isinstance(hit, OutOfMemoryHit):
+            stages.setdefault(hit.stage, {})[hit.rung] = None
+    climbed = "; ".join(f"{stage}: {', '.join(rungs)}" for stage, rungs in stages.items())
+    images = sum(isinstance(each, JobFinished) for each in outcomes)
+    failed = ", ".join(f"{count} {code}" for code, count in codes(outcomes).items())
+    said = "failed" if after is None else f"{100 * after:.2f} % within 1"
+    if after == 1:
+        said = "the same image"
+    return climbed or "nothing", str(images), failed or "-", f"{seconds:.1f}", said
+
+
+def codes(outcomes: Sequence[LoopEvent]) -> Counter[str]:
+    """Return the failed jobs by code."""
+    return Counter(each.code for each in outcomes if isinstance(each, JobFailed))
+
+
+def fault(outcomes: Sequence[LoopEvent], after: float | None) -> list[str]:
+    """Return what is wrong with what came of a shortage; empty if nothing is."""
+    if other := set(codes(outcomes)) - {OutOfMemory.code}:
+        return [f"a job failed with {', '.join(sorted(other))}"]
+    if after is None or after < SHARE:
+        return ["the normal request afterwards failed or differs"]
+    return []
 
 
 @contextmanager
@@ -199,25 +170,22 @@ def limited_address_space(left: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
 
-def finished(loop: StepLoop, *, side: int, steps: int, count: int) -> list[Outcome]:
+def finished(loop: StepLoop, side: int, steps: int, count: int) -> list[LoopEvent]:
     """Ask for images at the same time, and return all that the step loop reports."""
     for number in range(count):
-        request = GenerationRequest(
-            prompt="a boat", width=side, height=side, steps=steps, seed=number
-        )
+        request = GenerationSpec(prompt="a boat", width=side, height=side, steps=steps, seed=number)
         loop.add(f"{number}", request)
-    outcomes: list[Outcome] = []
+    outcomes: list[LoopEvent] = []
     while loop.busy:
         outcomes += loop.step()
     return outcomes
 
 
-def normal(loop: StepLoop, kind: str) -> np.ndarray | None:
-    """Return the values of the normal request's image; None if it failed."""
-    side, steps = NORMAL[kind]
-    for outcome in finished(loop, side=side, steps=steps, count=1):
+def values(outcomes: Sequence[LoopEvent]) -> np.ndarray | None:
+    """Return the values of the first image; None without one."""
+    for outcome in outcomes:
         if isinstance(outcome, JobFinished):
-            return np.frombuffer(outcome.pictures[0].pixels, np.uint8)
+            return np.frombuffer(outcome.images[0].pixels, np.uint8)
     return None
 
 

@@ -35,6 +35,7 @@ BROUGHT: Final = {
 THERE: Final = (
     *("torch", "transformers", "accelerate", "safetensors", "huggingface_hub", "numpy"),
     *("aiohttp", "yarl", "prometheus_client", "pynvml", "PIL", "tqdm", "packaging"),
+    *("msgspec", "psutil"),
 )
 """Modules that the machine itself must have."""
 

@@ -6,6 +6,7 @@ import {
   FieldType,
   standardTransformers,
   standardTransformersRegistry,
+  toDataFrame,
   transformDataFrame,
 } from '@grafana/data';
 import { firstValueFrom } from 'rxjs';
@@ -20,20 +21,12 @@ standardTransformersRegistry.setInit(() => {
 
 export async function framesOf(panel, theme) {
   const answers = panel.answers.filter((answer) => !answer.error);
-  const several = answers.length > 1;
-  let frames = answers.flatMap((answer) =>
-    answer.format === 'table' ? tableFrames(answer, several) : seriesFrames(answer, panel.type),
+  const frames = answers.flatMap((answer) =>
+    answer.format === 'table' ? tableFrames(answer, answers.length > 1) : seriesFrames(answer, panel.type),
   );
-  if (panel.transformations?.length) {
-    frames = await firstValueFrom(
-      transformDataFrame(
-        panel.transformations.filter((one) => !one.disabled),
-        frames,
-      ),
-    );
-  }
+  const transformed = transformDataFrame(panel.transformations ?? [], frames);
   return applyFieldOverrides({
-    data: frames,
+    data: await firstValueFrom(transformed),
     fieldConfig: panel.fieldConfig,
     fieldConfigRegistry: registryFor(panel.fieldConfig),
     replaceVariables: (text) => text,
@@ -42,72 +35,37 @@ export async function framesOf(panel, theme) {
   });
 }
 
-function seriesFrames(answer, kind) {
-  return answer.series.map(({ metric, values }) => {
-    const { __name__: name, ...labels } = metric;
+function seriesFrames({ refId, series, legend, expr, instant, step }, kind) {
+  // A line has a gap where there is no number; a tile may have a word for it.
+  const number = (text) => {
+    const value = Number(text.replace('Inf', 'Infinity'));
+    return Number.isNaN(value) && kind !== 'stat' ? null : value;
+  };
+  return series.map(({ metric, values }) => {
+    const { __name__: name = 'Value', ...labels } = metric;
+    const time = { config: instant ? {} : { interval: step }, values: values.map(([at]) => at * 1000) };
     const config = {};
-    if (answer.legend && answer.legend !== '__auto') {
-      config.displayNameFromDS = legend(answer.legend, metric);
+    if (legend && legend !== '__auto') {
+      config.displayNameFromDS = legend.replace(/\{\{\s*(.+?)\s*\}\}/g, (_, label) => metric[label] ?? '');
     } else if (!Object.keys(metric).length) {
-      config.displayNameFromDS = answer.expr;
+      config.displayNameFromDS = expr;
     }
-    // A line has a gap where there is no number; a tile may have a word for it.
-    const number = (text) => {
-      const value = Number(text.replace('Inf', 'Infinity'));
-      return Number.isNaN(value) && kind !== 'stat' ? null : value;
-    };
-    return {
-      refId: answer.refId,
-      length: values.length,
-      fields: [
-        {
-          name: 'Time',
-          type: FieldType.time,
-          config: answer.instant ? {} : { interval: answer.step },
-          values: values.map(([time]) => time * 1000),
-        },
-        {
-          name: name ?? 'Value',
-          type: FieldType.number,
-          config,
-          labels,
-          values: values.map(([, value]) => number(value)),
-        },
-      ],
-    };
+    const value = { name, config, labels, values: values.map(([, text]) => number(text)) };
+    return toDataFrame({
+      refId,
+      fields: [{ name: 'Time', type: FieldType.time, ...time }, { type: FieldType.number, ...value }],
+    });
   });
 }
 
-function tableFrames(answer, several) {
-  if (!answer.series.length) {
-    return [];
-  }
-  const rows = answer.series.flatMap(({ metric, values }) =>
-    values.map(([time, value]) => ({ metric, time: time * 1000, value: Number(value) })),
-  );
+function tableFrames({ refId, series }, several) {
+  const rows = series.flatMap(({ metric, values }) => values.map(([time, value]) => ({ metric, time, value })));
   const names = [...new Set(rows.flatMap(({ metric }) => Object.keys(metric)))].sort();
-  const column = (name, type, values) => ({ name, type, config: {}, values });
-  return [
-    {
-      refId: answer.refId,
-      length: rows.length,
-      fields: [
-        column('Time', FieldType.time, rows.map(({ time }) => time)),
-        ...names.map((name) =>
-          column(name, FieldType.string, rows.map(({ metric }) => metric[name] ?? '')),
-        ),
-        column(
-          several ? `Value #${answer.refId}` : 'Value',
-          FieldType.number,
-          rows.map(({ value }) => value),
-        ),
-      ],
-    },
-  ];
-}
-
-function legend(format, metric) {
-  return format.replace(/\{\{\s*(.+?)\s*\}\}/g, (_, label) => metric[label] ?? '');
+  const column = (name, type, of) => ({ name, type, values: rows.map(of) });
+  const labels = names.map((name) => column(name, FieldType.string, ({ metric }) => metric[name] ?? ''));
+  const time = column('Time', FieldType.time, (row) => row.time * 1000);
+  const value = column(several ? `Value #${refId}` : 'Value', FieldType.number, (row) => Number(row.value));
+  return rows.length ? [toDataFrame({ refId, fields: [time, ...labels, value] })] : [];
 }
 
 // What Grafana adds on loading. JSON has no infinity: the lowest threshold is written as null.
@@ -117,9 +75,8 @@ export function completed(fieldConfig) {
     steps: thresholds.steps.map((step) => ({ ...step, value: step.value ?? -Infinity })),
   });
   const { defaults = {}, overrides = [] } = structuredClone(fieldConfig ?? {});
-  defaults.thresholds = lowest(
-    defaults.thresholds ?? { mode: 'absolute', steps: [{ color: 'green', value: null }] },
-  );
+  const usual = { mode: 'absolute', steps: [{ color: 'green', value: null }] };
+  defaults.thresholds = lowest(defaults.thresholds ?? usual);
   for (const property of overrides.flatMap((one) => one.properties)) {
     if (property.id === 'thresholds') {
       property.value = lowest(property.value);
@@ -136,20 +93,15 @@ const STANDARD = [
 // The registries of Grafana's panels are not in its libraries. What a panel sets is what it has.
 function registryFor({ defaults, overrides }) {
   const set = overrides.flatMap((one) => one.properties.map(({ id }) => id));
-  const custom = new Set([
-    ...Object.keys(defaults.custom ?? {}),
-    ...set.filter((id) => id.startsWith('custom.')).map((id) => id.slice('custom.'.length)),
-  ]);
-  const item = (path, isCustom) => ({
-    id: isCustom ? `custom.${path}` : path,
-    path,
-    name: path,
-    isCustom,
+  const custom = Object.keys(defaults.custom ?? {}).map((path) => `custom.${path}`);
+  const known = new Set([...STANDARD, ...custom, ...set.filter((id) => id.startsWith('custom.'))]);
+  const item = (id) => ({
+    id,
+    path: id.replace(/^custom\./, ''),
+    name: id,
+    isCustom: id.startsWith('custom.'),
     process: (value) => value,
     shouldApply: () => true,
   });
-  return new FieldConfigOptionsRegistry(() => [
-    ...STANDARD.map((path) => item(path, false)),
-    ...[...custom].map((path) => item(path, true)),
-  ]);
+  return new FieldConfigOptionsRegistry(() => [...known].map(item));
 }

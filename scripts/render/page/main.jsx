@@ -1,40 +1,38 @@
 // One dashboard as one page: its panels in their grid, drawn from what Prometheus answered.
 
-import '@fontsource-variable/inter/wght.css';
 import 'uplot/dist/uPlot.min.css';
 import './page.css';
 
+import inter from '@fontsource-variable/inter/files/inter-latin-wght-normal.woff2';
 import { cacheFieldDisplayNames, createTheme, dateTimeFormat, renderMarkdown, ThemeContext } from '@grafana/data';
-import { GlobalStyles, PanelChrome } from '@grafana/ui';
+import { Box, ErrorBoundary, PanelChrome, Stack, Text } from '@grafana/ui';
 import { TableNG } from '@grafana/ui/unstable';
-import { Component } from 'react';
 import { createRoot } from 'react-dom/client';
 import { MemoryRouter } from 'react-router-dom';
+import { HeatmapPanel, StatesPanel } from './cells';
 import { completed, framesOf, TIME_ZONE } from './frames';
-import { HeatmapPanel } from './heatmap';
-import { StatesPanel } from './states';
-import { BarGaugePanel, GaugePanel, StatPanel } from './tiles';
+import { BarGaugePanel, StatPanel } from './tiles';
 import { TimeSeriesPanel } from './timeseries';
 
 const COLUMNS = 24;
 const CELL = 30;
 const GAP = 8;
 const SIDE = 16;
-const theme = createTheme({ colors: { mode: 'dark' }, typography: { fontFamily: "'Inter Variable', sans-serif" } });
+const theme = createTheme({ colors: { mode: 'dark' } });
 const content = JSON.parse(document.getElementById('content').textContent);
 const range = { from: content.from, to: content.to };
 
 const KINDS = {
   timeseries: TimeSeriesPanel,
   stat: StatPanel,
-  gauge: GaugePanel,
   bargauge: BarGaugePanel,
   heatmap: HeatmapPanel,
   'state-timeline': StatesPanel,
   table: TablePanel,
+  text: TextPanel,
 };
-// These have a place for "no data" of their own.
-const SPEAKING = ['stat', 'gauge', 'bargauge'];
+// These need no frames, or have a place for "no data" of their own.
+const SPEAKING = ['stat', 'bargauge', 'text'];
 
 function TablePanel({ panel, frames, width, height }) {
   cacheFieldDisplayNames(frames); // The table's head reads them from there.
@@ -44,21 +42,22 @@ function TablePanel({ panel, frames, width, height }) {
   );
 }
 
-function Text({ panel }) {
-  return <div className="text markdown-html" dangerouslySetInnerHTML={{ __html: renderMarkdown(panel.options.content ?? '') }} />;
+function TextPanel({ panel }) {
+  return <div className="markdown-html" dangerouslySetInnerHTML={{ __html: renderMarkdown(panel.options.content ?? '') }} />;
 }
 
-function Message({ text, kind }) {
-  return <div className={`message ${kind ?? ''}`}>{text}</div>;
+function Message({ text, ...look }) {
+  return (
+    <Stack justifyContent="center" alignItems="center" height="100%">
+      <Text color="secondary" {...look}>{text}</Text>
+    </Stack>
+  );
 }
 
 function Content({ panel, frames, width, height }) {
-  if (panel.type === 'text') {
-    return <Text panel={panel} />;
-  }
   const error = panel.answers.find((answer) => answer.error)?.error;
   if (error && !frames.length) {
-    return <Message kind="error" text={error} />;
+    return <Message color="error" text={error} />;
   }
   const Drawn = KINDS[panel.type];
   if (!Drawn) {
@@ -73,23 +72,6 @@ function Content({ panel, frames, width, height }) {
   );
 }
 
-// One panel that cannot be drawn leaves the others alone.
-class Guard extends Component {
-  state = { error: null };
-
-  static getDerivedStateFromError(error) {
-    return { error };
-  }
-
-  render() {
-    return this.state.error ? (
-      <Message kind="error undrawn" text={`Not drawn: ${this.state.error.message}`} />
-    ) : (
-      this.props.children
-    );
-  }
-}
-
 function Placed({ panel, frames }) {
   const { x, y, w, h } = panel.gridPos;
   const column = (content.width - 2 * SIDE + GAP) / COLUMNS;
@@ -100,17 +82,22 @@ function Placed({ panel, frames }) {
     height: h * (CELL + GAP) - GAP,
   };
   if (panel.type === 'row') {
-    return <h2 className="row" style={{ ...box, position: 'absolute' }}>{panel.title}</h2>;
+    return <div className="placed" style={box}><Text element="h2" variant="h5">{panel.title}</Text></div>;
   }
   const padding = panel.type === 'table' ? 'none' : 'md';
   return (
-    <div data-title={panel.title} style={{ ...box, position: 'absolute' }}>
+    <div data-title={panel.title} className="placed" style={box}>
       <PanelChrome title={panel.title} width={box.width} height={box.height} padding={padding}
-        titleItems={panel.answers.some(({ error }) => error) && <b className="failed">query error</b>}>
+        titleItems={panel.answers.some(({ error }) => error) && <Text color="error">query error</Text>}>
         {(width, height) => (
-          <Guard>
-            <Content panel={panel} frames={frames} width={width} height={height} />
-          </Guard>
+          // One panel that cannot be drawn leaves the others alone.
+          <ErrorBoundary>
+            {({ error }) => error ? (
+              <div className="undrawn"><Message color="error" text={`Not drawn: ${error.message}`} /></div>
+            ) : (
+              <Content panel={panel} frames={frames} width={width} height={height} />
+            )}
+          </ErrorBoundary>
         )}
       </PanelChrome>
     </div>
@@ -122,48 +109,49 @@ function Page({ drawn }) {
   const bottom = Math.max(...content.panels.map(({ gridPos }) => gridPos.y + gridPos.h));
   return (
     <div className="page" style={{ width: content.width }}>
-      <header>
-        <h1>{content.title}</h1>
-        <span className="time">
-          {time(range.from, 'YYYY-MM-DD HH:mm:ss')} to {time(range.to, 'HH:mm:ss')} UTC
-        </span>
-      </header>
-      <div className="choices">
-        {content.variables.filter(({ text }) => text).map(({ label, text }) => (
-          <span key={label} className="choice"><b>{label}</b>{text}</span>
-        ))}
-        <span className="filler" />
-        {content.annotations.map(({ name, color, spans, error }) => (
-          <span key={name} className="annotation">
-            <i style={{ borderColor: theme.visualization.getColorByName(color) }} />
-            {name} <em>{error ? 'query error' : spans.length || 'none'}</em>
-          </span>
-        ))}
-      </div>
+      <Box paddingX={2} paddingY={1}>
+        <Stack justifyContent="space-between" alignItems="baseline">
+          <Text element="h1" variant="h4">{content.title}</Text>
+          <Text tabular>{time(range.from, 'YYYY-MM-DD HH:mm:ss')} to {time(range.to, 'HH:mm:ss')} UTC</Text>
+        </Stack>
+        <Stack alignItems="center">
+          {content.variables.filter(({ text }) => text).map(({ label, text }) => (
+            <span key={label} className="choice"><b>{label}</b>{text}</span>
+          ))}
+          <Box flex="1" />
+          {content.annotations.map(({ name, color, spans, error }) => (
+            <span key={name} className="annotation" style={{ borderColor: theme.visualization.getColorByName(color) }}>
+              {name} <Text variant="bodySmall" color="secondary">{error ? 'query error' : spans.length || 'none'}</Text>
+            </span>
+          ))}
+        </Stack>
+      </Box>
       <main style={{ height: bottom * (CELL + GAP) }}>
         {drawn.map(({ panel, frames }) => <Placed key={panel.id} panel={panel} frames={frames} />)}
       </main>
-      <footer>Rendered with Grafana's component libraries from live data; not a Grafana screenshot.</footer>
+      <Box paddingX={2} paddingBottom={2}>
+        <Text variant="bodySmall" color="secondary">
+          Rendered with Grafana's component libraries from live data; not a Grafana screenshot.
+        </Text>
+      </Box>
     </div>
   );
 }
 
-// What a reader of the picture could not see.
+// What a reader of the image could not see.
 function notes() {
   const found = [];
   for (const box of document.querySelectorAll('[data-title]')) {
-    const inner = [...box.querySelectorAll('*')];
-    const scrolls = inner.some((one) => {
+    const unseen = [...box.querySelectorAll('*')].some((one) => {
       const { overflowX, overflowY } = getComputedStyle(one);
+      const [right, down] = [one.scrollWidth - one.clientWidth, one.scrollHeight - one.clientHeight];
       return (
-        (/auto|scroll/.test(overflowY) && one.scrollHeight > one.clientHeight + 2) ||
-        (/auto|scroll/.test(overflowX) && one.scrollWidth > one.clientWidth + 2)
+        (/auto|scroll/.test(overflowY) && down > 2) ||
+        (/auto|scroll/.test(overflowX) && right > 2) ||
+        (one.getAttribute('role') === 'gridcell' && right > 1)
       );
     });
-    const cut = inner.some(
-      (one) => one.getAttribute('role') === 'gridcell' && one.scrollWidth > one.clientWidth + 1,
-    );
-    if (scrolls || cut) {
+    if (unseen) {
       found.push(`does not fit into its panel: ${box.dataset.title}`);
     }
     const heading = box.querySelector('h2');
@@ -176,11 +164,20 @@ function notes() {
   return found;
 }
 
-const settled = () => new Promise((done) => setTimeout(done, 700));
+// The program that opened this page reads it.
+const result = { errors: [] };
+
+function say(more) {
+  document.getElementById('result').textContent = JSON.stringify(Object.assign(result, more));
+}
+
+function failed(error) {
+  say({ errors: [...result.errors, String(error)] });
+}
 
 async function start() {
-  await document.fonts.load("400 14px 'Inter Variable'");
-  await document.fonts.load("500 14px 'Inter Variable'");
+  // Under the name by which Grafana's components draw and measure their texts.
+  document.fonts.add(await new FontFace('Inter', `url(${inter})`, { weight: '100 900' }).load());
   const drawn = await Promise.all(
     content.panels.map(async (given) => {
       const panel = { options: {}, ...given, fieldConfig: completed(given.fieldConfig) };
@@ -189,24 +186,19 @@ async function start() {
   );
   createRoot(document.getElementById('root')).render(
     <ThemeContext.Provider value={theme}>
-      <GlobalStyles />
       <MemoryRouter>
         <Page drawn={drawn} />
       </MemoryRouter>
     </ThemeContext.Provider>,
   );
-  window.drawn = async () => {
-    await document.fonts.ready;
-    await settled();
-    return {
-      height: Math.ceil(document.querySelector('.page').getBoundingClientRect().height),
-      notes: notes(),
-      undrawn: [...document.querySelectorAll('.undrawn')].map((one) => [
-        one.closest('[data-title]').dataset.title,
-        one.textContent,
-      ]),
-    };
-  };
+  await new Promise((done) => setTimeout(done, 1500));
+  const undrawn = [...document.querySelectorAll('.undrawn')];
+  say({
+    height: Math.ceil(document.querySelector('.page').getBoundingClientRect().height),
+    notes: notes(),
+    undrawn: undrawn.map((one) => [one.closest('[data-title]').dataset.title, one.textContent]),
+  });
 }
 
-start();
+window.addEventListener('error', ({ message }) => failed(message));
+start().catch(failed);

@@ -1,4 +1,4 @@
-// Single numbers: tiles, bars and gauges.
+// Single numbers: tiles and bars.
 
 import {
   FieldType,
@@ -9,32 +9,27 @@ import {
 } from '@grafana/data';
 import { BarGauge, BigValue, VizRepeater } from '@grafana/ui';
 import { TIME_ZONE } from './frames';
-import { Dial } from './gauge';
 
-function valuesOf(panel, frames, theme, sparkline) {
-  return getFieldDisplayValues({
-    fieldConfig: panel.fieldConfig,
-    reduceOptions: { calcs: ['lastNotNull'], values: false, fields: '', ...panel.options.reduceOptions },
-    replaceVariables: (text) => text,
-    theme,
-    data: frames,
-    sparkline,
-    timeZone: TIME_ZONE,
-  });
-}
-
-// One value needs no name beside the panel's title.
-function unnamed(count, panel, display) {
-  return count === 1 && !panel.fieldConfig.defaults.displayName
-    ? { ...display, title: undefined }
-    : display;
-}
+const STAT = { colorMode: 'value', graphMode: 'area', justifyMode: 'auto', textMode: 'auto', wideLayout: true };
+const BARS = { displayMode: 'gradient', showUnfilled: true, valueMode: 'color', namePlacement: 'auto' };
+// As Grafana sizes bars where a panel leaves it to it.
+const SIZING = { minVizWidth: 8, minVizHeight: 16, maxVizHeight: 300 };
 
 function Repeated({ panel, frames, theme, width, height, sparkline, children, ...more }) {
+  const values = () =>
+    getFieldDisplayValues({
+      fieldConfig: panel.fieldConfig,
+      reduceOptions: { calcs: ['lastNotNull'], values: false, fields: '', ...panel.options.reduceOptions },
+      replaceVariables: (text) => text,
+      theme,
+      data: frames,
+      sparkline,
+      timeZone: TIME_ZONE,
+    });
   return (
     <VizRepeater
-      getValues={() => valuesOf(panel, frames, theme, sparkline)}
-      getAlignmentFactors={(values) => getDisplayValueAlignmentFactors(values)}
+      getValues={values}
+      getAlignmentFactors={getDisplayValueAlignmentFactors}
       renderValue={children}
       width={width}
       height={height}
@@ -47,25 +42,17 @@ function Repeated({ panel, frames, theme, width, height, sparkline, children, ..
 }
 
 export function StatPanel(props) {
-  const { panel, theme } = props;
-  const { options } = panel;
+  const options = { ...STAT, ...props.panel.options };
   return (
     <Repeated {...props} sparkline={options.graphMode !== 'none'} itemSpacing={3} autoGrid>
-      {({ value, width, height, count, alignmentFactors }) => (
+      {({ value, ...place }) => (
         <BigValue
+          {...options}
+          {...place}
           value={value.display}
-          count={count}
           sparkline={value.sparkline}
-          colorMode={options.colorMode ?? 'value'}
-          graphMode={options.graphMode ?? 'area'}
-          justifyMode={options.justifyMode ?? 'auto'}
-          textMode={options.textMode ?? 'auto'}
-          alignmentFactors={alignmentFactors}
-          text={options.text}
-          width={width}
-          height={height}
-          theme={theme}
-          disableWideLayout={!(options.wideLayout ?? true)}
+          theme={props.theme}
+          disableWideLayout={!options.wideLayout}
         />
       )}
     </Repeated>
@@ -74,22 +61,16 @@ export function StatPanel(props) {
 
 export function BarGaugePanel(props) {
   const { panel, theme } = props;
-  const { options } = panel;
-  const automatic = (options.sizing ?? 'auto') === 'auto';
+  const options = { ...BARS, ...panel.options };
+  const itemSpacing = options.displayMode === 'lcd' ? 2 : 10;
   return (
-    <Repeated
-      {...props}
-      itemSpacing={options.displayMode === 'lcd' ? 2 : 10}
-      minVizWidth={automatic ? 8 : options.minVizWidth}
-      minVizHeight={automatic ? 16 : options.minVizHeight}
-      maxVizHeight={automatic ? 300 : options.maxVizHeight}
-    >
-      {({ value, width, height, count, orientation, alignmentFactors }) => (
+    <Repeated {...props} {...SIZING} itemSpacing={itemSpacing}>
+      {({ value, count, ...place }) => (
         <BarGauge
-          value={unnamed(count, panel, value.display)}
-          width={width}
-          height={height}
-          orientation={orientation}
+          {...options}
+          {...place}
+          // One value needs no name beside the panel's title.
+          value={count === 1 ? { ...value.display, title: undefined } : value.display}
           field={value.field}
           display={getDisplayProcessor({
             field: { type: FieldType.number, config: value.field, values: [] },
@@ -97,32 +78,10 @@ export function BarGaugePanel(props) {
             timeZone: TIME_ZONE,
           })}
           theme={theme}
-          text={options.text}
-          itemSpacing={options.displayMode === 'lcd' ? 2 : 10}
+          itemSpacing={itemSpacing}
           lcdCellWidth={12}
-          displayMode={options.displayMode ?? 'gradient'}
-          alignmentFactors={alignmentFactors}
-          showUnfilled={options.showUnfilled ?? true}
-          valueDisplayMode={options.valueMode ?? 'color'}
-          namePlacement={options.namePlacement ?? 'auto'}
+          valueDisplayMode={options.valueMode}
           isOverflow={false}
-        />
-      )}
-    </Repeated>
-  );
-}
-
-export function GaugePanel(props) {
-  const { panel, theme } = props;
-  return (
-    <Repeated {...props} itemSpacing={8} autoGrid>
-      {({ value, width, height, count }) => (
-        <Dial
-          display={unnamed(count, panel, value.display)}
-          config={value.field}
-          width={width}
-          height={height}
-          theme={theme}
         />
       )}
     </Repeated>

@@ -36,8 +36,9 @@ def rules(name: str) -> list[dict[str, Any]]:
 
 
 def read(name: str) -> dict[str, Any]:
-    """Return tests/NAME.yml."""
-    content = yaml.safe_load((ALERTS / "tests" / f"{name}.yml").read_text(encoding="utf-8"))
+    """Return tests/GROUP/NAME.yml."""
+    (path,) = (ALERTS / "tests").glob(f"*/{name}.yml")
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
     assert isinstance(content, dict)
     return content
 

@@ -109,11 +109,35 @@ def test_every_matcher_means_an_alert_that_exists():
 
 def test_an_instance_holds_back_only_its_own():
     """Every rule compares job and instance, which the alerts have."""
-    assert {tuple(rule["equal"]) for rule in CONFIG["inhibit_rules"]} == {("job", "instance")}
+    assert {tuple(rule["equal"]) for rule in CONFIG["inhibit_rules"]} == {
+        ("job", "instance"),
+        ("job", "instance", "engine"),
+    }
     known = scraped() | recorded(RULES)
     for rule in RULES:
         if rule.get("alert") not in {None, "SDTargetDown", "SDWatchdog"}:
             assert {"job", "instance"} <= surviving(parse(rule["expr"]), known)
+
+
+def test_an_engine_holds_back_only_its_own_where_both_alerts_name_one():
+    """A crash loop of one engine does not hide the restart of another."""
+    known = scraped() | recorded(RULES)
+    of_engines = {
+        rule["alert"]
+        for rule in RULES
+        if "alert" in rule and "engine" in surviving(parse(rule["expr"]), known)
+    }
+    assert {"SDEngineRestarting", "SDOutOfMemory", "SDEngineCircuitOpen"} < of_engines
+    for rule in CONFIG["inhibit_rules"]:
+        pairs = {
+            (source["alertname"], target["alertname"])
+            for source in alerts()
+            if matches(rule["source_matchers"], source)
+            for target in alerts()
+            if matches(rule["target_matchers"], target)
+        }
+        both = all(set(pair) <= of_engines for pair in pairs)
+        assert both is ("engine" in rule["equal"]), rule
 
 
 def test_nothing_is_held_back_by_something_less_grave():
@@ -180,7 +204,7 @@ def test_a_cause_that_outlasts_its_outage_does_not_hide_a_queue_that_stands_stil
 
 
 def test_the_burn_of_one_objective_does_not_silence_the_other():
-    """Slow pictures and failed ones are two stories."""
+    """Slow images and failed ones are two stories."""
     assert silenced_by(named("SDErrorBudgetBurnFast", "page")) == {
         ("SDErrorBudgetBurnSlow", "ticket")
     }

@@ -9,6 +9,7 @@ from tests.unit.alerts.mutants import dead, lax
 from tests.unit.alerts.programs import (
     ALERTS,
     ALWAYS,
+    GROUPS,
     NAMES,
     cases,
     needs,
@@ -62,8 +63,18 @@ def test_every_alert_is_seen_to_end(name):
 
 def test_there_is_no_case_of_an_alert_that_does_not_exist():
     """A renamed alert leaves no test behind that tests nothing."""
-    assert sorted(path.stem for path in (ALERTS / "tests").glob("*")) == NAMES
-    assert {read(name)["rule_files"][0] for name in NAMES} == {"../rules.yml"}
+    files = [path for path in (ALERTS / "tests").rglob("*") if not path.is_dir()]
+    assert sorted(path.stem for path in files) == NAMES
+    assert {read(name)["rule_files"][0] for name in NAMES} == {"../../rules.yml"}
+
+
+@pytest.mark.parametrize("group", GROUPS, ids=lambda group: group["name"])
+def test_the_cases_of_an_alert_stand_in_the_folder_of_its_group(group):
+    """Next to those that its module in alerts/groups may change as well."""
+    name = group["name"].removeprefix("sd-")
+    folder = ALERTS / "tests" / ("objectives" if name.startswith("objective-") else name)
+    alerts = {rule["alert"] for rule in group["rules"] if "alert" in rule}
+    assert alerts <= {path.stem for path in folder.glob("*.yml")}
 
 
 @promtool

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from service.config import Config
+from service.config.table import Config
 from tests.unit.alerts.programs import ALERTS, NAMES, RULES
 from tests.unit.alerts.vocabulary import recorded, scraped
 
@@ -79,11 +79,12 @@ def test_a_runbook_names_log_events_that_there_are(name):
     events = logged()
     known = {
         *("batch_size", "out_of_memory", "generation_failed", "engine_crashed", "attempts"),
-        *("queue_full", "model_unavailable", "client_gone", "timed_out", "internal_error"),
+        *("queue_full", "model_unavailable", "disconnected", "timed_out", "internal_error"),
         *("hw_slowdown", "hw_thermal", "sw_thermal", "sw_power_cap", "power_brake"),
         *("free_cache", "split_batch", "vae_tiling", "vae_decode", "text_encode"),
         *("not_started", "load_failed", "shutting_down", "dpmpp_2m"),
-        *("engine_unavailable", "half_open"),
+        *("engine_unavailable", "half_open", "set_aside", "too_many_connections"),
+        *("storage_full", "storage_unavailable"),
     }
     words = set(re.findall(r"`([a-z]+(?:_[a-z0-9]+)+)`", text(name)))
     assert {word for word in words if not word.startswith("sd_")} <= events | known | METRICS

@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 import pytest
 
 from alerts import rules
-from alerts.objectives import FAST, spans
+from alerts.groups.objectives import FAST, spans
 from alerts.rule import Links, write
 from alerts.windows import NORMAL, SHORT, Span, Windows, span
 

@@ -21,7 +21,7 @@ from promql_parser import (
     parse,
 )
 
-from service.telemetry.gpu_reading import ECC_KINDS, THROTTLE_REASONS
+from service.gpu.nvml import ECC_KINDS, THROTTLE_REASONS
 from service.telemetry.labels import ENGINE_STATES
 from service.telemetry.metrics import Metrics
 

@@ -11,6 +11,7 @@ from tests.unit.dashboards.vocabulary import Known
 STAND_INS = {
     "job": "$job",
     "instance": "$instance",
+    "engine": "$engine",
     "__rate_interval": "311s",
     "__range": "367s",
     "__interval": "373s",

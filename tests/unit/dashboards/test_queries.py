@@ -38,6 +38,7 @@ NOT_SHOWN = {
     "sd_job_last_finished_timestamp_seconds": "means nothing while nothing is asked for",
     "sd_oom_last_timestamp_seconds": "for the alert on the first one; the counter is shown",
     "sd_build_info": "what the variables are chosen from",
+    "sd_engine_gpu_info": "joins an engine to its GPU, for the alert on its memory",
 }
 
 
@@ -93,6 +94,22 @@ def test_annotations_ask_for_what_exists(annotation, known) -> None:
 def test_unknown_names_labels_and_values_are_found(spoilt, finding, known) -> None:
     """What does not exist is found, whether name, label or value."""
     assert list(unknown(parse(spoilt), known)) == finding
+
+
+def test_what_an_engine_measures_keeps_to_the_engines_chosen(known) -> None:
+    """All engines match, and the series of a version that has no label ``engine``."""
+    found = [
+        (panel["title"], selector.name)
+        for panel, _, expr in ASKED
+        for selector, _ in selectors(expr)
+        if (selector.name or "").startswith("sd_")
+        and ("engine" in known[selector.name].labels)
+        is not (("engine", "=~", "$engine") in matchers(selector))
+    ]
+    assert found == []
+    for dashboard in DASHBOARDS.values():
+        chosen = {row["name"]: row for row in dashboard["templating"]["list"]}["engine"]
+        assert (chosen["allValue"], chosen["includeAll"], chosen["multi"]) == (".*", True, True)
 
 
 def test_growth_is_asked_of_counters(known) -> None:
@@ -202,7 +219,7 @@ def test_every_metric_is_shown(known) -> None:
 def test_a_model_that_never_loaded_took_no_time_to_load() -> None:
     """Its absence has a word of its own, and that is no green one."""
     (panel,) = {
-        panel["id"]: panel for panel, _, _ in ASKED if panel["title"] == "Loading the model took"
+        panel["id"]: panel for panel, _, _ in ASKED if panel["title"] == "Model load duration"
     }.values()
     (words,) = (
         mapping["options"]
@@ -246,7 +263,7 @@ def test_emptiness_is_never_dressed_up() -> None:
         for dashboard in DASHBOARDS.values()
         for panel in panels_of(dashboard)
     }
-    assert shown == {"", "No reading: see 'Which readings there are'"}
+    assert shown == {"", "No reading: see 'Available GPU readings'"}
 
 
 def test_the_step_time_is_compared_as_the_alert_compares_it() -> None:

@@ -8,7 +8,7 @@ import yaml
 from prometheus_client import Metric
 
 from dashboards.generate import FOLDER
-from service.telemetry.gpu_reading import THROTTLE_REASONS
+from service.gpu.nvml import THROTTLE_REASONS
 from service.telemetry.labels import ENGINE_STATES
 from service.telemetry.metrics import Metrics
 
@@ -97,7 +97,7 @@ def recorded() -> dict[str, Known]:
     alerts = [rule for rule in rules() if "alert" in rule]
     known["ALERTS"] = Known(
         counts=False,
-        labels=frozenset({"alertname", "alertstate", "severity", *ADDED}),
+        labels=frozenset({"alertname", "alertstate", "severity", "engine", *ADDED}),
         values={
             "alertname": {alert["alert"] for alert in alerts},
             "alertstate": {"firing", "pending"},

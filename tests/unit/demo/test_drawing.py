@@ -10,15 +10,15 @@ SIZES = [(128, 128), (256, 256), (512, 320), (768, 256), (256, 768)]
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_picture_fills_every_size(size):
-    """A picture has the size asked for, and no corner of it stays unpainted."""
+def test_image_fills_every_size(size):
+    """An image has the size asked for, and no corner of it stays unpainted."""
     width, height = size
-    picture = np.array(draw(Scene("day", "desert", "cat", "red"), width, height, 1))
-    assert picture.shape == (height, width, 3)
-    assert picture.max(axis=2).min() > 5
+    image = np.array(draw(Scene("day", "desert", "cat", "red"), width, height, 1))
+    assert image.shape == (height, width, 3)
+    assert image.max(axis=2).min() > 5
 
 
-def test_same_seed_draws_same_picture():
+def test_same_seed_draws_same_image():
     """The seed decides every detail."""
     scene = Scene("night", "forest", "mushrooms", "purple")
     first, again, other = (np.array(draw(scene, 128, 128, seed)) for seed in (1, 1, 2))
@@ -28,12 +28,12 @@ def test_same_seed_draws_same_picture():
 
 def test_every_time_and_place_can_be_drawn():
     """All times and places come out, and no two look the same."""
-    pictures = [
+    images = [
         draw(Scene(time, place, "none", "none"), 128, 128, 0).tobytes()
         for time in TIMES
         for place in PLACE_NAMES
     ]
-    assert len(set(pictures)) == len(TIMES) * len(PLACE_NAMES)
+    assert len(set(images)) == len(TIMES) * len(PLACE_NAMES)
 
 
 def test_training_never_sees_held_out_scenes():

@@ -8,7 +8,7 @@ import torch
 from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from transformers import CLIPTokenizer
 
-from scripts.demo_model.continuation import unpack
+from scripts.demo_model.train import unpack
 from scripts.demo_model.unet import averaged_unet
 
 FOLDER = Path(__file__).parents[3] / "service" / "demo"
@@ -31,8 +31,8 @@ def test_folder_is_small_and_safe():
 
 
 @pytest.mark.parametrize("size", [(256, 256), (128, 192)])
-def test_makes_a_picture(pipe, size):
-    """The pipeline loads without custom code, and pictures are neither empty nor broken."""
+def test_makes_an_image(pipe, size):
+    """The pipeline loads without custom code, and images are neither empty nor broken."""
     generator = torch.Generator().manual_seed(1)
     width, height = size
     out = pipe(
@@ -43,10 +43,10 @@ def test_makes_a_picture(pipe, size):
         generator=generator,
         output_type="np",
     )
-    picture = out.images[0]
-    assert picture.shape == (height, width, 3)
-    assert np.isfinite(picture).all()
-    assert picture.std() > 0.05
+    image = out.images[0]
+    assert image.shape == (height, width, 3)
+    assert np.isfinite(image).all()
+    assert image.std() > 0.05
 
 
 def test_prompt_decides_the_light(pipe):

@@ -16,22 +16,26 @@ from diffusers import (
 )
 from safetensors.torch import load_file, save_file
 
-from service.diffusion.generation import GenerationRequest, JobFailed, JobFinished
+from service.config.table import Config
+from service.core.events import JobFailed, JobFinished
+from service.core.spec import GenerationSpec
 from service.diffusion.load import Model, load_model
-from service.diffusion.step_loop import StepLoop
+from service.diffusion.loop.step_loop import StepLoop
 from service.errors import ModelUnsuitable
 from service.models import figures, layout
 from service.models.catalog import resolve
-from tests.single_file import write_single_file
+from tests.support.models.single_file import write_single_file
 
-REQUEST = GenerationRequest(prompt="a cat", width=32, height=32, steps=4, seed=5)
+REQUEST = GenerationSpec(prompt="a cat", width=32, height=32, steps=4, seed=5)
 UNET = "model.diffusion_model."
 MARK = torch.zeros(0)
 
 
 def loaded(path: Path, **settings: Any) -> Model:
     """Load a file as the service does, with nothing else in its cache."""
-    return load_model(resolve(str(path), path.parent), cache_dir=path.parent / "cache", **settings)
+    return load_model(
+        resolve(str(path), path.parent), Config(model_cache_dir=path.parent / "cache", **settings)
+    )
 
 
 def drawn(model: Model) -> np.ndarray:
@@ -42,7 +46,7 @@ def drawn(model: Model) -> np.ndarray:
         for outcome in loop.step():
             assert not isinstance(outcome, JobFailed), outcome
             if isinstance(outcome, JobFinished):
-                return np.frombuffer(outcome.pictures[0].pixels, np.uint8).reshape(32, 32, 3)
+                return np.frombuffer(outcome.images[0].pixels, np.uint8).reshape(32, 32, 3)
     raise AssertionError("No image was made.")
 
 
@@ -183,7 +187,7 @@ def test_the_services_own_configuration(
     monkeypatch.setattr(layout, "FIGURES", {("sd", 32): tiny})
     model = loaded(write_single_file(source, tmp_path / "alone.safetensors"))
     shutil.rmtree(source / "tokenizer")
-    model.pipeline.tokenizer.save_pretrained(source / "tokenizer")
+    model.family.pipeline.tokenizer.save_pretrained(source / "tokenizer")
     schedule = source / "scheduler" / "scheduler_config.json"
     schedule.write_text(json.dumps({"_class_name": "PNDMScheduler", **figures.SCHEDULE}))
 
@@ -305,7 +309,7 @@ def test_half_precision_files(folder: Callable[[str], Path], tmp_path: Path) -> 
 
     model = loaded(path)
 
-    assert {weight.dtype for weight in model.pipeline.unet.parameters()} == {torch.float32}
+    assert {weight.dtype for weight in model.family.pipeline.unet.parameters()} == {torch.float32}
     assert np.abs(drawn(model).astype(int) - by_diffusers(folder("sd"))).mean() < 2
 
 

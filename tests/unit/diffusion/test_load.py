@@ -14,17 +14,20 @@ import torch
 from diffusers.models.attention_processor import AttnProcessor2_0, SlicedAttnProcessor
 from safetensors.torch import load_file, save_file
 
-from service.config import Config
-from service.diffusion import load, place
-from service.diffusion.generation import GenerationRequest, JobFinished, Picture
+from service.config.table import Config
+from service.core.events import JobFinished
+from service.core.image import RawImage
+from service.core.spec import GenerationSpec
+from service.diffusion import device, load
 from service.diffusion.load import Model, load_model
-from service.diffusion.step_loop import StepLoop
-from service.engine import worker
+from service.diffusion.loop.step_loop import StepLoop
+from service.engine.process import worker
 from service.errors import ConfigError, GpuBusy, GpuTooSmall, ModelError
-from service.models.catalog import Source, resolve
-from tests import tiny_models
+from service.models.catalog import resolve
+from service.models.source import Source
+from tests.support.models import tiny_models
 
-REQUEST = GenerationRequest(prompt="a cat", width=16, height=16, steps=2, seed=5)
+REQUEST = GenerationSpec(prompt="a cat", width=16, height=16, steps=2, seed=5)
 HUB = Source(id="org/name", path=None, version="org/name")
 
 
@@ -36,7 +39,9 @@ def copy(folder: Callable[[str], Path], tmp_path: Path) -> Path:
 
 def loaded(path: Path, **settings: Any) -> Model:
     """Load a folder or a file as the service does."""
-    return load_model(resolve(str(path), path.parent), cache_dir=path.parent, **settings)
+    return load_model(
+        resolve(str(path), path.parent), Config(model_cache_dir=path.parent, **settings)
+    )
 
 
 def made(model: Model) -> JobFinished:
@@ -47,16 +52,16 @@ def made(model: Model) -> JobFinished:
         for outcome in loop.step():
             if isinstance(outcome, JobFinished):
                 return outcome
-    raise AssertionError("No picture was made.")
+    raise AssertionError("No image was made.")
 
 
-def picture(model: Model) -> Picture:
-    """Make one picture."""
-    return made(model).pictures[0]
+def image(model: Model) -> RawImage:
+    """Make one image."""
+    return made(model).images[0]
 
 
-def values(found: Picture) -> np.ndarray:
-    """Return a picture's values, wide enough to subtract."""
+def values(found: RawImage) -> np.ndarray:
+    """Return an image's values, wide enough to subtract."""
     return np.frombuffer(found.pixels, np.uint8).astype(int)
 
 
@@ -80,13 +85,13 @@ def test_bfloat16(copy: Path) -> None:
     model = loaded(copy, dtype="bfloat16")
 
     assert model.info.dtype == "bfloat16"
-    assert model.pipeline.unet.dtype == torch.bfloat16
-    assert len(picture(model).pixels) == 16 * 16 * 3
+    assert model.family.pipeline.unet.dtype == torch.bfloat16
+    assert len(image(model).pixels) == 16 * 16 * 3
 
 
 def test_half_precision_files_on_a_cpu(copy: Path) -> None:
     """A model that is only there in half precision computes in single on a CPU."""
-    expected = picture(loaded(copy))
+    expected = image(loaded(copy))
     for path in list(copy.glob("*/*.safetensors")):
         halved = {key: value.half() for key, value in load_file(path).items()}
         save_file(halved, path.with_suffix(".fp16.safetensors"), metadata={"format": "pt"})
@@ -94,13 +99,13 @@ def test_half_precision_files_on_a_cpu(copy: Path) -> None:
 
     model = loaded(copy)
 
-    assert model.pipeline.unet.dtype == torch.float32
-    assert abs(values(picture(model)) - values(expected)).mean() < 2
+    assert model.family.pipeline.unet.dtype == torch.float32
+    assert abs(values(image(model)) - values(expected)).mean() < 2
 
 
 def test_names_of_older_files(copy: Path) -> None:
     """Files with the tensor names of the published SD 1.5 load like those of today."""
-    expected = picture(loaded(copy))
+    expected = image(loaded(copy))
     text = copy / "text_encoder" / "model.safetensors"
     renamed = {
         "text_model." + key.removeprefix("text_model."): value
@@ -118,7 +123,7 @@ def test_names_of_older_files(copy: Path) -> None:
         }
     save_file(tensors, vae, metadata={"format": "pt"})
 
-    assert picture(loaded(copy)).pixels == expected.pixels
+    assert image(loaded(copy)).pixels == expected.pixels
 
 
 @pytest.mark.parametrize("part", ["unet", "vae", "text_encoder"])
@@ -161,13 +166,13 @@ def test_model_that_does_not_fit(copy: Path, monkeypatch: pytest.MonkeyPatch) ->
     def put(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nmore")
 
-    monkeypatch.setattr(place, "put", put)
+    monkeypatch.setattr(device, "put", put)
 
     with pytest.raises(
         ModelError, match=r"does not fit into memory \(CUDA out.*CPU_OFFLOAD"
     ) as told:
         loaded(copy)
-    assert told.value.passing
+    assert told.value.transient
 
 
 def test_wrong_format_for_the_device(copy: Path) -> None:
@@ -175,7 +180,7 @@ def test_wrong_format_for_the_device(copy: Path) -> None:
     with pytest.raises(ConfigError, match="DTYPE=float16"):
         loaded(copy, device="cpu", dtype="float16")
     with pytest.raises(ConfigError, match="CPU_OFFLOAD=sequential"):
-        loaded(copy, device="cpu", cpu_offload="sequential")
+        loaded(copy, cpu_offload="sequential")
 
 
 def test_threads(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -183,50 +188,50 @@ def test_threads(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
     monkeypatch.setattr(torch, "set_num_threads", asked.append)
 
-    loaded(copy, threads=0)
-    loaded(copy, threads=3)
+    loaded(copy, torch_threads=0)
+    loaded(copy, torch_threads=3)
 
     assert asked == [3]
 
 
 def sliced(model: Model) -> bool:
     """Tell whether every attention of the UNet is computed in slices."""
-    (kind,) = {type(each) for each in model.pipeline.unet.attn_processors.values()}
+    (kind,) = {type(each) for each in model.family.pipeline.unet.attn_processors.values()}
     assert kind in {SlicedAttnProcessor, AttnProcessor2_0}, "it is SDPA unless sliced"
     return kind is SlicedAttnProcessor
 
 
 def test_slices(copy: Path) -> None:
-    """What saves memory reaches the parts, and the picture stays the same up to rounding."""
-    expected = picture(loaded(copy))
+    """What saves memory reaches the parts, and the image stays the same up to rounding."""
+    expected = image(loaded(copy))
 
     model = loaded(copy, attention_slicing=True, vae_tiling=True)
 
-    assert model.pipeline.vae.use_tiling
+    assert model.family.pipeline.vae.use_tiling
     assert sliced(model)
-    assert (abs(values(picture(model)) - values(expected)) <= 1).mean() >= 0.999
+    assert (abs(values(image(model)) - values(expected)) <= 1).mean() >= 0.999
 
 
 @pytest.mark.parametrize("kind", ["sd", "sdxl", "tiny_vae"])
 def test_offloading(folder: Callable[[str], Path], kind: str) -> None:
-    """Parts that come and go for every call make the same picture (here from CPU to CPU).
+    """Parts that come and go for every call make the same image (here from CPU to CPU).
 
     Sequential offloading cannot be tried like this: accelerate 1.15 takes weights that stay
     on one device for tied ones, and diffusers' own pipeline fails in the same way.
     """
-    expected = picture(loaded(folder(kind)))
+    expected = image(loaded(folder(kind)))
     model = replace(loaded(folder(kind)), offloaded=True)
 
-    place.put(model.pipeline, torch.device("cpu"), "model")
+    device.put(model.family.pipeline, torch.device("cpu"), "model")
 
-    assert picture(model).pixels == expected.pixels
+    assert image(model).pixels == expected.pixels
 
 
 def test_safety_checker_blacks_out(tmp_path: Path) -> None:
-    """A flagged picture is black and marked; without the checker it is the picture."""
+    """A flagged image is black and marked; without the checker it is the image."""
     path = tiny_models.build_with_safety_checker(tmp_path / "strict", strict=True)
 
-    flagged, plain = picture(loaded(path, safety_checker=True)), picture(loaded(path))
+    flagged, plain = image(loaded(path, safety_checker=True)), image(loaded(path))
 
     assert (flagged.unsafe, plain.unsafe) == (True, False)
     assert not any(flagged.pixels)
@@ -243,10 +248,10 @@ def test_safety_checker_is_a_stage(tmp_path: Path) -> None:
 
 
 def test_safety_checker_passes(tmp_path: Path) -> None:
-    """A picture that is not flagged is left as it is."""
+    """An image that is not flagged is left as it is."""
     path = tiny_models.build_with_safety_checker(tmp_path / "lenient", strict=False)
 
-    checked, plain = picture(loaded(path, safety_checker=True)), picture(loaded(path))
+    checked, plain = image(loaded(path, safety_checker=True)), image(loaded(path))
 
     assert checked == plain
 
@@ -269,7 +274,7 @@ def test_a_gpu_that_is_full_or_too_small(
         HUB, torch.OutOfMemoryError("CUDA out of memory."), torch.device("cuda:0")
     )
     assert type(error) is kind
-    assert error.passing == (kind is GpuBusy)
+    assert error.transient == (kind is GpuBusy)
 
 
 def test_local_models_never_ask_the_network(
@@ -289,7 +294,7 @@ def test_local_models_never_ask_the_network(
 def test_torch_stays_out_of_the_catalog() -> None:
     """The side without torch can list models and read requests."""
     code = (
-        "import sys; import service.models.catalog, service.diffusion.generation; "
+        "import sys; import service.models.catalog, service.core.spec; "
         "print(sorted({'torch', 'diffusers', 'transformers', 'numpy'} & set(sys.modules)))"
     )
     root = str(Path(load.__file__).parents[2])
@@ -306,10 +311,10 @@ def test_torch_stays_out_of_the_catalog() -> None:
 
 
 def test_the_same_model_twice(folder: Callable[[str], Path]) -> None:
-    """Loading again gives the same pictures: nothing is left to chance."""
+    """Loading again gives the same images: nothing is left to chance."""
     first, second = loaded(folder("sd")), loaded(folder("sd"))
 
-    assert picture(first) == picture(second)
+    assert image(first) == image(second)
     assert replace(first.info, load_seconds=0) == replace(second.info, load_seconds=0)
 
 
@@ -328,19 +333,19 @@ def test_memory_options_reach_the_model(folder: Callable[[str], Path], *, wanted
     loop, ready = worker.load(settings)
 
     assert sliced(loop.model) == wanted
-    assert bool(loop.model.pipeline.vae.use_tiling) == wanted
-    pipeline = loop.model.pipeline
+    assert bool(loop.model.family.pipeline.vae.use_tiling) == wanted
+    pipeline = loop.model.family.pipeline
     parts = (pipeline.unet, pipeline.vae, pipeline.text_encoder)
     assert {part.dtype for part in parts} == {getattr(torch, number)}
     assert ready.model.dtype == number
 
 
 def test_tiles_above_a_size_reach_the_step_loop(folder: Callable[[str], Path]) -> None:
-    """From the setting to where pictures are decoded."""
+    """From the setting to where images are decoded."""
     settings = Config(model_id=str(folder("sd")), device="cpu", vae_tiling_above=64)
 
     loop, _ = worker.load(settings)
 
-    factor = loop.model.pipeline.vae_scale_factor
-    assert loop._ladder.tiles.used(torch.zeros(1, 4, 8, 64 // factor + 1))
-    assert not loop._ladder.tiles.used(torch.zeros(1, 4, 8, 64 // factor))
+    factor = loop.model.family.pipeline.vae_scale_factor
+    assert loop._recovery.tiles.used(torch.zeros(1, 4, 8, 64 // factor + 1))
+    assert not loop._recovery.tiles.used(torch.zeros(1, 4, 8, 64 // factor))

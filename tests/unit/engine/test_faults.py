@@ -5,8 +5,10 @@ import os
 import threading
 
 import pytest
+from structlog.testing import capture_logs
 
-from service.engine.faults import FaultFile, Faults
+from service.core.stage import Stage
+from service.engine.faults import FaultFile, FaultInjector
 
 
 def write(path, **faults) -> None:
@@ -18,33 +20,33 @@ def write(path, **faults) -> None:
 
 def test_a_stage_runs_out_of_memory_as_often_as_told():
     """Only that stage, and then no more."""
-    faults = Faults(oom={"denoise": 2})
+    faults = FaultInjector(oom={"denoise": 2})
     for _ in range(2):
         with pytest.raises(MemoryError, match="on purpose"):
-            faults("denoise", 3)
-    faults("denoise", 3)
-    faults("vae_decode", 1)
+            faults(Stage.DENOISE, 3)
+    faults(Stage.DENOISE, 3)
+    faults(Stage.VAE_DECODE, 1)
 
 
 def test_an_unknown_stage_is_refused():
     """A drill that injects nothing by a typing error proves nothing."""
     with pytest.raises(ValueError, match="vae_encode"):
-        Faults(oom={"vae_encode": 1})
+        FaultInjector(oom={"vae_encode": 1})
 
 
 def test_a_file_is_read_again_when_it_changes(tmp_path):
     """Each change counts anew; without the file nothing goes wrong."""
     path = tmp_path / "faults.json"
     faults = FaultFile(path)
-    faults("denoise", 1)
+    faults(Stage.DENOISE, 1)
     for _ in range(2):
         write(path, oom={"denoise": 1})
         with pytest.raises(MemoryError):
-            faults("denoise", 1)
-        faults("denoise", 1)
+            faults(Stage.DENOISE, 1)
+        faults(Stage.DENOISE, 1)
     write(path, oom={"denoise": 1})
     path.unlink()
-    faults("denoise", 1)
+    faults(Stage.DENOISE, 1)
 
 
 @pytest.mark.parametrize(
@@ -70,7 +72,7 @@ def test_a_file_that_says_nothing_sensible_is_no_fault(tmp_path, text):
     """It may be half written; the log says so."""
     path = tmp_path / "faults.json"
     path.write_text(text)
-    FaultFile(path)("denoise", 1)
+    FaultFile(path)(Stage.DENOISE, 1)
 
 
 def test_what_is_no_readable_file_is_no_fault(tmp_path):
@@ -78,7 +80,7 @@ def test_what_is_no_readable_file_is_no_fault(tmp_path):
     blob = tmp_path / "blob"
     blob.write_bytes(b"\xff\xfe{")
     for path in (tmp_path, blob / "below", blob):
-        FaultFile(path)("denoise", 1)
+        FaultFile(path)(Stage.DENOISE, 1)
 
 
 def test_a_hang_lasts_until_the_file_says_otherwise(tmp_path):
@@ -89,7 +91,7 @@ def test_a_hang_lasts_until_the_file_says_otherwise(tmp_path):
     returned = threading.Event()
 
     def stage() -> None:
-        faults("denoise", 1)
+        faults(Stage.DENOISE, 1)
         returned.set()
 
     thread = threading.Thread(target=stage, daemon=True)
@@ -98,3 +100,13 @@ def test_a_hang_lasts_until_the_file_says_otherwise(tmp_path):
     write(path, hang=False)
     assert returned.wait(10)
     thread.join()
+
+
+def test_a_pipe_in_place_of_the_file_holds_up_no_stage(tmp_path):
+    """Opening it would wait for a writer, and the watchdog would kill the engine for it."""
+    path = tmp_path / "faults.json"
+    os.mkfifo(path)
+    with capture_logs() as lines:
+        FaultFile(path)(Stage.DENOISE, 1)
+    (line,) = [line for line in lines if line["event"] == "fault_file_unreadable"]
+    assert line["reason"] == "is a named pipe, and must be a regular file"

@@ -54,6 +54,22 @@ async def test_a_field_that_is_given_twice_is_named(client):
     assert (status, problem["errors"]) == (400, {"seed": ["is given more than once; keep one"]})
 
 
+async def test_what_only_a_job_has_may_be_null_for_generate(client):
+    """Left out, as for every optional field; a value is refused with the place to send it to."""
+    body = {"prompt": "a boat", "width": 256, "height": 256, "steps": 1}
+    empty = dict.fromkeys(("webhook", "timeout_seconds"))
+    async with client.post("/generate", json=body | empty) as answer:
+        assert answer.status == 200
+    for wrong in ({"webhook": ""}, {"timeout_seconds": 5}):
+        status, problem = await post(client, json.dumps(body | empty | wrong).encode())
+        said = (
+            "is not a field of this request; send it to POST /jobs, or with Prefer: respond-async"
+        )
+        assert (status, problem["errors"]) == (400, {name: [said] for name in wrong})
+    status, problem = await post(client, json.dumps(body | {"zzz": None}).encode())
+    assert (status, problem["errors"]) == (400, {"zzz": ["is not a field of this request"]})
+
+
 async def test_numbers_that_json_does_not_have_are_named_by_field(client):
     """NaN and Infinity pass many parsers; here they are wrong values."""
     body = b'{"prompt": "a boat", "steps": NaN, "guidance_scale": Infinity, "seed": -Infinity}'

@@ -1,11 +1,13 @@
 """The table of routes, and GET /metrics."""
 
+import asyncio
 import json
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from service.http.keys import METRICS, OPENAPI
+from service.http.schema import openapi
+from service.http.state import METRICS
 
 
 async def test_the_routes_are_these(client):
@@ -29,6 +31,8 @@ async def test_the_routes_are_these(client):
         "GET /jobs/{id}/events",
         "GET /jobs/{id}/image",
         "GET /metrics",
+        "GET /models",
+        "GET /models/adapters",
         "GET /openapi.json",
         "POST /generate",
         "POST /jobs",
@@ -57,8 +61,21 @@ async def test_metrics_come_as_they_are_described(client, media_type):
     """OpenMetrics for a scraper that asks for it; both are in the description."""
     async with client.get("/metrics", headers={"Accept": f"{media_type};version=1.0.0"}) as answer:
         assert (answer.status, answer.content_type) == (200, media_type)
-    operation = json.loads(client.app[OPENAPI])["paths"]["/metrics"]["get"]
+    operation = json.loads(openapi.current(client.app))["paths"]["/metrics"]["get"]
     assert media_type in operation["responses"]["200"]["content"]
+
+
+async def test_however_many_scrape_others_come_in_between(client):
+    """Each scrape costs some milliseconds of the event loop; a probe does not wait for all."""
+    ended = []
+
+    async def asked(path):
+        async with client.get(path) as answer:
+            assert answer.status == 200
+        ended.append(path)
+
+    await asyncio.gather(*(asked("/metrics") for _ in range(30)), asked("/health/live"))
+    assert ended.index("/health/live") < 15
 
 
 async def test_two_applications_in_one_process_count_for_themselves(serve):
@@ -66,7 +83,7 @@ async def test_two_applications_in_one_process_count_for_themselves(serve):
     first, second = await serve(), await serve()
     async with first.get("/health/live"):
         pass
-    labels = {"route": "/health/live", "method": "GET", "status": "200"}
+    labels = {"api": "native", "route": "/health/live", "method": "GET", "status": "200"}
     counts = [
         c.app[METRICS].registry.get_sample_value("sd_http_requests_total", labels)
         for c in (first, second)

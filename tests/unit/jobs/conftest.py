@@ -1,13 +1,13 @@
-"""A consumer over an engine whose events the test decides."""
+"""A dispatcher over an engine whose events the test decides."""
 
 import pytest
 
-from service.config import Config
-from service.jobs import durable, endings
-from service.jobs.consumer import Consumer
-from service.jobs.store import JobStore
+from service.config.table import Config
+from service.jobs.dispatch.dispatcher import Dispatcher
+from service.jobs.durable import result_writer, wiring
+from service.jobs.store.sqlite import SqliteStore
 from service.telemetry.metrics import Metrics
-from tests.scripted_engine import ScriptedEngine
+from tests.support.jobs.scripted_engine import ScriptedEngine
 
 
 @pytest.fixture
@@ -17,26 +17,26 @@ def metrics() -> Metrics:
 
 
 @pytest.fixture
-async def consumer(metrics):
-    """Start a consumer with a batch of two and a queue of two; its engine is not ready yet."""
+async def dispatcher(metrics):
+    """Start a dispatcher with a batch of two and a queue of two; its engine is not ready yet."""
     config = Config(max_concurrent_requests=2, queue_size=2, shutdown_timeout_seconds=60)
-    started = Consumer(ScriptedEngine(), metrics, config)
+    started = Dispatcher([ScriptedEngine()], metrics, config)
     await started.start()
     yield started
     await started.stop()
 
 
 @pytest.fixture
-def engine(consumer) -> ScriptedEngine:
-    """Return the consumer's engine."""
-    assert isinstance(consumer.engine, ScriptedEngine)
-    return consumer.engine
+def engine(dispatcher) -> ScriptedEngine:
+    """Return the dispatcher's engine."""
+    assert isinstance(dispatcher.lead.engine, ScriptedEngine)
+    return dispatcher.lead.engine
 
 
 @pytest.fixture
 def impatient(monkeypatch):
     """Wait for a locked file and for a last end no longer than a test may."""
-    monkeypatch.setattr(endings, "CLOSE_SECONDS", 0.01)
+    monkeypatch.setattr(result_writer, "CLOSE_SECONDS", 0.01)
     monkeypatch.setattr(
-        durable, "JobStore", lambda path, **more: JobStore(path, busy_seconds=0.01, **more)
+        wiring, "SqliteStore", lambda path, **more: SqliteStore(path, busy_seconds=0.01, **more)
     )

@@ -9,21 +9,22 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from service.config import Config
-from service.diffusion.generation import GenerationRequest, JobFinished
-from service.engine.fake import FakeEngine
-from service.jobs.allowance import Allowance
-from service.jobs.consumer import Consumer
-from service.jobs.durable import Durable
-from service.jobs.job import Job
-from service.jobs.results import Encoded
-from service.jobs.stored import StoredJob
-from service.jobs.webhook import Answer
+from service.access.allowance import Allowance
+from service.config.table import Config
+from service.core.events import JobFinished
+from service.core.spec import GenerationSpec
+from service.images.encoded import Encoded
+from service.jobs.dispatch.dispatcher import Dispatcher
+from service.jobs.durable.live_job import Durability, Terms
+from service.jobs.durable.wiring import DurableJobs
 from service.telemetry.metrics import Metrics
+from service.webhooks.delivery import Answer
+from tests.support.jobs.kept_jobs import over, png_of
+from tests.support.simulation.fake_engine import FakeEngine
 
 IDEMPOTENT = ("first", "second")
 HOOKED = ("open", "write", "fsync", "close", "utime", "replace", "unlink")
-"""How ``Results`` changes the disk; SQLite's statements are traced by SQLite."""
+"""How ``FileResults`` changes the disk; SQLite's statements are traced by SQLite."""
 
 AGE_SECONDS = 60.0
 
@@ -68,17 +69,20 @@ async def _post(*_: object) -> Answer:
 
 
 def _encode(result: JobFinished, *_: object) -> list[Encoded]:
-    return [Encoded(data=one.pixels, media_type="image/png") for one in result.pictures]
+    return [
+        Encoded(data=png_of(64, 64, bytes(one.pixels)), media_type="image/png")
+        for one in result.images
+    ]
 
 
-def parts(folder: Path, *, ahead: float = 0.0) -> tuple[Consumer, Durable]:
+def parts(folder: Path, *, ahead: float = 0.0) -> tuple[Dispatcher, DurableJobs]:
     """Put together what keeps jobs in ``folder``; its clock may be ahead."""
     config = Config(data_dir=str(folder), results_max_age_seconds=AGE_SECONDS)
     metrics, allowance = Metrics(), Allowance()
-    consumer = Consumer(FakeEngine(), metrics, config)
-    durable = Durable(
+    dispatcher = Dispatcher([FakeEngine()], metrics, config)
+    durable = DurableJobs(
         config,
-        consumer,
+        dispatcher,
         metrics,
         allowance,
         encode=_encode,
@@ -87,41 +91,36 @@ def parts(folder: Path, *, ahead: float = 0.0) -> tuple[Consumer, Durable]:
         spans=lambda: None,
     )
     durable.store._clock = durable.results._clock = lambda: time.time() + ahead
-    return consumer, durable
+    return dispatcher, durable
 
 
-def order(idempotency_key: str) -> tuple[Job, StoredJob]:
-    """Return a job as the door makes it."""
-    request = GenerationRequest(prompt="a boat", width=64, height=64, steps=1, num_images=2)
-    job = Job(request=request)
-    stored = StoredJob(
-        id=job.id,
-        key=job.key,
-        request=request,
-        created_at=time.time(),
+async def accepted(durable: DurableJobs, idempotency_key: str) -> str:
+    """Submit a job as a handler does, and return its id."""
+    spec = GenerationSpec(prompt="a boat", width=64, height=64, steps=1, num_images=2)
+    terms = Terms(
         idempotency_key=idempotency_key,
         idempotency_digest="same",
         webhook="https://example.org/told",
     )
-    return job, stored
+    handle = await durable.jobs.submit(spec, "anonymous", Durability.PROMISED, terms)
+    return handle.stored.id
 
 
 async def _work(folder: Path, say: Callable[[str, str], None]) -> None:
-    consumer, durable = parts(folder)
+    dispatcher, durable = parts(folder)
     async with durable.opened():
-        await consumer.start()
+        await dispatcher.start()
         made = []
         for key in IDEMPOTENT:
-            stored = await durable.book.accept(*order(key), lambda: None)
-            say("accepted", stored.id)
-            made.append(stored.id)
+            made.append(await accepted(durable, key))
+            say("accepted", made[-1])
         for job_id in made:
-            stored = await durable.book.wait(job_id, "anonymous")
+            await over(durable, job_id)
             say("finished", job_id)
         # As the sweep does it, for the first of them.
         for job_id in await durable.store.expire(ids=made[:1]):
-            await asyncio.to_thread(durable.results.delete, job_id)
-        await consumer.stop()
+            await durable.results.delete(job_id)
+        await dispatcher.stop()
 
 
 def live(folder: Path, told: Path, nth: int) -> None:

@@ -11,7 +11,8 @@ from safetensors.numpy import save
 
 from service.errors import ModelError, ModelMissing, ModelUnsuitable
 from service.models import catalog
-from service.models.catalog import Source, installed, resolve
+from service.models.catalog import installed, resolve
+from service.models.source import Source
 
 NAME = "stable-diffusion-v1-5/stable-diffusion-v1-5"
 COMMIT = "451f4fe16113bff5a5d2269ed5ad43b0592e9a14"
@@ -277,10 +278,10 @@ def test_damaged_index(tmp_path: Path, content: str) -> None:
     (tmp_path / "model_index.json").write_text(content)
 
     with pytest.raises(ModelError, match=r"model_index\.json"):
-        catalog.pipeline_class(tmp_path)
+        catalog.index(tmp_path)
 
 
 def test_folder_without_index(tmp_path: Path) -> None:
     """A folder that is no model says what it lacks."""
     with pytest.raises(ModelError, match=r"has no model_index\.json"):
-        catalog.pipeline_class(tmp_path)
+        catalog.index(tmp_path)

@@ -303,7 +303,7 @@ def test_shards_without_their_index(copy: Path) -> None:
 )
 def test_tokenizer_that_lacks_a_file(copy: Path, removed: tuple[str, ...], words: str) -> None:
     """A tokenizer without one of its files is not taken for one that knows no word."""
-    from tests import tiny_models  # noqa: PLC0415
+    from tests.support.models import tiny_models  # noqa: PLC0415
 
     shutil.rmtree(copy / "tokenizer")
     tiny_models.tokenizer(copy / "tokenizer")

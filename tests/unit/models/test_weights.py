@@ -13,10 +13,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save, save_file
 
 from service.errors import ModelError
-from service.models import hub, weights
-from service.models.catalog import Source
-from service.models.hub import RemoteFile
-from tests.engine_extra import needs_engine
+from service.models import weights
+from service.models.hub import pull
+from service.models.hub.pull import RemoteFile
+from service.models.source import Source
+from tests.support.engine_extra import needs_engine
 
 
 def written(path: Path, header: object, data: bytes = b"", *, length: int | None = None) -> Path:
@@ -155,7 +156,7 @@ def test_what_is_fetched_is_what_is_chosen_on_the_disk(held, half):
     index: dict[str, object] = {part: ["diffusers", "Part"] for part in PARTS}
     expected = {part: weights.choose(held[part], half=half, part=part) for part in PARTS}
     try:
-        fetched = {row.path for row in hub.wanted(there, index, half=half)}
+        fetched = {row.path for row in pull.wanted(there, index, half=half)}
     except ModelError:
         assert None in expected.values()
         return
@@ -226,7 +227,7 @@ def test_of_two_sets_of_shards_the_index_tells_which_is_read(tmp_path):
     assert [path.name[-14:-12] for path in weights.part_files(folder, half=False)] == ["02", "02"]
     source = Source(id="x", path=tmp_path, version="x")
     assert weights.needed_bytes(source, half=True) == 8
-    faults = list(hub.damaged(source, half=False))
+    faults = list(pull.damaged(source, half=False))
     assert len(faults) == 3
     assert all(fault.stray for fault in faults)
 
@@ -258,7 +259,7 @@ def test_both_libraries_read_what_is_chosen(tmp_path, part, after):
     from diffusers import UNet2DConditionModel  # noqa: PLC0415
     from transformers import CLIPTextModel  # noqa: PLC0415
 
-    from tests import tiny_models  # noqa: PLC0415
+    from tests.support.models import tiny_models  # noqa: PLC0415
 
     torch.manual_seed(0)
     kind: Any = UNet2DConditionModel if part == "unet" else CLIPTextModel

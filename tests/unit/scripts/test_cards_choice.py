@@ -7,16 +7,16 @@ import pytest
 from PIL import Image
 
 from scripts import optimize_gtx1060
-from scripts.cards.choice import GIB, Bounds, Choice, Trial, choose
-from scripts.cards.order import Measured
-from scripts.cards.pictures import Difference, difference
-from scripts.cards.results import env_text, table
-from scripts.cards.settings import BASE, NAMES, Question, references, stages
-from service import config
-from service.diffusion.card import CONTEXT
-from service.exits import Exit
+from scripts.benchmark.rows import row
+from scripts.cards.choice import Trial, choose, env_text, figures
+from scripts.cards.images import Difference, difference
+from scripts.cards.measure import Measured
+from scripts.cards.search import BASE, NAMES, Question
+from service.cli.exits import Exit
+from service.config import loading
+from service.gpu.card import CONTEXT, GIB
 
-BOUNDS = Bounds(vram=6, margin=0.4, difference=3)
+VRAM = 6
 SAME = Difference(mean=0.5, largest=3, psnr=45.0)
 
 
@@ -34,39 +34,40 @@ def trial(
 
 
 def test_the_fastest_is_taken():
-    """As long as it fits with the margin, and its pictures are the same."""
+    """As long as it fits with the margin, and its images are the same."""
     best = trial(15, 3.5)
-    choice = choose([trial(40, 1.5, CPU_OFFLOAD="sequential"), best, trial(16, 3.4)], BOUNDS)
-    assert choice.best is best
-    assert "15.00 s a picture" in choice.reason
+    slower = [trial(40, 1.5, CPU_OFFLOAD="sequential"), trial(16, 3.4)]
+    chosen, reason = choose([slower[0], best, slower[1]], VRAM)
+    assert chosen is best
+    assert "15.00 s an image" in reason
 
 
 def test_what_does_not_fit_with_the_margin_is_not_taken():
     """5.7 of 6 GB work today, and fail when a desktop opens a window."""
-    assert choose([trial(10, 5.7), trial(15, 5.5)], BOUNDS).best == trial(15, 5.5)
-    assert choose([trial(10, 5.7)], Bounds(vram=8, margin=0.4, difference=3)).best is not None
+    assert choose([trial(10, 5.7), trial(15, 5.5)], VRAM)[0] == trial(15, 5.5)
+    assert choose([trial(10, 5.7)], 8)[0] is not None
 
 
-def test_other_pictures_are_not_taken():
+def test_other_images_are_not_taken():
     """However fast they are made; what could not be compared is not trusted either."""
     other = Difference(mean=3.1, largest=90, psnr=30.0)
     fast = [trial(5, 3, gap=other), trial(6, 3, gap=None), trial(15, 3)]
-    assert choose(fast, BOUNDS).best is fast[2]
+    assert choose(fast, VRAM)[0] is fast[2]
 
 
 def test_of_equally_fast_ones_the_smaller_is_taken_then_the_earlier():
     """Three percent are no difference in time, and a twentieth of a GB is none in memory."""
     first, second, small = trial(15, 3.52), trial(14.8, 3.5), trial(15.1, 2.8)
-    assert choose([first, second, small], BOUNDS).best is small
-    assert choose([first, second], BOUNDS).best is first
-    assert choose([second, first], BOUNDS).best is second
+    assert choose([first, second, small], VRAM)[0] is small
+    assert choose([first, second], VRAM)[0] is first
+    assert choose([second, first], VRAM)[0] is second
 
 
 def test_nothing_that_fits():
     """Nothing is chosen, and the nearest is named with its figures."""
-    choice = choose([trial(20, 5.9), trial(10, 5.8), trial(0, 0)], BOUNDS)
-    assert choice.best is None
-    assert choice.reason == (
+    best, reason = choose([trial(20, 5.9), trial(10, 5.8), trial(0, 0)], VRAM)
+    assert best is None
+    assert reason == (
         "nothing may be chosen; the smallest took 5.80 GB and 10.00 s, "
         "but takes more than 6 - 0.4 GB"
     )
@@ -74,21 +75,21 @@ def test_nothing_that_fits():
 
 def test_everything_fails():
     """Nothing is chosen, and the first failure is told."""
-    choice = choose([trial(0, 0), trial(0, 0)], BOUNDS)
-    assert choice == Choice(
-        best=None, reason="nothing worked; the first said: out of memory: CUDA out of memory"
+    assert choose([trial(0, 0), trial(0, 0)], VRAM) == (
+        None,
+        "nothing worked; the first said: out of memory: CUDA out of memory",
     )
-    assert choose([], BOUNDS) == Choice(best=None, reason="nothing was tried")
+    assert choose([], VRAM) == (None, "nothing was tried")
 
 
 def test_without_the_drivers_figure_cudas_own_part_is_added():
     """What torch holds is not all that a process takes."""
     measured = Measured(gpu=True, seconds=(1.0,), reserved=5 * GIB)
-    assert Trial(settings=BASE, measured=measured).peak == 5 * GIB + CONTEXT
+    assert Trial(settings=BASE, measured=measured).peak == 5 + CONTEXT / GIB
 
 
-def test_pictures_are_compared_value_by_value(tmp_path):
-    """Mean, largest and signal-to-noise over all pictures that both folders have."""
+def test_images_are_compared_value_by_value(tmp_path):
+    """Mean, largest and signal-to-noise over all images that both folders have."""
     ours, theirs = tmp_path / "ours", tmp_path / "theirs"
     for folder, level in ((ours, 100), (theirs, 103)):
         folder.mkdir()
@@ -107,10 +108,10 @@ def test_the_table_has_a_line_for_each():
     """Figures of what worked, the reason of what did not, and what the engine did about memory."""
     good = trial(15, 3.5)
     shaky = Measured(gpu=True, seconds=(20.0,), step_seconds=0.5, rungs=("denoise: free_cache",))
-    lines = table(
+    lines = figures(
         [good, Trial(settings=BASE, measured=shaky, difference=SAME), trial(0, 0, DTYPE="float32")],
         BASE,
-        BOUNDS,
+        VRAM,
     ).splitlines()
     assert [cell.strip() for cell in lines[2].split("|")[1:-1]] == [
         *("DTYPE=float16", "15.00", "0.000", "3.50", "0.50", "45.0", "")
@@ -124,10 +125,9 @@ def test_the_table_has_a_line_for_each():
 def test_a_shell_and_the_service_read_the_file_alike(tmp_path):
     """`set -a; . ./gtx1060.env` gives the service the settings that were chosen, and no other."""
     best = trial(15, 3.5, VAE_TILING_ABOVE="512", MAX_CONCURRENT_REQUESTS="2")
-    choice = choose([best], BOUNDS)
     path = tmp_path / "gtx1060.env"
-    text = env_text(choice, ["GTX 1060; $HOME `id` 'x'"], table([best], BASE, BOUNDS))
-    path.write_text(text, encoding="utf-8")
+    about = f"GTX 1060; $HOME `id` 'x'\n\n{figures([best], BASE, VRAM)}"
+    path.write_text(env_text(best.settings, about), encoding="utf-8")
     said = subprocess.run(
         ["/bin/sh", "-ec", f"set -a; . {path}; env -0"],
         env={},
@@ -138,11 +138,9 @@ def test_a_shell_and_the_service_read_the_file_alike(tmp_path):
     given = dict(line.split("=", 1) for line in said.split("\0") if line)
     assert {name: given[name] for name in NAMES} == best.settings
     assert given.keys() - set(NAMES) <= {"PWD", "OLDPWD", "SHLVL", "_"}
-    chosen = config.load(given)
+    chosen = loading.load(given)
     assert (chosen.dtype, chosen.vae_tiling_above) == ("float16", 512)
     assert chosen.max_concurrent_requests == 2
-    with pytest.raises(ValueError, match="nothing was tried"):
-        env_text(choose([], BOUNDS), [], "")
 
 
 @pytest.mark.parametrize("env", [None, "mine.env"])
@@ -153,8 +151,7 @@ def test_what_a_cpu_has_told_is_no_cards_file(env: str | None, tmp_path, monkeyp
     done = optimize_gtx1060.search(given, "demo", tmp_path, gpu=False)
     on_cpu = Measured(device="cpu", torch="2.13.0", seconds=(1.0,), host=GIB)
     done.trials.append(Trial(settings=done.question.base, measured=on_cpu, difference=SAME))
-    choice = choose(done.trials, done.bounds)
-    assert optimize_gtx1060.tell(given, done, choice, "demo") == Exit.DONE
+    assert optimize_gtx1060.tell(given, done) == Exit.DONE
     assert [path.name for path in tmp_path.iterdir()] == ([env] if env else [])
     if env:
         text = (tmp_path / env).read_text(encoding="utf-8")
@@ -164,21 +161,30 @@ def test_what_a_cpu_has_told_is_no_cards_file(env: str | None, tmp_path, monkeyp
         assert "Nothing is written: this is no card." in capsys.readouterr().out
 
 
+def test_without_a_choice_no_file_is_written(tmp_path, capsys):
+    """The last line says why, and the exit code is 1."""
+    given = optimize_gtx1060.parser().parse_args(["--env", str(tmp_path / "mine.env")])
+    done = optimize_gtx1060.search(given, "demo", tmp_path, gpu=True)
+    assert optimize_gtx1060.tell(given, done) == Exit.FAILED
+    assert "nothing was tried. No file is written." in capsys.readouterr().err
+    assert not any(tmp_path.iterdir())
+
+
 def test_every_setting_that_is_tried_is_one_of_the_service():
     """Each value is one that the service takes."""
-    question = Question(gpu=True, longest=768, batch=3)
-    tried = [settings for stage in stages(question) for settings in stage(question.base)]
-    for settings in [*references(question), *tried]:
-        config.load(settings)
+    question = Question(vram=6, row=row("768x768/2"), batch=3)
+    tried = [{**question.base, **change} for stage in question.stages() for change in stage]
+    for settings in [*question.references(), *tried]:
+        loading.load(settings)
     assert {name for each in tried for name, value in each.items() if value != BASE[name]} == {
         *NAMES
     }
 
 
 def test_what_a_cpu_cannot_tell_is_not_tried():
-    """Neither float16 nor offloading, nor tiles of pictures that are decoded in one; it says so."""
-    question = Question(gpu=False, longest=512, batch=2)
-    tried = [settings for stage in stages(question) for settings in stage(question.base)]
+    """Neither float16 nor offloading, nor tiles of images that are decoded in one; it says so."""
+    question = Question(vram=None, row=row("512x512/2"), batch=2)
+    tried = [{**question.base, **change} for stage in question.stages() for change in stage]
     assert {each["DTYPE"] for each in tried} == {"float32", "bfloat16"}
     assert {each["CPU_OFFLOAD"] for each in tried} == {"none"}
     assert {each["VAE_TILING"] for each in tried} == {"false"}
@@ -191,8 +197,8 @@ def test_what_a_cpu_cannot_tell_is_not_tried():
     ("arguments", "said"),
     [
         (["--vram", "0"], "--vram 0: must be 1 or more."),
-        (["--margin", "7"], "--margin 7: must be less than --vram 6."),
-        (["--margin", "nan"], "--margin nan: must be 0 or more."),
+        (["--vram", "nan"], "--vram nan: must be 1 or more."),
+        (["--batch", "0"], "--batch 0: must be 1 or more."),
         (["--env", "/nowhere/a.env"], "--env /nowhere/a.env: there is no folder /nowhere; create"),
         (["--env", "/"], "--env /: is a folder"),
         (["--env", "/proc/a.env"], "--env /proc/a.env: cannot be written"),

@@ -6,11 +6,12 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from scripts.benchmark.rows import row
 from scripts.cards import search
-from scripts.cards.choice import GIB, Bounds, choose
-from scripts.cards.order import Measured, Order
-from scripts.cards.search import Search
-from scripts.cards.settings import Question
+from scripts.cards.choice import choose
+from scripts.cards.measure import Measured, Order
+from scripts.cards.search import Question, Search
+from service.gpu.card import GIB
 
 Card = Callable[[Mapping[str, str]], Measured]
 
@@ -29,11 +30,7 @@ def on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[Card], Sear
 
         monkeypatch.setattr(search, "run", run)
         return Search(
-            question=Question(gpu=True, longest=768, batch=3),
-            bounds=Bounds(vram=6, margin=0.4, difference=3),
-            width=768,
-            height=768,
-            steps=2,
+            question=Question(vram=6, row=row("768x768/2"), batch=3),
             rounds=1,
             folder=tmp_path,
             fixed={"MODEL_ID": "some", "VRAM_LIMIT_GB": "6"},
@@ -64,7 +61,7 @@ def test_a_card_with_room_keeps_its_plain_settings(on):
     trials = done.run()
     assert done.reference is not None
     assert done.reference.settings["CPU_OFFLOAD"] == "model"
-    best = choose(trials, done.bounds).best
+    best, _ = choose(trials, 6)
     assert best is not None
     assert best.settings == done.question.base
     assert len(trials) <= done.most
@@ -80,7 +77,7 @@ def test_what_fits_only_in_parts_is_found(on):
         return took(60 / int(settings["MAX_CONCURRENT_REQUESTS"]), 4)
 
     done = on(card)
-    best = choose(done.run(), done.bounds).best
+    best, _ = choose(done.run(), 6)
     assert best is not None
     chosen = best.settings
     assert (chosen["CPU_OFFLOAD"], chosen["VAE_TILING_ABOVE"]) == ("model", "512")
@@ -93,8 +90,8 @@ def test_what_fits_only_in_parts_is_found(on):
 def test_nothing_that_works_is_no_choice(on):
     """Each is tried all the same, and why it failed is kept."""
     done = on(lambda _: Measured(failure="out of memory"))
-    choice = choose(done.run(), done.bounds)
-    assert choice.best is None
-    assert "out of memory" in choice.reason
+    best, reason = choose(done.run(), 6)
+    assert best is None
+    assert "out of memory" in reason
     assert done.reference is None
     assert len(done.trials) > 10

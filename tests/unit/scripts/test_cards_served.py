@@ -6,14 +6,18 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from scripts.cards.order import Measured, Order
-from scripts.cards.suite import batches, parity, served
+from scripts.cards.measure import Measured, Order
+from scripts.cards.suite import batches, parity
+from scripts.cards.suite import service as served
 from scripts.cards.suite.parts import Report, Task
 
-HEALTH = (
-    '{"status": "healthy", "gpu_available": true, "gpu_memory_used": "2.1 GB",'
-    ' "gpu_memory_total": "6.0 GB", "model_loaded": true}'
-)
+HEALTH = {
+    "status": "healthy",
+    "gpu_available": True,
+    "gpu_memory_used": "2.1 GB",
+    "gpu_memory_total": "6.0 GB",
+    "model_loaded": True,
+}
 METRICS = (
     "# TYPE sd_gpu_memory_used_bytes gauge\n"
     'sd_gpu_memory_used_bytes{gpu="GPU-1"} 2.1e+09\n'
@@ -26,12 +30,9 @@ METRICS = (
 
 
 @pytest.fixture
-def seen(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+def seen() -> dict[str, str]:
     """Return the figures of a healthy service."""
-    monkeypatch.setattr(
-        served, "get", lambda url: (200, (HEALTH if url.endswith("health") else METRICS).encode())
-    )
-    return served.figures("there")
+    return served.figures(HEALTH, METRICS)
 
 
 def test_figures_are_named_as_people_read_them(seen):
@@ -75,17 +76,15 @@ def test_the_table_has_every_figure_of_any_time():
 
 
 def task(folder: Path, **more: Any) -> Task:
-    known = {"part": "batches", "model": "demo", "on_cpu": False, "vram": 6.0, "rows": ""}
-    return Task(
-        **{**known, "rounds": 1, "images": 1, "seconds": 60.0, "folder": str(folder), **more}
-    )
+    known = {"part": "batches", "model": "demo", "on_cpu": False, "vram": 6.0}
+    return Task(**{**known, "seconds": 60.0, "folder": str(folder), **more})
 
 
 def test_a_batch_is_compared_with_one_image_alone(monkeypatch, tmp_path):
     """Its step against theirs, image by image; the largest does not fit, and the others stay."""
 
-    def measure(order: Order, settings: dict[str, str], *, limit_seconds: float) -> Measured:
-        assert limit_seconds <= 60
+    def measure(order: Order, settings: dict[str, str], *, seconds: float) -> Measured:
+        assert seconds <= 60
         assert settings["MAX_CONCURRENT_REQUESTS"] == str(order.batch)
         if order.batch == 16:
             return Measured(failure="out of memory")
@@ -104,8 +103,8 @@ def test_a_batch_is_compared_with_one_image_alone(monkeypatch, tmp_path):
 def test_images_that_differ_from_the_plain_pipelines_are_a_failure(monkeypatch, tmp_path):
     """Those of a CPU are compared, and only told: another chip rounds otherwise."""
 
-    def measure(order: Order, _settings: object, *, limit_seconds: float) -> Measured:
-        assert limit_seconds <= 60
+    def measure(order: Order, _settings: object, *, seconds: float) -> Measured:
+        assert seconds <= 60
         level = 90 if "pipeline-GPU-float16" in order.folder else 99
         level = 50 if "CPU" in order.folder else level
         draw(Path(order.folder) / "1.png", level)

@@ -8,37 +8,43 @@ import os
 import signal
 import subprocess
 import sys
+import textwrap
 from collections.abc import Sequence
+from importlib import util
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import psutil
 import pytest
 
+from scripts.cards import process
 from scripts.cards.suite import part
 from scripts.cards.suite import run as suite
-from scripts.cards.suite.parts import PARTS, Report, Task, read_report, write_report
+from scripts.cards.suite.parts import PARTS, Report, Task
 from scripts.cards.suite.run import Suite
 from scripts.cards.suite.wheels import ROOT
+from service.cli.exits import Exit
 from service.errors import GpuMissing
-from service.exits import Exit
 
-READS = "import json, sys; task = json.loads(sys.stdin.readline()); name = task['part']\n"
-TELLS = (
-    "from scripts.cards.suite.parts import Report, Task, write_report\n"
-    "def tell(**more): write_report(Task(**task), Report(**more))\n"
+READS = (
+    "import os, sys, msgspec; from scripts.cards import process\n"
+    "from scripts.cards.suite.parts import Report, Task\n"
+    "def work(line, answer):\n"
+    "  name = msgspec.json.decode(line, type=Task).part\n"
+    "  def tell(**more): answer(Report(**more))\n"
 )
 
 
 def given(**more: Any) -> argparse.Namespace:
-    known = {"model": "demo", "on_cpu": True, "vram": 6.0, "rows": "64x64/1", "rounds": 1}
-    rest = {"images": 1, "minutes": 9.0, "parts": tuple(each.name for each in PARTS)}
-    return argparse.Namespace(**{**known, **rest, **more})
+    known = {"model": "demo", "on_cpu": True, "vram": 6.0, "minutes": 9.0, "write": None}
+    return argparse.Namespace(**{**known, "parts": tuple(each.name for each in PARTS), **more})
 
 
 def command(code: str) -> Sequence[str]:
     """Return what runs this code in place of a part."""
-    return (sys.executable, "-c", READS + TELLS + code)
+    body = textwrap.indent(code, "  ")
+    return (sys.executable, "-c", f"{READS}{body}\nprocess.carry_out(work)")
 
 
 def results(out: Path) -> dict[str, Any]:
@@ -64,6 +70,19 @@ def test_every_part_runs_in_order_and_is_written(tmp_path, capsys):
     ]
 
 
+def test_the_page_of_the_documentation_gets_the_figures(tmp_path):
+    """In place of those before; what is around them stays."""
+    page = tmp_path / "card.md"
+    page.write_text("Before.\n<!-- card: figures -->\nold\n<!-- /card -->\nAfter.\n")
+    out, well = tmp_path / "out", command("tell(notes=['Look.'])")
+    assert Suite(given(write=page, parts=()), out, command=well).run() == 0
+    text = page.read_text(encoding="utf-8")
+    assert text.startswith("Before.")
+    assert text.endswith("After.\n")
+    assert "- Look." in text
+    assert "old" not in text
+
+
 def test_parts_that_are_not_asked_for_do_not_run(tmp_path):
     """The machine is always looked at: the figures of the others hang on it."""
     assert Suite(given(parts=("parity",)), tmp_path, command=command("tell(notes=[''])")).run() == 0
@@ -74,9 +93,10 @@ def test_parts_that_are_not_asked_for_do_not_run(tmp_path):
     ("code", "failure"),
     [
         ("tell(failure='no image')", "no image"),
-        ("sys.exit(3)", "exit code 3; see card.log"),
-        ("import os; tell(notes=['so far']); os.kill(os.getpid(), 9)", "ended by signal 9"),
-        ("sys.stdin.close(); sys.exit(4)", "exit code 4; see card.log"),
+        ("sys.exit(3)", "exit code 3: without a word"),
+        ("sys.exit('no more')", "exit code 1: no more"),
+        ("tell(notes=['so far']); os.kill(os.getpid(), 9)", process.KILLED),
+        ("os.close(0); sys.exit(4)", "exit code 4: without a word"),
     ],
 )
 def test_a_part_that_fails_does_not_stop_the_others(code: str, failure: str, tmp_path):
@@ -157,18 +177,13 @@ def test_a_run_that_is_killed_leaves_what_it_has_and_nobody_working(tmp_path):
 
 def lingering() -> Sequence[str]:
     """Return a part that tells half, and then only waits for the end of who started it."""
-    code = (
-        "import os; from scripts.cards.suite import part\n"
-        "tell(notes=['half'], figures={'pid': os.getpid()}); part.end_with_starter()"
-    )
+    code = "import signal\ntell(notes=['half'], figures={'pid': os.getpid()}); signal.pause()"
     return command(code)
 
 
 def task(folder: Path, **more: Any) -> Task:
-    known = {"part": "rows", "model": "demo", "on_cpu": True, "vram": 6.0, "rows": "64x64/1"}
-    return Task(
-        **{**known, "rounds": 1, "images": 1, "seconds": 5.0, "folder": str(folder), **more}
-    )
+    known = {"part": "rows", "model": "demo", "on_cpu": True, "vram": 6.0}
+    return Task(**{**known, "seconds": 5.0, "folder": str(folder), **more})
 
 
 @pytest.mark.parametrize(
@@ -189,16 +204,17 @@ def test_an_error_of_a_part_is_its_failure(error, failure: str, monkeypatch, tmp
             raise error
 
     monkeypatch.setattr(importlib, "import_module", lambda _: Broken)
-    found = part.carry_out(task(tmp_path))
+    told: list[Report] = []
+    part.carry_out(task(tmp_path), told.append)
+    found = told[-1]
     assert (found.failure, found.notes) == (failure, ["so far"])
     assert found.figures == ({"exit": 71} if isinstance(error, GpuMissing) else {})
-    kept = json.loads((tmp_path / "rows.json").read_text(encoding="utf-8"))
-    assert kept["failure"] == failure
 
 
 def test_every_part_has_a_module():
     """Whatever is in the list can be run."""
-    assert list(part.MODULES) == [each.name for each in PARTS]
+    for each in PARTS:
+        assert util.find_spec(f"scripts.cards.suite.{each.name}")
 
 
 def test_the_parts_fit_into_the_time():
@@ -207,13 +223,11 @@ def test_the_parts_fit_into_the_time():
     assert kept + suite.MARGIN_SECONDS <= 9 * 60
 
 
-def test_a_report_crosses_as_it_is(tmp_path):
-    """JSON and back; nobody told anything yet."""
-    assert read_report(tmp_path, "rows") == Report()
+def test_a_report_crosses_as_it_is():
+    """JSON and back."""
     report = Report(notes=["a"], figures={"b": 1})
     report.fail("")
     report.fail("c")
     report.fail("d")
-    write_report(task(tmp_path), report)
-    assert read_report(tmp_path, "rows") == report
+    assert msgspec.json.decode(msgspec.json.encode(report), type=Report) == report
     assert report.failure == "c; d"

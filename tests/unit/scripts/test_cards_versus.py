@@ -6,23 +6,25 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import pynvml
 import pytest
 
 from scripts.benchmark.rows import Row, rows
-from scripts.cards import child, watch
-from scripts.cards.order import ENGINE, PIPELINE, Measured, Order, measured_from, to_json
-from scripts.cards.pictures import Difference
-from scripts.cards.suite import versus
+from scripts.cards import measure
+from scripts.cards.images import Difference
+from scripts.cards.measure import ENGINE, PIPELINE, Measured, Order
+from scripts.cards.suite import rows as versus
 from scripts.cards.suite.parts import Report, Task
-from scripts.cards.suite.versus import Duel
+from scripts.cards.suite.rows import Duel
 
 GIB = 2**30
 ROWS = rows("512x512/20,768x512/25,768x768/30")
+NOWHERE = {ENGINE: Path("nowhere"), PIPELINE: Path("nowhere")}
 
 
 def measured(seconds: float, **more: Any) -> Measured:
-    """Return a turn on a GPU that made pictures."""
+    """Return a turn on a GPU that made images."""
     known = {"device": "GTX 1060", "gpu": True, "dtype": "float16", "process": 3 * GIB}
     return Measured(seconds=(seconds, seconds + 1), **{**known, **more})
 
@@ -30,7 +32,8 @@ def measured(seconds: float, **more: Any) -> Measured:
 def duel(ours: Measured, theirs: Measured) -> Duel:
     """Return one row in which each had one turn."""
     gap = Difference(mean=0.25, largest=2, psnr=50.0, within_one=0.999879)
-    return Duel(row=ROWS[0], runs={ENGINE: [ours], PIPELINE: [theirs]}, gap=gap)
+    runs = {ENGINE: [ours], PIPELINE: [theirs]}
+    return Duel(row=ROWS[0], folders=NOWHERE, runs=runs, gap=gap)
 
 
 @pytest.fixture
@@ -38,28 +41,26 @@ def took(monkeypatch: pytest.MonkeyPatch) -> list[Order]:
     """Stand in for the measuring processes; return their orders, in order."""
     orders: list[Order] = []
 
-    def run(order: Order, _settings: object, *, limit_seconds: float) -> Measured:
-        assert limit_seconds > 0
+    def run(order: Order, _settings: object, *, seconds: float) -> Measured:
+        assert seconds > 0
         orders.append(order)
-        too_much = order.contender == PIPELINE and order.width * order.height > 768 * 512
+        too_much = order.contender == PIPELINE and order.row.width * order.row.height > 768 * 512
         return Measured(failure="out of memory") if too_much else measured(2.0)
 
     monkeypatch.setattr(versus, "measure", run)
     return orders
 
 
-def turns(
-    folder: Path, *, ends: float = float("inf"), wanted: Sequence[Row] = ROWS, rounds: int = 2
-) -> list[Duel]:
-    duels = [Duel(row=row) for row in wanted]
-    versus.turns(duels, {}, rounds=rounds, images=3, folder=folder, ends=ends, ran=lambda *_: None)
+def turns(*, ends: float, wanted: Sequence[Row] = ROWS) -> list[Duel]:
+    duels = [Duel(row=row, folders=NOWHERE) for row in wanted]
+    versus.turns(duels, {}, kind="gpu", ends=ends, ran=lambda *_: None)
     return duels
 
 
-def test_contenders_take_turns(took, tmp_path):
+def test_contenders_take_turns(took):
     """Every row once, then again with the other one first; who failed is not asked again."""
-    duels = turns(tmp_path, ends=1e12)
-    said = [(order.width, order.height, order.contender) for order in took]
+    duels = turns(ends=1e12)
+    said = [(order.row.width, order.row.height, order.contender) for order in took]
     assert said == [
         *((512, 512, ENGINE), (512, 512, PIPELINE), (768, 512, ENGINE), (768, 512, PIPELINE)),
         *((768, 768, ENGINE), (768, 768, PIPELINE)),
@@ -70,37 +71,37 @@ def test_contenders_take_turns(took, tmp_path):
     assert "out of memory" in versus.table(duels, gpu=True)[-1]
 
 
-def test_no_turn_begins_after_the_time(took, tmp_path):
+def test_no_turn_begins_after_the_time(took):
     """A machine that is lent for minutes gets no turn that it cannot end."""
-    duels = turns(tmp_path, ends=0)
+    duels = turns(ends=0)
     assert took == []
     assert all(each.failure(ENGINE) == "not run" for each in duels)
 
 
-def test_no_turn_begins_that_would_be_cut_off(monkeypatch, tmp_path):
+def test_no_turn_begins_that_would_be_cut_off(monkeypatch):
     """It would count as a failure, and take the figures of the turns before with it."""
     clock = iter(range(0, 10_000, 50))
     monkeypatch.setattr(versus, "time", SimpleNamespace(monotonic=lambda: next(clock)))
-    monkeypatch.setattr(versus, "measure", lambda *_, limit_seconds: measured(limit_seconds))
+    monkeypatch.setattr(versus, "measure", lambda *_, seconds: measured(seconds))
+    monkeypatch.setitem(versus.ROUNDS, "gpu", 9)
     # Each turn takes 50 s; so does the way to the next one.
-    (only,) = turns(tmp_path, ends=480, wanted=ROWS[:1], rounds=9)
+    (only,) = turns(ends=480, wanted=ROWS[:1])
     assert [len(only.runs[name]) for name in (ENGINE, PIPELINE)] == [2, 2]
     assert [each.seconds[0] for each in only.runs[PIPELINE]] == [480 - 150, 480 - 250]
     assert only.ratio is not None
 
 
 @pytest.mark.usefixtures("took")
-def test_each_turn_is_told_with_what_is_still_missing(tmp_path):
+def test_each_turn_is_told_with_what_is_still_missing(monkeypatch, tmp_path):
     """A part that is cut off keeps the turns before; who failed or never ran is its failure."""
+    monkeypatch.setitem(versus.ROWS, "gpu", (ROWS[0], ROWS[2]))
+    monkeypatch.setitem(versus.ROUNDS, "gpu", 1)
     given = Task(
         part="rows",
         folder=str(tmp_path),
         model="demo",
         on_cpu=False,
         vram=6,
-        rows="512x512/20,768x768/30",
-        rounds=1,
-        images=1,
         seconds=1e6,
     )
     told: list[Report] = []
@@ -112,7 +113,7 @@ def test_each_turn_is_told_with_what_is_still_missing(tmp_path):
 
 
 def test_the_table_has_seconds_ratio_and_memory():
-    """Medians over all pictures, the ratio of the two, and each one's memory."""
+    """Medians over all images, the ratio of the two, and each one's memory."""
     ours = measured(8.0, reserved=int(2.9 * GIB), allocated=int(2.5 * GIB))
     head, row = versus.table([duel(ours, measured(16.5))], gpu=True)
     assert len(head) == len(row)
@@ -138,7 +139,7 @@ def test_a_measuring_process_has_the_settings_that_are_tried_and_no_other(monkey
     """What the caller's shell sets for its service does not change what is measured."""
     monkeypatch.setenv("ATTENTION_SLICING", "true")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
-    given = child.environment({"DTYPE": "float16"})
+    given = measure.environment({"DTYPE": "float16"})
     assert "ATTENTION_SLICING" not in given
     assert (given["DTYPE"], given["CUDA_VISIBLE_DEVICES"]) == ("float16", "1")
     assert given["PATH"] == os.environ["PATH"]
@@ -146,7 +147,7 @@ def test_a_measuring_process_has_the_settings_that_are_tried_and_no_other(monkey
 
 def test_a_process_that_ends_without_an_answer_is_told(monkeypatch, tmp_path):
     """Its exit code and its last words are the result; one that hangs is ended."""
-    order = Order(contender=ENGINE, width=64, height=64, steps=1, rounds=1)
+    order = Order(contender=ENGINE, row=ROWS[0], rounds=1)
     for name, code in {
         "quits": "raise SystemExit('no more')",
         "hangs": "import signal; signal.pause()",
@@ -157,16 +158,15 @@ def test_a_process_that_ends_without_an_answer_is_told(monkeypatch, tmp_path):
         (package / "work.py").write_text(code, encoding="utf-8")
     # Python looks into the folder that it is started in before all others.
     monkeypatch.chdir(tmp_path / "quits")
-    assert child.run(order, {}).failure == "exit code 1: no more"
+    assert measure.run(order, {}).failure == "exit code 1: no more"
     monkeypatch.chdir(tmp_path / "hangs")
-    assert child.run(order, {}, limit_seconds=0.5).failure == "no end within 0.5 s"
+    assert measure.run(order, {}, seconds=0.5).failure == "cut off after 0.5 s"
 
 
 def test_a_result_crosses_as_it_is():
     """JSON and back."""
-    assert measured_from(to_json(measured(1.0, rungs=("a", "b")))) == measured(
-        1.0, rungs=("a", "b")
-    )
+    found = measured(1.0, rungs=("a", "b"))
+    assert msgspec.json.decode(msgspec.json.encode(found), type=Measured) == found
 
 
 def test_the_drivers_figure_of_a_process_is_the_one(monkeypatch):
@@ -177,14 +177,14 @@ def test_the_drivers_figure_of_a_process_is_the_one(monkeypatch):
     )
     running = [SimpleNamespace(pid=7, usedGpuMemory=2 * GIB)]
     monkeypatch.setattr(pynvml, "nvmlDeviceGetComputeRunningProcesses", lambda _: running)
-    seen = watch.Watch(object())
+    seen = measure.Watch(object())
     seen.look(7)
     running[0].usedGpuMemory = GIB
     seen.look(7)
     assert (seen.most, seen.by) == (2 * GIB, "process")
-    other = watch.Watch(object())
+    other = measure.Watch(object())
     other.look(8)
     assert (other.most, other.by) == (3 * GIB, "card")
-    blind = watch.Watch(None)
+    blind = measure.Watch(None)
     blind.look(7)
     assert (blind.most, blind.by) == (0, "")

@@ -13,7 +13,7 @@ import pytest
 
 from scripts import benchmark_card
 from scripts.cards.suite import wheels
-from service.exits import Exit
+from service.cli.exits import Exit
 
 STRANGER = "a_package_that_is_nowhere"
 

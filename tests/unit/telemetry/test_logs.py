@@ -8,10 +8,10 @@ import pytest
 import structlog
 
 from service.app import create_app
-from service.config import Config
-from service.diffusion.generation import GenerationRequest
-from service.engine.fake import FakeEngine
+from service.config.table import Config
+from service.core.spec import GenerationSpec
 from service.telemetry import logs
+from tests.support.simulation.fake_engine import FakeEngine
 
 
 def lines(capsys) -> list[dict[str, object]]:
@@ -81,7 +81,7 @@ def test_prompts_inside_other_values_are_prompts_too(capsys, log_prompts, shown)
     """Objects, lists and requests are searched."""
     logs.configure(Config(log_format="json", log_prompts=log_prompts))
     body = {"prompt": "SECRET", "steps": 7, "more": [{"negative_prompt": "SECRET"}, (1, 2)]}
-    request = GenerationRequest(prompt="SECRET", seed=5)
+    request = GenerationSpec(prompt="SECRET", seed=5)
     structlog.get_logger("service").info("a", body=body, request=request)
     text = capsys.readouterr().err
     assert shown == ("SECRET" in text)

@@ -8,12 +8,11 @@ import pytest
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+from service.core.stage import LOOP_STAGES, OomRung
 from service.telemetry.definitions import DISK, GPU
 from service.telemetry.labels import (
-    FAILURES,
     GPU_USES,
-    OOM_RUNGS,
-    OOM_STAGES,
+    JOB_ERRORS,
     OUTCOMES,
     REFUSALS,
     RESTART_REASONS,
@@ -21,6 +20,7 @@ from service.telemetry.labels import (
     size_class,
 )
 from service.telemetry.metrics import Metrics
+from tests.support.samples import sample
 
 STANDARD = ("process_", "python_")
 
@@ -55,11 +55,14 @@ def test_every_metric_is_ours_and_says_what_it_counts(families):
 
 def test_known_label_sets_start_at_zero(families):
     """increase() never sees an event that gave birth to its series."""
-    failed = {("failed", code): 0 for code in FAILURES}
-    ended = {(outcome, ""): 0 for outcome in OUTCOMES if outcome != "failed"}
-    assert values(families["sd_jobs"], "outcome", "code") == failed | ended
-    assert values(families["sd_requests_refused"], "reason") == zeros(*REFUSALS)
-    ladder = {(stage, rung): 0 for stage in OOM_STAGES for rung in OOM_RUNGS}
+    failed = {("native", "failed", code): 0 for code in JOB_ERRORS}
+    ended = {("native", outcome, ""): 0 for outcome in OUTCOMES if outcome != "failed"}
+    assert values(families["sd_jobs"], "api", "outcome", "code") == failed | ended
+    refused = {("native", reason): 0 for reason in REFUSALS}
+    assert values(families["sd_requests_refused"], "api", "reason") == refused
+    finished = {("native", outcome): 0 for outcome in OUTCOMES}
+    assert values(families["sd_job_duration_seconds"], "api", "outcome") == finished
+    ladder = {(stage, rung): 0 for stage in LOOP_STAGES for rung in OomRung}
     assert values(families["sd_oom"], "stage", "rung") == ladder
     assert values(families["sd_stage_duration_seconds"], "stage") == zeros(*STAGES)
     assert values(families["sd_gpu_seconds"], "use") == zeros(*GPU_USES)
@@ -94,7 +97,8 @@ def test_the_list_of_definitions_is_complete(families):
         *("sd_engine_resident_memory_bytes", "sd_model_load_duration_seconds"),
         *("sd_results_bytes", "sd_results_limit_bytes"),
         *("sd_webhooks_pending", "sd_webhook_oldest_pending_age_seconds"),
-        *("sd_memory_available_bytes", "sd_batch_calibrated"),
+        *("sd_memory_available_bytes", "sd_batch_calibrated", "sd_store_rows_set_aside"),
+        *("sd_engine_gpu_memory_bytes", "sd_memory_need_bytes"),
     }
     assert set(defined) - beside - unknown == ours
     for name in ours:
@@ -109,12 +113,60 @@ def test_the_list_of_definitions_is_complete(families):
 def test_what_is_not_known_is_absent():
     """A reading has no series before it was made, and none when what was read is gone."""
     metrics = Metrics()
-    value = metrics.registry.get_sample_value
-    assert value("sd_engine_resident_memory_bytes") is None
-    metrics.engine_resident.set(0)
-    assert value("sd_engine_resident_memory_bytes") == 0
-    metrics.engine_resident.forget()
-    assert value("sd_engine_resident_memory_bytes") is None
+    engine, name = metrics.engine("0"), "sd_engine_resident_memory_bytes"
+    assert sample(metrics, name) is None
+    engine.resident.set(0)
+    assert sample(metrics, name) == 0
+    engine.resident.forget()
+    assert sample(metrics, name) is None
+
+
+def test_every_engine_is_counted_for_itself():
+    """A second one starts at 0, and neither shows what the other did, read or forgot."""
+    metrics = Metrics()
+    first = metrics.engine("0")
+    metrics.know_engine("1")
+    second = metrics.engine("1")
+    assert (first.name, second.name) == ("0", "1")
+    assert sample(metrics, "sd_steps_total", engine="1") == 0
+    assert sample(metrics, "sd_oom_total", engine="1", stage="denoise", rung="fail") == 0
+    second.steps.inc(3)
+    first.step_duration("small").observe(0.5)
+    assert [sample(metrics, "sd_steps_total", engine=name) for name in "01"] == [0, 3]
+    count = "sd_step_duration_seconds_count"
+    assert [sample(metrics, count, engine=name, size_class="small") for name in "01"] == [1, 0]
+    for engine in (first, second):
+        engine.resident.set(7)
+        engine.memory("peak").set(8)
+        engine.show_model("demo", "one", "cpu", "float32", gpu="")
+    second.show_model("demo", "two", "cpu", "float32", gpu="")
+    first.forget()
+    shown = [sample(metrics, "sd_engine_resident_memory_bytes", engine=name) for name in "01"]
+    assert shown == [None, 7]
+    held = "sd_engine_gpu_memory_bytes"
+    assert [sample(metrics, held, engine=name, kind="peak") for name in "01"] == [None, 8]
+    (models,) = [family for family in metrics.registry.collect() if family.name == "sd_model_info"]
+    named = [(each.labels["engine"], each.labels["version"]) for each in models.samples]
+    assert named == [("0", "one"), ("1", "two")]
+
+
+def test_an_engine_that_was_made_known_is_found_again():
+    """Its metrics are the same object to everybody, and its families are declared once."""
+    metrics = Metrics()
+    defined = list(metrics.definitions)
+    metrics.know_engine("1")
+    assert metrics.engine("1") is metrics.engine("1")
+    assert metrics.definitions == defined
+    with pytest.raises(KeyError):
+        metrics.engine("2")
+
+
+def test_a_label_set_that_nobody_knew_is_counted_all_the_same():
+    """An engine may name a stage that this side has no word for."""
+    metrics = Metrics()
+    metrics.engine("0").out_of_memory("another", "fail").inc()
+    metrics.engine("0").out_of_memory("another", "fail").inc()
+    assert sample(metrics, "sd_oom_total", stage="another", rung="fail") == 2
 
 
 @pytest.mark.parametrize(
@@ -137,5 +189,5 @@ def test_promtool_finds_nothing_to_say():
 def test_two_services_in_one_process_have_their_own_metrics():
     """Nothing is registered globally."""
     first, second = Metrics(), Metrics()
-    first.images.inc()
-    assert second.registry.get_sample_value("sd_images_total") == 0
+    first.engine("0").images.inc()
+    assert sample(second, "sd_images_total") == 0

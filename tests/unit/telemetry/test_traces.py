@@ -8,9 +8,11 @@ import pytest
 from multidict import CIMultiDict
 from structlog.testing import capture_logs
 
-from service.diffusion.generation import GenerationRequest, JobFinished, StageTimes
+from service.core.events import JobFinished
+from service.core.spec import GenerationSpec
+from service.core.stage import StageTimes
 from service.jobs.job import Job
-from service.telemetry import traces
+from service.telemetry import span_export, traces
 from service.telemetry.traces import Parent
 
 TRACE, SPAN = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
@@ -107,10 +109,10 @@ def test_what_others_added_is_passed_on_or_dropped_as_a_whole(given, expected):
 
 
 def finished(times: StageTimes, *, started: float = 10.0, ended: float = 20.0) -> Job:
-    job = Job(request=GenerationRequest(prompt="a boat"), created=5.0)
+    job = Job(request=GenerationSpec(prompt="a boat"), created=5.0)
     job.begin(started)
-    job.succeed(JobFinished(job_id=job.id, pictures=(), times=times), "fake-1")
-    job.ended = ended
+    job.draw(JobFinished(job_id=job.id, epoch=1, images=(), times=times), "fake-1")
+    job.drawn = ended
     return job
 
 
@@ -140,9 +142,9 @@ def test_stages_longer_than_the_time_that_passed_are_cut_to_it():
     assert [(p.start, p.end) for p in found] == [(0.0, 3.0), (3.0, 3.0), (3.0, 6.0)]
 
 
-def test_a_job_without_pictures_has_no_stages():
+def test_a_job_without_images_has_no_stages():
     """It did not report any."""
-    job = Job(request=GenerationRequest(prompt="a boat"))
+    job = Job(request=GenerationSpec(prompt="a boat"))
     job.begin()
     assert traces.phases(job) == []
 
@@ -161,13 +163,13 @@ def test_a_job_without_pictures_has_no_stages():
 )
 def test_tracing_is_on_where_an_endpoint_is_configured(environment, expected):
     """By OpenTelemetry's own variables; an empty one counts as unset, as it says."""
-    assert expected == traces.endpoint(environment)
+    assert expected == span_export.endpoint(environment)
 
 
 def test_without_an_endpoint_nothing_is_imported(monkeypatch):
     """The extra costs nothing to those who do not use it, installed or not."""
     monkeypatch.setitem(sys.modules, "service.telemetry.spans", None)
-    assert traces.start({}) is None
+    assert span_export.start({}) is None
 
 
 def test_an_endpoint_without_the_extra_is_a_warning_that_names_the_cure(monkeypatch):
@@ -182,7 +184,7 @@ def test_an_endpoint_without_the_extra_is_a_warning_that_names_the_cure(monkeypa
     monkeypatch.delitem(sys.modules, "service.telemetry.spans", raising=False)
     monkeypatch.setattr(builtins, "__import__", absent)
     with capture_logs() as lines:
-        assert traces.start({ENDPOINT: "http://localhost:4318"}) is None
+        assert span_export.start({ENDPOINT: "http://localhost:4318"}) is None
     expected = {
         "event": "tracing_extra_missing",
         "log_level": "warning",

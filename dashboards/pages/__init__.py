@@ -1,0 +1,1 @@
+"""Pages of Grafana: the three dashboards and the rows that they are made of."""

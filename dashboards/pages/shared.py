@@ -1,0 +1,50 @@
+"""Panels that stand on two dashboards, each time under the words that fit the place."""
+
+from collections.abc import Sequence
+from typing import Final
+
+from dashboards import queries as q
+from dashboards.kinds import lines, tile
+from dashboards.panel import BLUE, GREY, ORANGE, RED, Panel, Target
+from service.core.outcome import Outcome
+
+NO_IMAGE: Final[dict[str, str]] = {
+    Outcome.FAILED: RED,
+    Outcome.TIMED_OUT: ORANGE,
+    Outcome.DISCONNECTED: "purple",
+    Outcome.CANCELLED: GREY,
+    Outcome.SHUT_DOWN: BLUE,
+}
+"""Colors of the jobs that ended without an image, by outcome."""
+
+
+def gpu_share(
+    title: str, description: str, which: str, thresholds: Sequence[tuple[float | None, str]]
+) -> Panel:
+    """Show the share of the GPU's time that went into the uses that ``which`` matches."""
+    of_all = q.rate("sd_gpu_seconds_total")
+    return tile(
+        title,
+        description,
+        "percentunit",
+        Target(expr=f"{q.rate('sd_gpu_seconds_total', which)} / {of_all}"),
+        thresholds=thresholds,
+        decimals=0,
+    )
+
+
+def restarts(description: str, *, width: int = 8) -> Panel:
+    """Show when the engine ended by itself, and why."""
+    return lines(
+        "Engine restarts by reason",
+        description,
+        "short",
+        Target(
+            expr=q.grown("sd_engine_restarts_total", by="engine, reason", over="$__rate_interval"),
+            legend="engine {{engine}}: {{reason}}",
+        ),
+        stacked=True,
+        bars=True,
+        top=1,
+        width=width,
+    )

@@ -1,1 +1,0 @@
-"""A Dockerfile carried out without a container engine."""

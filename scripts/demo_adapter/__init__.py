@@ -1,0 +1,1 @@
+"""Train the adapter of the bundled demo model."""

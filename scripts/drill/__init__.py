@@ -1,1 +1,0 @@
-"""The parts of the monitoring drill: see ``scripts/monitoring_drill.py``."""

@@ -1,1 +1,0 @@
-"""More clients than the service can serve, who honour what it tells them."""

@@ -1,0 +1,399 @@
+"""The one table of settings: it drives the environment, the flags, --help and the docs."""
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from service.config.addresses import Hosts, Networks, Origins
+from service.config.credentials import Keys, Token
+from service.config.setting import check, setting
+from service.core.sampler import SAMPLER_NAMES, Sampler, resolved
+from service.core.spec import FIELDS
+from service.errors import ConfigError
+
+BYTES_PER_CHARACTER = 12
+"""JSON may write a character beyond the 16-bit ones as two escapes of six bytes."""
+
+BYTES_NEXT_TO_PROMPTS = 1024
+"""Generous: every other field with its name takes about 300."""
+
+LEAST_VRAM_GB = 1.0
+"""CUDA itself takes about half of it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Settings of one service; each field is the environment variable of the same name."""
+
+    # Access.
+    api_host: str = setting(
+        "127.0.0.1", "Address to listen on. :: listens on every address, IPv4 included."
+    )
+    api_port: int = setting(
+        8000, "Port to listen on. 0 takes a free port.", minimum=0, maximum=65535
+    )
+    max_body_bytes: int = setting(65_536, "Largest request body in bytes.", minimum=1024)
+    max_connections: int = setting(
+        512,
+        "Most open connections. A further one closes the connection that has been idle "
+        "longest, or gets 503.",
+        minimum=1,
+    )
+    max_connections_per_address: int = setting(
+        0,
+        "Most open connections of one client: an IPv4 address or an IPv6 /64 network; behind "
+        "TRUSTED_PROXIES, the client that the proxy names. 0 allows a quarter of "
+        "MAX_CONNECTIONS.",
+        minimum=0,
+    )
+    max_event_streams_per_key: int = setting(
+        16, "Most open event streams per API key; without keys, per client.", minimum=1
+    )
+    header_timeout_seconds: float = setting(
+        20.0, "Time limit for receiving a request's headers.", minimum=0.01
+    )
+    body_timeout_seconds: float = setting(
+        30.0, "Time limit for receiving a request's body.", minimum=0.01
+    )
+    send_timeout_seconds: float = setting(
+        30.0,
+        "Period over which a client must read at least 1 KiB a second of its answer. Slower "
+        "clients are disconnected.",
+        minimum=0.01,
+    )
+
+    # Who may come in.
+    api_keys: Keys = setting(  # noqa: RUF009 - it is immutable
+        Keys(),
+        "Comma-separated API keys as name:secret. Without keys, everybody may use the service.",
+        secret=True,
+    )
+    api_keys_file: str = setting(
+        "",
+        "File of API keys, to use instead of API_KEYS. One per line: name:secret [rate=30] "
+        "[burst=5] [images=500] [priority=2] [webhook_secret=SECRET].",
+        path=True,
+    )
+    metrics_token: Token = setting(  # noqa: RUF009 - it is immutable
+        Token(),
+        "Bearer token that /metrics requires. API keys do not open /metrics then.",
+        secret=True,
+    )
+    allow_unauthenticated: bool = setting(
+        False, "Allow other machines to connect without API keys. Set ALLOWED_HOSTS with it."
+    )
+    allowed_hosts: Hosts = setting(  # noqa: RUF009 - it is immutable
+        Hosts(),
+        "Comma-separated Host names to accept. Without keys on a loopback address, localhost "
+        "and loopback addresses are always accepted, and no others unless they are listed "
+        "here.",
+    )
+    cors_origins: Origins = setting(  # noqa: RUF009 - it is immutable
+        Origins(), "Comma-separated origins of web pages that may call the service. * allows all."
+    )
+    trusted_proxies: Networks = setting(  # noqa: RUF009 - it is immutable
+        Networks(),
+        "Comma-separated addresses or networks of proxies whose X-Forwarded-For and "
+        "X-Forwarded-Prefix are trusted.",
+    )
+    auth_failures_per_minute: int = setting(
+        10,
+        "Wrong API keys that one address may send in a minute before it is blocked for a "
+        "while. 0 sets no limit.",
+        minimum=0,
+    )
+    rate_limit_per_minute: float = setting(
+        0, "Image requests per minute for each API key. 0 sets no limit.", minimum=0
+    )
+    rate_limit_burst: int = setting(
+        10, "Burst size: image requests an API key may send at once.", minimum=1
+    )
+    quota_images_per_day: int = setting(
+        0, "Images in any 24 hours for each API key. 0 sets no limit.", minimum=0
+    )
+
+    # The model and where it runs.
+    model_id: str = setting(
+        "demo",
+        "Model to load: 'demo' (bundled), a hub id, a folder in diffusers layout or a "
+        ".safetensors file.",
+        path=True,
+    )
+    profile: str = setting(
+        "none",
+        "Values for a kind of card, each of which a setting of its own beats. 6gb (GTX 1060): "
+        "DTYPE=auto, ATTENTION_SLICING=false, CPU_OFFLOAD=none, VAE_TILING_ABOVE=512, "
+        "BATCH_CALIBRATION=true.",
+        choices=("none", "6gb"),
+    )
+    model_cache_dir: Path = setting(  # noqa: RUF009 - a Path is immutable
+        Path("models"), "Folder for models downloaded from the hub.", path=True
+    )
+    lora_dir: str = setting(
+        "",
+        "Folder of adapters (LoRA files) that requests can name. Empty uses the folder loras in "
+        "MODEL_CACHE_DIR.",
+        path=True,
+    )
+    lora_host_gb: float = setting(
+        2.0,
+        "Most host memory for adapters, in GB. Those that were not used for longest are dropped "
+        "first.",
+        minimum=0.0,
+    )
+    lora_gpu_gb: float = setting(
+        1.0,
+        "Most GPU memory for adapters, in GB; on a CPU only LORA_HOST_GB counts.",
+        minimum=0.0,
+    )
+    cuda_visible_devices: str = setting(
+        "0", "GPU to use, by index or UUID. Empty uses no GPU.", empty=True
+    )
+    device: str = setting("auto", "Device to compute on.", choices=("auto", "cpu", "cuda"))
+    dtype: str = setting(
+        "auto",
+        "Number format of the weights. auto is float16 on a GPU and float32 on a CPU.",
+        choices=("auto", "float16", "bfloat16", "float32"),
+    )
+    torch_threads: int = setting(
+        0,
+        "CPU threads of the engine. 0 uses every core that is available to it.",
+        minimum=0,
+        maximum=1024,
+    )
+    attention_slicing: bool = setting(
+        False, "Compute attention in slices. Slower; with SDPA it uses more memory, not less."
+    )
+    cpu_offload: str = setting(
+        "none",
+        "Keep idle parts of the model in host memory. Needs a GPU; slower, but uses less GPU "
+        "memory.",
+        choices=("none", "model", "sequential"),
+    )
+    vram_limit_gb: float = setting(
+        0.0,
+        "Most GPU memory that the engine uses, in GB, for a shared GPU. 0.6 GB of it are "
+        "reserved for CUDA itself. 0 allows the whole GPU.",
+        minimum=0.0,
+    )
+    prediction_type: str = setting(
+        "auto",
+        "What the UNet predicts, for a model whose files do not say: a folder without "
+        "prediction_type in its scheduler, or a single file without a marker and without a "
+        "folder next to it. auto is epsilon for 1.x and XL, and v_prediction for 2.x.",
+        choices=("auto", "epsilon", "v_prediction"),
+    )
+    vae: str = setting(
+        "",
+        "VAE that decodes in place of the model's own: a name in the folder vae of "
+        "MODEL_CACHE_DIR, a folder in diffusers layout or a .safetensors file.",
+        path=True,
+    )
+    tiny_vae: str = setting(
+        "",
+        "Small, fast VAE (AutoencoderTiny, as TAESD), named as VAE is. Images of TINY_VAE_USE=all "
+        "lose some detail.",
+        path=True,
+    )
+    tiny_vae_use: str = setting(
+        "previews", "Images that TINY_VAE decodes.", choices=("previews", "all")
+    )
+    vae_tiling: bool = setting(False, "Decode in tiles. Uses less memory at large sizes.")
+    vae_tiling_above: int = setting(
+        0,
+        "Tile size in pixels: decode images in tiles of this size when a side is longer. 0 "
+        "uses the model's own tile size with VAE_TILING, and no tiles without it.",
+        minimum=0,
+        maximum=4096,
+        multiple=64,
+    )
+    safety_checker: bool = setting(
+        False, "Black out images that the model's safety checker flags. The model must include one."
+    )
+
+    # Work.
+    max_concurrent_requests: int = setting(
+        3, "Most images in one GPU batch.", minimum=1, maximum=64
+    )
+    batch_calibration: bool = setting(
+        False,
+        "Measure at start which batch sizes are faster, and make no batch that gains less "
+        "than 5 % an image. MAX_CONCURRENT_REQUESTS stays the upper limit.",
+    )
+    queue_size: int = setting(64, "Most waiting requests. Further ones get 503.", minimum=1)
+    request_timeout_seconds: float = setting(
+        300.0,
+        "Age at which a request ends with 408 and frees the GPU.",
+        minimum=0.001,
+        maximum=1e10,
+    )
+    shutdown_timeout_seconds: float = setting(
+        60.0, "Time that SIGTERM waits for accepted requests.", minimum=0.0
+    )
+    max_attempts: int = setting(
+        3,
+        "Most starts of a request. After that many engine crashes it fails.",
+        minimum=1,
+        maximum=10,
+    )
+
+    engine_stall_seconds: float = setting(
+        600.0,
+        "Longest silence of an engine that loads or has work before it is killed and started "
+        "again; once its usual step is known ten times that, and 5 s at least (for other stages "
+        "20 s), if that is less.",
+        minimum=0.01,
+    )
+
+    # Jobs that outlive their connection.
+    data_dir: str = setting(
+        "data",
+        "Folder for accepted jobs and their images. Empty turns jobs off.",
+        empty=True,
+        path=True,
+    )
+    results_max_age_seconds: float = setting(
+        86_400.0, "Time that finished jobs and their images are kept.", minimum=60.0
+    )
+    results_max_bytes: int = setting(
+        2 * 2**30, "Space for kept images. The oldest are deleted first.", minimum=2**20
+    )
+    jobs_without_images_max_age_seconds: float = setting(
+        86_400.0,
+        "Time that failed and cancelled jobs are kept, if less than RESULTS_MAX_AGE_SECONDS.",
+        minimum=60.0,
+    )
+    jobs_without_images_max: int = setting(
+        10_000,
+        "Most failed and cancelled jobs that are kept. The oldest jobs of the keys with the "
+        "most go first.",
+        minimum=1,
+    )
+    webhook_secret: str = setting(
+        "",
+        "Secret that signs webhooks, except for API keys with a secret of their own.",
+        secret=True,
+    )
+    webhook_hosts: str = setting(
+        "",
+        "Comma-separated hosts and networks that webhooks may go to, in addition to https on "
+        "public addresses.",
+    )
+
+    # Limits and defaults of one request.
+    max_prompt_chars: int = setting(500, "Longest prompt in characters.", minimum=1, maximum=10_000)
+    default_steps: int | None = setting(
+        None,
+        "Denoising steps of a request that names none. auto is the value of the model's recipe, "
+        "else 20.",
+        minimum=1,
+    )
+    max_steps: int = setting(50, "Most denoising steps.", minimum=1, maximum=1000)
+    default_size: int | None = setting(
+        None,
+        "Width and height of a request that names none. auto is the size that the model was "
+        "trained with: 512 for SD 1.x and the base models of 2.x, 768 for 2.x that predicts the "
+        "velocity, 1024 for XL.",
+        minimum=64,
+        maximum=4096,
+        multiple=64,
+    )
+    min_size: int | None = setting(
+        None,
+        "Smallest width or height. auto is 256 for SD 1.x and 2.x, and 512 for XL.",
+        minimum=64,
+        maximum=4096,
+        multiple=64,
+    )
+    max_size: int | None = setting(
+        None,
+        "Largest width or height. auto is 768 for SD 1.x and 2.x, and 1536 for XL.",
+        minimum=64,
+        maximum=4096,
+        multiple=64,
+    )
+    max_images: int = setting(4, "Most images in one request.", minimum=1, maximum=64)
+    default_sampler: str | None = setting(
+        None,
+        "Sampler of a request that names none. auto is the value of the model's recipe, else "
+        "dpmpp_2m.",
+        choices=SAMPLER_NAMES,
+    )
+    default_guidance_scale: float | None = setting(
+        None,
+        "Guidance scale of a request that names none. auto is the value of the model's recipe "
+        "(3 for the demo model), else 7.5.",
+        minimum=0.0,
+        maximum=30.0,
+    )
+
+    # What it says.
+    log_level: str = setting(
+        "INFO", "Lowest severity that is logged.", choices=("DEBUG", "INFO", "WARNING", "ERROR")
+    )
+    log_format: str = setting(
+        "auto",
+        "Log format. auto is colours on a terminal, else JSON.",
+        choices=("auto", "console", "json"),
+    )
+    log_prompts: bool = setting(False, "Write prompts into the log.")
+
+    # For drills and developers.
+    allow_debugger: bool = setting(
+        False,
+        "Let debuggers and profilers of the service's user read its memory, including secrets.",
+    )
+    fault_file: str = setting(
+        "",
+        "JSON file of faults that the engine commits on purpose. Never set it in production.",
+        path=True,
+    )
+
+    def __post_init__(self) -> None:
+        """Refuse values outside the table, all at once; then those that do not fit together."""
+        problems = [p for row in fields(self) for p in check(row, getattr(self, row.name))]
+        problems = problems or self._contradictions()
+        if problems:
+            raise ConfigError("; ".join(problems))
+
+    @property
+    def connections_per_address(self) -> int:
+        """Return how many connections one client may have."""
+        return self.max_connections_per_address or max(1, self.max_connections // 4)
+
+    def _contradictions(self) -> list[str]:
+        found = []
+        sizes = [each for each in (self.min_size, self.default_size, self.max_size) if each]
+        if sizes != sorted(sizes):
+            found.append("DEFAULT_SIZE: must lie between MIN_SIZE and MAX_SIZE, where they are set")
+        found += self._too_many_steps(self.default_steps or 1)
+        characters = sum(each.within(self).high for each in FIELDS if each.is_text)
+        need = BYTES_PER_CHARACTER * characters + BYTES_NEXT_TO_PROMPTS
+        if self.max_body_bytes < need:
+            found.append(
+                f"MAX_BODY_BYTES={self.max_body_bytes}: a prompt and a negative prompt of "
+                f"MAX_PROMPT_CHARS={self.max_prompt_chars} may take {need} bytes; set it to that"
+            )
+        if self.api_keys and self.api_keys_file:
+            found.append("API_KEYS: set it or API_KEYS_FILE, not both")
+        if "*" in self.cors_origins and (self.api_keys or self.api_keys_file):
+            found.append("CORS_ORIGINS=*: not with keys; list the origins that may use them")
+        if self.vae and self.tiny_vae and self.tiny_vae_use == "all":
+            found.append("VAE: not with TINY_VAE_USE=all, which decodes with TINY_VAE")
+        if self.cpu_offload != "none" and self.device == "cpu":
+            found.append(f"CPU_OFFLOAD={self.cpu_offload}: needs a GPU; leave it at none")
+        if self.vram_limit_gb and self.device == "cpu":
+            found.append(f"VRAM_LIMIT_GB={self.vram_limit_gb:g}: needs a GPU; leave it at 0")
+        if 0 < self.vram_limit_gb < LEAST_VRAM_GB:
+            found.append(
+                f"VRAM_LIMIT_GB={self.vram_limit_gb:g}: must be 0, or {LEAST_VRAM_GB:g} or more"
+            )
+        return found
+
+    def _too_many_steps(self, steps: int) -> list[str]:
+        if steps > self.max_steps:
+            return ["DEFAULT_STEPS: must not be above MAX_STEPS"]
+        sampler = resolved(self.default_sampler)[0] if self.default_sampler else None
+        most = Sampler(sampler).most_steps if sampler else None
+        if most is not None and steps > most:
+            return [f"DEFAULT_STEPS: {self.default_sampler} takes at most {most}"]
+        return []

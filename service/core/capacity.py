@@ -1,0 +1,68 @@
+"""How much memory there is, and how much an image takes."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from service.core.stage import Stage
+
+
+class AdapterPlace(StrEnum):
+    """Memory that holds adapters."""
+
+    GPU = "gpu"
+    HOST = "host"
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemoryUse:
+    """The engine's own view of its memory, in bytes; on a CPU the GPU figures are 0."""
+
+    allocated: int = 0
+    reserved: int = 0
+    peak: int = 0
+    total: int = 0
+    host_resident: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Capacity:
+    """How much memory one image may take beyond the model, and what it will take."""
+
+    available: int
+    """Bytes; on a CPU those of the host."""
+    needs: Mapping[Stage, tuple[float, float]]
+    """By stage: bytes that an image of any size takes, and bytes for each of its pixels."""
+    known: Mapping[Stage, Mapping[int, int]] = field(default_factory=dict)
+    """By stage and pixels: what images took that were made."""
+    relief: Mapping[Stage, int] = field(default_factory=dict)
+    """By stage: bytes that become free when the rest of the model leaves the device."""
+
+    def need(self, pixels: int, places: int = 1) -> dict[Stage, int]:
+        """Return the bytes that one image takes, by stage; denoised, it counts as ``places``."""
+        shared = {Stage.DENOISE: places * pixels}
+        return {stage: self._need(stage, shared.get(stage, pixels)) for stage in self.needs}
+
+    def fits(self, pixels: int, places: int = 1) -> bool:
+        """Whether one image can be made, if need be with the last means against a lack."""
+        return all(
+            need <= self.available + self.relief.get(stage, 0)
+            for stage, need in self.need(pixels, places).items()
+        )
+
+    @property
+    def most_pixels(self) -> float:
+        """Pixels of the largest image that can be made."""
+        return min((self._most(stage) for stage in self.needs), default=math.inf)
+
+    def _need(self, stage: Stage, pixels: int) -> int:
+        fixed, each = self.needs[stage]
+        return self.known.get(stage, {}).get(pixels, round(fixed + each * pixels))
+
+    def _most(self, stage: Stage) -> float:
+        fixed, each = self.needs[stage]
+        room = self.available + self.relief.get(stage, 0) - fixed
+        if each > 0:
+            return max(room, 0) / each
+        return math.inf if room >= 0 else 0

@@ -1,0 +1,124 @@
+"""What the step loop reports."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from service.core.capacity import AdapterPlace, MemoryUse
+from service.core.image import RawImage
+from service.core.stage import OomRung, Stage, StageTimes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stepped:
+    """One denoising step of one batch is done."""
+
+    progress: dict[str, int] = field(default_factory=dict)
+    """Steps done so far by job id, averaged down over a job's images."""
+    batch_size: int
+    """Images that moved in this step, each as many times as it counts."""
+    pixels: int
+    """Width times height, summed over those images."""
+    seconds: float
+    shares: dict[str, float] = field(default_factory=dict)
+    """Those seconds by job id, divided evenly over the images."""
+    epochs: dict[str, int] = field(default_factory=dict)
+    """The attempts that moved, by job id."""
+    memory: MemoryUse = field(default=MemoryUse())
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttemptEvent:
+    """What happened to one attempt at a job."""
+
+    job_id: str
+    epoch: int
+    """Number of the attempt, as ``Generate`` gave it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Previewed(AttemptEvent):
+    """A small image of an unfinished one: 8-bit RGB rows, a pixel per latent cell."""
+
+    step: int
+    """Steps done when it was made."""
+    width: int
+    height: int
+    pixels: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobFinished(AttemptEvent):
+    """All images of a job are made."""
+
+    images: tuple[RawImage, ...]
+    times: StageTimes = field(default=StageTimes())
+    memory: MemoryUse = field(default=MemoryUse(), compare=False)
+    """After the decode, which takes the most."""
+    prompt_tokens_cut: int = 0
+    """Tokens of the prompt that the text encoder could not read."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobFailed(AttemptEvent):
+    """A job ended with an error of the class that ``code`` names in ``service.errors``."""
+
+    code: str
+    detail: str
+    times: StageTimes = field(default=StageTimes(), compare=False)
+    """What it had cost; two reports are the same whatever the clock said."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobCancelled(AttemptEvent):
+    """A job left the batch because it was told to."""
+
+    steps_done: int = 0
+    times: StageTimes = field(default=StageTimes(), compare=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutOfMemoryHit:
+    """Memory ran out at a stage, and what is done about it."""
+
+    stage: Stage
+    batch_size: int
+    rung: OomRung = OomRung.FAIL
+    seconds: float = field(default=0.0, compare=False)
+    """Work that is lost; no job's ``StageTimes`` hold it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchCalibrated:
+    """The largest batch that gained anything when it was measured."""
+
+    batch: int
+    size: int
+    """Width and height of the images it was measured with."""
+    seconds: Mapping[int, float]
+    """Of one step, by the images in it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepBaseline:
+    """How long a step takes, measured before any request came."""
+
+    pixels: int
+    """Of one image."""
+    images: int
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdaptersChanged:
+    """Adapters were loaded, could not be, or were evicted since the last report."""
+
+    load_seconds: tuple[float, ...] = ()
+    """One for each that was loaded."""
+    failures: int = 0
+    evictions: int = 0
+    held: Mapping[AdapterPlace, int] = field(default_factory=dict)
+    """Bytes that adapters take now."""
+
+
+LoopEvent = Stepped | Previewed | JobFinished | JobFailed | JobCancelled | OutOfMemoryHit
+"""What the step loop reports."""

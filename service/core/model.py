@@ -1,0 +1,71 @@
+"""What is loaded, and on what."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from service.core.limits import SD, Sizes
+from service.core.recipe import NO_RECIPE, Recipe
+from service.core.sampler import Sampler, Schedule
+
+
+def facts_of(recipe: Recipe = NO_RECIPE, vae: str = "") -> dict[str, Any]:
+    """Return what the metadata of an image say of a model with this recipe and VAE."""
+    return {"recipe": recipe.name, "vae": vae, "warnings": recipe.warnings}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelInfo:
+    """What is loaded, and on what."""
+
+    model_id: str
+    version: str
+    """What answers carry as ``model_version``."""
+    family: str
+    """``sd`` (1.x and 2.x) or ``sdxl``."""
+    sizes: Sizes = SD
+    """Sizes of images that suit it."""
+    recipe: Recipe = NO_RECIPE
+    """What it wants where a request says nothing."""
+    vae: str = ""
+    """Name of the VAE that decodes; empty for the model's own."""
+    demo: bool
+    device: str
+    """``cpu`` or the GPU's own name."""
+    gpu: bool
+    gpu_uuid: str = ""
+    """As the driver writes it; empty on a CPU."""
+    dtype: str
+    load_seconds: float
+    prompt_tokens: int = 77
+    """Longest prompt the text encoder reads, in tokens, its two marks included."""
+    prediction_type: str = "epsilon"
+    """What the UNet predicts: ``epsilon``, ``v_prediction`` or ``sample``."""
+    prediction_from: str = "default"
+    """What said so: a file, a marker in the weights, a setting."""
+    configuration: str = ""
+    """Where the shapes of the model's parts and its tokenizer come from."""
+    ignored: tuple[str, ...] = ()
+    """Groups of tensors in the file that are no part of the model."""
+    samplers: Mapping[Sampler, tuple[tuple[int, int], ...]] = field(default_factory=dict)
+    """By sampler the numbers of steps that it can take with this model, as ranges from and to;
+    a sampler that is left out can take any."""
+    schedules: tuple[Schedule, ...] = tuple(Schedule)
+    """Noise schedules that exist for this model."""
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What the metadata of an image say of the model that drew it, its version apart."""
+        return facts_of(self.recipe, self.vae)
+
+    def takes(self, sampler: str, steps: int, schedule: str = Schedule.AUTOMATIC) -> bool:
+        """Whether a sampler can take so many steps with this model, as far as is known.
+
+        With a schedule that is not the model's own the engine finds out for each number of steps.
+        """
+        if schedule not in Sampler(sampler).schedules or schedule not in self.schedules:
+            return False
+        ranges = self.samplers.get(Sampler(sampler))
+        if ranges is None or (ranges and schedule != Schedule.AUTOMATIC):
+            return True
+        return any(first <= steps <= last for first, last in ranges)

@@ -1,0 +1,34 @@
+"""How a job ended: one value for its metrics, log lines, spans, events and row."""
+
+from enum import StrEnum
+from typing import Final
+
+from service.errors import Cancelled, Disconnected, RequestTimedOut, ServiceError, ShuttingDown
+
+
+class Outcome(StrEnum):
+    """How a job ended; set once, where it ends."""
+
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    TIMED_OUT = "timed_out"
+    """It was not finished by its deadline, waiting or running."""
+    DISCONNECTED = "disconnected"
+    """The last client that waited for it closed the connection."""
+    CANCELLED = "cancelled"
+    """Its owner cancelled it."""
+    SHUT_DOWN = "shut_down"
+    """The service ended first; a job that was promised runs again after the restart."""
+
+
+REASONS: Final = {
+    RequestTimedOut: Outcome.TIMED_OUT,
+    Disconnected: Outcome.DISCONNECTED,
+    Cancelled: Outcome.CANCELLED,
+    ShuttingDown: Outcome.SHUT_DOWN,
+}
+
+
+def outcome_of(reason: ServiceError) -> Outcome:
+    """Return how a job ends that is stopped for ``reason``."""
+    return REASONS.get(type(reason), Outcome.FAILED)

@@ -1,0 +1,43 @@
+"""The values that a kind of model wants for what a request leaves out."""
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """What a model brings for requests to it; None where it asks for nothing."""
+
+    name: str = ""
+    """For ``metadata.recipe``; empty for no recipe."""
+    source: str = ""
+    """What it was found by."""
+    guessed: bool = False
+    """Whether nothing but a name told."""
+    steps: int | None = None
+    guidance_scale: float | None = None
+    guidance_rescale: float | None = None
+    sampler: str | None = None
+    eta: float | None = None
+    size: int | None = None
+    """Width and height."""
+    vae: str | None = None
+    """Name of the VAE that decodes in place of the model's own."""
+
+    @property
+    def warnings(self) -> list[str]:
+        """What users of the model have to know."""
+        said = (
+            f"The recipe {self.name} was guessed from the name of the model. If the images are "
+            "wrong, write the right values into a recipe.json next to it."
+        )
+        return [said] if self.guessed else []
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """What it asks for."""
+        return {name: value for name in VALUES if (value := getattr(self, name)) is not None}
+
+
+VALUES: Final = ("steps", "guidance_scale", "guidance_rescale", "sampler", "eta", "size")
+NO_RECIPE: Final = Recipe()

@@ -1,0 +1,1 @@
+"""Texts and further inputs of the denoiser."""

@@ -1,0 +1,1 @@
+"""Adapters of model families: all that differs between them lies behind ``Family``."""

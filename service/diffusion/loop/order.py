@@ -1,0 +1,159 @@
+"""Jobs inside the step loop, and which of their images moves next."""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+from service.core.image import RawImage
+from service.core.spec import GenerationSpec
+from service.core.stage import Stage, StageTimes
+from service.core.work import image_places
+from service.diffusion.adapters.store import Lease
+from service.diffusion.conditioning.encoding import Conditioning
+from service.diffusion.families.base import BatchKey
+from service.diffusion.loop.row import Row
+from service.diffusion.loop.start import Start, TextStart
+
+RECOVERY_STEPS = 200
+"""Steps of a group without an out-of-memory after which its batch may double again."""
+
+
+@dataclass(kw_only=True, eq=False)
+class Sample:
+    """One image of a task: waiting (no row yet), moving, or waiting to be decoded."""
+
+    task: "Task"
+    index: int
+    row: Row | None = None
+
+    @property
+    def pixels(self) -> int:
+        """Width times height of the image."""
+        return self.task.request.width * self.task.request.height
+
+    @property
+    def places(self) -> int:
+        """Images that it counts as in a step."""
+        return self.task.places
+
+    @property
+    def finished(self) -> bool:
+        """Whether only the decoding is left."""
+        return self.row is not None and self.row.evaluations_left == 0
+
+    @property
+    def work_left(self) -> int:
+        """Evaluations of the denoiser still to do, times pixels."""
+        left = self.row.evaluations_left if self.row else self.task.start.steps
+        return self.pixels * self.places * left
+
+
+@dataclass(kw_only=True, eq=False)
+class Task:
+    """One job inside the loop."""
+
+    job_id: str
+    epoch: int
+    request: GenerationSpec
+    key: BatchKey
+    """The group that its images belong to."""
+    arrived: int
+    """The loop's work clock when it came, in pixel steps."""
+    adapters: Lease = field(default_factory=lambda: Lease(ready=True))
+    start: Start = field(init=False)
+    places: int = field(init=False)
+    """Images that each of its images counts as."""
+    samples: list[Sample] = field(default_factory=list)
+    """Its images that are not decoded yet."""
+    images: dict[int, RawImage] = field(default_factory=dict)
+    conditioning: Conditioning | None = None
+    seconds: dict[Stage, float] = field(default_factory=lambda: defaultdict(float))
+
+    def __post_init__(self) -> None:
+        """Choose the start, and make a sample of every image."""
+        self.start = TextStart(self.request)
+        self.places = image_places(self.request)
+        self.samples = [Sample(task=self, index=i) for i in range(self.request.num_images)]
+
+    @property
+    def steps_done(self) -> int:
+        """Steps done, averaged down over the images."""
+        moving = sum(each.row.steps_done for each in self.samples if each.row)
+        finished = len(self.images) * self.request.steps
+        return (moving + finished) // self.request.num_images
+
+    @property
+    def times(self) -> StageTimes:
+        """What it has cost so far, in seconds."""
+        return StageTimes(**self.seconds)
+
+
+class BatchLimits:
+    """Most images that a step may move, by group: lowered where memory ran out.
+
+    ``fits`` returns how many images of so many pixels, up to a number, fit into memory.
+    """
+
+    def __init__(self, most: int, *, fits: Callable[[int, int], int] | None = None) -> None:
+        self._most = most
+        self._fits = fits or (lambda _pixels, count: count)
+        self._lowered: dict[BatchKey, int] = {}
+        self._calm: dict[BatchKey, int] = {}
+
+    def of(self, key: BatchKey, pixels: int) -> int:
+        """Return the limit of a group whose largest image has so many pixels."""
+        return self._fits(pixels, self._lowered.get(key, self._most))
+
+    def cap(self, most: int) -> None:
+        """Make no batch of any group larger than this from now on."""
+        self._most = min(self._most, most)
+        self._lowered = {key: count for key, count in self._lowered.items() if count < most}
+
+    def lower(self, key: BatchKey, failed: int) -> None:
+        """Halve what did not fit; one image is always tried."""
+        self._lowered[key] = max(1, min(failed, self._lowered.get(key, self._most)) // 2)
+        self._calm[key] = 0
+
+    def moved(self, key: BatchKey) -> None:
+        """Count a step without trouble; after many of them try a larger batch again."""
+        if key not in self._lowered:
+            return
+        self._calm[key] += 1
+        if self._calm[key] >= RECOVERY_STEPS:
+            self._calm[key] = 0
+            self._lowered[key] *= 2
+            if self._lowered[key] >= self._most:
+                del self._lowered[key]
+
+
+def next_batch(samples: Iterable[Sample], limits: BatchLimits, clock: int) -> Sequence[Sample]:
+    """Choose the images of one group that move now, in arrival order.
+
+    It is the group that holds the highest response ratio (waited + left) / left, and of a
+    group with more images than fit into a step those that have the highest: Brinch
+    Hansen's Highest Response Ratio Next (1971), asked again before every step. A short job
+    soon overtakes a long one, what runs tends to run to its end instead of everyone being
+    late, and a waiting job's ratio grows until it is its turn, so none starves. Waiting is
+    counted in pixel steps done for anyone (``clock``), not in seconds, so that the order
+    depends on nothing but the requests.
+    """
+    groups: dict[BatchKey, list[Sample]] = {}
+    for sample in samples:
+        groups.setdefault(sample.task.key, []).append(sample)
+    group = max(groups.values(), key=lambda group: max(_urgency(each, clock) for each in group))
+    most = limits.of(group[0].task.key, max(each.pixels for each in group))
+    if sum(each.places for each in group) <= most:
+        return group
+    chosen: list[Sample] = []
+    for each in sorted(group, key=lambda each: _urgency(each, clock), reverse=True):
+        most -= each.places
+        if most < 0 and chosen:  # One image is always tried.
+            break
+        chosen.append(each)
+    return [sample for sample in group if sample in chosen]
+
+
+def _urgency(sample: Sample, clock: int) -> tuple[float, int]:
+    """Return the response ratio; between equals, as on arrival, the shorter one goes first."""
+    waited = clock - sample.task.arrived
+    return (waited + sample.work_left) / sample.work_left, -sample.work_left

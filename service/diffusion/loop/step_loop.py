@@ -1,0 +1,374 @@
+"""The step loop: requests join and leave a running batch between two denoising steps."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Final, TypeVar
+
+import torch
+
+from service.core.events import JobCancelled, JobFinished, LoopEvent, OutOfMemoryHit, Stepped
+from service.core.image import RawImage
+from service.core.spec import GenerationSpec
+from service.core.stage import OomRung, Stage
+from service.diffusion.adapters.store import AdapterStore, Lease, store_of
+from service.diffusion.conditioning.encoding import Conditioning, cached
+from service.diffusion.job_errors import failed
+from service.diffusion.load import Model
+from service.diffusion.loop.decode import decode
+from service.diffusion.loop.order import BatchLimits, Sample, Task, next_batch
+from service.diffusion.loop.preview import Previews
+from service.diffusion.loop.row import Row
+from service.diffusion.memory.budget import MemoryBudget
+from service.diffusion.memory.model import MemoryModel
+from service.diffusion.memory.oom_recovery import OomRecovery
+from service.diffusion.memory.usage import (
+    Meter,
+    free_cache,
+    is_device_lost,
+    is_out_of_memory,
+    synchronise,
+)
+from service.system.malloc import Housekeeping
+
+T = TypeVar("T")
+
+REST_SECONDS: Final = 0.05
+"""Between two looks at commands while nothing but adapters is waited for."""
+
+Fault = Callable[[Stage, int], None]
+"""Called with a stage and its number of images before the stage; tests raise in it."""
+
+
+def no_fault(stage: Stage, images: int) -> None:
+    """Let a stage go on."""
+
+
+class StepLoop:
+    """The images in the making of one model; each ``step`` moves one batch by one step.
+
+    Images with the same ``BatchKey`` form a group. A step moves up to ``batch_limit`` images
+    of one group in a single call of the denoiser, each at its own timestep, with its own
+    sampler, seed and guidance scale; ``order.next_batch`` says which. An image whose last step
+    is done is decoded by the following call, and two decodes never follow each other while
+    other images could move.
+
+    Not safe for use by two threads at once.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        *,
+        batch_limit: int,
+        fault: Fault | None = None,
+        adapters: AdapterStore | None = None,
+    ) -> None:
+        self.model = model
+        self.adapters = adapters or store_of(model)
+        self._outcomes: list[LoopEvent] = []
+        self.fault: Fault = fault or no_fault
+        self.meter = Meter(model.device)
+        self.memory_model = MemoryModel(self.meter)
+        self._recovery = OomRecovery(model, self._ran_out)
+        self.budget = MemoryBudget(
+            self.memory_model,
+            self.meter,
+            self._recovery.offloader,
+            tiles=self._recovery.tiles.able,
+            blind=model.offloaded,
+            side=model.info.sizes.usual,
+        )
+        self.limits = BatchLimits(batch_limit, fits=self.budget.images)
+        self._samplers = model.samplers
+        self._encode = cached(model.family.encode)
+        self.previews = Previews(model)
+        self._tasks: dict[str, Task] = {}
+        self._clock = 0
+        """Pixel steps done so far, for anyone: what waiting is measured with."""
+        self._decoded_last = False
+        self._resting = False
+        """Whether it waits for adapters, and has said so."""
+        self._housekeeping = Housekeeping()
+
+    @property
+    def busy(self) -> bool:
+        """Whether ``step`` has anything to do or to report."""
+        return bool(self._tasks or self._outcomes)
+
+    def add(self, job_id: str, request: GenerationSpec, epoch: int = 1) -> None:
+        """Take a job in; its images join a batch before its next step if they fit.
+
+        ``epoch`` is the number of the attempt, for those who make several.
+        """
+        self._tasks[job_id] = Task(
+            job_id=job_id,
+            epoch=epoch,
+            request=request,
+            key=self.model.batch_key(request),
+            arrived=self._clock,
+            adapters=self.adapters.ask(request.adapters),
+        )
+
+    def cancel(self, job_id: str) -> None:
+        """Take a job out before the next step, which reports it; unknown ids are ignored."""
+        task = self._tasks.get(job_id)
+        if task is not None:
+            self._remove(task)
+            self._outcomes.append(
+                JobCancelled(
+                    job_id=job_id, epoch=task.epoch, steps_done=task.steps_done, times=task.times
+                )
+            )
+
+    def step(self) -> list[LoopEvent]:
+        """Decode one finished image or move one batch by one step; report what happened.
+
+        Raises:
+            Exception: the GPU's context is lost (``memory.is_device_lost``), and with it
+                everything on it: only a new process helps. Every other error ends as the
+                ``JobFailed`` of the job it belongs to.
+
+        """
+        samples = [sample for task in self._equipped() for sample in task.samples]
+        finished = [sample for sample in samples if sample.finished]
+        moving = [sample for sample in samples if not sample.finished]
+        with self.model.without_gradients():
+            if finished and not (self._decoded_last and moving):
+                self._decode(finished[0])
+                self._decoded_last = True
+            elif moving:
+                self._denoise(next_batch(moving, self.limits, self._clock))
+                self._decoded_last = False
+            elif self.adapters.waiting:
+                self._rest()
+        self._resting = self._resting and not samples
+        outcomes = list(self._outcomes)
+        self._outcomes.clear()
+        return outcomes
+
+    def _equipped(self) -> list[Task]:
+        """Return the tasks that have their adapters; end those whose adapters cannot be used."""
+        if self.adapters.waiting:
+            self.adapters.pump()
+        for task in list(self._tasks.values()):
+            if task.adapters.error is not None:
+                self._fail(task, task.adapters.error)
+        return [task for task in self._tasks.values() if task.adapters.ready]
+
+    def _rest(self) -> None:
+        """Wait a little for adapters, with nothing else to do."""
+        if not self._resting:
+            self._resting = True
+            self.fault(Stage.LOAD, 0)  # A load may take longer than a step may.
+        self.adapters.rest(REST_SECONDS)
+
+    def tidy(self) -> None:
+        """Give back host memory that finished images left behind: now if idle, else seldom."""
+        self._housekeeping.tidy(idle=not self.busy)
+
+    def _denoise(self, batch: Sequence[Sample]) -> None:
+        ready = [(sample, row) for sample in batch if (row := self._row(sample)) is not None]
+        started = time.perf_counter() - self._recovery.lost
+        moved = [
+            (sample, row)
+            for sample, row, prediction in self._predictions(ready)
+            if self._attempt(sample.task, Stage.DENOISE, lambda: row.advance(prediction), once=True)  # noqa: B023 - called at once
+        ]
+        moved = [(sample, row) for sample, row in moved if self._alive(sample.task)]
+        if not moved:
+            return
+        # One wait for the GPU per step: without it steps would queue up ahead of a cancel,
+        # and the seconds would be those of the launch.
+        synchronise(self.model.device)
+        seconds = time.perf_counter() - self._recovery.lost - started
+        places = sum(sample.places for sample, _ in moved)
+        pixels = sum(row.pixels * sample.places for sample, row in moved)
+        self._clock += pixels
+        self.limits.moved(moved[0][0].task.key)
+        shares: dict[str, float] = {}
+        for sample, _ in moved:
+            share = seconds * sample.places / places
+            sample.task.seconds[Stage.DENOISE] += share
+            job_id = sample.task.job_id
+            shares[job_id] = shares.get(job_id, 0.0) + share
+        self._outcomes.append(
+            Stepped(
+                progress={sample.task.job_id: sample.task.steps_done for sample, _ in moved},
+                batch_size=places,
+                pixels=pixels,
+                seconds=seconds,
+                shares=shares,
+                epochs={sample.task.job_id: sample.task.epoch for sample, _ in moved},
+                memory=self.meter.use(),
+            )
+        )
+        self._outcomes += self.previews.after(moved)
+
+    def _ran_out(self, hit: OutOfMemoryHit) -> None:
+        """Report that memory ran out; adapters that no job uses leave it first."""
+        self._outcomes.append(hit)
+        if hit.rung == OomRung.FREE_CACHE:
+            self.adapters.release_memory()
+
+    def _row(self, sample: Sample) -> Row | None:
+        """Return the sample's row, made when its first step comes; None if it failed."""
+        task = sample.task
+        if sample.row is None and self._alive(task):
+            request = task.request
+            # First of all: a pair that cannot be drawn costs no work.
+            scheduler = self._attempt(
+                task,
+                Stage.DENOISE,
+                lambda: self._samplers.new(
+                    request.sampler, request.steps, request.schedule, eta=request.eta
+                ),
+            )
+            conditioning = self._conditioning(task) if scheduler is not None else None
+            if conditioning is not None:
+                seed = request.seeds[sample.index]
+                sample.row = self._attempt(
+                    task,
+                    Stage.DENOISE,
+                    lambda: Row(self.model, scheduler, task.start, seed, conditioning),
+                )
+        return sample.row if self._alive(task) else None
+
+    def _conditioning(self, task: Task) -> Conditioning | None:
+        if task.conditioning is None:
+            started = time.perf_counter() - self._recovery.lost
+            task.conditioning = self._attempt(
+                task, Stage.TEXT_ENCODE, lambda: self._encoded(task.request, task.adapters)
+            )
+            synchronise(self.model.device)
+            task.seconds[Stage.TEXT_ENCODE] += time.perf_counter() - self._recovery.lost - started
+        return task.conditioning
+
+    def _encoded(self, request: GenerationSpec, lease: Lease) -> Conditioning:
+        self.fault(Stage.TEXT_ENCODE, 1)
+        with self.adapters.on_texts(lease):
+            return self.model.family.condition(
+                request, lambda text, reading: self._encode(text, reading, lease.text_key)
+            )
+
+    def _predictions(
+        self, batch: Sequence[tuple[Sample, Row]]
+    ) -> list[tuple[Sample, Row, torch.Tensor]]:
+        """Predict for all rows in one call; if that fails, for fewer at a time.
+
+        So an error ends the job that causes it and no other, and memory that does not
+        suffice for all may suffice for half of them, or for each.
+        """
+        batch = [(sample, row) for sample, row in batch if self._alive(sample.task)]
+        if not batch:
+            return []
+        try:
+            return self._recovery.run(
+                Stage.DENOISE, lambda: self._predicted(batch), images=len(batch)
+            )
+        except Exception as error:
+            if is_device_lost(error):
+                raise
+            if len(batch) == 1:
+                self._fail(batch[0][0].task, error)
+                return []
+            some = 1
+            if is_out_of_memory(error):
+                self.limits.lower(batch[0][0].task.key, sum(each.places for each, _ in batch))
+                some = (len(batch) + 1) // 2
+        # Outside the handler: the error's frames keep the tensors alive that did not fit.
+        free_cache(self.model.device)
+        parts = [batch[first : first + some] for first in range(0, len(batch), some)]
+        return [prediction for part in parts for prediction in self._predictions(part)]
+
+    def _predicted(
+        self, batch: Sequence[tuple[Sample, Row]]
+    ) -> list[tuple[Sample, Row, torch.Tensor]]:
+        self.fault(Stage.DENOISE, len(batch))
+        pixels = sum(row.pixels * len(row.conditioning.texts) for _, row in batch)
+        uses = [
+            sample.task.adapters.denoiser for sample, row in batch for _ in row.conditioning.texts
+        ]
+        with self.memory_model.measuring(Stage.DENOISE, pixels), self.adapters.on_rows(uses):
+            predictions = self.model.family.denoise([row for _, row in batch])
+        return [(*pair, each) for pair, each in zip(batch, predictions, strict=True)]
+
+    def _decode(self, sample: Sample) -> None:
+        task, row = sample.task, sample.row
+        if row is None:  # pragma: no cover - a finished sample has one
+            return
+        started = time.perf_counter() - self._recovery.lost
+        image = self._attempt(
+            task, Stage.VAE_DECODE, lambda: self._decoded(row), latents=row.latents
+        )
+        task.seconds[Stage.VAE_DECODE] += time.perf_counter() - self._recovery.lost - started
+        if image is not None:
+            self.previews.learn(row.latents, image)
+        if image is not None and self.model.family.has_safety_checker:
+            started = time.perf_counter() - self._recovery.lost
+            made = image
+            image = self._attempt(task, Stage.SAFETY, lambda: self._checked(made))
+            task.seconds[Stage.SAFETY] += time.perf_counter() - self._recovery.lost - started
+        if image is None:
+            return
+        self._recovery.offloader.image_done()
+        task.images[sample.index] = image
+        task.samples.remove(sample)
+        if task.samples:
+            return
+        self._remove(task)
+        self._outcomes.append(
+            JobFinished(
+                job_id=task.job_id,
+                epoch=task.epoch,
+                images=tuple(task.images[i] for i in sorted(task.images)),
+                times=task.times,
+                memory=self.meter.use(),
+                prompt_tokens_cut=task.conditioning.tokens_cut if task.conditioning else 0,
+            )
+        )
+
+    def _decoded(self, row: Row) -> RawImage:
+        self.fault(Stage.VAE_DECODE, 1)
+        if self._recovery.tiles.used(row.latents):
+            with self._recovery.tiles.applied(row.latents):
+                return decode(self.model, row.latents, row.seed)
+        with self.memory_model.measuring(Stage.VAE_DECODE, row.pixels):
+            return decode(self.model, row.latents, row.seed)
+
+    def _checked(self, image: RawImage) -> RawImage:
+        self.fault(Stage.SAFETY, 1)
+        if not self.model.family.is_unsafe(image):
+            return image
+        return replace(image, pixels=bytes(len(image.pixels)), unsafe=True)
+
+    def _attempt(
+        self,
+        task: Task,
+        stage: Stage,
+        work: Callable[[], T],
+        *,
+        latents: torch.Tensor | None = None,
+        once: bool = False,
+    ) -> T | None:
+        """Do one image's work; if it fails its job fails, and None is returned."""
+        try:
+            return self._recovery.run(stage, work, latents=latents, once=once)
+        except Exception as error:
+            if is_device_lost(error):
+                raise
+            self._fail(task, error)
+        return None
+
+    def _fail(self, task: Task, error: Exception) -> None:
+        if self._tasks.get(task.job_id) is not task:
+            return
+        self._remove(task)
+        self._outcomes.append(failed(task, error))
+
+    def _remove(self, task: Task) -> None:
+        del self._tasks[task.job_id]
+        self.adapters.give_back(task.adapters)
+
+    def _alive(self, task: Task) -> bool:
+        return self._tasks.get(task.job_id) is task

@@ -1,0 +1,113 @@
+"""Decoding in tiles what does not fit into memory whole."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+import structlog
+import torch
+
+log = structlog.get_logger(__name__)
+
+SMALLEST: Final = 8
+"""Latents along a tile: below that the overlap, an eighth of it, is less than one."""
+
+MOST_PARTS: Final = 4
+"""Of the longer side: more of them cost more in overlap than they save."""
+
+TRIED_AGAIN_AFTER: Final = 20
+"""Decodes in tiles before a whole one is tried again: memory may have become free."""
+
+NEEDED: Final = ("use_tiling", "tile_latent_min_size", "tile_sample_min_size")
+
+
+class Tiles:
+    """Which images a VAE decodes in tiles: those above a size, and what did not fit whole.
+
+    A tile has half the image's longer side, so that it takes about a quarter of the
+    memory; or a quarter of the side, if even that did not fit. Above the size that was set
+    (VAE_TILING_ABOVE) a tile has that size, if it was not halved since. diffusers blends the seams.
+    Such an image differs a little from one that was decoded whole, since the VAE's
+    normalisation sees a part of it only.
+    """
+
+    def __init__(self, decoder: Any, factor: int, *, above: int = 0) -> None:
+        self._decoder = decoder
+        self._factor = factor
+        """Pixels to a latent along a side."""
+        self._above = above // factor
+        """Latents along the longest side of an image that is decoded whole; 0 for any."""
+        self._from: int | None = None
+        """Latents of the smallest image that is decoded in tiles."""
+        self._left = 0
+        if above and not self.able:
+            log.warning("vae_tiling_unsupported", vae=type(decoder).__name__)
+        self._parts = 1
+        """Tiles along the longer side, were there no overlap."""
+
+    @property
+    def able(self) -> bool:
+        """Whether this VAE can decode in tiles."""
+        return all(hasattr(self._decoder, name) for name in NEEDED)
+
+    def possible(self, latents: torch.Tensor) -> bool:
+        """Tell whether tiles, or smaller ones, would help an image."""
+        parts = self._parts if self._halved(latents) else 1
+        divisible = self._side(latents, parts) > SMALLEST
+        return self.able and divisible and parts < MOST_PARTS
+
+    def used(self, latents: torch.Tensor) -> bool:
+        """Tell whether an image is decoded in tiles now."""
+        return self._halved(latents) or self._beyond(latents)
+
+    def begin(self, latents: torch.Tensor) -> None:
+        """Decode images of this size and larger ones in tiles for a while, or in smaller ones."""
+        self._parts = 2 * self._parts if self._halved(latents) else 2
+        area = _area(latents)
+        self._from = area if self._from is None else min(area, self._from)
+        self._left = TRIED_AGAIN_AFTER
+        log.warning("vae_tiling_began", latents=list(latents.shape[-2:]))
+
+    @contextmanager
+    def applied(self, latents: torch.Tensor) -> Iterator[None]:
+        """Decode an image within this, in tiles if it needs them."""
+        if not self.used(latents):
+            yield
+            return
+        before = {name: getattr(self._decoder, name) for name in NEEDED}
+        halved = self._halved(latents)
+        side = self._side(latents, self._parts) if halved else self._above
+        if self._beyond(latents):
+            side = min(side, self._above)
+        if before["use_tiling"]:
+            side = min(side, before["tile_latent_min_size"])
+        chosen = dict(zip(NEEDED, (True, side, side * self._factor), strict=True))
+        if hasattr(self._decoder, "spatial_scale_factor"):
+            # AutoencoderTiny has 8 there, whatever its own factor is.
+            before["spatial_scale_factor"] = self._decoder.spatial_scale_factor
+            chosen["spatial_scale_factor"] = self._factor
+        try:
+            for name, value in chosen.items():
+                setattr(self._decoder, name, value)
+            yield
+        finally:
+            for name, value in before.items():
+                setattr(self._decoder, name, value)
+        if halved:
+            self._left -= 1
+            if self._left == 0:
+                self._from = None
+
+    def _halved(self, latents: torch.Tensor) -> bool:
+        """Tell whether an image, or a smaller one, did not fit lately."""
+        return self._from is not None and _area(latents) >= self._from
+
+    def _beyond(self, latents: torch.Tensor) -> bool:
+        return bool(self._above) and self.able and max(latents.shape[-2:]) > self._above
+
+    def _side(self, latents: torch.Tensor, parts: int) -> int:
+        return max(SMALLEST, max(latents.shape[-2:]) // parts)
+
+
+def _area(latents: torch.Tensor) -> int:
+    return latents.shape[-2] * latents.shape[-1]

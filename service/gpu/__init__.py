@@ -1,0 +1,1 @@
+"""What the driver and the installed torch say about GPUs."""

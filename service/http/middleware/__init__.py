@@ -1,0 +1,1 @@
+"""Middlewares: steps of every request, in the order of ``stack``."""

@@ -1,0 +1,128 @@
+"""``GET /docs``: Swagger UI from its package, on our one description, without the network."""
+
+import functools
+import hashlib
+import importlib.resources
+import importlib.util
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.resources.abc import Traversable
+from typing import Final
+
+from aiohttp import hdrs, web
+
+from service.errors import NotFound
+from service.http.prefix import prefixed
+from service.http.schema.decorators import docs
+
+PACKAGE: Final = "swagger_ui"
+FILES: Final = {
+    "swagger-ui.css": "text/css",
+    "swagger-ui-bundle.js": "text/javascript",
+    "favicon-32x32.png": "image/png",
+}
+POLICY: Final = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; "
+    "img-src 'self' data: blob:; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+"""Swagger UI draws icons from data: and shows image answers from blob: addresses."""
+
+PAGE: Final = """\
+<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>sd-api</title>
+<link rel="icon" type="image/png" href="/docs/favicon-32x32.png">
+<link rel="stylesheet" href="/docs/swagger-ui.css">
+</head>
+<body>
+<div id="swagger-ui"></div>
+<script src="/docs/swagger-ui-bundle.js"></script>
+<script src="/docs/start.js"></script>
+</body>
+</html>
+"""
+START: Final = """\
+SwaggerUIBundle({
+  url: "/openapi.json",
+  dom_id: "#swagger-ui",
+  deepLinking: true,
+  queryConfigEnabled: false,
+  validatorUrl: null,
+  tryItOutEnabled: true,
+});
+"""
+
+
+def files() -> Traversable:
+    """Return the folder of Swagger UI, without running the package's own code.
+
+    Its ``__init__`` imports a template engine and looks for web frameworks.
+    """
+    spec = importlib.util.find_spec(PACKAGE)
+    if spec is None:  # pragma: no cover - it is a dependency
+        raise NotFound(f"The package {PACKAGE} is not installed.")
+    return importlib.resources.files(importlib.util.module_from_spec(spec)) / "static"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asset:
+    """A file of the page; all who fetch it are sent the same bytes."""
+
+    content: bytes
+    tag: str
+
+
+@functools.cache
+def assets() -> Mapping[str, Asset]:
+    """Return the files of the page by name; they are read and hashed once."""
+    contents = {name: (files() / name).read_bytes() for name in FILES}
+    return {
+        name: Asset(content=content, tag=hashlib.sha256(content).hexdigest())
+        for name, content in contents.items()
+    }
+
+
+@docs(summary="Show this description as a page.", produces=["text/html"])
+async def page(request: web.Request) -> web.Response:
+    """Answer with the page."""
+    headers = {"Content-Security-Policy": POLICY, "Referrer-Policy": "no-referrer"}
+    return web.Response(text=_placed(request, PAGE), content_type="text/html", headers=headers)
+
+
+async def start(request: web.Request) -> web.Response:
+    """Answer with the script that starts the page; inline it would break the policy."""
+    return web.Response(text=_placed(request, START), content_type="text/javascript")
+
+
+async def asset(request: web.Request) -> web.Response:
+    """Answer with one of the files that the page needs; the package has many more.
+
+    Always whole: nobody needs parts of them, and aiohttp answers wrong ranges in a form of its
+    own.
+    """
+    name = request.match_info["name"]
+    if name not in FILES:
+        raise NotFound(f"There is no {name} here; see {prefixed(request, '/docs')}.")
+    found = assets()[name]
+    headers = {"Cache-Control": "public, max-age=3600", hdrs.ETAG: f'"{found.tag}"'}
+    if any(known.value in {found.tag, "*"} for known in request.if_none_match or ()):
+        return web.Response(status=304, headers=headers)
+    return web.Response(body=found.content, content_type=FILES[name], headers=headers)
+
+
+@docs(
+    summary="Redirect to the documentation page.",
+    responses={"302": {"description": "It is at `/docs`."}},
+)
+async def root(request: web.Request) -> web.Response:
+    """Redirect to the documentation page."""
+    return web.Response(status=302, headers={hdrs.LOCATION: prefixed(request, "/docs")})
+
+
+def _placed(request: web.Request, text: str) -> str:
+    """Return a text of ours with the addresses in it as the client has to ask for them."""
+    return text.replace('"/', f'"{prefixed(request, "/")}')

@@ -1,0 +1,124 @@
+"""The adapters of a request: how they are written, and that there are such adapters."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from marshmallow import Schema, ValidationError, validate
+
+from service.core.model import ModelInfo
+from service.core.spec import Adapter, GenerationSpec
+from service.errors import AdapterUnsuitable, ValidationFailed
+from service.http.schema.fields import ANYTHING, Once, RealNumber, Text
+from service.models.adapters.catalog import LONGEST_NAME, AdapterCatalog
+
+MOST_WEIGHT: Final = 10.0
+"""Beyond it, in both directions, nothing but noise is left of an image."""
+
+WEIGHT: Final[Mapping[str, Any]] = {"low": -MOST_WEIGHT, "high": MOST_WEIGHT}
+NAME: Final = "Name of the adapter, as `GET /models/adapters` lists it."
+STRENGTH: Final = "Strength of its changes: 1 is as it was trained, 0 is nothing."
+TEXT_STRENGTH: Final = "Strength of its changes to the text encoders; `weight` if left out."
+
+FAMILIES: Final = {"sd1": "sd", "sd2": "sd", "sdxl": "sdxl"}
+"""The family of a model (``ModelInfo.family``) by that of the adapters that are made for it."""
+
+
+class AdapterList(Once):
+    """A list of adapters, each a JSON object; every fault is told with the place in the list."""
+
+    def __init__(self, *, most: int, **kwargs: Any) -> None:
+        self._most = most
+        self._entry = Schema.from_dict(
+            {
+                "name": Text(high=LONGEST_NAME, blank=False, example="ink", required=True),
+                "weight": RealNumber(**WEIGHT, example=0.8, load_default=1.0),
+                "text_weight": RealNumber(**WEIGHT, example=0.8, load_default=None),
+            },
+            name="AdapterEntry",
+        )()
+        number = {"type": "number", "minimum": -MOST_WEIGHT, "maximum": MOST_WEIGHT}
+        kwargs.setdefault("metadata", {}).update(
+            type="array",
+            maxItems=most,
+            examples=[[]],
+            items={
+                "type": "object",
+                "additionalProperties": False,
+                "required": ["name"],
+                "properties": {
+                    "name": {
+                        "type": "string",
+                        "minLength": 1,
+                        "maxLength": LONGEST_NAME,
+                        "pattern": ANYTHING,
+                        "description": NAME,
+                    },
+                    "weight": {**number, "default": 1.0, "description": STRENGTH},
+                    "text_weight": {**number, "description": TEXT_STRENGTH},
+                },
+            },
+        )
+        # The braces are doubled for marshmallow, which formats every text.
+        cure = f'must be a list of up to {most} adapters, e.g. [{{{{"name": "ink"}}}}]'
+        super().__init__(
+            error_messages=dict.fromkeys(("invalid", "null"), cure),
+            validate=validate.Length(max=most, error=cure),
+            **kwargs,
+        )
+
+    def _deserialize(
+        self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any
+    ) -> tuple[Adapter, ...]:
+        del attr, data, kwargs
+        if not isinstance(value, list) or len(value) > self._most:
+            raise self.make_error("invalid")
+        faults: list[str] = []
+        found = [self._one(each, place, faults) for place, each in enumerate(value, 1)]
+        names = [each.name for each in found if each is not None]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        faults += [f"{name} is given more than once; add up its weights" for name in twice]
+        if faults:
+            raise ValidationError(faults)
+        return tuple(each for each in found if each is not None)
+
+    def _one(self, value: Any, place: int, faults: list[str]) -> Adapter | None:
+        if not isinstance(value, dict):
+            faults.append(f'entry {place} must be an object, e.g. {{"name": "ink"}}')
+            return None
+        try:
+            read: Any = self._entry.load(value)
+        except ValidationError as error:
+            for name, words in error.messages_dict.items():
+                faults.append(f"entry {place}: {str(name)[:LONGEST_NAME]}: {' '.join(words)}")
+            return None
+        if read["text_weight"] is None:
+            read["text_weight"] = read["weight"]
+        return Adapter(**read)
+
+
+def demand_adapters(
+    generation: GenerationSpec, catalog: AdapterCatalog, model: ModelInfo | None
+) -> None:
+    """Refuse adapters that are not there, cannot be read, or are made for another family.
+
+    It reads files. What their headers do not tell the engine finds out.
+
+    Raises:
+        ValidationFailed: with what is wrong with each.
+
+    """
+    faults = []
+    for adapter in generation.adapters:
+        try:
+            entry = catalog.find(adapter.name)
+        except AdapterUnsuitable as error:
+            faults.append(error.detail)
+            continue
+        family = entry.header.family if entry.header else ""
+        if model is not None and FAMILIES.get(family, model.family) != model.family:
+            faults.append(
+                f"{adapter.name} is made for {family}, and the model is of the family "
+                f"{model.family}; use an adapter of that family"
+            )
+    if faults:
+        raise ValidationFailed({"adapters": faults})

@@ -1,0 +1,322 @@
+"""What answers look like, for the API description; a test holds real answers against it."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Final, TypeVar
+
+from marshmallow import Schema, fields
+
+from service.config.limits import limits_of
+from service.config.table import Config
+from service.core.fields import RequestField
+from service.core.spec import FIELDS
+
+F = TypeVar("F", bound=fields.Field[Any])
+
+
+def say(description: str, example: Any = None, **more: Any) -> dict[str, Any]:
+    """Return what the API description says of a field."""
+    shown = {} if example is None else {"examples": [example]}
+    return {"description": description, **shown, **more}
+
+
+def described(
+    kind: Callable[..., F],
+    description: str,
+    example: Any = None,
+    *,
+    attribute: str | None = None,
+    allow_none: bool = False,
+    **more: Any,
+) -> F:
+    """Return a field that every answer of its kind has, null only where ``allow_none``."""
+    about = say(description, example, **more)
+    return kind(required=True, attribute=attribute, allow_none=allow_none, metadata=about)
+
+
+KINDS: Final = {str: fields.String, int: fields.Integer, float: fields.Float}
+
+Weighted: Final = Schema.from_dict(
+    {
+        "name": described(fields.String, "Name of the adapter.", "ink"),
+        "weight": described(fields.Float, "Strength of its changes to the denoiser.", 0.8),
+        "text_weight": described(
+            fields.Float, "Strength of its changes to the text encoders.", 0.8
+        ),
+    },
+    name="Adapter",
+)
+"""An adapter that images were made with."""
+
+
+def _declared(asked: RequestField) -> fields.Field[Any]:
+    about: dict[str, Any] = {"required": True, "metadata": say(asked.meaning, asked.example)}
+    if asked.entries is not None:
+        return fields.List(fields.Nested(Weighted), **about)
+    found: fields.Field[Any] = KINDS[asked.kind](**about)
+    return found
+
+
+Metadata: Final = Schema.from_dict(
+    {
+        **{
+            each.name: _declared(each)
+            for each in (declared.within(limits_of(Config())) for declared in FIELDS)
+        },
+        "seeds": described(
+            partial(fields.List, fields.Integer()), "Seed of each image, in order.", [42]
+        ),
+        "model_version": described(fields.String, "Version of the weights.", "demo-1.0"),
+        "recipe": described(
+            fields.String,
+            "Recipe of the model: where the defaults of steps, guidance, sampler and size come "
+            "from. Empty for none.",
+            "lightning",
+        ),
+        "vae": described(
+            fields.String,
+            "Name of the VAE that decoded the images; empty for the model's own.",
+            "sdxl-vae-fp16-fix",
+        ),
+        "warnings": described(
+            partial(fields.List, fields.String()),
+            "What may be wrong with the images, for example a recipe that was guessed from a name.",
+            [],
+        ),
+        "generation_time_seconds": described(
+            fields.Float, "Seconds from joining a batch to the finished pixels.", 1.84
+        ),
+        "queue_seconds": described(
+            fields.Float, "Seconds from acceptance to joining a batch.", 0.012
+        ),
+        "attempts": described(
+            fields.Integer, "Number of starts; above 1 if the engine crashed.", 1
+        ),
+        "prompt_truncated": described(
+            fields.Boolean, "Whether the model could not read the whole prompt.", False
+        ),
+        "prompt_tokens_cut": described(
+            fields.Integer, "Tokens of the prompt that the model did not read.", 0
+        ),
+        "unsafe": described(
+            partial(fields.List, fields.Boolean()),
+            "Whether the safety checker blacked out each image.",
+            [False],
+        ),
+        "request_id": described(fields.String, "Id of the request, also in the log.", "7f1c9a52"),
+    },
+    name="Metadata",
+)
+"""How the images were made."""
+
+
+class Generated(Schema):
+    """Finished images."""
+
+    image_base64 = described(
+        fields.String, "The first image as PNG.", "iVBORw0KGgo…", contentEncoding="base64"
+    )
+    images_base64 = fields.List(
+        fields.String(), metadata=say("All images in order, when more than one was asked for.")
+    )
+    metadata = described(partial(fields.Nested, Metadata), "How the images were made.")
+
+
+class Model(Schema):
+    """The model in use."""
+
+    id = described(fields.String, "The value of MODEL_ID.", "demo", attribute="model_id")
+    version = described(fields.String, "Version of the weights.", "demo-1.0")
+    demo = described(fields.Boolean, "Whether this is the bundled demo model.", True)
+    device = described(fields.String, "`cpu` or the name of the GPU.", "cpu")
+    dtype = described(fields.String, "Number format of the weights.", "float32")
+    family = described(
+        fields.String, "`sd` is Stable Diffusion 1.x and 2.x.", "sd", enum=["sd", "sdxl"]
+    )
+    prediction_type = described(
+        fields.String,
+        "What the UNet predicts.",
+        "epsilon",
+        enum=["epsilon", "v_prediction", "sample"],
+    )
+    prediction_type_from = described(
+        fields.String,
+        "File, marker or setting it was read from.",
+        "scheduler_config.json",
+        attribute="prediction_from",
+    )
+    configuration = described(
+        fields.String, "Source of the configuration and the tokenizer.", "models/my-model"
+    )
+    ignored_tensors = described(
+        partial(fields.List, fields.String()),
+        "Groups of tensors in a single file that the service does not use.",
+        [],
+        attribute="ignored",
+    )
+
+
+class FieldLimits(Schema):
+    """Limits of one field."""
+
+    minimum = described(fields.Float, "Least value.", 256)
+    maximum = described(fields.Float, "Greatest value.", 768)
+    multiple_of = fields.Integer(metadata=say("What it must be a multiple of.", 64))
+
+
+ASKED: Final = {
+    "limits": partial(
+        described,
+        partial(fields.Dict, keys=fields.String(), values=fields.Nested(FieldLimits)),
+        "Limits of the numbers in a request to this model, by field.",
+        {"width": {"minimum": 256, "maximum": 768, "multiple_of": 64}},
+    ),
+    "defaults": partial(
+        described,
+        partial(fields.Dict, keys=fields.String()),
+        "Values of fields that a request leaves out.",
+        {"width": 512, "height": 512},
+    ),
+}
+"""What a request may say; with the settings and the model that hold now."""
+
+
+class RecipeAnswer(Schema):
+    """What a model wants where a request says nothing."""
+
+    name = described(fields.String, "Its name, also in the metadata of images.", "lightning")
+    source = described(fields.String, "Where it comes from.", "name")
+    guessed = described(fields.Boolean, "Whether nothing but a name told.", True)
+    values = described(
+        partial(fields.Dict, keys=fields.String()),
+        "What it asks for, by field; `size` is width and height.",
+        {"steps": 4, "guidance_scale": 0.0, "sampler": "euler"},
+    )
+
+
+class ListedModel(Schema):
+    """A model, and what requests to it may say."""
+
+    id = described(
+        fields.String, "Its name: the value of MODEL_ID, or the name on the hub.", "demo"
+    )
+    default = described(fields.Boolean, "Whether it draws the requests that name no model.", True)
+    state = described(
+        fields.String,
+        "State of the engine process that draws with it.",
+        "ready",
+        enum=["stopped", "loading", "ready", "restarting", "failed"],
+    )
+    family = described(
+        fields.String,
+        "`sd` is Stable Diffusion 1.x and 2.x.",
+        "sd",
+        enum=["sd", "sdxl"],
+    )
+    recipe = described(
+        partial(fields.Nested, RecipeAnswer), "null where it has none.", allow_none=True
+    )
+    vae = described(
+        fields.String,
+        "Name of the VAE that decodes; empty for the model's own.",
+        "sdxl-vae-fp16-fix",
+    )
+    version = described(
+        fields.String,
+        "Version of the weights; null until they are loaded.",
+        "demo-1.0",
+        allow_none=True,
+    )
+    limits, defaults = ASKED["limits"](), ASKED["defaults"]()
+
+
+class ModelList(Schema):
+    """The models."""
+
+    models = described(
+        partial(fields.List, fields.Nested(ListedModel)), "The models, the default one first."
+    )
+
+
+class EngineStatus(Schema):
+    """The process that runs the model."""
+
+    state = described(
+        fields.String,
+        "State of the engine process.",
+        "ready",
+        enum=["stopped", "loading", "ready", "restarting", "failed"],
+    )
+    restarts = described(fields.Integer, "Times the engine ended by itself.", 0)
+    circuit = described(
+        fields.String,
+        "`open`: the engine crashed repeatedly and new work is refused · `half_open`: the "
+        "engine is back and runs one job at a time as a test.",
+        "closed",
+        enum=["closed", "open", "half_open"],
+    )
+    silent_seconds = described(
+        fields.Float, "Seconds without a message while it loads or has work; else 0.", 0.0
+    )
+    failure = fields.String(
+        metadata=say("Why the model cannot be loaded.", "The folder has no UNet.")
+    )
+
+
+class QueueStatus(Schema):
+    """The queue of waiting requests."""
+
+    depth = described(fields.Integer, "Waiting requests.", 2)
+    limit = described(fields.Integer, "Most requests that may wait.", 64)
+
+
+class Health(Schema):
+    """Status of the service."""
+
+    status = described(
+        fields.String,
+        "`healthy`: images can be made · `loading`: the model is being loaded · "
+        "`restarting`: the engine ended and is being restarted · `degraded`: the model "
+        "cannot be loaded, or the engine keeps crashing · `shutting_down`: accepted requests are "
+        "finished, new ones are refused.",
+        "healthy",
+        enum=["healthy", "loading", "restarting", "degraded", "shutting_down"],
+    )
+    gpu_available = described(fields.Boolean, "Whether a GPU is available.", True)
+    gpu_memory_used = described(
+        fields.String, "Memory in use by all programs; 1 GB is 2**30 bytes.", "2.1 GB"
+    )
+    gpu_memory_total = described(fields.String, "Memory of the GPU; 0.0 GB without one.", "6.0 GB")
+    model_loaded = described(fields.Boolean, "Whether images can be made now.", True)
+    uptime_seconds = described(fields.Float, "Seconds since the start.", 3600.5)
+    model = described(
+        partial(fields.Nested, Model), "null until a model has been loaded.", allow_none=True
+    )
+    engine = described(partial(fields.Nested, EngineStatus), "The process that runs the model.")
+    queue = described(partial(fields.Nested, QueueStatus), "The queue of waiting requests.")
+    running = described(fields.Integer, "Requests in work.", 3)
+    limits, defaults = ASKED["limits"](), ASKED["defaults"]()
+    version = described(fields.String, "Version of the service.", "0.1.0")
+
+
+class Status(Schema):
+    """Status as one word."""
+
+    status = described(fields.String, "`alive` or `ready`.", "ready")
+
+
+class Problem(Schema):
+    """An error, as RFC 9457 describes it."""
+
+    type = described(fields.String, "URL of the documentation of this error.")
+    title = described(fields.String, "Kind of error.")
+    status = described(fields.Integer, "HTTP status code.", 400)
+    detail = described(fields.String, "What went wrong this time, and how to fix it.")
+    instance = described(fields.String, "Path of the request.")
+    code = described(fields.String, "Stable name of the error; decide by this.")
+    request_id = described(fields.String, "Id of the request, also in the log.")
+    errors = fields.Dict(
+        keys=fields.String(),
+        values=fields.List(fields.String()),
+        metadata=say("Each wrong field with what it must be; only with status 400."),
+    )

@@ -1,0 +1,199 @@
+"""Schema of a request: the declared fields, with the limits and defaults of the settings."""
+
+import difflib
+import secrets
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from marshmallow import RAISE, Schema, ValidationError, post_load, pre_load, validates_schema
+
+from service.core.fields import RequestField
+from service.core.limits import RequestLimits
+from service.core.prompt import language
+from service.core.prompt.syntax import LongPrompts, PromptSyntax
+from service.core.sampler import ALIASES, ETA, Sampler, Schedule, resolved
+from service.core.spec import FIELDS, MOST_ADAPTERS, RANDOM_SEED, GenerationSpec
+from service.errors import ValidationFailed
+from service.http.schema.adapters import AdapterList
+from service.http.schema.fields import Choice, Once, RealNumber, Text, WholeNumber
+from service.models.adapters.catalog import LONGEST_NAME as LONGEST_ADAPTER
+from service.models.defaults.adapters import values_for
+
+UNKNOWN = "is not a field of this request"
+
+SHOWN = 16
+"""Unknown fields that are named; a body may hold thousands, and a suggestion costs 0.1 ms."""
+
+LONGEST_NAME = 40
+"""Longer names are cut and get no suggestion: its cost grows with the square of the length."""
+
+
+class StrictSchema(Schema):
+    """A JSON object in which every field is known; a near miss gets a suggestion."""
+
+    class Meta:
+        """Refuse what is not declared."""
+
+        unknown = RAISE
+
+    error_messages: dict[str, str] = {"unknown": UNKNOWN}  # noqa: RUF012 - declared so above
+
+    def handle_error(self, error: ValidationError, data: Any, *, many: bool, **kwargs: Any) -> None:
+        """Name unknown fields with the known one that was probably meant, but not thousands."""
+        del many, kwargs
+        if not isinstance(error.messages, dict) or not isinstance(data, Mapping):
+            return
+        unknown = [name for name in data if name in error.messages and name not in self.fields]
+        for name in unknown:
+            del error.messages[name]
+        for name in unknown[:SHOWN]:
+            if len(name) > LONGEST_NAME:
+                error.messages[f"{name[:LONGEST_NAME]}…"] = [UNKNOWN]
+                continue
+            near = difflib.get_close_matches(name, self.fields, n=1)
+            meant = f"; did you mean {near[0]}?" if near else ""
+            error.messages[name] = [f"{UNKNOWN}{meant}"]
+        if len(unknown) > SHOWN:
+            error.messages["body"] = [f"has {len(unknown) - SHOWN} more fields that are unknown"]
+
+
+class GenerationSchema(StrictSchema):
+    """An object that describes a generation."""
+
+    @validates_schema(skip_on_field_errors=False)
+    def _steps_of_the_sampler(self, data: dict[str, Any], **_: Any) -> None:
+        sampler, _schedule = resolved(data.get("sampler", ""))
+        most = Sampler(sampler).most_steps if sampler else None
+        if most is not None and data.get("steps", 0) > most:
+            cure = f"must be at most {most} with the sampler {sampler}; or take another sampler"
+            raise ValidationError({"steps": [cure]})
+
+    @pre_load
+    def _left_out(self, data: dict[str, Any], **_: Any) -> dict[str, Any]:
+        """Fill in what the recipe of an adapter says, and leave eta to samplers that take it."""
+        return _with_eta(_with_recipe(data, self.fields["steps"]))
+
+    @validates_schema(skip_on_field_errors=False)
+    def _samplers_with_eta(self, data: dict[str, Any], **_: Any) -> None:
+        sampler = data.get("sampler")
+        if data.get("eta") and sampler is not None and sampler not in ETA:
+            takes = " or ".join(ETA)
+            raise ValidationError(
+                {"eta": [f"must be 0 with the sampler {sampler}; {takes} takes it"]}
+            )
+
+    @pre_load
+    def _long_prompts_of_the_syntax(self, data: dict[str, Any], **_: Any) -> dict[str, Any]:
+        """Let AUTOMATIC1111's syntax read in chunks unless the request says otherwise."""
+        says = data.get("long_prompts") is not None
+        if says or data.get("prompt_syntax") != PromptSyntax.A1111:
+            return data
+        return {**data, "long_prompts": LongPrompts.CHUNKS.value}
+
+    @validates_schema(skip_on_field_errors=False)
+    def _prompts_in_the_syntax(self, data: dict[str, Any], **_: Any) -> None:
+        if data.get("prompt_syntax") != PromptSyntax.A1111:
+            return
+        prompt = language.parse(data.get("prompt", ""))
+        negative = language.parse(data.get("negative_prompt", ""), negative=True)
+        steps = data.get("steps", 1)
+        adapters = prompt.faults_next_to(data.get("adapters", ()))
+        found = {
+            "prompt": [*prompt.faults_in(steps), *adapters],
+            "negative_prompt": negative.faults_in(steps),
+        }
+        if any(found.values()):
+            raise ValidationError({name: faults for name, faults in found.items() if faults})
+
+    @validates_schema(pass_original=True, skip_on_field_errors=False)
+    def _schedule_of_the_sampler(
+        self, data: dict[str, Any], original: Mapping[str, Any], **_: Any
+    ) -> None:
+        named, schedule = data.get("sampler", ""), data.get("schedule", "")
+        if not named or not schedule:
+            return
+        sampler, meant = resolved(named)
+        if named in ALIASES and named == original.get("sampler") and schedule != meant:
+            if schedule != Schedule.AUTOMATIC:
+                cure = f"must be {meant} with {named}; or name the sampler {sampler}"
+                raise ValidationError({"schedule": [cure]})
+        elif schedule not in Sampler(sampler).schedules:
+            known = ", ".join(Sampler(sampler).schedules)
+            others = ", ".join(each for each in Sampler if schedule in each.schedules)
+            cure = f"must be one of {known} with the sampler {sampler}; {schedule} works with "
+            raise ValidationError({"schedule": [cure + others]})
+
+    @post_load
+    def _generation(self, data: dict[str, Any], **_: Any) -> Any:
+        return generation_of(data)
+
+
+def _with_recipe(data: dict[str, Any], steps: Any) -> dict[str, Any]:
+    """Fill in what an adapter for few steps wants; what is wrong is left to the fields."""
+    listed = data.get("adapters")
+    entries = listed[:MOST_ADAPTERS] if isinstance(listed, list) else []
+    named = [each.get("name") for each in entries if isinstance(each, dict)]
+    names = [name for name in named if isinstance(name, str) and len(name) <= LONGEST_ADAPTER]
+    given = [name for name, value in data.items() if value is not None]
+    wanted = values_for(names, given)
+    if "steps" in wanted:
+        wanted["steps"] = min(wanted["steps"], steps.validate.max)
+    return {**data, **wanted}
+
+
+def _with_eta(data: dict[str, Any]) -> dict[str, Any]:
+    """Leave the eta of a recipe to the samplers that take one."""
+    sampler = data.get("sampler")
+    if data.get("eta") is None and sampler is not None and sampler not in ETA:
+        return {**data, "eta": 0}
+    return data
+
+
+def generation_of(data: Mapping[str, Any]) -> GenerationSpec:
+    """Return the generation that checked fields describe, with a seed for one that is random."""
+    seed = secrets.randbits(32) if data["seed"] == RANDOM_SEED else data["seed"]
+    request = GenerationSpec(**{**data, "seed": seed})
+    if request.prompt_syntax == PromptSyntax.PLAIN:
+        return request
+    named = language.parse(request.prompt).adapters_next_to(request.adapters)
+    return replace(request, adapters=tuple(named))
+
+
+def generation_schema(limits: RequestLimits) -> Schema:
+    """Build the schema of a generation with these limits and defaults."""
+    declared = {each.name: _built(each.within(limits)) for each in FIELDS}
+    return GenerationSchema.from_dict(dict(declared), name="GenerationRequest")()
+
+
+def _built(asked: RequestField) -> Once:
+    """Return the field that reads what is declared."""
+    given = {"required": True} if asked.required else {"load_default": asked.default}
+    about: dict[str, Any] = {**given, "metadata": {"description": asked.help}}
+    if asked.entries is not None:
+        return AdapterList(most=asked.high, **about)
+    if asked.choices:
+        return Choice(choices=asked.choices, **about)
+    if asked.is_text:
+        return Text(high=asked.high, blank=asked.blank, example=asked.example, **about)
+    about |= {"low": asked.low, "high": asked.high, "example": asked.example}
+    return (
+        RealNumber(**about)
+        if asked.kind is float
+        else WholeNumber(multiple=asked.multiple, **about)
+    )
+
+
+def read_request(fields: Mapping[str, Any], limits: RequestLimits) -> GenerationSpec:
+    """Check ``fields`` like a request's body and fill in the defaults.
+
+    Raises:
+        ValidationFailed: names every wrong field.
+
+    """
+    try:
+        generation = generation_schema(limits).load(dict(fields))
+    except ValidationError as error:
+        raise ValidationFailed(error.messages_dict) from error
+    assert isinstance(generation, GenerationSpec)  # noqa: S101 - tells mypy what post_load made
+    return generation

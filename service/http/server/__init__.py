@@ -1,0 +1,1 @@
+"""Connections: their limits, and clients that are slow or gone."""

@@ -1,0 +1,141 @@
+"""Admission of jobs to the queue, and the errors of those that are refused."""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+
+from service import errors
+from service.config.table import Config
+from service.jobs.dispatch.circuit import CircuitState
+from service.jobs.dispatch.placement import nearest
+from service.jobs.dispatch.slot import EngineSlot
+from service.jobs.job import Job
+from service.jobs.queue.forecast import QueueForecast
+from service.jobs.queue.queue import JobQueue, Limit
+from service.jobs.queue.reservations import Reservations
+from service.telemetry.metrics import Metrics
+
+
+class Admission:
+    """Refuses jobs that no slot could work on, before they cost anything."""
+
+    def __init__(
+        self,
+        slots: Sequence[EngineSlot],
+        queue: JobQueue,
+        forecast: QueueForecast,
+        *,
+        metrics: Metrics,
+        config: Config,
+    ) -> None:
+        self.draining = False
+        """Whether the service is about to end and takes nothing new."""
+        self._slots = slots
+        self._queue = queue
+        self._forecast = forecast
+        self._metrics = metrics
+        self._config = config
+        self._reservations = Reservations(queue)
+
+    @property
+    def ready(self) -> bool:
+        """Whether new work is taken and can be worked on now."""
+        try:
+            self.check_ready()
+        except errors.ServiceError:
+            return False
+        return True
+
+    def check_ready(self) -> None:
+        """Raise what keeps new work from being taken, or every slot from working on it at once.
+
+        Raises:
+            ShuttingDown: no new work is taken any more.
+            EngineUnavailable: the engine keeps ending, or has been silent for too long.
+            ModelUnavailable: the model is not loaded, or not yet.
+            OutOfMemory: not even the smallest image fits.
+
+        """
+        if self.draining:
+            raise errors.ShuttingDown("Send requests to another instance.")
+        problems = {slot: self._distrust(slot) or slot.problem() for slot in self._slots}
+        if None not in problems.values() and (problem := problems[nearest(self._slots)]):
+            raise problem
+
+    def admit(self, job: Job, make_room: Callable[[], None]) -> None:
+        """Let ``job`` into the queue or raise why not; ``make_room`` starts what can be started.
+
+        Raises:
+            ShuttingDown: no new work is taken any more.
+            ModelUnavailable: the model could not be loaded.
+            EngineUnavailable: the engine keeps ending; with the seconds until the next try.
+            OutOfMemory: its images do not fit, not even one at a time.
+            QueueFull: with the seconds after which there is a place.
+
+        """
+        if self.draining:
+            raise self._refused(
+                job, "draining", errors.ShuttingDown("Send the request to another instance.")
+            )
+        live = [slot for slot in self._slots if not slot.failed]
+        if not live:
+            failure = self._slots[0].engine.failure
+            raise self._refused(job, "model_unavailable", errors.ModelUnavailable(failure))
+        distrust = [error for slot in live if (error := self._distrust(slot)) is not None]
+        if len(distrust) == len(live):
+            soonest = min(distrust, key=lambda error: error.retry_after or 0)
+            raise self._refused(job, "circuit_open", soonest)
+        if (lacking := _lack(job, live)) is not None:
+            raise self._refused(job, "memory", lacking)
+        if self._queue.limit(job.owner) is not None:
+            make_room()  # The dispatcher's task may not have had its turn yet.
+        now = time.monotonic()
+        limit = self._reservations.limit(job, lambda: self._forecast.starts(job.owner), now)
+        if limit is not None:
+            raise self._refused(job, "queue_full", self._no_place(job, limit, now))
+        self._reservations.enter(job, now)
+        self._forecast.accepted(job, now)
+
+    def _distrust(self, slot: EngineSlot) -> errors.EngineUnavailable | None:
+        """Let one job through an open circuit when the engine is back and has nothing to do.
+
+        Without it nothing would ever close the circuit of a service whose queue is empty.
+        """
+        state = slot.circuit_state
+        if state is CircuitState.CLOSED:
+            return None
+        if state is CircuitState.HALF_OPEN and not slot.jobs and self._queue.empty():
+            return None
+        # Jobs accepted before go first, one at a time: the first one that ends well is awaited.
+        probe = [*slot.jobs.values(), *self._queue.waiting][:1]
+        seconds = math.ceil(
+            max(1.0, slot.circuit.wait_seconds + slot.delay + slot.estimate.seconds(probe))
+        )
+        return errors.EngineUnavailable(
+            f"The engine ended {slot.circuit.crashes} times in a row and runs the waiting "
+            f"requests one at a time; retry in {seconds} s.",
+            retry_after=seconds,
+        )
+
+    def _no_place(self, job: Job, limit: Limit, now: float) -> errors.QueueFull:
+        seconds = self._reservations.retry_after(job, self._forecast.starts(job.owner), now)
+        free = self._queue.free
+        reason = {
+            Limit.QUEUE: f"{self._config.queue_size} requests are waiting",
+            Limit.KEY: f"{self._queue.held(job.owner)} requests of your key are waiting, and the "
+            f"{free} free places are kept for other keys",
+            Limit.PROMISED: f"The {free} free places are promised to requests refused before",
+        }[limit]
+        return errors.QueueFull(f"{reason}; retry in {seconds} s.", retry_after=seconds)
+
+    def _refused(self, job: Job, reason: str, error: errors.ServiceError) -> errors.ServiceError:
+        self._metrics.refused.labels(job.api, reason).inc()
+        return error
+
+
+def _lack(job: Job, slots: Sequence[EngineSlot]) -> errors.OutOfMemory | None:
+    """Return the error of a job that fits no slot, from the largest; None if it fits one."""
+    lacking = [(slot.most_pixels, error) for slot in slots if (error := slot.lack(job.request))]
+    if len(lacking) < len(slots):
+        return None
+    return max(lacking, key=lambda pair: pair[0])[1]

@@ -1,0 +1,385 @@
+"""Dispatcher of the queued jobs to the engines."""
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Final
+
+import structlog
+
+from service.config.table import Config
+from service.core import events
+from service.core.capacity import Capacity
+from service.core.limits import RequestLimits
+from service.core.work import pixels
+from service.engine.base import Engine
+from service.engine.protocol import EngineExited, EngineFailed, EngineReady, Event
+from service.errors import EngineCrashed, ModelUnavailable, ServiceError, ShuttingDown, error_class
+from service.jobs import record
+from service.jobs.dispatch.admission import Admission
+from service.jobs.dispatch.placement import bypass, nearest, next_start
+from service.jobs.dispatch.slot import EngineSlot
+from service.jobs.job import Job
+from service.jobs.observer import Observer
+from service.jobs.queue.forecast import Position, QueueForecast
+from service.jobs.queue.queue import JobQueue
+from service.models.defaults.known import UNKNOWN, Known
+from service.telemetry.metrics import Metrics
+
+log = structlog.get_logger(__name__)
+
+FEED_AGAIN_SECONDS: Final = 1.0
+"""Pause after an unforeseen error."""
+
+
+class Dispatcher:
+    """Owns the queue and one slot for each engine.
+
+    A job is bound to a slot when one has room for it, and joins the running batch there.
+    Everything here runs on the event loop, so no state needs a lock.
+    """
+
+    def __init__(
+        self,
+        engines: Sequence[Engine],
+        metrics: Metrics,
+        config: Config,
+        *,
+        weights: Mapping[str, int] | None = None,
+        known: Known = UNKNOWN,
+    ) -> None:
+        """Set up.
+
+        ``weights`` are the shares of the keys where several share the queue. ``known`` is
+        what is known of the model before it is loaded.
+        """
+        self.slots = tuple(
+            EngineSlot(engine, metrics.know_engine(str(number)), config, known)
+            for number, engine in enumerate(engines)
+        )
+        self.observer: Observer = Observer()
+        self.load_failed: Callable[[EngineFailed], None] = lambda _failed: None
+        """Called when no engine can load its model, and none will try again."""
+        self._metrics = metrics
+        self._config = config
+        self._queue = JobQueue(config.queue_size, weights=weights, shared=bool(weights))
+        self._seen = self._queue.version
+        self._forecast = QueueForecast(self._queue, self.slots)
+        self.admission = Admission(
+            self.slots, self._queue, self._forecast, metrics=metrics, config=config
+        )
+        self._room = asyncio.Event()
+        """Set while a job can be started, or could be if one came."""
+        self._task: asyncio.Task[None] | None = None
+        self._deadline: asyncio.TimerHandle | None = None
+        metrics.queue_limit.set(config.queue_size)
+        metrics.queue_oldest.set_function(lambda: self.oldest_age)
+        # It changes with the time alone, when an engine falls silent.
+        metrics.ready.set_function(lambda: self.admission.ready)
+        self._gauges()
+
+    @property
+    def lead(self) -> EngineSlot:
+        """The slot that stands for the service: one that works, or is nearest to it."""
+        return nearest(self.slots)
+
+    @property
+    def limits(self) -> RequestLimits:
+        """Limits and defaults of requests."""
+        return self.lead.limits
+
+    @property
+    def draining(self) -> bool:
+        """Whether no new work is taken any more."""
+        return self.admission.draining
+
+    @property
+    def depth(self) -> int:
+        """Jobs waiting."""
+        return self._queue.qsize()
+
+    @property
+    def running(self) -> int:
+        """Jobs in the engines."""
+        return sum(len(slot.jobs) for slot in self.slots)
+
+    @property
+    def oldest_age(self) -> float:
+        """Seconds since the acceptance of the oldest waiting job, 0 when none waits."""
+        created = min((job.created for job in self._queue.waiting), default=None)
+        return 0.0 if created is None else time.monotonic() - created
+
+    async def start(self) -> None:
+        """Start the engines and the task that feeds them."""
+        self._task = asyncio.create_task(self._feed(), name="consumer")
+        for slot in self.slots:
+            await slot.engine.start(partial(self._on_event, slot))
+        self._gauges()
+
+    async def stop(self) -> None:
+        """Fail what is left, end the task and stop the engines."""
+        self.admission.draining = True
+        self.give_up()
+        if self._deadline is not None:
+            self._deadline.cancel()
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        await asyncio.gather(*(slot.engine.stop() for slot in self.slots))
+        self._gauges()
+
+    def drain(self) -> None:
+        """Refuse new work, and fail what is unfinished when the shutdown time is over."""
+        if self.draining:
+            return
+        self.admission.draining = True
+        log.info("drain_started", waiting=self.depth, running=self.running)
+        self._deadline = asyncio.get_running_loop().call_later(
+            self._config.shutdown_timeout_seconds, self.give_up
+        )
+
+    def submit(self, job: Job) -> None:
+        """Accept a job into the queue.
+
+        Raises:
+            ServiceError: it is refused, as ``Admission.admit`` says.
+
+        """
+        self.admission.admit(job, make_room=self._start_waiting)
+        record.accepted(self._metrics, job, self.depth)
+        self._changed()
+
+    def restore(self, job: Job) -> None:
+        """Take up a job that an earlier process accepted, above the queue's bound if need be."""
+        self._queue.restore(job)
+        record.accepted(self._metrics, job, self.depth)
+        self._changed()
+
+    def position(self, job: Job) -> Position | None:
+        """Return where a waiting job stands; None for one that does not wait."""
+        return self._forecast.position(job)
+
+    def cancel(self, job: Job, error: ServiceError) -> None:
+        """End a job that nobody waits for any more; its GPU time ends with the current step."""
+        if job.final or job.drawn is not None:
+            return
+        if not self._queue.discard(job) and any(slot.cancel(job) for slot in self.slots):
+            self._queue.refund(job)
+        job.cancel(error)
+        self._ended(job)
+
+    def preview(self, job: Job, *, wanted: bool) -> None:
+        """Begin or end to show a running job's images in the making.
+
+        A job that waits has none: ask again when it has begun.
+        """
+        for slot in self.slots:
+            if job.id in slot.jobs or not wanted:
+                slot.engine.preview(job.id, wanted=wanted)
+
+    async def _feed(self) -> None:
+        while True:
+            await self._room.wait()
+            self._queue.put_back(await self._queue.get())
+            try:
+                self._start_waiting()
+            except Exception:  # Whatever it is, those who wait must not wait for ever.
+                log.exception("feeding_failed")
+                await asyncio.sleep(FEED_AGAIN_SECONDS)
+
+    def _start_waiting(self) -> None:
+        """Start what waits, as far as a slot has room for it."""
+        while start := next_start(self._queue.in_order(), self.slots):
+            self._begin(*start)
+        self._update()
+
+    def _bypass(self) -> None:
+        """Let the next job join a full batch, if it is short enough for that."""
+        first = self._queue.first
+        if first and (slot := bypass(first, self.slots)):
+            slot.put_bypass(first)
+            self._begin(first, slot)
+
+    def _begin(self, job: Job, slot: EngineSlot) -> None:
+        self._queue.take(job)
+        job.engine = slot.metrics.name
+        job.begin()
+        self._forecast.started(job, time.monotonic())
+        record.begun(self._metrics, job)
+        slot.jobs[job.id] = job
+        self._gauges()
+        self.observer.begun(job)
+        try:
+            slot.engine.generate(job.id, job.request, job.epoch)
+        except Exception:
+            log.exception("engine_refused", engine=job.engine, **job.log_context)
+            slot.jobs.pop(job.id, None)
+            job.fail(ServiceError("The error is in the log of the service."))
+            self._ended(job)
+
+    def _on_event(self, slot: EngineSlot, event: Event) -> None:
+        match event:
+            case events.AttemptEvent() if slot.is_late(event.job_id, event.epoch):
+                return
+            case events.Stepped():
+                self._stepped(slot, event)
+            case events.Previewed():
+                if job := slot.jobs.get(event.job_id):
+                    self.observer.previewed(job, event)
+            case events.JobFinished():
+                self._finished(slot, event)
+            case events.JobFailed():
+                self._failed(slot, event)
+            case events.JobCancelled():
+                self._left(slot, event)
+                ended = {"job_id": event.job_id, "steps_done": event.steps_done}
+                log.info("job_left_batch", engine=slot.metrics.name, **ended)
+            case _:
+                self._engine_reported(slot, event)
+        self._changed()
+
+    def _engine_reported(self, slot: EngineSlot, event: Event) -> None:
+        match event:
+            case events.OutOfMemoryHit():
+                record.out_of_memory(slot.metrics, event)
+            case Capacity():
+                slot.capacity = event
+                record.capacity(slot.metrics, event, slot.limits.default_size)
+            case events.AdaptersChanged():
+                record.adapters(slot.metrics, event)
+            case events.BatchCalibrated():
+                slot.calibrated(event.batch)
+                record.calibrated(slot.metrics, event)
+            case EngineReady():
+                record.loaded(slot.metrics, event.model, event.memory)
+            case EngineExited():
+                self._exited(slot, event)
+            case EngineFailed():
+                self._load_failed(slot, event)
+
+    def _stepped(self, slot: EngineSlot, event: events.Stepped) -> None:
+        for job_id, epoch in event.epochs.items():
+            job = slot.find(job_id)
+            if job is None or slot.is_late(job_id, epoch):
+                continue
+            job.gpu_seconds += event.shares[job_id]
+            if job_id in slot.jobs:
+                job.steps_done = event.progress[job_id]
+                self.observer.stepped(job, slot.estimate.seconds([job]))
+        slot.estimate.observe(pixels=event.pixels, seconds=event.seconds)
+        record.stepped(slot.metrics, event, slot.batch_limit)
+
+    def _finished(self, slot: EngineSlot, event: events.JobFinished) -> None:
+        slot.circuit.succeeded()
+        job = slot.jobs.pop(event.job_id, None)
+        if job is None:  # It was cancelled while its last step ran.
+            self._left(slot, event)
+            return
+        if model := slot.engine.model:
+            job.draw(event, model.version, model.facts)
+        else:
+            job.draw(event, "")
+        slot.estimate.observe_rest(
+            pixels=pixels(job.request), seconds=event.times.total - event.times.denoise
+        )
+        record.finished(self._metrics, job, event)
+        if self.observer.drawn(job):
+            self._forecast.left(job)
+            return
+        job.succeed()
+        record.used(self._metrics, job, event.times)
+        self._ended(job)
+
+    def _failed(self, slot: EngineSlot, event: events.JobFailed) -> None:
+        if job := slot.jobs.pop(event.job_id, None):
+            job.fail(error_class(event.code)(event.detail))
+            record.used(self._metrics, job, event.times)
+            self._ended(job)
+        else:
+            self._left(slot, event)
+
+    def _left(
+        self, slot: EngineSlot, event: events.JobFinished | events.JobFailed | events.JobCancelled
+    ) -> None:
+        """Count what a job had cost that nobody waits for any more."""
+        if job := slot.leaving.pop(event.job_id, None):
+            record.used(self._metrics, job, event.times)
+
+    def _exited(self, slot: EngineSlot, event: EngineExited) -> None:
+        """Run what the dead engine had in work again, first come first."""
+        lost, left = slot.lose()
+        record.engine_exited(slot.metrics, event, [*lost, *left])
+        slot.circuit.crashed(event.restart_seconds)
+        for job in reversed(lost):
+            if job.attempts >= self._config.max_attempts:
+                job.fail(
+                    EngineCrashed(
+                        f"The engine ended {job.attempts} times while it ran this request."
+                    )
+                )
+                self._ended(job)
+            else:
+                job.requeue()
+                self._queue.put_back(job)
+                self.observer.requeued(job)
+                lost_in = {"engine": job.engine, "attempts": job.attempts}
+                log.warning("job_requeued", **lost_in, **job.log_context)
+
+    def _load_failed(self, slot: EngineSlot, event: EngineFailed) -> None:
+        """Fail what waits on a connection; what outlives the process waits for the next start.
+
+        While another engine may load its model, everything waits for that one.
+        """
+        over = all(other.failed for other in self.slots if other is not slot)
+        given_up = [job for job in self._queue.waiting if over and not self.observer.keeps(job)]
+        kept = self.depth - len(given_up)
+        said = {"code": event.code, "detail": event.detail}
+        log.error("model_load_failed", engine=slot.metrics.name, kept=kept, **said)
+        for job in given_up:
+            self._queue.discard(job)
+            job.fail(ModelUnavailable(event.detail))
+            self._ended(job)
+        if over:
+            self.load_failed(event)
+
+    def give_up(self) -> None:
+        """Fail everything that is unfinished, now."""
+        running = [job for slot in self.slots for job in slot.jobs.values()]
+        for job in [*running, *self._queue.waiting]:
+            self.cancel(job, ShuttingDown("The service stopped before the image was finished."))
+
+    def _ended(self, job: Job) -> None:
+        self._forecast.left(job)
+        record.ended(self._metrics, job)
+        self.observer.ended(job)
+        self._update()
+        self._gauges()
+
+    def _changed(self) -> None:
+        """Start what may start at once, and let the task know of the rest."""
+        self._bypass()
+        self._update()
+        self._gauges()
+
+    def _update(self) -> None:
+        """Let the task run while a job can be started, or could be if one came."""
+        if self._queue.empty():
+            room = any(slot.has_room for slot in self.slots)
+        else:
+            room = next_start(self._queue.in_order(), self.slots) is not None
+        if room:
+            self._room.set()
+        else:
+            self._room.clear()
+
+    def _gauges(self) -> None:
+        if self._seen != self._queue.version:
+            self._seen = self._queue.version
+            self.observer.moved()
+        self._metrics.queue_depth.set(self.depth)
+        for slot in self.slots:
+            slot.metrics.jobs_running.set(len(slot.jobs))
+            if not slot.jobs:
+                slot.metrics.batch_live.set(0)
+            record.engine_state(slot.metrics, slot.engine.state, circuit_open=slot.circuit.open)

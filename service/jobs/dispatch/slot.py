@@ -1,0 +1,178 @@
+"""One engine, the batch that it runs, and how far it is trusted with more."""
+
+import math
+
+import structlog
+
+from service.config.limits import limits_of
+from service.config.table import Config
+from service.core.capacity import Capacity
+from service.core.limits import RequestLimits
+from service.core.spec import GenerationSpec
+from service.core.work import places
+from service.engine.base import Engine, EngineState
+from service.errors import EngineUnavailable, ModelUnavailable, OutOfMemory, ServiceError
+from service.jobs.dispatch.bypass import may_bypass
+from service.jobs.dispatch.circuit import Circuit, CircuitState
+from service.jobs.dispatch.memory_check import lack
+from service.jobs.job import Job
+from service.jobs.queue.estimate import LOAD_SECONDS, Estimate
+from service.models.defaults.known import UNKNOWN, Known
+from service.telemetry.engine import EngineMetrics
+
+log = structlog.get_logger(__name__)
+
+
+class EngineSlot:
+    """An engine and its batch, which is counted in images.
+
+    A job that may be the one that ends engines runs alone, and so does every job while the
+    circuit is open.
+    """
+
+    def __init__(
+        self, engine: Engine, metrics: EngineMetrics, config: Config, known: Known = UNKNOWN
+    ) -> None:
+        self.engine = engine
+        engine.name = metrics.name
+        self.metrics = metrics
+        self.jobs: dict[str, Job] = {}
+        """In work, by id, the oldest first."""
+        self.leaving: dict[str, Job] = {}
+        """Cancelled jobs whose cost the engine has not reported yet."""
+        self.circuit = Circuit(max_attempts=config.max_attempts, engine=metrics.name)
+        self.estimate = Estimate()
+        self.capacity: Capacity | None = None
+        """What memory images may take, as the engine reported last."""
+        self.batch_limit = config.max_concurrent_requests
+        """Images in the batch at most; calibration may lower it."""
+        self._config = config
+        self._known = known
+        """What is known of the model, as long as it was not loaded."""
+        self._bypassing = ""
+        """Id of the job that joined a full batch last."""
+        metrics.batch_limit.set(self.batch_limit)
+        metrics.heartbeat_age.set_function(lambda: engine.silence)
+
+    @property
+    def ready(self) -> bool:
+        """Whether the model is loaded."""
+        return self.engine.state is EngineState.READY
+
+    @property
+    def failed(self) -> bool:
+        """Whether the model cannot be loaded."""
+        return self.engine.state is EngineState.FAILED
+
+    @property
+    def limits(self) -> RequestLimits:
+        """Limits and defaults of requests, by the settings and the model that it draws with."""
+        model = self.engine.model or self._known
+        return limits_of(self._config, model.sizes, model.recipe)
+
+    @property
+    def delay(self) -> float:
+        """Seconds until the engine can begin: 0, or the time that loading took before."""
+        if self.ready:
+            return 0.0
+        return self.engine.model.load_seconds if self.engine.model else LOAD_SECONDS
+
+    @property
+    def circuit_state(self) -> CircuitState:
+        """Whether work flows to the engine."""
+        return self.circuit.state(ready=self.ready)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether another job may join now."""
+        return self._open and self._images < self.batch_limit
+
+    def takes_bypass(self, job: Job) -> bool:
+        """Return whether a short job may join although the batch is full; see ``bypass``."""
+        return (
+            self._open
+            and self._images >= self.batch_limit
+            and self._bypassing not in self.jobs
+            and not self.last_chance(job)
+            and may_bypass(job, self.jobs.values())
+        )
+
+    def put_bypass(self, job: Job) -> None:
+        """Note that ``job`` joins a full batch: until it leaves no other does."""
+        self._bypassing = job.id
+
+    @property
+    def _images(self) -> int:
+        return sum(places(job.request) for job in self.jobs.values())
+
+    @property
+    def _open(self) -> bool:
+        """Whether nothing but the number of images keeps jobs from joining."""
+        jobs = self.jobs.values()
+        return (
+            self.ready
+            and not (jobs and self.circuit.open)
+            and not any(1 < job.attempts >= self._config.max_attempts for job in jobs)
+        )
+
+    def last_chance(self, job: Job) -> bool:
+        """Return whether a job that lost engines before may be started once more only.
+
+        It then runs alone: whichever job of a batch it is that kills the engine, the
+        others are not failed with it.
+        """
+        return 0 < job.attempts >= self._config.max_attempts - 1
+
+    def lack(self, request: GenerationSpec) -> OutOfMemory | None:
+        """Return the error of a request whose images do not fit here; None if they do."""
+        if self.capacity is None:
+            return None
+        return lack(request, self.capacity, smallest=self.limits.min_size)
+
+    @property
+    def most_pixels(self) -> float:
+        """Pixels of the largest image that fits here."""
+        return math.inf if self.capacity is None else self.capacity.most_pixels
+
+    def problem(self) -> ServiceError | None:
+        """Return what keeps the engine from working at once; None when nothing does."""
+        if not self.ready:
+            return ModelUnavailable(f"The engine is {self.engine.state.value}.")
+        if self.engine.late:
+            return EngineUnavailable(
+                f"The engine has work and has not responded for {self.engine.silence:.0f} s."
+            )
+        side = self.limits.min_size
+        return self.lack(GenerationSpec(prompt="", width=side, height=side))
+
+    def calibrated(self, batch: int) -> None:
+        """Take no more images at a time than gain anything."""
+        self.batch_limit = min(batch, self._config.max_concurrent_requests)
+
+    def find(self, job_id: str) -> Job | None:
+        """Return a job that the engine knows, also one that is leaving."""
+        return self.jobs.get(job_id) or self.leaving.get(job_id)
+
+    def is_late(self, job_id: str, epoch: int) -> bool:
+        """Return whether it is from an earlier attempt at a job that the engine has again."""
+        job = self.find(job_id)
+        late = job is not None and epoch < job.epoch
+        if late:
+            log.warning("late_event_dropped", job_id=job_id, epoch=epoch, engine=self.metrics.name)
+        return late
+
+    def cancel(self, job: Job) -> bool:
+        """Take a running job out of the batch; return whether it was in it."""
+        if self.jobs.pop(job.id, None) is None:
+            return False
+        self.leaving[job.id] = job
+        self.engine.cancel(job.id)
+        return True
+
+    def lose(self) -> tuple[list[Job], list[Job]]:
+        """Forget what a dead engine had: return the jobs in work, and those that were leaving."""
+        lost, left = list(self.jobs.values()), list(self.leaving.values())
+        self.jobs.clear()
+        self.leaving.clear()
+        self.capacity = None
+        return lost, left

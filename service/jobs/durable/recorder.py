@@ -1,0 +1,145 @@
+"""Events of all jobs, and the rows of those that are kept on the disk."""
+
+import asyncio
+import time
+from dataclasses import replace
+
+import structlog
+
+from service.core.events import Previewed
+from service.core.outcome import Outcome
+from service.errors import RequestTimedOut, ServiceError
+from service.jobs.dispatch.dispatcher import Dispatcher
+from service.jobs.durable.event_log import PREVIEW
+from service.jobs.durable.live_job import LiveJob, last_event
+from service.jobs.durable.result_writer import OfSpans, ResultWriter
+from service.jobs.job import Job, JobState
+from service.jobs.observer import Observer
+from service.jobs.store.stored import StoredJob
+
+log = structlog.get_logger(__name__)
+
+
+class JobRecorder(Observer):
+    """Follows the jobs of a dispatcher; ``writer`` keeps the durable ones, if there is one."""
+
+    def __init__(self, dispatcher: Dispatcher, writer: ResultWriter | None, spans: OfSpans) -> None:
+        self.live: dict[str, LiveJob] = {}
+        """Jobs that are not over, by id; durable ones until their end is on the disk."""
+        self._dispatcher, self._writer, self._spans = dispatcher, writer, spans
+        dispatcher.observer = self
+
+    def _writer_of(self, live: LiveJob) -> ResultWriter | None:
+        return self._writer if live.durable else None
+
+    def keeps(self, job: Job) -> bool:
+        """Return whether it is on the disk and not over."""
+        return job.id in self.live and self.live[job.id].durable
+
+    def begun(self, job: Job) -> None:
+        """Count the attempt, so that a job that ends every process is given up in the end."""
+        if live := self.live.get(job.id):
+            if writer := self._writer_of(live):
+                writer.later(writer.store.begin(job.id, job.epoch))
+            live.events.say("started", {"attempt": job.attempts})
+            if live.events.viewers:
+                self._dispatcher.preview(job, wanted=True)
+
+    def stepped(self, job: Job, left_seconds: float) -> None:
+        """Say how far it is."""
+        if live := self.live.get(job.id):
+            done, steps = job.steps_done, job.request.steps
+            eta = {"eta_seconds": round(left_seconds, 3)}
+            live.events.say("step", {"step": done, "steps": steps, **eta})
+
+    def previewed(self, job: Job, preview: Previewed) -> None:
+        """Show those who asked for it how far the image is."""
+        if (live := self.live.get(job.id)) and live.events.viewers:
+            data = {"step": preview.step, "steps": job.request.steps}
+            size = {"width": preview.width, "height": preview.height}
+            live.events.say(PREVIEW, {**data, **size, "pixels": preview.pixels})
+
+    def requeued(self, job: Job) -> None:
+        """Note that it waits again."""
+        if live := self.live.get(job.id):
+            if writer := self._writer_of(live):
+                writer.later(writer.store.requeue(job.id, job.epoch))
+            self.say_queued(live)
+
+    def moved(self) -> None:
+        """Tell those who watch a waiting job its new position."""
+        for live in self.live.values():
+            if live.events.watchers and live.job.state is JobState.QUEUED:
+                self.say_queued(live)
+
+    def drawn(self, job: Job) -> bool:
+        """Keep its images and end it then, if it is durable."""
+        live = self.live.get(job.id)
+        if live is None or (writer := self._writer_of(live)) is None:
+            return False
+        writer.later(self._end(live, writer), live.context)
+        return True
+
+    def ended(self, job: Job) -> None:
+        """Write the end down, except where a restart runs the job again."""
+        live = self.live.get(job.id)
+        if live is None:
+            return
+        writer = self._writer_of(live)
+        if writer is None:
+            if spans := self._spans():
+                live.context.run(spans.job, job)
+            self._settle(live, live.row)
+        elif job.outcome is not Outcome.SHUT_DOWN:
+            writer.later(self._end(live, writer), live.context)
+        else:
+            if job.started is not None:  # It ran, and nothing was wrong with it.
+                writer.later(writer.hand_back(job))
+            live.events.say("queued", {"position": None, "reason": "the service restarts"})
+
+    async def _end(self, live: LiveJob, writer: ResultWriter) -> None:
+        stored, written = live.stored, False
+        try:
+            stored = await writer.end(live)
+            written = stored.final  # Else a later attempt than ours will tell it.
+        except Exception:
+            # Whatever it is, nobody may wait for ever. The row is as it was: a restart runs it.
+            log.exception("job_end_failed", job_id=stored.id)
+            error = ServiceError("The result of the job could not be stored.")
+            stored = replace(
+                stored, state=JobState.FAILED, error_code=error.code, error_detail=error.detail
+            )
+        self._settle(live, stored)
+        if written:
+            writer.on_finished(stored)
+
+    def _settle(self, live: LiveJob, stored: StoredJob) -> None:
+        if live.deadline is not None:
+            live.deadline.cancel()
+        self.live.pop(stored.id, None)
+        live.stored = stored
+        live.settled.set()
+        last = last_event(stored)
+        live.events.say(last.kind, last.data)
+
+    def watch_deadline(self, live: LiveJob) -> None:
+        """End the job when its time is over."""
+        if live.stored.deadline_at is None:
+            return
+        late = RequestTimedOut("The job was not finished by its deadline.")
+        # A clock that was set back meanwhile must not give it more time than it was given.
+        given = live.stored.deadline_at - live.stored.created_at
+        live.deadline = asyncio.get_running_loop().call_later(
+            min(given, max(0.0, live.stored.deadline_at - time.time())),
+            lambda: self._dispatcher.cancel(live.job, late),
+        )
+
+    def say_queued(self, live: LiveJob) -> None:
+        """Say the position of a waiting job, unless that was said last."""
+        place = self._dispatcher.position(live.job)
+        if place is None or live.job.state is not JobState.QUEUED:
+            return
+        data = {"position": place.number, "start_seconds": round(place.start_seconds, 3)}
+        newest = live.events.newest
+        if newest is None or newest.kind != "queued" or newest.data != data:
+            live.events.say("queued", data)

@@ -1,0 +1,166 @@
+"""Where a waiting job stands, and when it will start."""
+
+import heapq
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Protocol
+
+from service.core.work import evaluations, pixels, places
+from service.jobs.job import Job
+from service.jobs.queue.estimate import LEARNING_RATE, Estimate
+from service.jobs.queue.queue import JobQueue
+
+MOST_STRETCH = 4.0
+"""How much later than by the present line a key's jobs are expected at most."""
+
+
+class Slot(Protocol):
+    """What the forecast reads of an engine slot."""
+
+    @property
+    def jobs(self) -> Mapping[str, Job]:
+        """The jobs in the engine, by id."""
+
+    @property
+    def estimate(self) -> Estimate:
+        """How long work takes there."""
+
+    @property
+    def batch_limit(self) -> int:
+        """Images in the batch at most."""
+
+    @property
+    def delay(self) -> float:
+        """Seconds until the engine can begin."""
+
+    @property
+    def failed(self) -> bool:
+        """Whether the engine will never begin."""
+
+
+Start = tuple[Slot, float]
+"""The slot in which a job starts, and the pixel steps that ``Estimate.done`` counts then."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Position:
+    """Place of a waiting job in the line."""
+
+    number: int
+    """1 for the job that starts next."""
+    start_seconds: float
+    """Until its first step."""
+
+
+class QueueForecast:
+    """When the waiting jobs start, in the order in which the queue would serve them.
+
+    The whole line is worked out once after a change of the queue or of a batch, in
+    O(n log n), and only if somebody asks; from then on it is moved on by the pixel steps that
+    were done. So every watcher can ask at every step.
+
+    Each job is expected in the slot that has room first. Jobs that will come later and go
+    before are not in the line: how much longer than by the line its jobs waited is learned
+    for each key.
+    """
+
+    def __init__(self, queue: JobQueue, slots: Sequence[Slot]) -> None:
+        self._queue = queue
+        self._slots = slots
+        self._seen: tuple[object, ...] = ()
+        self._starts: list[Start] = []
+        self._numbers: dict[str, int] = {}
+        self._expected: dict[str, tuple[float, float]] = {}
+        self._stretch: dict[str, float] = {}
+
+    def position(self, job: Job) -> Position | None:
+        """Return where ``job`` stands, or None when it does not wait."""
+        self._work_out()
+        number = self._numbers.get(job.id)
+        if number is None:
+            return None
+        return Position(number=number, start_seconds=self._start(number - 1, job.owner))
+
+    def starts(self, owner: str = "") -> list[float]:
+        """Return in how many seconds each job of ``queue.waiting`` starts, as ``owner`` sees it."""
+        self._work_out()
+        seconds = (self._start(index, owner) for index in range(len(self._starts)))
+        return list(accumulate(seconds, max))
+
+    def accepted(self, job: Job, now: float) -> None:
+        """Note when a job that has just been put should start by the line."""
+        self._work_out()
+        if (number := self._numbers.get(job.id)) is not None:
+            self._expected[job.id] = now, self._seconds(number - 1)
+
+    def started(self, job: Job, now: float) -> None:
+        """Learn from a job that starts."""
+        came, expected = self._expected.pop(job.id, (now, 0.0))
+        if expected > 0:
+            stretch = min(max(1.0, (now - came) / expected), MOST_STRETCH)
+            seen = self._stretch.get(job.owner, 1.0)
+            self._stretch[job.owner] = seen + LEARNING_RATE * (stretch - seen)
+
+    def left(self, job: Job) -> None:
+        """Forget a job that left the line without a start."""
+        self._expected.pop(job.id, None)
+
+    def _start(self, index: int, owner: str) -> float:
+        return self._starts[index][0].delay + self._seconds(index, owner)
+
+    def _seconds(self, index: int, owner: str = "") -> float:
+        slot, done = self._starts[index]
+        left = max(0.0, done - slot.estimate.done)
+        return left * slot.estimate.pixel_step * self._stretch.get(owner, 1.0)
+
+    def _work_out(self) -> None:
+        seen = (self._queue.version, *((slot.delay, *slot.jobs) for slot in self._slots))
+        if seen == self._seen:
+            return
+        self._seen = seen
+        waiting = self._queue.waiting
+        self._numbers = {job.id: number for number, job in enumerate(waiting, 1)}
+        live = [slot for slot in self._slots if not slot.failed]
+        self._starts = line_up(waiting, live or self._slots)
+
+
+def line_up(waiting: Iterable[Job], slots: Sequence[Slot]) -> list[Start]:
+    """Return where each waiting job starts."""
+    models = [_openings(slot) for slot in slots]
+    line = [(*next(model), number) for number, model in enumerate(models)]
+    heapq.heapify(line)
+    starts = []
+    for job in waiting:
+        _, done, number = line[0]
+        starts.append((slots[number], done))
+        heapq.heapreplace(line, (*models[number].send(job), number))
+    return starts
+
+
+def _openings(slot: Slot) -> Generator[tuple[float, float], Job, None]:
+    """Yield when another job may enter, in seconds and in pixel steps; take that job.
+
+    A model of the engine: its images move in step, ``rest`` more steps each for the decoding,
+    and the next job enters when fewer than the batch limit are left.
+    """
+    pixel_step, rest = slot.estimate.pixel_step, slot.estimate.rest_steps
+    done, delay, limit = slot.estimate.done, slot.delay, slot.batch_limit
+    batch: list[tuple[float, int, Job]] = []
+    entered, images, area = 0, 0, 0
+    ahead, stage = 0.0, 0.0
+    entering: Iterable[Job] = slot.jobs.values()
+    while True:
+        for job in entering:
+            entered += 1
+            end = stage + evaluations(job.request, steps_done=job.steps_done) + rest
+            heapq.heappush(batch, (end, entered, job))
+            images += places(job.request)
+            area += pixels(job.request)
+        while images >= limit and batch:
+            end, _, left = heapq.heappop(batch)
+            ahead += (end - stage) * area
+            stage = end
+            images -= places(left.request)
+            area -= pixels(left.request)
+        entering = ((yield delay + ahead * pixel_step, done + ahead),)

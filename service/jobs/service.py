@@ -1,0 +1,354 @@
+"""One life of a job: submit it, then wait for it, watch it or cancel it."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Self
+
+from service import errors
+from service.access.allowance import Charge
+from service.core.events import JobFinished
+from service.core.outcome import Outcome
+from service.core.spec import GenerationSpec
+from service.images.encoded import Encoded
+from service.jobs import record
+from service.jobs.dispatch.dispatcher import Dispatcher
+from service.jobs.durable import disk_space
+from service.jobs.durable.event_log import JobEvent
+from service.jobs.durable.key_locks import KeyLocks
+from service.jobs.durable.live_job import Durability, LiveJob, Terms, job_of, last_event, new_job
+from service.jobs.durable.recorder import JobRecorder
+from service.jobs.durable.result_writer import OfSpans, ResultWriter
+from service.jobs.job import Job, JobState
+from service.jobs.store.stored import Page, StoredJob
+from service.telemetry.metrics import Metrics
+
+
+class JobService:
+    """Takes jobs in, follows them to their end, and answers for them.
+
+    A durable job is over when its images and its row are on the disk, and not before: until
+    then a restart runs it again. Without a ``writer`` no job is durable.
+    """
+
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        metrics: Metrics,
+        *,
+        spans: OfSpans = lambda: None,
+        writer: ResultWriter | None = None,
+    ) -> None:
+        self.dispatcher, self._metrics, self._writer = dispatcher, metrics, writer
+        self._recorder = JobRecorder(dispatcher, writer, spans)
+        self.live = self._recorder.live
+        self._locks = KeyLocks()
+        self.closing = asyncio.Event()
+        """Set when the service ends: durable jobs that are not over go on after a restart."""
+
+    async def open(
+        self, unfinished: Sequence[StoredJob], charges: Mapping[str, Charge], *, max_attempts: int
+    ) -> None:
+        """Take up what an earlier process accepted and did not finish, in its order.
+
+        ``charges`` are what their owners were charged, by the id of the job.
+        """
+        for stored in unfinished:
+            job = job_of(stored, charges.get(stored.id))
+            if not stored.complete:
+                job.fail(
+                    errors.GenerationFailed("Another version of the service accepted the job.")
+                )
+            elif stored.attempts >= max_attempts:
+                ends = f"The engine or the service ended {stored.attempts} times"
+                job.fail(errors.EngineCrashed(f"{ends} while it ran this job."))
+            else:
+                self._restore(job, stored)
+                continue
+            record.given_up(self._metrics, job)
+            self._kept.on_finished(await self._kept.write(stored, job))
+
+    async def close(self) -> None:
+        """Wait until every known end is on the disk; call it after the dispatcher's stop."""
+        for live in self.live.values():
+            if live.deadline is not None:
+                live.deadline.cancel()
+        await self._kept.close()
+
+    async def submit(
+        self, spec: GenerationSpec, owner: str, durability: Durability, terms: Terms | None = None
+    ) -> "JobHandle":
+        """Take a job in: when this returns it will be run, and is on the disk if it is durable.
+
+        With an idempotency key that the owner used before the handle is that of the earlier
+        job; one that ended without images counts for those only who were promised its id.
+
+        Raises:
+            QueueFull, ShuttingDown, ModelUnavailable, EngineUnavailable, OutOfMemory: as the
+                dispatcher refuses.
+            QuotaExceeded: as ``terms.charge`` does.
+            IdempotencyConflict: the idempotency key was used for another request.
+            JobsOff: nothing is kept here, so no job is durable.
+            StorageFull, StorageUnavailable: its images could not be kept.
+            StoreUnavailable: it cannot be written down, and was not accepted.
+
+        """
+        terms = terms or Terms()
+        live = new_job(spec, owner, durability, terms)
+        # A client that hangs up now must not leave a job in the queue without a row.
+        accepting = asyncio.ensure_future(self._accept(live, terms))
+        try:
+            return await asyncio.shield(accepting)
+        except asyncio.CancelledError:
+            accepting.add_done_callback(_leave)
+            raise
+
+    async def _accept(self, live: LiveJob, terms: Terms) -> "JobHandle":
+        new, waits = live.stored, not live.promised
+        handle = partial(JobHandle, jobs=self, terms=terms, waits=waits)
+        while True:
+            async with self._locks.of(new):
+                earlier = await self._earlier(new, waits=waits)
+                if earlier is None:
+                    await self._take(live, terms)
+                    return handle(stored=new, live=live)
+                found = self.live.get(earlier.id)
+                if found is None or not (found.job.error and (waits or not found.promised)):
+                    self._share(found, waits=waits)
+                    return handle(stored=earlier, live=found, replayed=True)
+            if found.job.error and found.job.outcome is Outcome.SHUT_DOWN:
+                raise found.job.error
+            # It is over without images, which the disk is about to know.
+            await found.settled.wait()
+
+    async def _earlier(self, stored: StoredJob, *, waits: bool) -> StoredJob | None:
+        """Return the job that an idempotency key stands for."""
+        if stored.idempotency_key is None:
+            return None
+        earlier = await self._kept.store.find(stored.owner, stored.idempotency_key)
+        if earlier is None:
+            return None
+        if not stored.repeats(earlier):
+            raise errors.IdempotencyConflict(
+                "This Idempotency-Key was used for another request; send a new key for a new "
+                "request."
+            )
+        if waits and earlier.final and earlier.state is not JobState.SUCCEEDED:
+            await self.forget_key(earlier)
+            return None
+        return earlier
+
+    async def _take(self, live: LiveJob, terms: Terms) -> None:
+        job, writer = live.job, self._kept if live.durable else None
+        if writer is not None:
+            await disk_space.demand(job, writer, self.live.values(), self._metrics)
+        # Before it is handed in: a job that bypasses a full batch begins within the call.
+        self._enter(live, terms.charge())
+        try:
+            self.dispatcher.submit(job)
+        except BaseException:
+            self._forget(live)
+            raise
+        if writer is not None:
+            await self._write_down(live, writer)
+        if live.promised:
+            self._recorder.watch_deadline(live)
+
+    def _enter(self, live: LiveJob, charge: Charge | None) -> None:
+        live.job.charge = charge
+        if charge is not None:
+            charge.with_job = live.durable
+        self.live[live.job.id] = live
+
+    async def _write_down(self, live: LiveJob, writer: ResultWriter) -> None:
+        try:  # It comes to the disk before its begin, whose task has not run yet.
+            await writer.store.add(live.stored)
+        except BaseException as error:
+            gone = error if isinstance(error, errors.ServiceError) else errors.ServiceError()
+            if isinstance(error, asyncio.CancelledError):
+                gone = errors.ShuttingDown()
+            self._forget(live)
+            self.dispatcher.cancel(live.job, gone)
+            raise
+
+    def _forget(self, live: LiveJob) -> None:
+        """Undo the acceptance of a job whose client gets an error."""
+        self.live.pop(live.job.id, None)
+        if live.job.charge is not None:
+            live.job.charge.give_back()
+
+    def _share(self, live: LiveJob | None, *, waits: bool) -> None:
+        if live is None:
+            return
+        if waits:
+            live.clients += 1
+        elif not live.promised:
+            live.durability = Durability.PROMISED
+            self._recorder.watch_deadline(live)
+
+    async def forget_key(self, stored: StoredJob) -> None:
+        """Free the idempotency key of a job that is over."""
+        await self._kept.store.release(stored.id)
+
+    async def get(self, job_id: str, owner: str) -> tuple[StoredJob, LiveJob | None]:
+        """Return the row of an owner's job and, while it is not over, the job itself.
+
+        An id that no job has may be that of the request that submitted one that is not over.
+
+        Raises:
+            NotFound, JobExpired: as the store says.
+            JobsOff: nothing is kept here, and no such job is in memory.
+
+        """
+        live = self.live.get(job_id)
+        if live is not None and live.job.owner == owner and not live.durable:
+            return live.row, live
+        try:
+            stored = await self._kept.store.get(job_id, owner)
+        except (errors.NotFound, errors.JobsOff):
+            mine = (each for each in self.live.values() if each.job.owner == owner)
+            same = next((each for each in mine if each.job.request_id == job_id), None)
+            if same is None:
+                raise
+            return same.row, same
+        return stored, None if stored.final else live
+
+    async def page(
+        self, owner: str, *, state: JobState | None, cursor: str | None, limit: int
+    ) -> Page:
+        """Return durable jobs of the owner, the newest first."""
+        return await self._kept.store.page(owner, state=state, cursor=cursor, limit=limit)
+
+    async def cancel(self, job_id: str, owner: str) -> StoredJob:
+        """End a job of the owner that is not over, and return it; raises what ``get`` raises."""
+        stored, live = await self.get(job_id, owner)
+        if live is None:
+            return stored
+        self.dispatcher.cancel(live.job, errors.Cancelled("The job was cancelled by its owner."))
+        await live.settled.wait()
+        return (await self.get(live.job.id, owner))[0] if live.durable else live.stored
+
+    async def image(self, stored: StoredJob, index: int) -> Encoded:
+        """Return one image of a durable job that succeeded.
+
+        Raises:
+            JobExpired, ResultDamaged, StorageUnavailable: as the results say.
+
+        """
+        size = stored.request.width, stored.request.height
+        return await self._kept.results.read(stored.id, index, size, owner=stored.owner)
+
+    async def events(
+        self, job: LiveJob | StoredJob, seen: str = "", *, previews: bool = False
+    ) -> AsyncGenerator[JobEvent, None]:
+        """Follow a job from the event ``seen`` on; with ``previews`` the engine makes some.
+
+        The last event is all there is of a job that is over.
+        """
+        if isinstance(job, StoredJob):
+            yield last_event(job)
+            return
+        live = job
+        self.show(live)
+        events = live.events.after(seen, previews=previews)
+        if previews and not live.events.viewers:
+            self.dispatcher.preview(live.job, wanted=True)
+        try:
+            async for event in events:
+                yield event
+        finally:
+            await events.aclose()
+            if previews and not live.events.viewers:
+                self.dispatcher.preview(live.job, wanted=False)
+
+    def show(self, live: LiveJob) -> JobEvent | None:
+        """Return the newest event of a job, which is its position where nothing has happened."""
+        if live.events.newest is None:  # Not said before: the order of a long queue costs time.
+            self._recorder.say_queued(live)
+        return live.events.newest
+
+    def _restore(self, job: Job, stored: StoredJob) -> None:
+        context = self._kept.resumed(job.trace_id)
+        self._enter(live := LiveJob(job, stored, context=context), job.charge)
+        if stored.state is JobState.RUNNING:  # In a process that is gone.
+            self._kept.later(self._kept.store.requeue(job.id, job.epoch))
+        self.dispatcher.restore(job)
+        self._recorder.watch_deadline(live)
+
+    @property
+    def _kept(self) -> ResultWriter:
+        if self._writer is None:
+            raise errors.JobsOff(
+                "Set DATA_DIR to a folder to keep jobs in; or use POST /generate without"
+                " Idempotency-Key."
+            )
+        return self._writer
+
+
+@dataclass(eq=False, kw_only=True)
+class JobHandle:
+    """A job as its client has it; as a context manager the client is gone at the end."""
+
+    jobs: JobService
+    stored: StoredJob
+    live: LiveJob | None
+    """None where the job was over before it was submitted again."""
+    terms: Terms
+    waits: bool
+    """Whether the job may end when this client is gone."""
+    replayed: bool = False
+    """Whether the job is that of an earlier request with the same idempotency key."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Cancel the job of the last client that waited for it, unless it was promised."""
+        if self.live is None or not self.waits:
+            return
+        self.live.clients -= 1
+        if not self.live.clients and not self.live.promised:
+            self.cancel(self.terms.gone())
+
+    @property
+    def finished(self) -> tuple[Job, JobFinished] | None:
+        """The job and its images, where they are in memory and not on the disk."""
+        if self.live is None or self.live.durable or self.live.job.result is None:
+            return None
+        return self.live.job, self.live.job.result
+
+    async def wait(self) -> StoredJob:
+        """Wait for the end and return the last row.
+
+        Raises:
+            ServiceError: the job ended without images.
+
+        """
+        if self.live is not None:
+            await self.live.job.wait()
+            await self.live.settled.wait()
+            self.stored = self.live.stored
+        elif not self.stored.final:  # It ended while it was looked up.
+            self.stored, _ = await self.jobs.get(self.stored.id, self.stored.owner)
+        if not self.stored.final:
+            raise errors.ServiceError("The result of the job could not be stored.")
+        if self.stored.error_code:
+            raise errors.error_class(self.stored.error_code)(self.stored.error_detail)
+        return self.stored
+
+    def events(self, seen: str = "", *, previews: bool = False) -> AsyncGenerator[JobEvent, None]:
+        """Follow the job from the event ``seen`` on."""
+        return self.jobs.events(self.live or self.stored, seen, previews=previews)
+
+    def cancel(self, error: errors.ServiceError) -> None:
+        """End the job, unless it is over, with ``error`` as the reason."""
+        if self.live is not None:
+            self.jobs.dispatcher.cancel(self.live.job, error)
+
+
+def _leave(accepting: "asyncio.Future[JobHandle]") -> None:
+    """Leave a job whose client was gone before it was accepted."""
+    if not accepting.cancelled() and accepting.exception() is None:
+        with accepting.result():
+            pass

@@ -1,0 +1,177 @@
+"""Catalogue of the adapters in a folder; requests know them by name, never by path."""
+
+import hashlib
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from service.config.table import Config
+from service.errors import AdapterUnsuitable
+from service.models.adapters import header
+from service.models.adapters.header import AdapterHeader
+from service.models.catalog import ADAPTERS, DEMO_ID
+from service.models.files import LENGTH, PICKLES, SUFFIX
+
+LONGEST_NAME: Final = 128
+"""Characters of the name of an adapter."""
+
+BUNDLED: Final = Path(__file__).parents[2] / "loras"
+"""Adapters for the demo model."""
+
+LISTED: Final = 20
+"""Names that an error lists."""
+
+CHUNK: Final = 2**20
+SHORT: Final = 12
+"""Hex digits of AUTOMATIC1111's short form."""
+
+
+@dataclass(frozen=True)
+class Stamp:
+    """One state of a file: another size or time of change is another adapter."""
+
+    path: Path
+    changed: int
+    size: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hashes:
+    """Hashes that other tools know an adapter by."""
+
+    sha256: str
+    short: str
+    """AUTOMATIC1111's: the first digits of the SHA-256 of what follows the header."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One adapter of the catalogue."""
+
+    name: str
+    stamp: Stamp
+    header: AdapterHeader | None = field(repr=False)
+    problem: str = ""
+    """Why it cannot be used; empty if it can, as far as its header tells."""
+
+
+class AdapterCatalog:
+    """The adapters in folders, read again where a file has changed; safe for several threads.
+
+    Of two files of one name the one in the first folder counts.
+    """
+
+    def __init__(self, *folders: Path) -> None:
+        self._folders = folders
+        self._lock = threading.Lock()
+        self._known: dict[Stamp, Entry] = {}
+        self._hashes: dict[Stamp, Hashes] = {}
+
+    def stamps(self) -> dict[str, Stamp]:
+        """Return the files that may be adapters, by name."""
+        found: dict[str, Stamp] = {}
+        for path in (each for folder in self._folders for each in _inside(folder)):
+            if path.suffix not in {SUFFIX, *PICKLES} or path.name.startswith("."):
+                continue
+            # A pickle is listed with its fault, unless the same adapter is there without it.
+            if path.suffix in PICKLES and path.with_suffix(SUFFIX).exists():
+                continue
+            try:
+                status = path.stat()
+            except OSError:
+                status = path.lstat()
+            if len(path.stem) <= LONGEST_NAME:
+                found.setdefault(path.stem, Stamp(path, status.st_mtime_ns, status.st_size))
+        return found
+
+    def entries(self) -> list[Entry]:
+        """Return every adapter, sorted by name."""
+        stamps = self.stamps()
+        with self._lock:
+            kept = set(stamps.values())
+            self._known = {k: v for k, v in self._known.items() if k in kept}
+            self._hashes = {k: v for k, v in self._hashes.items() if k in kept}
+        return [self._entry(name, stamp) for name, stamp in sorted(stamps.items())]
+
+    def find(self, name: str) -> Entry:
+        """Return the adapter of a name.
+
+        Raises:
+            AdapterUnsuitable: there is none, with the names that there are; or it cannot be used.
+
+        """
+        stamps = self.stamps()
+        if name not in stamps:
+            raise AdapterUnsuitable(f"There is no adapter {name[:LONGEST_NAME]!r}. {_list(stamps)}")
+        entry = self._entry(name, stamps[name])
+        if entry.problem:
+            raise AdapterUnsuitable(entry.problem)
+        return entry
+
+    def hashes(self, entry: Entry, until: float = float("inf")) -> Hashes | None:
+        """Return the hashes of an adapter, read once; None if they were not known in time.
+
+        ``until`` is a time of ``time.monotonic``.
+        """
+        with self._lock:
+            known = self._hashes.get(entry.stamp)
+        if known is not None:
+            return known
+        try:
+            found = _hashed(entry.stamp.path, until)
+        except OSError:
+            return None
+        if found is not None:
+            with self._lock:
+                self._hashes[entry.stamp] = found
+        return found
+
+    def _entry(self, name: str, stamp: Stamp) -> Entry:
+        with self._lock:
+            known = self._known.get(stamp)
+        if known is not None:
+            return known
+        try:
+            entry = Entry(name=name, stamp=stamp, header=header.read(stamp.path))
+        except AdapterUnsuitable as error:
+            entry = Entry(name=name, stamp=stamp, header=None, problem=error.detail)
+        with self._lock:
+            self._known[stamp] = entry
+        return entry
+
+
+def catalog_of(config: Config) -> AdapterCatalog:
+    """Return the catalogue of the folder that the settings name, and what suits the demo model."""
+    folder = Path(config.lora_dir) if config.lora_dir else config.model_cache_dir / ADAPTERS
+    return AdapterCatalog(folder, *((BUNDLED,) if config.model_id == DEMO_ID else ()))
+
+
+def _inside(folder: Path) -> list[Path]:
+    try:
+        return sorted(folder.iterdir())
+    except OSError:
+        return []
+
+
+def _list(names: dict[str, Stamp]) -> str:
+    if not names:
+        return "The folder of adapters (LORA_DIR) is empty."
+    shown = ", ".join(sorted(names)[:LISTED])
+    more = len(names) - LISTED
+    return f"There are: {shown}{f' and {more} more' if more > 0 else ''}."
+
+
+def _hashed(path: Path, until: float) -> Hashes | None:
+    whole, content = hashlib.sha256(), hashlib.sha256()
+    with path.open("rb") as file:
+        begin = file.read(LENGTH)
+        head = begin + file.read(int.from_bytes(begin, "little"))
+        whole.update(head)
+        while chunk := file.read(CHUNK):
+            whole.update(chunk)
+            content.update(chunk)
+            if time.monotonic() > until:
+                return None
+    return Hashes(sha256=whole.hexdigest(), short=content.hexdigest()[:SHORT])

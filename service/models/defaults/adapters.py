@@ -1,0 +1,41 @@
+"""The recipe of an adapter that makes a model draw in few steps, by its name."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import structlog
+
+from service.core.recipe import Recipe
+from service.models.defaults import table
+
+log = structlog.get_logger(__name__)
+
+
+def recipe_of(names: Iterable[str]) -> tuple[str, Recipe] | None:
+    """Return the first adapter that has a recipe, and the recipe; None where none has."""
+    found = ((name, table.by_name(name)) for name in names)
+    return next(((name, recipe) for name, recipe in found if recipe is not None), None)
+
+
+def values_for(names: Iterable[str], given: Iterable[str]) -> dict[str, Any]:
+    """Return what the recipe of an adapter says of the fields that were not given."""
+    if (found := recipe_of(names)) is None:
+        return {}
+    name, recipe = found
+    # The size is the model's, whatever is added to it.
+    wanted = {key: value for key, value in recipe.values.items() if key not in {*given, "size"}}
+    if wanted:
+        log.warning("adapter_recipe_guessed", adapter=name, recipe=recipe.name, **wanted)
+    return wanted
+
+
+def facts(names: Iterable[str], of_model: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the metadata say of recipes, where adapters may have one."""
+    if (found := recipe_of(names)) is None:
+        return dict(of_model)
+    name, recipe = found
+    said = (
+        f"The recipe {recipe.name} was guessed from the name of the adapter {name}. If the images "
+        "are wrong, name steps, guidance_scale and sampler in the request."
+    )
+    return {**of_model, "recipe": recipe.name, "warnings": [*of_model["warnings"], said]}

@@ -1,0 +1,1 @@
+"""VAEs that stand in for those of models."""

@@ -1,0 +1,1 @@
+"""Signed deliveries to the addresses that clients name."""

@@ -1,0 +1,138 @@
+"""Prompts drawn at random, each written next to what it means in every step."""
+
+import random
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from service.core.spec import GenerationSpec
+from tests.support.parity.prompts import Case, Meaning, Meant
+
+Pieces = list[tuple[str, float] | None]
+"""Texts with weights; None is a BREAK."""
+
+Written = tuple[str, Callable[[int], Pieces]]
+"""A text in the syntax, and what it means in a step, which counts from 1."""
+
+LETTERS: Final = "abcdefghijklmnopqrstuvwxyz"
+CHUNK: Final = 75
+DEEPEST: Final = 3
+SAMPLERS: Final = ("dpmpp_2m", "euler", "euler_a", "heun", "pndm", "ddim")
+
+
+def random_case(number: int) -> Case:
+    """Return a request and its meaning; the same number gives the same one."""
+    chance = random.Random(number)  # noqa: S311 - to be repeated, not to be secret
+    steps = chance.randint(2, 7)
+    parts = [_text(chance, steps) for _ in range(chance.choice((1, 1, 1, 2, 3)))]
+    weights = [chance.choice((1.0, 0.5, -0.3, 1.4)) if len(parts) > 1 else 1.0 for _ in parts]
+    negative = _text(chance, steps)
+    written = " AND ".join(
+        text if weight == 1 else f"{text}:{weight}"
+        for (text, _), weight in zip(parts, weights, strict=True)
+    )
+    request = GenerationSpec(
+        prompt=written,
+        negative_prompt=negative[0],
+        prompt_syntax="a1111",
+        long_prompts="chunks",
+        width=32,
+        height=chance.choice((16, 32)),
+        steps=steps,
+        sampler=chance.choice(SAMPLERS),
+        # The larger it is, and the more parts there are, the more rounding shows.
+        guidance_scale=chance.choice((1.0, 2.0, 4.0)),
+        seed=number,
+    )
+    meanings = [
+        Meant(
+            parts=[
+                (_chunks(means(step)), weight)
+                for (_, means), weight in zip(parts, weights, strict=True)
+            ],
+            negative=_chunks(negative[1](step)),
+        )
+        for step in range(1, steps + 1)
+    ]
+    return Case(request, meanings)
+
+
+def _chunks(pieces: Pieces) -> Meaning:
+    """Return the chunks of pieces in which every letter is a token."""
+    sections: list[list[tuple[str, float]]] = [[]]
+    for piece in pieces:
+        if piece is None:
+            sections.append([])
+        else:
+            text, weight = piece
+            sections[-1] += [(letter, weight) for letter in text.split()]
+    if len(sections) > 1 and not sections[-1]:
+        del sections[-1]
+    return [
+        section[first : first + CHUNK]
+        for section in sections
+        for first in range(0, max(len(section), 1), CHUNK)
+    ]
+
+
+def _text(chance: random.Random, steps: int, depth: int = 0) -> Written:
+    parts = [_part(chance, steps, depth) for _ in range(chance.randint(1, 3))]
+
+    def means(step: int) -> Pieces:
+        return [piece for _, inner in parts for piece in inner(step)]
+
+    return " ".join(text for text, _ in parts), means
+
+
+def _part(chance: random.Random, steps: int, depth: int) -> Written:
+    kinds: Sequence[Callable[[random.Random, int, int], Written]] = (_word, _break, _mark)
+    if depth < DEEPEST:
+        kinds = (_word, _break, _mark, _weighted, _weighted, _switch, _turns)
+    return chance.choice(kinds)(chance, steps, depth)
+
+
+def _word(chance: random.Random, steps: int, depth: int) -> Written:
+    del steps, depth
+    text = " ".join(chance.choices(LETTERS, k=chance.choice((1, 2, 5, 40))))
+    return f" {text} ", lambda _: [(text, 1.0)]
+
+
+def _break(chance: random.Random, steps: int, depth: int) -> Written:
+    del chance, steps, depth
+    return " BREAK ", lambda _: [None]
+
+
+def _mark(chance: random.Random, steps: int, depth: int) -> Written:
+    del steps, depth
+    mark = chance.choice("()[]|:\\")
+    return f" \\{mark} ", lambda _: [(mark, 1.0)]
+
+
+def _weighted(chance: random.Random, steps: int, depth: int) -> Written:
+    text, inner = _text(chance, steps, depth + 1)
+    frame, factor = chance.choice((("({})", 1.1), ("[{}]", 1 / 1.1), ("({}:1.3)", 1.3)))
+
+    def means(step: int) -> Pieces:
+        return [piece and (piece[0], piece[1] * factor) for piece in inner(step)]
+
+    return frame.format(text), means
+
+
+def _switch(chance: random.Random, steps: int, depth: int) -> Written:
+    (first, before), (second, after) = (_text(chance, steps, depth + 1) for _ in range(2))
+    last = chance.randint(1, steps)
+    half = chance.random() < 0.5
+    when, last = ("0.5", steps // 2) if half else (str(last), last)
+
+    def means(step: int) -> Pieces:
+        return before(step) if step <= last else after(step)
+
+    return f"[{first}:{second}:{when}]", means
+
+
+def _turns(chance: random.Random, steps: int, depth: int) -> Written:
+    options = [_text(chance, steps, depth + 1) for _ in range(chance.randint(2, 3))]
+
+    def means(step: int) -> Pieces:
+        return options[(step - 1) % len(options)][1](step)
+
+    return f"[{'|'.join(text for text, _ in options)}]", means

@@ -1,0 +1,187 @@
+"""Images by diffusers alone, which every parity check is measured with.
+
+Nothing here comes from the code under test: the pipeline is read from its folder once more, and
+the samplers are a table of this file's own. Overrides are passed as keywords: ``from_config``
+drops values of the mapping whose keys the model's scheduler file does not name.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import diffusers.utils.logging
+import numpy as np
+import torch
+from diffusers import (
+    DDIMScheduler,
+    DDPMScheduler,
+    DEISMultistepScheduler,
+    DPMSolverMultistepScheduler,
+    DPMSolverSDEScheduler,
+    DPMSolverSinglestepScheduler,
+    EulerAncestralDiscreteScheduler,
+    EulerDiscreteScheduler,
+    HeunDiscreteScheduler,
+    KDPM2AncestralDiscreteScheduler,
+    KDPM2DiscreteScheduler,
+    LCMScheduler,
+    LMSDiscreteScheduler,
+    PNDMScheduler,
+    StableDiffusionPipeline,
+    StableDiffusionXLPipeline,
+    TCDScheduler,
+    UniPCMultistepScheduler,
+)
+
+from service.core.spec import GenerationSpec
+from tests.support.parity import schedules
+
+SAMPLERS: Final[Mapping[str, tuple[Any, Mapping[str, Any]]]] = {
+    # DDIM clips its estimate to [-1, 1] by default, which is for pixels: latents reach further.
+    "ddim": (DDIMScheduler, {"clip_sample": False}),
+    "ddpm": (DDPMScheduler, {"clip_sample": False}),
+    "deis": (DEISMultistepScheduler, {}),
+    "dpm2": (KDPM2DiscreteScheduler, {}),
+    "dpm2_a": (KDPM2AncestralDiscreteScheduler, {}),
+    "dpmpp_2m": (
+        DPMSolverMultistepScheduler,
+        {"algorithm_type": "dpmsolver++", "solver_order": 2, "use_karras_sigmas": False},
+    ),
+    "dpmpp_2m_sde": (
+        DPMSolverMultistepScheduler,
+        {"algorithm_type": "sde-dpmsolver++", "solver_order": 2},
+    ),
+    "dpmpp_2s": (
+        DPMSolverSinglestepScheduler,
+        {"algorithm_type": "dpmsolver++", "solver_order": 2},
+    ),
+    "dpmpp_3m_sde": (
+        DPMSolverMultistepScheduler,
+        {"algorithm_type": "sde-dpmsolver++", "solver_order": 3},
+    ),
+    "dpmpp_sde": (DPMSolverSDEScheduler, {}),
+    "euler": (EulerDiscreteScheduler, {}),
+    "euler_a": (EulerAncestralDiscreteScheduler, {}),
+    "heun": (HeunDiscreteScheduler, {}),
+    "lcm": (LCMScheduler, {}),
+    "lms": (LMSDiscreteScheduler, {}),
+    # PLMS: without the Runge-Kutta steps that the class begins with by default.
+    "pndm": (PNDMScheduler, {"skip_prk_steps": True}),
+    "tcd": (TCDScheduler, {}),
+    "unipc": (UniPCMultistepScheduler, {}),
+}
+"""Scheduler class and keywords, by sampler name."""
+
+EPSILON: Final = torch.finfo(torch.float32).eps
+"""Distance of 1 from the next number."""
+
+
+class NoImageError(Exception):
+    """diffusers makes no image of this request."""
+
+
+class Reference:
+    """A diffusers pipeline of a model's folder, of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        diffusers.utils.logging.set_verbosity_error()
+        diffusers.utils.logging.disable_progress_bar()
+        index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
+        pipeline_class: Any = StableDiffusionXLPipeline
+        settings: dict[str, Any] = {"add_watermarker": False}
+        if index["_class_name"] == "StableDiffusionPipeline":
+            pipeline_class = StableDiffusionPipeline
+            settings = {
+                "safety_checker": None,
+                "feature_extractor": None,
+                "requires_safety_checker": False,
+            }
+        self.pipeline: Any = pipeline_class.from_pretrained(
+            folder, local_files_only=True, use_safetensors=True, dtype=torch.float32, **settings
+        )
+        self.pipeline.set_progress_bar_config(disable=True)
+        self.folder = folder
+        self.config: Mapping[str, Any] = self.pipeline.scheduler.config
+        """The model's own schedule, as the pipeline has read and corrected it."""
+
+    def scheduler(self, sampler: str, schedule: str = "automatic", steps: int = 8) -> Any:
+        """Return a scheduler as the documentation of diffusers exchanges it."""
+        scheduler_class, keywords = SAMPLERS[sampler]
+        if schedule == "automatic":
+            return scheduler_class.from_config(self.config, **keywords)
+        return schedules.follow(
+            scheduler_class,
+            self.config,
+            keywords,
+            schedule=schedule,
+            steps=steps,
+            ten=self._aligned(),
+        )
+
+    def _aligned(self) -> Sequence[float]:
+        """Return the ten steps that were published for this model and their end, or nothing."""
+        if isinstance(self.pipeline, StableDiffusionXLPipeline):
+            return schedules.ALIGNED_XL
+        second = self.pipeline.unet.config.use_linear_projection
+        return () if second else schedules.ALIGNED
+
+    def rounded_images(self, request: GenerationSpec) -> list[np.ndarray]:
+        """Return the images after other rounding, of a unit in the last place, in the UNet."""
+        with self.rounded_otherwise():
+            return self.images(request)
+
+    @contextmanager
+    def rounded_otherwise(self) -> Iterator[None]:
+        """Let the UNet round otherwise."""
+        handle = self.pipeline.unet.register_forward_hook(_rounded_otherwise)
+        try:
+            yield
+        finally:
+            handle.remove()
+
+    def images(self, request: GenerationSpec) -> list[np.ndarray]:
+        """Return the images of a request, 8-bit ``[height, width, 3]``.
+
+        Raises:
+            NoImageError: the pipeline raises, or what it returns holds values that are no numbers.
+
+        """
+        try:
+            if request.sampler == "dpmpp_sde":  # One seed serves all images of a call.
+                each = [self._drawn(request, [seed]) for seed in request.seeds]
+                found = np.concatenate(each)
+            else:
+                found = self._drawn(request, request.seeds)
+        except Exception as error:
+            raise NoImageError(f"{type(error).__name__}: {error}") from error
+        if not np.isfinite(found).all():
+            raise NoImageError("Values that are no numbers.")
+        return [np.asarray(each) for each in self.pipeline.image_processor.numpy_to_pil(found)]
+
+    def _drawn(self, request: GenerationSpec, seeds: Sequence[int]) -> np.ndarray:
+        scheduler = self.scheduler(request.sampler, request.schedule, request.steps)
+        if request.sampler == "dpmpp_sde":
+            scheduler.noise_sampler_seed = seeds[0]
+        self.pipeline.scheduler = scheduler
+        drawn: np.ndarray = self.pipeline(
+            request.prompt,
+            # No text is no negative prompt, for which SDXL has zeros.
+            negative_prompt=request.negative_prompt or None,
+            width=request.width,
+            height=request.height,
+            num_inference_steps=request.steps,
+            guidance_scale=request.guidance_scale,
+            guidance_rescale=request.guidance_rescale,
+            eta=request.eta,
+            num_images_per_prompt=len(seeds),
+            generator=[torch.Generator("cpu").manual_seed(seed) for seed in seeds],
+            output_type="np",
+        ).images
+        return drawn
+
+
+def _rounded_otherwise(_unet: Any, _inputs: Any, outputs: tuple[torch.Tensor, ...]) -> Any:
+    signs = torch.arange(outputs[0].numel()).remainder(3).sub(1).view(outputs[0].shape)
+    return (outputs[0] * (1 + signs * EPSILON), *outputs[1:])

@@ -1,0 +1,121 @@
+"""A model of the step loop that takes virtual time and makes no images."""
+
+import asyncio
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import Final
+
+from service.core.events import JobFinished, Stepped
+from service.core.spec import GenerationSpec
+from service.core.stage import StageTimes
+from service.core.work import REST_STEPS, evaluations, pixels
+from service.engine.base import Engine, EngineState, Listener
+from service.engine.protocol import EngineReady
+from tests.support.simulation.fake_engine import FAKE_MODEL
+
+PIXEL_STEP: Final = 0.065 / 512**2
+"""Seconds of a step per pixel: 65 ms for 512x512."""
+
+
+@dataclass(kw_only=True)
+class Row:
+    """A job of one image in the batch."""
+
+    job_id: str
+    epoch: int
+    request: GenerationSpec
+    arrived: int
+    """The engine's pixel steps when it came."""
+    left: int
+
+    def urgency(self, clock: int) -> float:
+        """Return the response ratio, as ``service.diffusion.loop.order`` does."""
+        rest = pixels(self.request) * self.left
+        return (clock - self.arrived + rest) / rest
+
+
+class SimulatedEngine(Engine):
+    """Moves up to ``batch`` rows of one size a step, the size with the most urgent row first.
+
+    Between two steps one image is decoded.
+    """
+
+    def __init__(self, *, batch: int, pixel_step: float = PIXEL_STEP) -> None:
+        self._batch = batch
+        self._pixel_step = pixel_step
+        self._rows: dict[str, Row] = {}
+        self._clock = 0
+        self._decoded = False
+        self._busy = False
+
+    async def start(self, listener: Listener) -> None:
+        """Be ready at once."""
+        self._tell, self.state, self.model = listener, EngineState.READY, FAKE_MODEL
+        listener(EngineReady(model=FAKE_MODEL))
+
+    async def stop(self) -> None:
+        """Forget all jobs."""
+        self.state = EngineState.STOPPED
+        self._rows.clear()
+
+    def cancel(self, job_id: str) -> None:
+        """Take a job out before the next step."""
+        self._rows.pop(job_id, None)
+
+    def generate(self, job_id: str, request: GenerationSpec, epoch: int) -> None:
+        """Let a job join before the next step."""
+        self._rows[job_id] = Row(
+            job_id=job_id,
+            epoch=epoch,
+            request=request,
+            arrived=self._clock,
+            left=evaluations(request),
+        )
+        if not self._busy:
+            self._busy = True
+            asyncio.get_running_loop().call_soon(self._begin)
+
+    def _begin(self) -> None:
+        """Begin to decode an image or to move a batch; go on when it is done."""
+        finished = [row for row in self._rows.values() if not row.left]
+        moving = [row for row in self._rows.values() if row.left]
+        self._busy = bool(self._rows)
+        if not self._busy:
+            return
+        self._decoded = bool(finished) and not (self._decoded and moving)
+        if self._decoded:
+            row = finished[0]
+            seconds = REST_STEPS * pixels(row.request) * self._pixel_step
+            asyncio.get_running_loop().call_later(seconds, self._end_decode, row, seconds)
+            return
+        groups: dict[int, list[Row]] = defaultdict(list)
+        for row in sorted(moving, key=lambda row: -row.urgency(self._clock)):
+            groups[row.request.width].append(row)  # The most urgent row's size comes first.
+        batch = next(iter(groups.values()))[: self._batch]
+        seconds = sum(pixels(row.request) for row in batch) * self._pixel_step
+        asyncio.get_running_loop().call_later(seconds, self._end_step, batch, seconds)
+
+    def _end_decode(self, row: Row, seconds: float) -> None:
+        if self._rows.pop(row.job_id, None):
+            times = StageTimes(vae_decode=seconds)
+            self._tell(JobFinished(job_id=row.job_id, epoch=row.epoch, images=(), times=times))
+        self._begin()
+
+    def _end_step(self, batch: list[Row], seconds: float) -> None:
+        moved = sum(pixels(row.request) for row in batch)
+        self._clock += moved
+        for row in batch:
+            row.left -= 1
+        done = {row.job_id: evaluations(row.request) - row.left for row in batch}
+        shares = {row.job_id: pixels(row.request) * self._pixel_step for row in batch}
+        self._tell(
+            Stepped(
+                progress=done,
+                shares=shares,
+                epochs={row.job_id: row.epoch for row in batch},
+                batch_size=len(batch),
+                pixels=moved,
+                seconds=seconds,
+            )
+        )
+        self._begin()

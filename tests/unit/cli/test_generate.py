@@ -1,0 +1,227 @@
+"""The command ``generate``, with a stand-in for the model."""
+
+import os
+import stat
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from PIL import Image
+
+from service.__main__ import main
+from service.core.events import JobFailed, JobFinished, Stepped
+from service.core.image import RawImage
+from service.core.spec import Adapter
+from service.engine.process import worker
+from tests.support.engine_extra import needs_engine
+from tests.support.models.adapter_headers import written
+from tests.support.simulation.fake_engine import FAKE_MODEL
+
+
+class OneJob:
+    """A step loop whose job takes one step and ends as it is told to."""
+
+    def __init__(self, failure: str = "") -> None:
+        self.failure = failure
+        self.busy = False
+
+    def add(self, job_id, request) -> None:
+        self.busy, self.job_id, self.request = True, job_id, request
+
+    def step(self):
+        self.busy = False
+        if self.failure:
+            return [JobFailed(job_id=self.job_id, epoch=1, code=self.failure, detail="The reason.")]
+        images = tuple(
+            RawImage(pixels=bytes(3), width=1, height=1, seed=number)
+            for number in range(self.request.num_images)
+        )
+        return [
+            Stepped(progress={self.job_id: 1}, batch_size=1, pixels=1, seconds=0.1),
+            JobFinished(job_id=self.job_id, epoch=1, images=images),
+        ]
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch) -> Path:
+    """Work in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def loaded(monkeypatch) -> OneJob:
+    """Stand in for the model."""
+    loop = OneJob()
+    ready = SimpleNamespace(model=FAKE_MODEL)
+    monkeypatch.setattr(worker, "load", lambda _config: (loop, ready))
+    return loop
+
+
+@pytest.fixture
+def unloadable(monkeypatch) -> None:
+    """Fail the test when a model is loaded."""
+    monkeypatch.setattr(worker, "load", lambda _config: pytest.fail("a model was loaded"))
+
+
+def is_png(path: Path) -> bool:
+    with Image.open(path) as image:
+        return image.format == "PNG"
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.rglob("*"))
+
+
+@needs_engine
+@pytest.mark.usefixtures("loaded")
+def test_images_are_written_and_named(here, capsys):
+    """One PNG per image, their names on standard output, and nothing else is left."""
+    assert main(["generate", "a cat", "--num-images", "3", "-o", "cat.png"]) == 0
+    assert capsys.readouterr().out.split() == ["cat.png", "cat-2.png", "cat-3.png"]
+    assert names(here) == ["cat-2.png", "cat-3.png", "cat.png"]
+    assert all(is_png(here / name) for name in names(here))
+
+
+@needs_engine
+@pytest.mark.parametrize("arguments", [[], ["--seed", "-1"], ["--seed=-1"]])
+def test_a_seed_of_minus_one_is_drawn(loaded, arguments):
+    """As it is where none is given; the file names it."""
+    assert main(["generate", "a cat", *arguments, "-o", "cat.png"]) == 0
+    assert 0 <= loaded.request.seed < 2**32
+
+
+@needs_engine
+def test_adapters_by_name_and_weight(loaded, here, monkeypatch):
+    """The flag may be given several times; the weights are those of a request."""
+    for name in ("ink", "snow"):
+        written(here / "loras" / f"{name}.safetensors")
+    monkeypatch.setenv("LORA_DIR", "loras")
+    flags = ["--lora", "ink", "--lora", "snow:0.8:0.5"]
+    assert main(["generate", "a cat", *flags, "-o", "cat.png"]) == 0
+    assert loaded.request.adapters == (
+        Adapter(name="ink", weight=1.0, text_weight=1.0),
+        Adapter(name="snow", weight=0.8, text_weight=0.5),
+    )
+
+
+@needs_engine
+@pytest.mark.usefixtures("loaded")
+def test_an_unknown_adapter_is_one_line(capsys):
+    """The names that there are come with it."""
+    assert main(["generate", "a cat", "--lora", "none"]) == 2
+    assert "There is no adapter 'none'." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["", ":1", "ink:strong", "ink:1:1:1", "ink:nan"])
+@pytest.mark.usefixtures("unloadable")
+def test_an_adapter_is_a_name_and_numbers(text, capsys):
+    """Anything else ends the command with the form that it must have."""
+    with pytest.raises(SystemExit) as caught:
+        main(["generate", "a cat", "--lora", text])
+    assert caught.value.code == 2
+    assert "must be NAME, NAME:0.8 or NAME:0.8:0.5" in capsys.readouterr().err
+
+
+@needs_engine
+@pytest.mark.usefixtures("loaded")
+def test_an_existing_image_is_replaced(here):
+    """The same command may be given twice; the file gets the rights of any new file."""
+    (here / "cat.png").write_bytes(b"old")
+    assert main(["generate", "a cat", "-o", "cat.png"]) == 0
+    (here / "new").touch()
+    assert is_png(here / "cat.png")
+    assert (here / "cat.png").stat().st_mode == (here / "new").stat().st_mode
+
+
+@pytest.mark.parametrize(
+    ("output", "words"),
+    [
+        ("folder.png", "is a folder; name a file in it: folder.png/out.png"),
+        ("folder", "is a folder; name a file in it: folder/out.png"),
+        ("pipe.png", "must be a regular file or a new name, not a device or a link"),
+        ("link.png", "must be a regular file or a new name, not a device or a link"),
+        ("dangling.png", "must be a regular file or a new name, not a device or a link"),
+        ("cat.jpg", "written as PNG; call it cat.png"),
+        ("cat", "written as PNG; call it cat.png"),
+        ("nowhere/cat.png", "the folder does not exist; create it"),
+        ("image.png/cat.png", "the folder does not exist; create it"),
+        ("/proc/cat.png", "--output /proc/cat.png: "),  # Not even root can write there.
+        (f"{'x' * 300}.png", "cannot be written (File name too long)"),
+    ],
+)
+@pytest.mark.usefixtures("unloadable")
+def test_a_bad_output_is_refused_before_the_model_is_loaded(here, capsys, output, words):
+    """Nobody waits for an image that cannot be kept; what is there stays as it was."""
+    (here / "folder").mkdir()
+    (here / "folder.png").mkdir()
+    (here / "image.png").write_bytes(b"old")
+    (here / "link.png").symlink_to("image.png")
+    (here / "dangling.png").symlink_to("nothing")
+    os.mkfifo(here / "pipe.png")  # Is refused as a device is, and harms nobody if it were not.
+    before = names(here)
+
+    assert main(["generate", "a cat", "-o", output]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert words in line
+    assert names(here) == before
+    assert stat.S_ISFIFO((here / "pipe.png").stat().st_mode)
+    assert (here / "link.png").is_symlink()
+
+
+@pytest.mark.usefixtures("unloadable")
+def test_every_further_image_has_its_place_checked(here, capsys):
+    """The name of the second image can be taken when that of the first is free."""
+    (here / "cat-2.png").mkdir()
+    assert main(["generate", "a cat", "--num-images", "2", "-o", "cat.png"]) == 2
+    assert "--output cat-2.png: is a folder" in capsys.readouterr().err
+
+
+@needs_engine
+def test_an_image_that_cannot_be_written_is_one_line_and_exit_code_1(
+    loaded, here, capsys, monkeypatch
+):
+    """A folder that went away, or a full disk, after the work: no traceback, no remains."""
+    step = loaded.step
+
+    def step_and_break():
+        (here / "cat.png").mkdir()
+        return step()
+
+    monkeypatch.setattr(loaded, "step", step_and_break)
+    assert main(["generate", "a cat", "-o", "cat.png"]) == 1
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last == "sd-api: cat.png cannot be written (Is a directory)."
+    assert names(here) == ["cat.png"]
+
+
+@needs_engine
+@pytest.mark.parametrize(
+    ("code", "title"),
+    [
+        ("out_of_memory", "Service Unavailable: GPU memory exhausted"),
+        ("validation_error", "Validation Error"),
+    ],
+)
+def test_a_failed_job_is_one_line_and_exit_code_1(loaded, here, capsys, code, title):
+    """A script can tell a failure from a wrong argument."""
+    loaded.failure = code
+    assert main(["generate", "a cat"]) == 1
+    assert capsys.readouterr().err.splitlines()[-1] == f"sd-api: {title}: The reason."
+    assert names(here) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["a cat", "--steps", "0"], "steps"),
+        (["a cat", "--width", "300"], "width"),
+        (["a cat", "--seed", "-2"], "seed"),
+        ([""], "prompt"),
+    ],
+)
+@pytest.mark.usefixtures("unloadable")
+def test_arguments_are_checked_like_a_request(arguments, words, capsys):
+    """What the service would refuse, the command refuses."""
+    assert main(["generate", *arguments]) == 2
+    assert words in capsys.readouterr().err

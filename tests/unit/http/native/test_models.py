@@ -1,0 +1,142 @@
+"""GET /models, and the limits of requests by model."""
+
+import json
+from dataclasses import replace
+from typing import Any
+
+from service.config.credentials import Keys
+from service.core.limits import SDXL
+from service.core.recipe import Recipe
+from service.http.state import DISPATCHER
+from tests.support.simulation.fake_engine import FAKE_MODEL, FakeEngine
+
+XL_MODEL = replace(FAKE_MODEL, model_id="some/xl", version="xl-1", family="sdxl", sizes=SDXL)
+
+
+async def read(client, path: str) -> Any:
+    async with client.get(path) as answer:
+        assert answer.status == 200
+        return await answer.json()
+
+
+async def sent(client, **fields: Any) -> tuple[int, Any]:
+    async with client.post("/generate", json={"prompt": "a boat", "steps": 1, **fields}) as answer:
+        return answer.status, await answer.json()
+
+
+async def test_the_model_of_the_settings_is_listed(client):
+    """With what a request to it may say, and what it means if it says nothing."""
+    [model] = (await read(client, "/models"))["models"]
+    limits, defaults = model.pop("limits"), model.pop("defaults")
+    assert model == {
+        "id": "fake",
+        "default": True,
+        "state": "ready",
+        "family": "sd",
+        "recipe": None,
+        "vae": "",
+        "version": "fake-1",
+    }
+    assert limits["width"] == {"minimum": 256, "maximum": 768, "multiple_of": 64}
+    assert limits["steps"] == {"minimum": 1, "maximum": 50}
+    assert {"width", "height", "steps", "sampler", "guidance_scale", "seed"} <= defaults.keys()
+    assert "prompt" not in defaults
+    health = await read(client, "/health")
+    assert (health["limits"], health["defaults"]) == (limits, defaults)
+
+
+async def test_a_loaded_model_corrects_what_was_thought_of_it(serve):
+    """One that had to be fetched is known by its files only then."""
+    engine = FakeEngine(model=XL_MODEL, loads=False)
+    client = await serve(engine, model_id="some/model")
+    [before] = (await read(client, "/models"))["models"]
+    assert (before["id"], before["family"], before["version"]) == ("some/model", "sd", None)
+    assert (before["state"], before["defaults"]["width"]) == ("loading", 512)
+    assert (await sent(client, width=1024))[0] == 400
+
+    engine.become_ready()
+
+    [after] = (await read(client, "/models"))["models"]
+    assert (after["id"], after["family"], after["version"]) == ("some/xl", "sdxl", "xl-1")
+    status, answer = await sent(client)
+    assert (status, answer["metadata"]["width"], answer["metadata"]["height"]) == (200, 1024, 1024)
+    status, answer = await sent(client, width=256)
+    assert status == 400
+    assert answer["errors"] == {
+        "width": ["must be a multiple of 64 between 512 and 1536, e.g. 1024"]
+    }
+
+
+async def test_jobs_have_the_limits_of_the_model_too(serve):
+    """One schema stands behind both routes."""
+    client = await serve(FakeEngine(model=XL_MODEL))
+    body = {"prompt": "a boat", "width": 256}
+    async with client.post("/jobs", json=body) as answer:
+        assert answer.status == 400
+        assert "between 512 and 1536" in (await answer.json())["errors"]["width"][0]
+
+
+async def test_the_description_follows_the_model(serve):
+    """What is described is what is checked."""
+    engine = FakeEngine(model=XL_MODEL, loads=False)
+    client = await serve(engine, model_id="some/model")
+
+    async def width() -> tuple[int, int, int]:
+        schemas = (await read(client, "/openapi.json"))["components"]["schemas"]
+        found = [schemas[name]["properties"]["width"] for name in ("GenerationRequest", "JobOrder")]
+        assert json.dumps(found[0]) == json.dumps(found[1])
+        return found[0]["minimum"], found[0]["default"], found[0]["maximum"]
+
+    assert await width() == (256, 512, 768)
+    engine.become_ready()
+    assert await width() == (512, 1024, 1536)
+
+
+async def test_sizes_in_the_settings_beat_those_of_the_model(serve):
+    """A user who sets one means it."""
+    client = await serve(FakeEngine(model=XL_MODEL), default_size=512, max_size=1024)
+    limits = client.app[DISPATCHER].limits
+    assert (limits.min_size, limits.default_size, limits.max_size) == (512, 512, 1024)
+    assert (await sent(client))[1]["metadata"]["width"] == 512
+
+
+RECIPE = Recipe(name="fast", source="name", guessed=True, steps=2, guidance_scale=0, sampler="lcm")
+
+
+async def test_a_recipe_stands_for_what_a_request_leaves_out(serve):
+    """The metadata name it, with a warning where it was guessed."""
+    client = await serve(FakeEngine(model=replace(FAKE_MODEL, recipe=RECIPE)))
+    [model] = (await read(client, "/models"))["models"]
+    assert model["recipe"] == {
+        "name": "fast",
+        "source": "name",
+        "guessed": True,
+        "values": {"steps": 2, "guidance_scale": 0, "sampler": "lcm"},
+    }
+    async with client.post("/generate", json={"prompt": "a boat"}) as answer:
+        metadata = (await answer.json())["metadata"]
+    assert (metadata["steps"], metadata["guidance_scale"], metadata["sampler"]) == (2, 0, "lcm")
+    assert metadata["recipe"] == "fast"
+    assert ["guessed from the name" in warning for warning in metadata["warnings"]] == [True]
+
+
+async def test_a_request_beats_the_recipe(serve):
+    """The metadata still say what the model is."""
+    client = await serve(FakeEngine(model=replace(FAKE_MODEL, recipe=RECIPE)))
+    _, answer = await sent(client, steps=3, guidance_scale=5, sampler="euler")
+    metadata = answer["metadata"]
+    assert (metadata["steps"], metadata["guidance_scale"], metadata["sampler"]) == (3, 5, "euler")
+    assert metadata["recipe"] == "fast"
+
+
+async def test_a_model_without_a_recipe_warns_of_nothing(client):
+    """The metadata have both all the same."""
+    _, answer = await sent(client)
+    assert (answer["metadata"]["recipe"], answer["metadata"]["warnings"]) == ("", [])
+
+
+async def test_with_keys_only_callers_with_one_see_the_models(serve):
+    """As every other thing that a stranger need not know."""
+    client = await serve(api_keys=Keys("alice:5f0c2f8e9f1b4b7f8d3a61c9e2b7d405"))
+    async with client.get("/models") as answer:
+        assert answer.status == 401

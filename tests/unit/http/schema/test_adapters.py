@@ -1,0 +1,80 @@
+"""The adapters of a request."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from service.config.limits import limits_of
+from service.config.table import Config
+from service.core.spec import Adapter
+from service.errors import ValidationFailed
+from service.http.schema.adapters import demand_adapters
+from service.http.schema.generation import read_request
+from service.models.adapters.catalog import AdapterCatalog
+from tests.support.models.adapter_headers import TO_K, low_rank, written
+from tests.support.simulation.fake_engine import FAKE_MODEL
+
+LIMITS = limits_of(Config())
+
+
+def read(adapters: Any) -> tuple[Adapter, ...]:
+    """Return the adapters of a request with this field."""
+    return read_request({"prompt": "x", "seed": 1, "adapters": adapters}, LIMITS).adapters
+
+
+def test_adapters_and_their_weights() -> None:
+    """A weight left out is 1; one left out for texts is the other one."""
+    assert read([{"name": "a"}, {"name": "b", "weight": -0.5}]) == (
+        Adapter(name="a", weight=1.0, text_weight=1.0),
+        Adapter(name="b", weight=-0.5, text_weight=-0.5),
+    )
+    assert read([{"name": "a", "weight": 1, "text_weight": 0}]) == (
+        Adapter(name="a", weight=1.0, text_weight=0.0),
+    )
+
+
+@pytest.mark.parametrize("none", [None, []])
+def test_no_adapters(none: Any) -> None:
+    """An empty list and null are as if the field were left out."""
+    assert read(none) == ()
+
+
+@pytest.mark.parametrize(
+    ("adapters", "words"),
+    [
+        ("ink", "must be a list of up to 8 adapters"),
+        ([{"name": "a"}] * 9, "must be a list of up to 8 adapters"),
+        ([{"name": "a"}, {"name": "a"}], "a is given more than once; add up its weights"),
+        (["ink"], "entry 1 must be an object"),
+        ([{"name": "a"}, {}], "entry 2: name: is required"),
+        ([{"name": "a", "weight": "1"}], "entry 1: weight: must be a number between -10 and 10"),
+        ([{"name": "a", "weight": 11}], "entry 1: weight: must be a number between -10 and 10"),
+        ([{"name": "a", "path": "/x"}], "entry 1: path: "),
+        ([{"name": " "}], "entry 1: name: must be text"),
+    ],
+)
+def test_wrong_adapters(adapters: Any, words: str) -> None:
+    """Every fault names the entry."""
+    with pytest.raises(ValidationFailed) as caught:
+        read(adapters)
+    assert words in " ".join(caught.value.errors["adapters"])
+
+
+def test_adapters_that_are_not_there_or_do_not_fit(tmp_path: Path) -> None:
+    """What names and headers tell is told before anything is queued."""
+    written(tmp_path / "xl.safetensors", low_rank(TO_K, into=2048))
+    written(tmp_path / "open.safetensors", low_rank(TO_K, into=32))
+    catalog = AdapterCatalog(tmp_path)
+    request = read_request({"prompt": "x", "adapters": [{"name": "xl"}]}, LIMITS)
+    xl = replace(FAKE_MODEL, family="sdxl")
+    demand_adapters(request, catalog, None)
+    demand_adapters(request, catalog, xl)
+    with pytest.raises(ValidationFailed, match="xl is made for sdxl, and the model is of the"):
+        demand_adapters(request, catalog, FAKE_MODEL)
+    unknown = read_request({"prompt": "x", "adapters": [{"name": "../open"}]}, LIMITS)
+    with pytest.raises(ValidationFailed, match=r"no adapter '../open'. There are: open, xl\."):
+        demand_adapters(unknown, catalog, FAKE_MODEL)
+    tells_nothing = read_request({"prompt": "x", "adapters": [{"name": "open"}]}, LIMITS)
+    demand_adapters(tells_nothing, catalog, xl)

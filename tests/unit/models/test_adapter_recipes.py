@@ -1,0 +1,59 @@
+"""Recipes of adapters: what a LoRA for few steps wants where a request says nothing."""
+
+from typing import Any
+
+import pytest
+
+from service.config.limits import limits_of
+from service.config.table import Config
+from service.core.model import facts_of
+from service.core.spec import GenerationSpec
+from service.http.schema.generation import read_request
+from service.models.defaults.adapters import facts
+
+
+def read(*names: str, limits: Config | None = None, **fields: Any) -> GenerationSpec:
+    adapters = [{"name": name} for name in names]
+    body = {"prompt": "a boat", "adapters": adapters, **fields}
+    return read_request(body, limits_of(limits or Config()))
+
+
+def values(request: GenerationSpec) -> tuple[int, float, str]:
+    return request.steps, request.guidance_scale, request.sampler
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("lcm-lora-sdv1-5", (4, 1.0, "lcm")),
+        ("sdxl_lightning_8step_lora", (8, 0.0, "euler")),
+        ("Hyper-SD15-4steps-lora", (4, 0.0, "ddim")),
+        ("dmd2_sdxl_4step_lora", (4, 0.0, "lcm")),
+        ("ink", (20, 7.5, "dpmpp_2m")),
+    ],
+)
+def test_an_adapter_for_few_steps_brings_its_own_defaults(name, expected):
+    """With those of the model its images would be burnt; the size stays the model's."""
+    request = read("ink-2", name)
+    assert values(request) == expected
+    assert (request.width, request.height) == (512, 512)
+
+
+def test_a_request_beats_the_adapter():
+    """Each field by itself."""
+    assert values(read("lcm-lora", steps=6)) == (6, 1.0, "lcm")
+    assert values(read("lcm-lora", guidance_scale=2, sampler="euler")) == (4, 2.0, "euler")
+    assert values(read("lcm-lora", steps=None)) == (4, 1.0, "lcm")
+
+
+def test_the_limit_of_steps_holds():
+    """An adapter asks for no more than a request may."""
+    assert read("lightning_8step", limits=Config(max_steps=6)).steps == 6
+
+
+def test_the_metadata_name_the_recipe_and_warn():
+    """A name is a guess."""
+    found = facts(["ink", "lcm-lora"], facts_of(vae="other"))
+    assert (found["recipe"], found["vae"]) == ("lcm-lora", "other")
+    assert ["name of the adapter lcm-lora" in text for text in found["warnings"]] == [True]
+    assert facts(["ink"], facts_of()) == facts_of()
