@@ -139,6 +139,14 @@ def check(given: argparse.Namespace) -> None:
         BenchmarkError, ConfigError: names what cannot, and the fix.
 
     """
+    if given.write and not given.compare:
+        raise BenchmarkError("--write needs --compare: docs/performance.md compares servers")
+    if given.compare and given.url:
+        raise BenchmarkError(
+            "--compare starts all servers itself, with equal threads and batches: leave out --url"
+        )
+    if given.api_key and not given.url:
+        raise BenchmarkError("--api-key is of a running service: name it with --url")
     files = []
     if given.out:
         given.out.mkdir(parents=True, exist_ok=True)
@@ -149,14 +157,6 @@ def check(given: argparse.Namespace) -> None:
         demand_writable(argument, file)
     if files and find_spec("matplotlib") is None:
         raise BenchmarkError(f"matplotlib is not installed; {EXTRA} brings it")
-    if given.write and not given.compare:
-        raise BenchmarkError("--write needs --compare: docs/performance.md compares servers")
-    if given.compare and given.url:
-        raise BenchmarkError(
-            "--compare starts all servers itself, with equal threads and batches: leave out --url"
-        )
-    if given.api_key and not given.url:
-        raise BenchmarkError("--api-key is of a running service: name it with --url")
     servers.require(given.compare)
 
 

@@ -19,9 +19,9 @@ from service.core.spec import GenerationSpec
 from service.core.stage import Stage
 from service.diffusion import device as devices
 from service.diffusion import vae
+from service.diffusion.families.aligned_steps import aligned
 from service.diffusion.families.base import BatchKey, Family
 from service.diffusion.families.unet import FAMILIES
-from service.diffusion.loop import schedules
 from service.diffusion.loop.samplers import Samplers
 from service.diffusion.memory.usage import is_out_of_memory
 from service.errors import GpuBusy, GpuTooSmall, ModelError, ModelUnsuitable, ServiceError
@@ -110,7 +110,7 @@ def load_model(
             found.schedule.numbers,
             counts_positions=kind.counts_positions,
             most_steps=config.max_steps,
-            ten=schedules.aligned(found),
+            ten=aligned(found),
         )
         decoder, small = vae.chosen(config, recipe, found), vae.preview(config)
         pipeline = _pipeline(

@@ -1,10 +1,11 @@
 """Adapter files without weights: only their headers say anything."""
 
+import json
+import math
+import struct
 from collections.abc import Mapping
 from pathlib import Path
-
-import numpy as np
-from safetensors.numpy import save_file
+from typing import Any
 
 TO_K = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k"
 
@@ -14,12 +15,20 @@ def written(
     shapes: Mapping[str, tuple[int, ...]] | None = None,
     metadata: dict[str, str] | None = None,
 ) -> Path:
-    """Write tensors of zeros; by default a LoRA of one layer for SD 1.x."""
+    """Write tensors of zeros; by default a LoRA of one layer for SD 1.x.
+
+    By hand, for Pythons without safetensors: the length of the header, the header, the numbers.
+    """
     if shapes is None:
         shapes = low_rank(TO_K)
     path.parent.mkdir(parents=True, exist_ok=True)
-    tensors = {key: np.zeros(shape, np.float16) for key, shape in shapes.items()}
-    save_file(tensors, path, metadata)
+    header: dict[str, Any] = {"__metadata__": metadata} if metadata else {}
+    end = 0
+    for key, shape in shapes.items():
+        begin, end = end, end + 2 * math.prod(shape)
+        header[key] = {"dtype": "F16", "shape": shape, "data_offsets": [begin, end]}
+    text = json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(text)) + text + bytes(end))
     return path
 
 

@@ -34,6 +34,7 @@ class PaperLoop:
         self.left: dict[str, int] = {}
         self.cancelled: list[str] = []
         self.previews = Watching()
+        self.adapters = SimpleNamespace(news=lambda: None)
         self.capacities: list[Capacity] = []
         """What is told, the last one first."""
         self.budget = SimpleNamespace(
