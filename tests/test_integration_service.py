@@ -11,6 +11,8 @@ import aiohttp
 import pytest
 from PIL import Image
 
+from tests.support.kept import images as kept_images
+from tests.support.parity.comparison import difference
 from tests.support.service_process import WAIT_SECONDS, ServiceProcess, running_service
 
 Report = dict[str, Any]
@@ -74,6 +76,22 @@ async def test_the_same_request_gives_the_same_image(client):
     """A seed decides the image."""
     (_, first), (_, second) = [await generate(client) for _ in range(2)]
     assert first["image_base64"] == second["image_base64"]
+
+
+async def test_requests_of_an_earlier_version_give_the_same_images(client):
+    """Kept requests, three at a time, give what they gave before models had recipes."""
+    places = asyncio.Semaphore(3)
+
+    async def drawn(body: Report) -> list[Any]:
+        async with places, client.post("/generate", json=body) as answer:
+            assert answer.status == 200, await answer.text()
+            return kept_images.images(await answer.json())
+
+    found = await asyncio.gather(*(drawn(each) for each in kept_images.bodies()))
+    grids = [kept_images.grid(each) for images in found for each in images]
+
+    for place, (grid, kept) in enumerate(zip(grids, kept_images.kept(), strict=True)):
+        assert difference([grid], [kept]).same, f"image {place}: {difference([grid], [kept])}"
 
 
 async def test_the_answer_says_that_this_is_the_demo_model(client):
