@@ -43,7 +43,7 @@ def sane(found: dict[str, Any], asked: int) -> None:
     assert (found["faults"], found["refusals"]) == ({}, {})
     assert 0 < found["p50"] <= found["p95"] <= found["longest"]
     assert 0 < found["mean"] <= found["longest"]
-    assert 0 < found["pictures_per_second"] < found["steps_per_second"]
+    assert 0 < found["images_per_second"] < found["steps_per_second"]
 
 
 def lines(table: str) -> list[list[str]]:

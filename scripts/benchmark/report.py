@@ -16,7 +16,7 @@ Json = dict[str, Any]
 Found = Mapping[str, Any]
 
 P50: Final = "p50"
-RATE: Final = "pictures_per_second"
+RATE: Final = "images_per_second"
 RATIO: Final = "service_divided_by_this"
 PARTS: Final = ("short", "long")
 TIMES: Final = {"p50, s": P50, "p95, s": "p95", "max, s": "longest", "mean, s": "mean"}

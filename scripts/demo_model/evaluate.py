@@ -59,7 +59,7 @@ def main() -> None:
     parser.add_argument("--model", type=Path, default=Path("service/demo"))
     parser.add_argument("--work", type=Path, default=Path(".training"))
     parser.add_argument("--docs", type=Path, default=Path("docs"))
-    parser.add_argument("--pictures", type=int, default=500)
+    parser.add_argument("--images", type=int, default=500)
     parser.add_argument("--side", type=int, default=256)
     parser.add_argument("--guidance", type=float, default=7.5)
     parser.add_argument("--name", default="evaluation", help="docs/demo-NAME.json and .jpg")
@@ -83,7 +83,7 @@ def gallery(pipe: Any, guidance: float, file: Path) -> None:
 def measure(pipe: Any, judge: nn.Module, options: argparse.Namespace) -> None:
     """Ask for held-out scenes, and write a table of what the judge sees and a sheet."""
     rng = np.random.default_rng(7)
-    asked, texts = questions(options.pictures, rng)
+    asked, texts = questions(options.images, rng)
     drawn = [draw(scene, 256, 256, int(rng.integers(1 << 31))) for scene in asked]
     size, made = [options.side] * 2, list[Image.Image]()
     batch = max(1, 8 * 256 * 256 // options.side**2)
@@ -92,11 +92,11 @@ def measure(pipe: Any, judge: nn.Module, options: argparse.Namespace) -> None:
         made += generate(pipe, texts[start : start + batch], size, options.guidance, start)
     seconds = (time.monotonic() - began) / len(made)
     result = {
-        "pictures": len(made),
+        "images": len(made),
         "side": options.side,
         "steps": STEPS,
         "guidance_scale": options.guidance,
-        "seconds_per_picture": round(seconds, 2),
+        "seconds_per_image": round(seconds, 2),
         "threads": torch.get_num_threads(),
         "attributes": table(judge, asked, made, drawn),
     }

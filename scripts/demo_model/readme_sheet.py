@@ -26,7 +26,7 @@ IMAGES = (
 )
 
 
-def picture(url: str, prompt: str, width: int, height: int) -> Image.Image:
+def drawn(url: str, prompt: str, width: int, height: int) -> Image.Image:
     """Ask for one image, and tell how long it took."""
     body = {"prompt": prompt, "width": width, "height": height, "seed": SEED}
     request = urllib.request.Request(  # noqa: S310 - the address is the caller's own service
@@ -47,7 +47,7 @@ def main() -> None:
     parser.add_argument("--url", default="http://127.0.0.1:8000")
     parser.add_argument("--output", type=Path, default=Path("docs/demo-sheet.png"))
     arguments = parser.parse_args()
-    images = [picture(arguments.url, *what) for what in IMAGES]
+    images = [drawn(arguments.url, *what) for what in IMAGES]
     texts = [f"{prompt} ({width}x{height})" for prompt, width, height in IMAGES]
     sheet(images, texts, columns=4, side=384).save(arguments.output, optimize=True)
 

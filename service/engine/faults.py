@@ -2,10 +2,10 @@
 
 ``FAULT_FILE`` names a JSON file that the engine reads again whenever it changes::
 
-    {"oom": {"denoise": 2}, "oom_pictures": 1, "step_seconds": 0.5, "hang": false}
+    {"oom": {"denoise": 2}, "oom_images": 1, "step_seconds": 0.5, "hang": false}
 
 ``oom``: how many of the next calls of a stage run out of memory, counted from the moment the
-file changed; ``oom_pictures``: only calls for at least so many images at once.
+file changed; ``oom_images``: only calls for at least so many images at once.
 ``step_seconds``: how much longer every denoising step takes. ``hang``: the next stage does not
 return while the file says so. A file that is absent or empty means no fault.
 """
@@ -37,7 +37,7 @@ class FaultInjector:
         self,
         *,
         oom: dict[str, int] | None = None,
-        oom_pictures: int = 1,
+        oom_images: int = 1,
         step_seconds: float = 0.0,
         hang: bool = False,
     ) -> None:
@@ -46,14 +46,14 @@ class FaultInjector:
             raise ValueError(f"oom: no such stage: {', '.join(unknown)}")
         if not all(type(count) is int and count >= 0 for count in (oom or {}).values()):
             raise ValueError("oom: must be whole numbers by stage")
-        if type(oom_pictures) is not int or oom_pictures < 1:
-            raise ValueError("oom_pictures: must be a whole number above 0")
+        if type(oom_images) is not int or oom_images < 1:
+            raise ValueError("oom_images: must be a whole number above 0")
         if type(step_seconds) not in {int, float} or not 0 <= step_seconds <= LONGEST_STEP:
             raise ValueError(f"step_seconds: must be from 0 to {LONGEST_STEP:g}")
         if type(hang) is not bool:
             raise ValueError("hang: must be true or false")
         self.oom = Counter(oom or {})
-        self.oom_pictures = oom_pictures
+        self.oom_images = oom_images
         self.step_seconds = step_seconds
         self.hang = hang
 
@@ -66,7 +66,7 @@ class FaultInjector:
         """
         if stage == Stage.DENOISE and self.step_seconds:
             time.sleep(self.step_seconds)
-        if self.oom[stage] > 0 and images >= self.oom_pictures:
+        if self.oom[stage] > 0 and images >= self.oom_images:
             self.oom[stage] -= 1
             raise MemoryError(f"{stage} of {images} images: out of memory on purpose")
 

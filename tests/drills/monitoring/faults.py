@@ -55,7 +55,7 @@ for _name, _title, _calls, _rung in (
     fault(RECOVERED, _title, _name, stage=VAE, rung=_rung)(engine(oom={VAE: _calls}))
 # Its images go on in smaller batches.
 fault(RECOVERED, "Out of memory in a batch", "oom_split", stage="denoise", rung="split_batch")(
-    engine(2, {"num_images": 2}, oom={"denoise": 2}, oom_pictures=2)
+    engine(2, {"num_images": 2}, oom={"denoise": 2}, oom_images=2)
 )
 for _name, _title, _calls, _stage in (
     ("oom_text_encode", "Out of memory in text_encode, twice", 2, "text_encode"),

@@ -78,7 +78,7 @@ def test_only_images_count_for_time_and_throughput():
     assert (of["asked"], of["answered"]) == (6, 4)
     assert of["faults"] == {"503 queue_full": 2}
     assert (of["mean"], of["p50"], of["longest"]) == (2.0, 2.0, 3.0)
-    assert of["pictures_per_second"] == pytest.approx(4 / 20)
+    assert of["images_per_second"] == pytest.approx(4 / 20)
     assert of["steps_per_second"] == pytest.approx(16 / 20)
 
 
