@@ -1,11 +1,15 @@
-"""How much memory there is, and how much an image takes."""
+"""Memory: how much there is, what an image takes, and which model gives way to another."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Final
 
 from service.core.stage import Stage
+
+SOONEST_SECONDS: Final = 1.0
+"""Since its last use, a model counts as unused for so long at least."""
 
 
 class AdapterPlace(StrEnum):
@@ -38,6 +42,8 @@ class Capacity:
     """By stage and pixels: what images took that were made."""
     relief: Mapping[Stage, int] = field(default_factory=dict)
     """By stage: bytes that become free when the rest of the model leaves the device."""
+    model_id: str = ""
+    """Model that the numbers are of; empty for the default one."""
 
     def need(self, pixels: int, places: int = 1) -> dict[Stage, int]:
         """Return the bytes that one image takes, by stage; denoised, it counts as ``places``."""
@@ -66,3 +72,46 @@ class Capacity:
         if each > 0:
             return max(room, 0) / each
         return math.inf if room >= 0 else 0
+
+
+@dataclass(kw_only=True)
+class Resident:
+    """A model in memory."""
+
+    size: int
+    """Bytes."""
+    load_seconds: float
+    """To have it back where it is."""
+    used: float
+    """When its last job ended or it was loaded, on any clock."""
+
+    def value(self, now: float) -> float:
+        """Return what keeping it is worth: the seconds to load it, by those that nobody used it.
+
+        The chance that it is asked for soon falls as one over the time without use, which makes
+        this the expected cost of a reload (GreedyDual, Cao and Irani 1997, with that aging).
+        """
+        return self.load_seconds / max(now - self.used, SOONEST_SECONDS)
+
+
+def giving_way(
+    lack: int, held: Mapping[str, Resident], *, keep: Collection[str], now: float
+) -> list[str] | None:
+    """Return the models to evict for ``lack`` more bytes, the least valuable first.
+
+    None where all that are not in ``keep`` would not suffice: then no model has to go.
+    """
+    chosen: list[str] = []
+    for name in sorted(held.keys() - keep, key=lambda name: (held[name].value(now), name)):
+        if lack <= 0:
+            break
+        chosen.append(name)
+        lack -= held[name].size
+    if lack > 0:
+        return None
+    # One that was taken early may have become needless by a larger one that followed.
+    for name in reversed(chosen[:-1]):
+        if lack + held[name].size <= 0:
+            chosen.remove(name)
+            lack += held[name].size
+    return chosen

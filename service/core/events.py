@@ -24,6 +24,8 @@ class Stepped:
     epochs: dict[str, int] = field(default_factory=dict)
     """The attempts that moved, by job id."""
     memory: MemoryUse = field(default=MemoryUse())
+    model_id: str = ""
+    """Model that drew; empty for the default one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +98,8 @@ class BatchCalibrated:
     """Width and height of the images it was measured with."""
     seconds: Mapping[int, float]
     """Of one step, by the images in it."""
+    model_id: str = ""
+    """Model that the numbers are of; empty for the default one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,6 +110,8 @@ class StepBaseline:
     """Of one image."""
     images: int
     seconds: float
+    model_id: str = ""
+    """Model that the numbers are of; empty for the default one."""
 
 
 @dataclass(frozen=True, kw_only=True)

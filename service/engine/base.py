@@ -6,7 +6,7 @@ from enum import StrEnum
 
 from service.core.model import ModelInfo
 from service.core.spec import GenerationSpec
-from service.engine.protocol import Event
+from service.engine.protocol import Event, UnloadReason
 from service.telemetry.labels import FIRST_ENGINE
 
 Listener = Callable[[Event], None]
@@ -65,6 +65,14 @@ class Engine(ABC):
     @abstractmethod
     def cancel(self, job_id: str) -> None:
         """Take a job out of the batch before the next step; unknown ids are ignored."""
+
+    @abstractmethod
+    def load_model(self, model_id: str) -> None:
+        """Load a model next to those that are; ``ModelLoaded`` or ``ModelFailed`` follows."""
+
+    @abstractmethod
+    def unload_model(self, model_id: str, reason: UnloadReason) -> None:
+        """Free the memory of a model without jobs; ``ModelUnloaded`` follows."""
 
     def preview(self, job_id: str, *, wanted: bool) -> None:  # noqa: B027 - not every engine can
         """Begin or end to send ``Previewed`` events of a job, before or after ``generate``.

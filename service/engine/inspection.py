@@ -31,7 +31,17 @@ from service.core.model import ModelInfo
 from service.core.sampler import Sampler
 from service.core.spec import GenerationSpec
 from service.engine.channel import GarbageError
-from service.engine.protocol import EngineEvent, EngineFailed, EngineReady, Generate, StageStarted
+from service.engine.protocol import (
+    EngineEvent,
+    EngineFailed,
+    EngineReady,
+    Generate,
+    ModelFailed,
+    ModelLoaded,
+    ModelsResident,
+    ModelUnloaded,
+    StageStarted,
+)
 from service.telemetry.labels import FIRST_ENGINE
 
 log = structlog.get_logger(__name__)
@@ -83,6 +93,8 @@ class Inspector:
                 _seconds(said.seconds)
             case Capacity() | BatchCalibrated() | StepBaseline() | AdaptersChanged():
                 _check_measured(said)
+            case ModelLoaded() | ModelsResident() | ModelFailed() | ModelUnloaded():
+                _check_models(said)
             case AttemptEvent() if self._is_late(said.job_id, said.epoch):
                 return False
             case Previewed():
@@ -173,6 +185,17 @@ def _check_measured(said: Capacity | BatchCalibrated | StepBaseline | AdaptersCh
             _seconds(said.seconds)
             if said.pixels < 1 or said.images < 1:
                 raise GarbageError("a step moved nothing")
+
+
+def _check_models(said: ModelLoaded | ModelsResident | ModelFailed | ModelUnloaded) -> None:
+    """Check what is said of models; of one that left there are only texts."""
+    match said:
+        case ModelLoaded():
+            _check_model(said.model)
+            _check_memory(said.memory)
+            _seconds(said.seconds)
+        case ModelsResident():
+            _counts(*said.device.values(), *said.host.values())
 
 
 def _check_capacity(said: Capacity) -> None:

@@ -102,6 +102,16 @@ class ProcessEngine(Engine):
             self._leaving.add(job_id)
             self._child.send(protocol.Cancel(job_id=job_id))
 
+    def load_model(self, model_id: str) -> None:
+        """Load a model while the batch goes on."""
+        if self._child is not None:
+            self._child.send(protocol.LoadModel(model_id=model_id))
+
+    def unload_model(self, model_id: str, reason: protocol.UnloadReason) -> None:
+        """Free the memory of a model."""
+        if self._child is not None:
+            self._child.send(protocol.UnloadModel(model_id=model_id, reason=reason))
+
     def preview(self, job_id: str, *, wanted: bool) -> None:
         """Begin or end to send previews of a job."""
         if self._child is not None:

@@ -6,7 +6,7 @@ from service.core.events import JobFinished, Stepped
 from service.core.model import ModelInfo
 from service.core.spec import GenerationSpec
 from service.engine.base import Engine, EngineState
-from service.engine.protocol import EngineExited, EngineReady
+from service.engine.protocol import EngineExited, EngineReady, UnloadReason
 from service.jobs.dispatch.dispatcher import Dispatcher
 from service.jobs.job import Job
 from service.telemetry.metrics import Metrics
@@ -30,6 +30,8 @@ class ScriptedEngine(Engine):
     def __init__(self) -> None:
         self.started: list[str] = []
         self.cancelled: list[str] = []
+        self.loads: list[str] = []
+        self.unloads: list[tuple[str, UnloadReason]] = []
 
     async def start(self, listener) -> None:
         self.state = EngineState.LOADING
@@ -43,6 +45,12 @@ class ScriptedEngine(Engine):
 
     def cancel(self, job_id) -> None:
         self.cancelled.append(job_id)
+
+    def load_model(self, model_id) -> None:
+        self.loads.append(model_id)
+
+    def unload_model(self, model_id, reason) -> None:
+        self.unloads.append((model_id, reason))
 
     async def ready(self) -> None:
         self.state, self.model = EngineState.READY, MODEL

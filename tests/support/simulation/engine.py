@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -10,8 +11,9 @@ from service.core.spec import GenerationSpec
 from service.core.stage import StageTimes
 from service.core.work import REST_STEPS, evaluations, pixels
 from service.engine.base import Engine, EngineState, Listener
-from service.engine.protocol import EngineReady
+from service.engine.protocol import EngineReady, UnloadReason
 from tests.support.simulation.fake_engine import FAKE_MODEL
+from tests.support.simulation.fake_models import DEFAULT, FakeModel, FakeModels
 
 PIXEL_STEP: Final = 0.065 / 512**2
 """Seconds of a step per pixel: 65 ms for 512x512."""
@@ -40,17 +42,33 @@ class SimulatedEngine(Engine):
     Between two steps one image is decoded.
     """
 
-    def __init__(self, *, batch: int, pixel_step: float = PIXEL_STEP) -> None:
+    def __init__(
+        self,
+        *,
+        batch: int,
+        pixel_step: float = PIXEL_STEP,
+        models: Mapping[str, FakeModel] | None = None,
+        room: int = 1,
+        host_room: int = 0,
+    ) -> None:
         self._batch = batch
         self._pixel_step = pixel_step
         self._rows: dict[str, Row] = {}
         self._clock = 0
         self._decoded = False
         self._busy = False
+        self.held = FakeModels(
+            {DEFAULT: FakeModel(info=FAKE_MODEL)} | dict(models or {}),
+            room=room,
+            host_room=host_room,
+            tell=lambda said: self._tell(said),  # noqa: PLW0108 - start sets it
+            busy=lambda: self.held.device if self._rows else (),
+        )
 
     async def start(self, listener: Listener) -> None:
         """Be ready at once."""
         self._tell, self.state, self.model = listener, EngineState.READY, FAKE_MODEL
+        self.held.begin()
         listener(EngineReady(model=FAKE_MODEL))
 
     async def stop(self) -> None:
@@ -61,6 +79,15 @@ class SimulatedEngine(Engine):
     def cancel(self, job_id: str) -> None:
         """Take a job out before the next step."""
         self._rows.pop(job_id, None)
+        self.held.pump()
+
+    def load_model(self, model_id: str) -> None:
+        """Load a model, which takes its seconds."""
+        self.held.load(model_id)
+
+    def unload_model(self, model_id: str, reason: UnloadReason) -> None:
+        """Free the memory of a model without jobs."""
+        self.held.unload(model_id, reason)
 
     def generate(self, job_id: str, request: GenerationSpec, epoch: int) -> None:
         """Let a job join before the next step."""
@@ -99,6 +126,7 @@ class SimulatedEngine(Engine):
         if self._rows.pop(row.job_id, None):
             times = StageTimes(vae_decode=seconds)
             self._tell(JobFinished(job_id=row.job_id, epoch=row.epoch, images=(), times=times))
+            self.held.pump()
         self._begin()
 
     def _end_step(self, batch: list[Row], seconds: float) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from collections.abc import Mapping
 from dataclasses import replace
 
 from service.core.events import (
@@ -18,8 +19,9 @@ from service.core.spec import GenerationSpec
 from service.core.stage import OomRung, Stage, StageTimes
 from service.engine.base import Engine, EngineState, Listener
 from service.engine.faults import FaultInjector
-from service.engine.protocol import EngineExited, EngineFailed, EngineReady, Event
+from service.engine.protocol import EngineExited, EngineFailed, EngineReady, Event, UnloadReason
 from service.errors import ModelError, OutOfMemory
+from tests.support.simulation.fake_models import DEFAULT, FakeModel, FakeModels
 
 FAKE_MODEL = ModelInfo(
     model_id="fake",
@@ -39,7 +41,8 @@ class FakeEngine(Engine):
     With ``step_seconds`` it steps by itself at that pace; with None only ``step`` moves
     it. With ``loads=False`` it stays in ``LOADING`` (and, after a crash, in
     ``RESTARTING``) until ``become_ready`` or ``fail_to_load``. ``faults`` are committed as the
-    real engine commits them; it knows no ladder but one more try.
+    real engine commits them; it knows no ladder but one more try. ``models`` are those that can
+    be loaded next to ``model``, ``held`` what became of them.
     """
 
     def __init__(
@@ -49,6 +52,9 @@ class FakeEngine(Engine):
         loads: bool = True,
         model: ModelInfo = FAKE_MODEL,
         faults: FaultInjector | None = None,
+        models: Mapping[str, FakeModel] | None = None,
+        room: int = 1,
+        host_room: int = 0,
     ) -> None:
         self.batch: dict[str, GenerationSpec] = {}
         """The jobs in work, the oldest first."""
@@ -62,6 +68,13 @@ class FakeEngine(Engine):
         self._loads = loads
         self._faults = faults or FaultInjector()
         self._loading = model
+        self.held = FakeModels(
+            {DEFAULT: FakeModel(info=model)} | dict(models or {}),
+            room=room,
+            host_room=host_room,
+            tell=self._tell,
+            busy=lambda: self.held.device if self.batch else (),
+        )
         self._done: dict[str, int] = {}
         self._epochs: dict[str, int] = {}
         self._listener: Listener | None = None
@@ -106,6 +119,14 @@ class FakeEngine(Engine):
         self._tell(JobCancelled(job_id=job_id, epoch=epoch, steps_done=done, times=times))
         self._notify()
 
+    def load_model(self, model_id: str) -> None:
+        """Load a model, which takes its seconds."""
+        self.held.load(model_id)
+
+    def unload_model(self, model_id: str, reason: UnloadReason) -> None:
+        """Free the memory of a model without jobs."""
+        self.held.unload(model_id, reason)
+
     def preview(self, job_id: str, *, wanted: bool) -> None:
         """Send a preview of a job after each step, or no more."""
         (self.watched.add if wanted else self.watched.discard)(job_id)
@@ -125,6 +146,7 @@ class FakeEngine(Engine):
     def become_ready(self) -> None:
         """Finish loading."""
         self.state, self.model = EngineState.READY, self._loading
+        self.held.begin()
         self._tell(EngineReady(model=self._loading))
 
     def fail_to_load(self, detail: str = "The weights are missing.") -> None:
@@ -229,6 +251,7 @@ class FakeEngine(Engine):
 
     def _forget(self) -> None:
         self.batch.clear()
+        self.held.forget()
         self.watched.clear()  # A new engine has to be told again.
         self._done.clear()
 
@@ -237,6 +260,8 @@ class FakeEngine(Engine):
             self._listener(event)
 
     def _notify(self) -> None:
+        self.held.pump()  # A model that had to stay may go now.
+
         async def notify() -> None:
             async with self._joined:
                 self._joined.notify_all()

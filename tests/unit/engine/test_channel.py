@@ -12,7 +12,16 @@ from service.core.image import RawImage
 from service.core.spec import GenerationSpec
 from service.core.stage import Stage
 from service.engine.channel import COMMANDS, EVENTS, GarbageError, written
-from service.engine.protocol import Cancel, Generate, Preview, Shutdown, StageStarted
+from service.engine.protocol import (
+    Cancel,
+    Generate,
+    LoadModel,
+    Preview,
+    Shutdown,
+    StageStarted,
+    UnloadModel,
+    UnloadReason,
+)
 from tests.unit.engine.test_inspection import FINISHED, GOOD, MEMORY
 
 MEBIBYTE = 2**20
@@ -39,6 +48,8 @@ def test_every_event_is_read_as_it_was_written(said):
         Generate(job_id="one", epoch=1, request=SPEC),
         Cancel(job_id="one"),
         Preview(job_id="one", wanted=True),
+        LoadModel(model_id="m"),
+        UnloadModel(model_id="m", reason=UnloadReason.IDLE),
         Shutdown(),
     ],
     ids=lambda command: type(command).__name__,

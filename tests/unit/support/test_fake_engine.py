@@ -16,8 +16,19 @@ from service.core.events import (
 from service.core.spec import GenerationSpec
 from service.core.stage import Stage
 from service.engine.base import EngineState
-from service.engine.protocol import EngineExited, EngineFailed, EngineReady, Event
-from tests.support.simulation.fake_engine import FakeEngine, gradient
+from service.engine.protocol import (
+    EngineExited,
+    EngineFailed,
+    EngineReady,
+    Event,
+    ModelFailed,
+    ModelLoaded,
+    ModelsResident,
+    ModelUnloaded,
+    UnloadReason,
+)
+from tests.support.simulation.fake_engine import FAKE_MODEL, FakeEngine, gradient
+from tests.support.simulation.fake_models import FakeModel
 
 SHORT = GenerationSpec(prompt="a boat", width=256, height=256, steps=2, seed=1)
 LONG = GenerationSpec(prompt="a boat", width=256, height=256, steps=4, seed=2, num_images=2)
@@ -155,3 +166,75 @@ async def test_previews_are_sent_for_jobs_that_are_watched(engine, events):
     engine.preview("short", wanted=False)
     await engine.step()
     assert len([event for event in events if isinstance(event, Previewed)]) == 1
+
+
+OTHER = FakeModel(info=replace(FAKE_MODEL, model_id="other"), size=2, load_seconds=None)
+BROKEN = FakeModel(info=FAKE_MODEL, error="No UNet.")
+
+
+async def holding(events: list[Event], *, room: int, host_room: int = 0) -> FakeEngine:
+    models = {"other": OTHER, "broken": BROKEN}
+    engine = FakeEngine(step_seconds=None, models=models, room=room, host_room=host_room)
+    await engine.start(events.append)
+    del events[:]
+    return engine
+
+
+async def test_a_model_is_loaded_next_to_the_default(events):
+    """The batch goes on meanwhile; asked for again, it is there at once."""
+    engine = await holding(events, room=3)
+    engine.generate("one", SHORT, 1)
+    engine.load_model("other")
+    await engine.step(2)
+    assert finished(events) == ["one"]
+    engine.held.finish()
+    engine.load_model("other")
+    first, resident, again = events[-3:]
+    assert isinstance(first, ModelLoaded)
+    assert resident == ModelsResident(device={"": 1, "other": 2})
+    assert replace(first, seconds=0) == again
+    await engine.stop()
+
+
+async def test_a_model_waits_for_room_and_the_idle_one_is_parked(events):
+    """One with jobs stays until they are done; the one that left comes back from the host."""
+    engine = await holding(events, room=2, host_room=1)
+    engine.generate("one", SHORT, 1)
+    engine.load_model("other")
+    assert events == []
+    await engine.step(2)
+    assert events[-2:] == [
+        ModelUnloaded(model_id="", reason=UnloadReason.MEMORY),
+        ModelsResident(host={"": 1}),
+    ]
+    engine.held.finish()
+    engine.unload_model("other", UnloadReason.IDLE)
+    engine.load_model("")
+    await asyncio.sleep(0.01)
+    assert [event.parked for event in events if isinstance(event, ModelLoaded)] == [False, True]
+    assert events[-1] == ModelsResident(device={"": 1})
+    await engine.stop()
+
+
+async def test_a_model_that_cannot_be_loaded_leaves_the_others(events):
+    """One that is damaged, and one that never fits."""
+    engine = await holding(events, room=1)
+    engine.load_model("other")
+    assert events == [
+        ModelFailed(model_id="other", code="out_of_memory", detail="It does not fit into memory.")
+    ]
+    engine.held.wanted.clear()
+    engine.load_model("broken")
+    engine.held.finish()
+    assert isinstance(events[-1], ModelFailed)
+    await engine.stop()
+
+
+async def test_a_crash_forgets_all_but_the_default(events):
+    """The load that ran is lost, too."""
+    engine = await holding(events, room=3)
+    engine.load_model("other")
+    engine.crash()
+    await asyncio.sleep(0)
+    assert (list(engine.held.device), engine.held.wanted) == ([""], [])
+    await engine.stop()
