@@ -1,10 +1,13 @@
-"""What the step loop reports."""
+"""What the step loops and the models in memory report."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Final
 
 from service.core.capacity import AdapterPlace, MemoryUse
 from service.core.image import RawImage
+from service.core.model import ModelInfo
 from service.core.stage import OomRung, Stage, StageTimes
 
 
@@ -128,3 +131,64 @@ class AdaptersChanged:
 
 LoopEvent = Stepped | Previewed | JobFinished | JobFailed | JobCancelled | OutOfMemoryHit
 """What the step loop reports."""
+
+
+class UnloadReason(StrEnum):
+    """Why a model left memory."""
+
+    IDLE = "idle"
+    """Nobody has asked for it for a while."""
+    MEMORY = "memory"
+    """Another model needed the room."""
+    ASKED = "asked"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelLoaded:
+    """Jobs for a model may come."""
+
+    model_id: str
+    """As ``LoadModel`` named it."""
+    model: ModelInfo
+    seconds: float
+    """From the first byte to the last trial image; 0 where it was loaded before."""
+    parked: bool = False
+    """Whether it came from host memory, not from its files."""
+    memory: MemoryUse = field(default_factory=MemoryUse)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelFailed:
+    """A model cannot be loaded; all others go on."""
+
+    model_id: str
+    code: str
+    detail: str
+    transient: bool = False
+    """Asking again may help, as it does where memory is held for a while."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelUnloaded:
+    """A model takes no more jobs; one that comes ends with ``MODEL_NOT_LOADED``."""
+
+    model_id: str
+    reason: UnloadReason
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelsResident:
+    """Models in memory, sent when that has changed: bytes by model.
+
+    On a CPU there is one memory, the host's. A model in host memory only, next to a GPU, is parked.
+    """
+
+    device: Mapping[str, int] = field(default_factory=dict)
+    host: Mapping[str, int] = field(default_factory=dict)
+
+
+ModelEvent = ModelLoaded | ModelFailed | ModelUnloaded | ModelsResident
+"""What happened to a model."""
+
+MODEL_NOT_LOADED: Final = "model_not_loaded"
+"""Code of ``JobFailed`` for a job whose model left memory before it came: no work was done."""

@@ -4,9 +4,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from enum import StrEnum
 
+from service.core.events import UnloadReason
 from service.core.model import ModelInfo
 from service.core.spec import GenerationSpec
-from service.engine.protocol import Event, UnloadReason
+from service.engine.protocol import Event
 from service.telemetry.labels import FIRST_ENGINE
 
 Listener = Callable[[Event], None]

@@ -20,6 +20,10 @@ from service.core.events import (
     JobCancelled,
     JobFailed,
     JobFinished,
+    ModelFailed,
+    ModelLoaded,
+    ModelsResident,
+    ModelUnloaded,
     OutOfMemoryHit,
     Previewed,
     StepBaseline,
@@ -31,17 +35,7 @@ from service.core.model import ModelInfo
 from service.core.sampler import Sampler
 from service.core.spec import GenerationSpec
 from service.engine.channel import GarbageError
-from service.engine.protocol import (
-    EngineEvent,
-    EngineFailed,
-    EngineReady,
-    Generate,
-    ModelFailed,
-    ModelLoaded,
-    ModelsResident,
-    ModelUnloaded,
-    StageStarted,
-)
+from service.engine.protocol import EngineEvent, EngineFailed, EngineReady, Generate, StageStarted
 from service.telemetry.labels import FIRST_ENGINE
 
 log = structlog.get_logger(__name__)

@@ -1,13 +1,17 @@
 """What crosses the wall between the service and the engine: plain values, no torch."""
 
 import signal
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
-from typing import Final
 
 from service.core.capacity import Capacity, MemoryUse
-from service.core.events import AdaptersChanged, BatchCalibrated, LoopEvent, StepBaseline
+from service.core.events import (
+    AdaptersChanged,
+    BatchCalibrated,
+    LoopEvent,
+    ModelEvent,
+    StepBaseline,
+    UnloadReason,
+)
 from service.core.model import ModelInfo
 from service.core.spec import GenerationSpec
 from service.core.stage import Stage
@@ -40,16 +44,6 @@ class Preview:
 @dataclass(frozen=True, kw_only=True)
 class Shutdown:
     """End the engine after the current step."""
-
-
-class UnloadReason(StrEnum):
-    """Why a model left memory."""
-
-    IDLE = "idle"
-    """Nobody has asked for it for a while."""
-    MEMORY = "memory"
-    """Another model needed the room."""
-    ASKED = "asked"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,54 +95,6 @@ class EngineFailed:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelLoaded:
-    """Jobs for a model may come."""
-
-    model_id: str
-    """As ``LoadModel`` named it."""
-    model: ModelInfo
-    seconds: float
-    """From the first byte to the last trial image; 0 where it was loaded before."""
-    parked: bool = False
-    """Whether it came from host memory, not from its files."""
-    memory: MemoryUse = field(default_factory=MemoryUse)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelFailed:
-    """A model cannot be loaded; all others go on."""
-
-    model_id: str
-    code: str
-    detail: str
-    transient: bool = False
-    """Asking again may help, as it does where memory is held for a while."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelUnloaded:
-    """A model takes no more jobs; one that comes ends with ``MODEL_NOT_LOADED``."""
-
-    model_id: str
-    reason: UnloadReason
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelsResident:
-    """Models in memory, sent when that has changed: bytes by model.
-
-    On a CPU there is one memory, the host's. A model in host memory only, next to a GPU, is parked.
-    """
-
-    device: Mapping[str, int] = field(default_factory=dict)
-    host: Mapping[str, int] = field(default_factory=dict)
-
-
-MODEL_NOT_LOADED: Final = "model_not_loaded"
-"""Code of ``JobFailed`` for a job whose model left memory before it came: no work was done."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class EngineExited:
     """The engine's process ended without being asked; jobs in it are lost to it.
 
@@ -178,10 +124,7 @@ EngineEvent = (
     StageStarted
     | EngineReady
     | EngineFailed
-    | ModelLoaded
-    | ModelFailed
-    | ModelUnloaded
-    | ModelsResident
+    | ModelEvent
     | Capacity
     | BatchCalibrated
     | StepBaseline

@@ -107,7 +107,7 @@ class ProcessEngine(Engine):
         if self._child is not None:
             self._child.send(protocol.LoadModel(model_id=model_id))
 
-    def unload_model(self, model_id: str, reason: protocol.UnloadReason) -> None:
+    def unload_model(self, model_id: str, reason: events.UnloadReason) -> None:
         """Free the memory of a model."""
         if self._child is not None:
             self._child.send(protocol.UnloadModel(model_id=model_id, reason=reason))

@@ -2,11 +2,11 @@
 
 import asyncio
 
-from service.core.events import JobFinished, Stepped
+from service.core.events import JobFinished, Stepped, UnloadReason
 from service.core.model import ModelInfo
 from service.core.spec import GenerationSpec
 from service.engine.base import Engine, EngineState
-from service.engine.protocol import EngineExited, EngineReady, UnloadReason
+from service.engine.protocol import EngineExited, EngineReady
 from service.jobs.dispatch.dispatcher import Dispatcher
 from service.jobs.job import Job
 from service.telemetry.metrics import Metrics

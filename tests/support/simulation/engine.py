@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from service.core.events import JobFinished, Stepped
+from service.core.events import JobFinished, Stepped, UnloadReason
 from service.core.spec import GenerationSpec
 from service.core.stage import StageTimes
 from service.core.work import REST_STEPS, evaluations, pixels
 from service.engine.base import Engine, EngineState, Listener
-from service.engine.protocol import EngineReady, UnloadReason
+from service.engine.protocol import EngineReady
 from tests.support.simulation.fake_engine import FAKE_MODEL
 from tests.support.simulation.fake_models import DEFAULT, FakeModel, FakeModels
 

@@ -12,6 +12,7 @@ from service.core.events import (
     OutOfMemoryHit,
     Previewed,
     Stepped,
+    UnloadReason,
 )
 from service.core.image import RawImage
 from service.core.model import ModelInfo
@@ -19,7 +20,7 @@ from service.core.spec import GenerationSpec
 from service.core.stage import OomRung, Stage, StageTimes
 from service.engine.base import Engine, EngineState, Listener
 from service.engine.faults import FaultInjector
-from service.engine.protocol import EngineExited, EngineFailed, EngineReady, Event, UnloadReason
+from service.engine.protocol import EngineExited, EngineFailed, EngineReady, Event
 from service.errors import ModelError, OutOfMemory
 from tests.support.simulation.fake_models import DEFAULT, FakeModel, FakeModels
 

@@ -6,15 +6,15 @@ from dataclasses import dataclass
 from typing import Final
 
 from service.core.capacity import Resident, giving_way
-from service.core.model import ModelInfo
-from service.engine.protocol import (
-    Event,
+from service.core.events import (
     ModelFailed,
     ModelLoaded,
     ModelsResident,
     ModelUnloaded,
     UnloadReason,
 )
+from service.core.model import ModelInfo
+from service.engine.protocol import Event
 from service.errors import ModelError, OutOfMemory
 
 DEFAULT: Final = ""

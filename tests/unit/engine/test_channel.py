@@ -7,7 +7,7 @@ import tracemalloc
 import msgspec
 import pytest
 
-from service.core.events import JobFinished, Stepped
+from service.core.events import JobFinished, Stepped, UnloadReason
 from service.core.image import RawImage
 from service.core.spec import GenerationSpec
 from service.core.stage import Stage
@@ -20,7 +20,6 @@ from service.engine.protocol import (
     Shutdown,
     StageStarted,
     UnloadModel,
-    UnloadReason,
 )
 from tests.unit.engine.test_inspection import FINISHED, GOOD, MEMORY
 

@@ -14,28 +14,22 @@ from service.core.events import (
     JobCancelled,
     JobFailed,
     JobFinished,
+    ModelFailed,
+    ModelLoaded,
+    ModelsResident,
+    ModelUnloaded,
     OutOfMemoryHit,
     Previewed,
     StepBaseline,
     Stepped,
+    UnloadReason,
 )
 from service.core.sampler import Sampler
 from service.core.spec import GenerationSpec
 from service.core.stage import OomRung, Stage, StageTimes
 from service.engine.channel import EVENTS, GarbageError, written
 from service.engine.inspection import Inspector, longest_message
-from service.engine.protocol import (
-    EngineEvent,
-    EngineFailed,
-    EngineReady,
-    Generate,
-    ModelFailed,
-    ModelLoaded,
-    ModelsResident,
-    ModelUnloaded,
-    StageStarted,
-    UnloadReason,
-)
+from service.engine.protocol import EngineEvent, EngineFailed, EngineReady, Generate, StageStarted
 from tests.unit.engine.process import children
 
 REQUEST = GenerationSpec(prompt="a cat", width=64, height=64, steps=3, num_images=2)

@@ -9,24 +9,19 @@ from service.core.events import (
     JobCancelled,
     JobFailed,
     JobFinished,
-    OutOfMemoryHit,
-    Previewed,
-    Stepped,
-)
-from service.core.spec import GenerationSpec
-from service.core.stage import Stage
-from service.engine.base import EngineState
-from service.engine.protocol import (
-    EngineExited,
-    EngineFailed,
-    EngineReady,
-    Event,
     ModelFailed,
     ModelLoaded,
     ModelsResident,
     ModelUnloaded,
+    OutOfMemoryHit,
+    Previewed,
+    Stepped,
     UnloadReason,
 )
+from service.core.spec import GenerationSpec
+from service.core.stage import Stage
+from service.engine.base import EngineState
+from service.engine.protocol import EngineExited, EngineFailed, EngineReady, Event
 from tests.support.simulation.fake_engine import FAKE_MODEL, FakeEngine, gradient
 from tests.support.simulation.fake_models import FakeModel
 
