@@ -8,6 +8,7 @@ scales) a sample is checked by default, and all of it with ``-m matrix``.
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -77,6 +78,26 @@ def test_matrix_as_in_diffusers(pair: Pairs, model: str, sampler: str) -> None:
         each for each in parity_cases.matrix() if each.model == model and each.sampler == sampler
     ]
     check(pair(MODELS[model]), chosen)
+
+
+@pytest.mark.parametrize("kind", ["sd", pytest.param("sd21_v", marks=pytest.mark.long), "sdxl"])
+def test_skipped_layers_as_in_diffusers(pair: Pairs, kind: str) -> None:
+    """Texts that are read to other layers share calls, and each image is as diffusers makes it."""
+    requests = {
+        f"{number}": replace(REQUEST, prompt=prompt, clip_skip=skip, seed=number)
+        for number, (prompt, skip) in enumerate(product(("a cat", "x, " * 60), (1, 2)))
+    }
+
+    together = comparison.together(pair(kind).model, requests)
+
+    images = []
+    for name, request in requests.items():
+        theirs = pair(kind).reference.images(request)
+        assert together[name].shared
+        assert comparison.difference(together[name].images, theirs).same, request
+        assert same(pair(kind), request), request
+        images.append(theirs)
+    assert not comparison.difference(images[0], images[1]).same, "a skipped layer changes nothing"
 
 
 def test_what_diffusers_cannot_do_is_refused(pair: Pairs) -> None:

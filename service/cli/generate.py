@@ -81,22 +81,23 @@ def generate(config: Config, arguments: argparse.Namespace) -> int:
     fields = {each.name: getattr(arguments, each.name) for each in FIELDS}
     known = look(config)
     given = {name: value for name, value in fields.items() if value is not None}
-    request = read_request(given, limits_of(config, known.sizes, known.recipe))
+    request = read_request(given, limits_of(config, known.sizes, known.recipe, known.max_clip_skip))
     paths = output_paths(arguments.output, request.num_images)
     preflight.check(config, serving=False)
     loop, ready = worker.load(config)
     # A model that was fetched just now is better known than before.
-    limits = limits_of(config, ready.model.sizes, ready.model.recipe)
+    model = ready.model
+    limits = limits_of(config, model.sizes, model.recipe, model.max_clip_skip)
     request = read_request({**given, "seed": request.seed}, limits)
-    demand_sampler(request, ready.model)
-    demand_adapters(request, catalog_of(config), ready.model)
+    demand_sampler(request, model)
+    demand_adapters(request, catalog_of(config), model)
     outcome = _outcome(loop, request)
     if isinstance(outcome, JobFailed):
         title = str(error_class(outcome.code).__doc__).rstrip(".")
         print_error(f"{title}: {outcome.detail}")
         return Exit.MODEL_DAMAGED if _is_the_models_fault(loop, outcome) else Exit.FAILED
     for path, image in zip(paths, outcome.images, strict=True):
-        content = png(image, request, ready.model.version)
+        content = png(image, request, model.version)
         try:
             with replacing(path) as file:
                 file.write(content)

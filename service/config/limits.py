@@ -1,13 +1,18 @@
 """The limits and defaults of requests to a model, by the settings and by what suits the model."""
 
 from service.config.table import Config
-from service.core.limits import SD, RequestLimits, Sizes
+from service.core.limits import CLIP_LAYERS, SD, RequestLimits, Sizes
 from service.core.recipe import NO_RECIPE, Recipe
 from service.core.sampler import ETA, Sampler, resolved
 from service.core.spec import GenerationSpec
 
 
-def limits_of(config: Config, sizes: Sizes = SD, recipe: Recipe = NO_RECIPE) -> RequestLimits:
+def limits_of(
+    config: Config,
+    sizes: Sizes = SD,
+    recipe: Recipe = NO_RECIPE,
+    max_clip_skip: int = CLIP_LAYERS,
+) -> RequestLimits:
     """Return what holds for requests to a model that draws these sizes and has this recipe.
 
     What a setting gives holds as it is; values of the model give way to it.
@@ -33,6 +38,7 @@ def limits_of(config: Config, sizes: Sizes = SD, recipe: Recipe = NO_RECIPE) -> 
         default_guidance_scale=GenerationSpec.guidance_scale if guidance is None else guidance,
         default_guidance_rescale=recipe.guidance_rescale or 0.0,
         default_eta=(recipe.eta or 0.0) if sampler in ETA else 0.0,
+        max_clip_skip=max_clip_skip,
     )
 
 

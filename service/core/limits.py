@@ -23,6 +23,11 @@ SD_2_V: Final = Sizes(usual=768)
 SDXL: Final = Sizes(smallest=512, largest=1536, usual=1024)
 LARGEST: Final = max(each.largest for each in (SD, SD_2_V, SDXL))
 
+CLIP_LAYERS: Final = 12
+"""Layers of the text encoder of Stable Diffusion 1.x, and of the smaller one of XL."""
+MOST_CLIP_LAYERS: Final = 100
+"""More than any text encoder has."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class RequestLimits:
@@ -42,3 +47,4 @@ class RequestLimits:
     default_guidance_scale: float
     default_guidance_rescale: float = 0.0
     default_eta: float = 0.0
+    max_clip_skip: int = CLIP_LAYERS

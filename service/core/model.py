@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from service.core.limits import SD, Sizes
+from service.core.limits import CLIP_LAYERS, SD, Sizes
 from service.core.recipe import NO_RECIPE, Recipe
 from service.core.sampler import Sampler, Schedule
 
@@ -25,6 +25,8 @@ class ModelInfo:
     """``sd`` (1.x and 2.x) or ``sdxl``."""
     sizes: Sizes = SD
     """Sizes of images that suit it."""
+    max_clip_skip: int = CLIP_LAYERS
+    """Layers of the text encoder that can guide its images, counted from the last."""
     recipe: Recipe = NO_RECIPE
     """What it wants where a request says nothing."""
     vae: str = ""

@@ -117,6 +117,16 @@ class GenerationSpec:
         infotext="Eta",
         rare=True,
     )
+    clip_skip: int = asked(
+        "Layer of the text encoder whose output guides the image, counted from the last: 1 is the "
+        "one that the model was trained with, 2 the one before it. 0 means 1.",
+        default=1,
+        low=0,
+        high=Setting("max_clip_skip"),
+        example=2,
+        infotext="Clip skip",
+        rare=True,
+    )
     prompt_syntax: str = asked(
         "Syntax of both prompts: plain text, or AUTOMATIC1111's, in which brackets and some words "
         "have a meaning.",
@@ -131,10 +141,12 @@ class GenerationSpec:
     )
 
     def __post_init__(self) -> None:
-        """Replace the name of an earlier version for a sampler with a schedule by the two."""
+        """Replace what can be said in two ways by the one that is meant."""
         sampler, schedule = resolved(self.sampler, self.schedule)
         object.__setattr__(self, "sampler", sampler)
         object.__setattr__(self, "schedule", schedule)
+        if self.clip_skip == 0:
+            object.__setattr__(self, "clip_skip", 1)
 
     @property
     def seeds(self) -> tuple[int, ...]:

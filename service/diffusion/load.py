@@ -133,6 +133,7 @@ def load_model(
         version=source.version,
         family=found.family,
         sizes=known.sizes_of(found),
+        max_clip_skip=known.max_clip_skip_of(found),
         recipe=recipe,
         vae=decoder.name if decoder is not None else "",
         demo=source.demo,

@@ -30,7 +30,7 @@ from service.core.events import (
     Stepped,
 )
 from service.core.image import RawImage
-from service.core.limits import LARGEST
+from service.core.limits import LARGEST, MOST_CLIP_LAYERS
 from service.core.model import ModelInfo
 from service.core.sampler import Sampler
 from service.core.spec import GenerationSpec
@@ -212,6 +212,8 @@ def _check_model(model: ModelInfo) -> None:
     sizes = model.sizes
     if not 0 < sizes.smallest <= sizes.usual <= sizes.largest <= LARGEST:
         raise GarbageError("a model draws sizes that no model has")
+    if not 1 <= model.max_clip_skip <= MOST_CLIP_LAYERS:
+        raise GarbageError("a model reads layers that no text encoder has")
     recipe = model.recipe
     for number in (recipe.guidance_scale, recipe.guidance_rescale, recipe.eta):
         if number is not None and not (math.isfinite(number) and number >= 0):

@@ -56,7 +56,8 @@ def chunks(
         [(token, piece.weight) for piece in part for token in tokenize(piece.text)]
         for part in parts
     ]
-    found = divided(weighed, size, comma)
+    # What is cut is cut where diffusers cuts it.
+    found = divided(weighed, size, comma if reading.chunked else None)
     most = MOST_CHUNKS if reading.chunked else 1
     return Chunks(read=tuple(found[:most]), cut=sum(len(chunk.tokens) for chunk in found[most:]))
 

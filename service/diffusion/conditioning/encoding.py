@@ -32,6 +32,8 @@ class Reading:
     """Whether brackets in it give weights, and BREAK divides it."""
     chunked: bool = False
     """Whether it is read in chunks where it is too long to be read at once."""
+    skipped: int = 0
+    """Last layers of the text encoders that are left out."""
 
 
 AS_DIFFUSERS: Final = Reading()

@@ -12,8 +12,9 @@ from service.diffusion.conditioning.encoding import Reading, TextEmbedding
 Encoded = tuple[torch.Tensor, torch.Tensor | None]
 """Hidden states ``[1, tokens, width]`` and, of an encoder with a projection, ``[1, width]``."""
 
-Run = Callable[[Any, torch.Tensor, torch.Tensor], Encoded]
-"""Returns what an encoder makes of tokens and of the mask that hides the padding."""
+Run = Callable[[Any, torch.Tensor, torch.Tensor, int], Encoded]
+"""Returns what an encoder, but for some of its last layers, makes of tokens and of the mask that
+hides the padding."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +36,7 @@ class Encoder:
             comma=comma[0] if len(comma) == 1 else None,
         )
 
-    def embedding(self, chunk: Chunk, device: torch.device, run: Run) -> Encoded:
+    def embedding(self, chunk: Chunk, reading: Reading, device: torch.device, run: Run) -> Encoded:
         """Return what the network makes of one chunk between its marks, with its weights."""
         begin, end = self._marks[0], self._marks[-1]
         padded = self.words.pad(
@@ -44,9 +45,8 @@ class Encoder:
             max_length=self.words.model_max_length,
             return_tensors="pt",
         )
-        states, pooled = run(
-            self.network, padded.input_ids.to(device), padded.attention_mask.to(device)
-        )
+        tokens, mask = padded.input_ids.to(device), padded.attention_mask.to(device)
+        states, pooled = run(self.network, tokens, mask, reading.skipped)
         return (emphasised(states, chunk) if chunk.weighted else states), pooled
 
     @property
@@ -70,7 +70,10 @@ def read(
     found = [each.chunks(text, reading).read for each in encoders]
     count = max(map(len, found))
     encoded = [
-        [each.embedding(chunk, device, run) for chunk in (*read, *_empty(count - len(read)))]
+        [
+            each.embedding(chunk, reading, device, run)
+            for chunk in (*read, *_empty(count - len(read)))
+        ]
         for each, read in zip(encoders, found, strict=True)
     ]
     wide = [torch.cat([states for states, _ in parts], dim=1) for parts in encoded]

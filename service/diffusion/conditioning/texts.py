@@ -16,6 +16,8 @@ class Texts:
     prompt: Prompt
     negative: Prompt
     reading: Reading
+    negative_reading: Reading
+    """How the negative prompt is read."""
 
     @property
     def composed(self) -> bool:
@@ -29,16 +31,23 @@ class Texts:
 
 
 def texts_of(request: GenerationSpec) -> Texts:
-    """Return the texts of a request in its syntax."""
+    """Return the texts of a request in its syntax.
+
+    AUTOMATIC1111 leaves layers out for both prompts, and diffusers for the prompt alone.
+    """
     chunked = request.long_prompts == LongPrompts.CHUNKS
+    skipped = request.clip_skip - 1
     if request.prompt_syntax == PromptSyntax.PLAIN:
         return Texts(
             prompt=language.literal(request.prompt),
             negative=language.literal(request.negative_prompt),
-            reading=Reading(chunked=chunked),
+            reading=Reading(chunked=chunked, skipped=skipped),
+            negative_reading=Reading(chunked=chunked),
         )
+    reading = Reading(weighted=True, chunked=chunked, skipped=skipped)
     return Texts(
         prompt=language.parse(request.prompt),
         negative=language.parse(request.negative_prompt, negative=True),
-        reading=Reading(weighted=True, chunked=chunked),
+        reading=reading,
+        negative_reading=reading,
     )

@@ -18,7 +18,7 @@ from service.diffusion.conditioning.encoding import (
     TextEmbedding,
 )
 from service.diffusion.conditioning.reader import Encoded, Encoder, read, tokens_cut
-from service.diffusion.conditioning.texts import texts_of
+from service.diffusion.conditioning.texts import Texts, texts_of
 from service.diffusion.families.base import DenoiseRow, Family
 
 
@@ -50,9 +50,7 @@ class UNetFamily(Family):
         # Several prompts are weighed against the negative one, whatever the scale.
         guided = texts.composed or ("timestep_cond" not in extras and request.guidance_scale > 1)
         by_step = texts.by_step(request.steps)
-        embedded = {
-            each: self._embedded(each, texts.reading, encode, guided=guided) for each in by_step
-        }
+        embedded = {each: self._embedded(each, texts, encode, guided=guided) for each in by_step}
         return Conditioning(
             texts=embedded[by_step[0]],
             weights=texts.prompt.weights,
@@ -65,11 +63,13 @@ class UNetFamily(Family):
         )
 
     def _embedded(
-        self, texts: tuple[str, ...], reading: Reading, encode: Encode, *, guided: bool
+        self, step: tuple[str, ...], texts: Texts, encode: Encode, *, guided: bool
     ) -> tuple[TextEmbedding, ...]:
-        negative, *prompts = texts
-        found = tuple(encode(each, reading) for each in prompts)
-        return (self._negative(negative, reading, encode, found[0]), *found) if guided else found
+        negative, *prompts = step
+        found = tuple(encode(each, texts.reading) for each in prompts)
+        if not guided:
+            return found
+        return (self._negative(negative, texts.negative_reading, encode, found[0]), *found)
 
     def denoise(self, rows: Sequence[DenoiseRow]) -> list[torch.Tensor]:
         """Return each row's prediction from one call of the UNet."""
@@ -127,9 +127,14 @@ class UNetFamily(Family):
             if (tokenizer := getattr(self.pipeline, f"tokenizer{end}", None)) is not None
         ]
 
-    def _run(self, network: Any, tokens: torch.Tensor, mask: torch.Tensor) -> Encoded:
-        masked = getattr(network.config, "use_attention_mask", False)
-        return network(tokens, attention_mask=mask if masked else None)[0], None
+    def _run(self, network: Any, tokens: torch.Tensor, mask: torch.Tensor, skipped: int) -> Encoded:
+        masked = mask if getattr(network.config, "use_attention_mask", False) else None
+        if not skipped:
+            return network(tokens, attention_mask=masked)[0], None
+        found = network(tokens, attention_mask=masked, output_hidden_states=True)
+        # What the last layer gives goes through this, too.
+        normalised = getattr(network, "text_model", network).final_layer_norm
+        return normalised(found.hidden_states[-1 - skipped]), None
 
 
 class XLFamily(UNetFamily):
@@ -152,10 +157,11 @@ class XLFamily(UNetFamily):
         )
         return {**super()._extras(request), "time_ids": time_ids.to(self._device)}
 
-    def _run(self, network: Any, tokens: torch.Tensor, mask: torch.Tensor) -> Encoded:
+    def _run(self, network: Any, tokens: torch.Tensor, mask: torch.Tensor, skipped: int) -> Encoded:
         del mask  # Its pipeline uses none.
         found = network(tokens, output_hidden_states=True)
-        return found.hidden_states[-2], found[0] if found[0].ndim == 2 else None  # noqa: PLR2004 - a vector for each text
+        pooled = found[0] if found[0].ndim == 2 else None  # noqa: PLR2004 - a vector for each text
+        return found.hidden_states[-2 - skipped], pooled
 
     def _negative(
         self, text: str, reading: Reading, encode: Encode, prompt: TextEmbedding

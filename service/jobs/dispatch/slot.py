@@ -68,7 +68,7 @@ class EngineSlot:
     def limits(self) -> RequestLimits:
         """Limits and defaults of requests, by the settings and the model that it draws with."""
         model = self.engine.model or self._known
-        return limits_of(self._config, model.sizes, model.recipe)
+        return limits_of(self._config, model.sizes, model.recipe, model.max_clip_skip)
 
     @property
     def delay(self) -> float:

@@ -11,6 +11,7 @@ from yarl import URL
 
 from service.config.table import Config
 from service.core.fields import RequestField, Setting
+from service.core.limits import MOST_CLIP_LAYERS
 from service.core.spec import FIELDS
 
 ID: Final = re.compile(r"[0-9a-f]{32}")
@@ -96,13 +97,17 @@ def _accepted(asked: RequestField) -> Check:
     if asked.kind is float:
         return number
     low, high = (
-        SETTINGS[limit.name][bound] if isinstance(limit, Setting) else limit
+        BOUNDS[limit.name][bound] if isinstance(limit, Setting) else limit
         for limit, bound in ((asked.low, "minimum"), (asked.high, "maximum"))
     )
     return lambda value: whole(value, low, high)
 
 
-SETTINGS: Final = {row.name: row.metadata for row in fields(Config)}
+OF_MODELS: Final[Mapping[str, Mapping[str, Any]]] = {
+    "max_clip_skip": {"minimum": 1, "maximum": MOST_CLIP_LAYERS}
+}
+"""Limits that no setting gives."""
+BOUNDS: Final = {**{row.name: row.metadata for row in fields(Config)}, **OF_MODELS}
 REQUEST: Final = {each.name: _accepted(each) for each in FIELDS}
 
 

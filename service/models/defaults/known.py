@@ -6,7 +6,7 @@ from typing import Final
 import structlog
 
 from service.config.table import Config
-from service.core.limits import SD, SD_2_V, SDXL, Sizes
+from service.core.limits import CLIP_LAYERS, SD, SD_2_V, SDXL, Sizes
 from service.core.recipe import NO_RECIPE, Recipe
 from service.errors import ServiceError
 from service.models import catalog, layout
@@ -18,11 +18,16 @@ log = structlog.get_logger(__name__)
 SD_2_WIDTH: Final = 1024
 """Width of the text embeddings of Stable Diffusion 2.x; those of 1.x have 768."""
 
+SD_2_LAYERS: Final = 23
+"""Layers of the text encoder of Stable Diffusion 2.x, which leaves the 24th out."""
+
+DEMO_LAYERS: Final = 3
+
 NAMES: Final = (
-    ("xl", "sdxl", SDXL),
-    ("stable-diffusion-2-1-base", "sd", SD),
-    ("stable-diffusion-2-base", "sd", SD),
-    ("stable-diffusion-2", "sd", SD_2_V),
+    ("xl", "sdxl", SDXL, CLIP_LAYERS - 1),
+    ("stable-diffusion-2-1-base", "sd", SD, SD_2_LAYERS),
+    ("stable-diffusion-2-base", "sd", SD, SD_2_LAYERS),
+    ("stable-diffusion-2", "sd", SD_2_V, SD_2_LAYERS),
 )
 """Parts of the names of models on the hub, in lower case, with what they have in common."""
 
@@ -35,6 +40,7 @@ class Known:
     family: str = "sd"
     sizes: Sizes = SD
     recipe: Recipe = NO_RECIPE
+    max_clip_skip: int = CLIP_LAYERS
 
 
 UNKNOWN: Final = Known()
@@ -49,7 +55,7 @@ def look(config: Config) -> Known:
     try:
         source = catalog.resolve(config.model_id, config.model_cache_dir)
         if source.demo:
-            return Known(recipe=recipes.DEMO)
+            return Known(recipe=recipes.DEMO, max_clip_skip=DEMO_LAYERS)
         if source.path is not None:
             found = layout.read(
                 source, config.model_cache_dir, prediction_type=config.prediction_type
@@ -59,6 +65,7 @@ def look(config: Config) -> Known:
                 family=found.family,
                 sizes=sizes_of(found),
                 recipe=recipes.recipe_of(source, found),
+                max_clip_skip=max_clip_skip_of(found),
             )
     except (ServiceError, OSError):
         return Known(model_id=config.model_id)  # Loading it says what is wrong.
@@ -74,10 +81,27 @@ def sizes_of(found: Layout) -> Sizes:
     return SD_2_V if velocity and width == SD_2_WIDTH else SD
 
 
+def max_clip_skip_of(found: Layout) -> int:
+    """Return the layers that can guide images: those of the encoder that has fewer.
+
+    XL reads the last layer but one, and counts from there.
+    """
+    encoders = [found.configs.get(f"text_encoder{end}") for end in ("", "_2")]
+    layers = [each.get("num_hidden_layers", CLIP_LAYERS) for each in encoders if each is not None]
+    fewest: int = min(layers, default=CLIP_LAYERS)
+    return max(fewest - (found.family == "sdxl"), 1)
+
+
 def _by_name(model_id: str) -> Known:
     recipe = table.by_id(model_id) or NO_RECIPE
-    for part, family, sizes in NAMES:
+    for part, family, sizes, layers in NAMES:
         if part in model_id.lower():
             log.warning("model_family_guessed", model_id=model_id, family=family, by=part)
-            return Known(model_id=model_id, family=family, sizes=sizes, recipe=recipe)
+            return Known(
+                model_id=model_id,
+                family=family,
+                sizes=sizes,
+                recipe=recipe,
+                max_clip_skip=layers,
+            )
     return Known(model_id=model_id, recipe=recipe)

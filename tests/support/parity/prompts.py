@@ -175,8 +175,11 @@ class PromptReference:
     @torch.no_grad()
     def _embedded(self, request: GenerationSpec, step: Meant) -> Embedding:
         """Return the embeddings of the negative prompt and of the parts, of one length."""
-        texts = [step.negative, *(part for part, _ in step.parts)]
-        found = [self._embedding(each) for each in texts]
+        # AUTOMATIC1111 leaves layers out for the negative prompt, too, and diffusers does not.
+        skipped = request.clip_skip - 1
+        both = skipped if request.prompt_syntax == "a1111" else 0
+        found = [self._embedding(step.negative, both)]
+        found += [self._embedding(part, skipped) for part, _ in step.parts]
         if self._xl and not request.negative_prompt:
             # SDXL was trained with zeros for no negative prompt.
             found[0] = torch.zeros_like(found[1][0]), torch.zeros_like(found[1][1])
@@ -185,17 +188,20 @@ class PromptReference:
         states = torch.cat([each.repeat(1, length // each.shape[1], 1) for each, _ in found])
         return states, torch.cat([pooled for _, pooled in found])
 
-    def _embedding(self, meaning: Meaning) -> Embedding:
+    def _embedding(self, meaning: Meaning, skipped: int) -> Embedding:
         pipeline = self._pipeline
+
+        def encoded(words: Any, network: Any) -> list[Embedding]:
+            return [self._encoded(words, network, each, skipped) for each in meaning]
+
+        left = encoded(pipeline.tokenizer, pipeline.text_encoder)
         if not self._xl:
-            parts = [self._encoded(pipeline.tokenizer, pipeline.text_encoder, c) for c in meaning]
-            return torch.cat([found[0] for found in parts], dim=1), torch.zeros(1, 0)
-        left = [self._encoded(pipeline.tokenizer, pipeline.text_encoder, c) for c in meaning]
-        right = [self._encoded(pipeline.tokenizer_2, pipeline.text_encoder_2, c) for c in meaning]
+            return torch.cat([found[0] for found in left], dim=1), torch.zeros(1, 0)
+        right = encoded(pipeline.tokenizer_2, pipeline.text_encoder_2)
         wide = [torch.cat([found[0] for found in side], dim=1) for side in (left, right)]
         return torch.cat(wide, dim=2), right[0][1]
 
-    def _encoded(self, words: Any, network: Any, pieces: Pieces) -> Embedding:
+    def _encoded(self, words: Any, network: Any, pieces: Pieces, skipped: int) -> Embedding:
         """Return what an encoder makes of one chunk, its weights applied."""
         most = words.model_max_length
         ids, weights = [words.bos_token_id], [1.0]
@@ -212,7 +218,9 @@ class PromptReference:
         found = network(
             torch.tensor([ids]), attention_mask=mask if masked else None, output_hidden_states=True
         )
-        states = found.hidden_states[-2] if self._xl else found.last_hidden_state
+        states = found.hidden_states[-1 - self._xl - skipped]
+        if not self._xl:
+            states = network.final_layer_norm(states)
         if set(weights) != {1.0}:
             weighted = states * torch.tensor(weights).view(1, -1, 1)
             states = weighted * (states.mean() / weighted.mean())

@@ -165,7 +165,12 @@ class Reference:
         if request.sampler == "dpmpp_sde":
             scheduler.noise_sampler_seed = seeds[0]
         self.pipeline.scheduler = scheduler
-        drawn: np.ndarray = self.pipeline(
+        with _nested(self.pipeline.text_encoder):
+            drawn: np.ndarray = self._called(request, seeds)
+        return drawn
+
+    def _called(self, request: GenerationSpec, seeds: Sequence[int]) -> Any:
+        return self.pipeline(
             request.prompt,
             # No text is no negative prompt, for which SDXL has zeros.
             negative_prompt=request.negative_prompt or None,
@@ -175,11 +180,27 @@ class Reference:
             guidance_scale=request.guidance_scale,
             guidance_rescale=request.guidance_rescale,
             eta=request.eta,
+            clip_skip=request.clip_skip - 1 or None,
             num_images_per_prompt=len(seeds),
             generator=[torch.Generator("cpu").manual_seed(seed) for seed in seeds],
             output_type="np",
         ).images
-        return drawn
+
+
+@contextmanager
+def _nested(encoder: Any) -> Iterator[None]:
+    """Let diffusers find the last normalisation of a text encoder, which it takes after a skip.
+
+    It looks for it in ``text_model``, and transformers 5 has the parts of that in the model itself.
+    """
+    missing = not hasattr(encoder, "text_model")
+    if missing:
+        object.__setattr__(encoder, "text_model", encoder)  # No part of the network: a loop.
+    try:
+        yield
+    finally:
+        if missing:
+            object.__delattr__(encoder, "text_model")
 
 
 def _rounded_otherwise(_unet: Any, _inputs: Any, outputs: tuple[torch.Tensor, ...]) -> Any:

@@ -49,9 +49,9 @@ def test_the_infotext_is_the_one_that_other_tools_read():
 
 def test_what_is_seldom_said_shows_where_it_is_said():
     """The text of a request without it stays what it was."""
-    request = replace(REQUEST, guidance_rescale=0.7, eta=0.5)
+    request = replace(REQUEST, guidance_rescale=0.7, eta=0.5, clip_skip=2)
     line = infotext(request, IMAGE, "demo-1").splitlines()[-1]
-    assert "Seed: 8, CFG rescale: 0.7, Eta: 0.5, Size: 64x128" in line
+    assert "Seed: 8, CFG rescale: 0.7, Eta: 0.5, Clip skip: 2, Size: 64x128" in line
 
 
 def test_adapters_are_tags_in_the_infotext():

@@ -10,8 +10,9 @@ from structlog.testing import capture_logs
 
 from service.config.table import Config
 from service.core.limits import SD, SD_2_V, SDXL, Sizes
+from service.models import catalog
 from service.models.defaults import known, recipes
-from service.models.layout import Layout
+from service.models.layout import Layout, read
 from service.models.schedule import Schedule
 
 
@@ -22,8 +23,10 @@ def look(model: object, cache: Path) -> known.Known:
 def test_the_demo_is_known_without_a_look() -> None:
     """It is SD 1.x in small."""
     assert known.look(Config()) == known.Known(
-        model_id="demo", family="sd", sizes=SD, recipe=recipes.DEMO
+        model_id="demo", family="sd", sizes=SD, recipe=recipes.DEMO, max_clip_skip=3
     )
+    layout = read(catalog.resolve(catalog.DEMO_ID, Path()), Path())
+    assert known.max_clip_skip_of(layout) == known.DEMO_LAYERS
 
 
 @pytest.mark.parametrize(("kind", "family", "sizes"), [("sd", "sd", SD), ("sdxl", "sdxl", SDXL)])
@@ -33,6 +36,14 @@ def test_a_folder_tells_by_its_small_files(
     """Nothing is loaded for it."""
     found = look(folder(kind), tmp_path)
     assert (found.family, found.sizes) == (family, sizes)
+
+
+@pytest.mark.parametrize(("kind", "layers"), [("sd", 2), ("sdxl", 1)])
+def test_a_text_encoder_tells_how_many_layers_can_be_skipped(
+    folder: Callable[[str], Path], tmp_path: Path, kind: str, layers: int
+) -> None:
+    """Both encoders have two layers here, and XL never reads the last one."""
+    assert look(folder(kind), tmp_path).max_clip_skip == layers
 
 
 @pytest.mark.parametrize(
@@ -58,21 +69,21 @@ def test_stable_diffusion_2_that_predicts_the_velocity_is_larger(
 
 
 @pytest.mark.parametrize(
-    ("name", "family", "sizes"),
+    ("name", "family", "sizes", "layers"),
     [
-        ("stabilityai/stable-diffusion-xl-base-1.0", "sdxl", SDXL),
-        ("somebody/AnimeXL-v3", "sdxl", SDXL),
-        ("stabilityai/stable-diffusion-2-1", "sd", SD_2_V),
-        ("stabilityai/stable-diffusion-2-1-base", "sd", SD),
+        ("stabilityai/stable-diffusion-xl-base-1.0", "sdxl", SDXL, 11),
+        ("somebody/AnimeXL-v3", "sdxl", SDXL, 11),
+        ("stabilityai/stable-diffusion-2-1", "sd", SD_2_V, 23),
+        ("stabilityai/stable-diffusion-2-1-base", "sd", SD, 23),
     ],
 )
 def test_a_model_that_is_not_here_is_guessed_by_its_name(
-    tmp_path: Path, name: str, family: str, sizes: Sizes
+    tmp_path: Path, name: str, family: str, sizes: Sizes, layers: int
 ) -> None:
     """The log says so; once it is loaded its files count."""
     with capture_logs() as lines:
         found = look(name, tmp_path)
-    assert (found.family, found.sizes) == (family, sizes)
+    assert (found.family, found.sizes, found.max_clip_skip) == (family, sizes, layers)
     assert [line["event"] for line in lines] == ["model_family_guessed"]
 
 

@@ -71,6 +71,12 @@ def test_what_is_cut() -> None:
     assert read("x BREAK " * 100 + "yy").cut == 100 - MOST_CHUNKS + 2
 
 
+def test_a_text_that_is_cut_is_cut_where_it_is_full() -> None:
+    """As diffusers does it; a comma counts where the rest is read, too."""
+    cut = read("ab,cdef", reading=Reading())
+    assert (texts(cut), cut.cut) == (["ab,cd"], 2)
+
+
 def test_plain_text_has_no_syntax() -> None:
     """Read as it is, brackets are tokens like all others."""
     assert texts(read("(a:2)bcd", reading=Reading(chunked=True))) == ["(a:2)", "bcd"]

@@ -119,6 +119,19 @@ CASES = {
         negative_prompt="d",
         sampler="euler_a",
     ),
+    "skipped": case(
+        "a (cat:1.4)",
+        meant([[("a ", 1), ("cat", 1.4)]], chunk("b")),
+        clip_skip=2,
+        negative_prompt="b",
+    ),
+    "skipped plain": case(
+        letters(85),
+        meant(TWO_CHUNKS, chunk("b")),
+        clip_skip=2,
+        negative_prompt="b",
+        prompt_syntax="plain",
+    ),
     "number without and": case("a cat at 1:1.5", meant(chunk("a cat at 1:1.5"))),
     "negative and": case(
         "a cat", meant(chunk("a cat"), chunk("b AND c")), negative_prompt="b AND c"

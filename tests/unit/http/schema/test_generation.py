@@ -169,6 +169,23 @@ def test_the_eta_of_a_recipe_is_for_samplers_that_take_it():
     assert read_request({"prompt": "a boat"}, other).eta == 0
 
 
+@pytest.mark.parametrize(("said", "meant"), [(None, 1), (0, 1), (1, 1), (2, 2), (12, 12)])
+def test_layers_that_are_skipped(said, meant):
+    """Some clients write 0 for none."""
+    assert read_request({"prompt": "a boat", "clip_skip": said}, limits_of(Config())).clip_skip == (
+        meant
+    )
+
+
+def test_a_model_has_so_many_layers():
+    """Its text encoder says how many."""
+    limits = limits_of(Config(), max_clip_skip=3)
+    assert read_request({"prompt": "a boat", "clip_skip": 3}, limits).clip_skip == 3
+    with pytest.raises(ValidationFailed) as raised:
+        read_request({"prompt": "a boat", "clip_skip": 4}, limits)
+    assert raised.value.errors == {"clip_skip": ["must be a whole number between 0 and 3, e.g. 2"]}
+
+
 @pytest.mark.parametrize("sampler", [[], {}, 5])
 def test_a_sampler_of_another_type_is_a_mistake_and_no_more(sampler):
     """The checks of other fields look at it, too."""
