@@ -26,7 +26,7 @@ for version in 3.11 3.12 3.13; do
     touch "$stamp"
   fi
   echo "Python $version:"
-  "$venv/bin/python" -m pytest tests/unit -q --ignore=tests/unit/diffusion --ignore=tests/unit/models \
+  "$venv/bin/python" -m pytest -n 2 --dist loadgroup tests/unit -q --ignore=tests/unit/diffusion --ignore=tests/unit/models \
     --ignore=tests/unit/demo --ignore=tests/unit/cli/models
   ran=$((ran + 1))
 done
