@@ -26,7 +26,7 @@ from service.jobs.durable import wiring
 from service.jobs.durable.wiring import DurableJobs
 from service.jobs.service import JobService
 from service.models.adapters.catalog import catalog_of
-from service.models.defaults.known import look
+from service.models.served.catalog import catalog_of as models_of
 from service.system.malloc import keep_trimmed, share_arenas
 from service.telemetry.disk import DiskCollector, DiskSampler
 from service.telemetry.metrics import Metrics
@@ -45,9 +45,9 @@ def create_app(config: Config, engine: Engine, metrics: Metrics | None = None) -
     app[state.STREAMS] = Shares(config.max_event_streams_per_key)
     app[state.SENDING] = Shared()
     auth.add_to(app)
-    app[state.KNOWN] = known = look(config)
+    app[state.MODELS] = models = models_of(config)
     app[state.DISPATCHER] = Dispatcher(
-        [engine], metrics, config, weights=app[state.KEYRING].weights, known=known
+        [engine], metrics, config, weights=app[state.KEYRING].weights, models=models
     )
     app[state.GPU] = GpuSampler("" if config.device == "cpu" else config.cuda_visible_devices)
     app[state.STARTED] = time.monotonic()

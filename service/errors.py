@@ -79,6 +79,10 @@ class NotFound(ServiceError, code="not_found", status=404):
     """Not Found."""
 
 
+class ModelNotFound(ServiceError, code="model_not_found", status=404, refusal="validation"):
+    """Not Found: there is no model of this name."""
+
+
 class MethodNotAllowed(ServiceError, code="method_not_allowed", status=405):
     """Method Not Allowed."""
 

@@ -7,6 +7,7 @@ import sys
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -75,22 +76,28 @@ def generate(config: Config, arguments: argparse.Namespace) -> int:
     from service.http.schema.sampling import demand_sampler  # noqa: PLC0415
     from service.images.encode import png  # noqa: PLC0415
     from service.models.adapters.catalog import catalog_of  # noqa: PLC0415
-    from service.models.defaults.known import look  # noqa: PLC0415
+    from service.models.served.catalog import DEFAULT  # noqa: PLC0415
+    from service.models.served.catalog import catalog_of as models_of  # noqa: PLC0415
 
     logs.configure(config)
     fields = {each.name: getattr(arguments, each.name) for each in FIELDS}
-    known = look(config)
+    models = models_of(config)
     given = {name: value for name, value in fields.items() if value is not None}
+    model = models.find(given.get("model", DEFAULT))
+    models.demand(model)
+    known = models[model].known
     request = read_request(given, limits_of(config, known.sizes, known.recipe, known.max_clip_skip))
+    if model != DEFAULT:
+        config = replace(config, model_id=models[model].address)
     paths = output_paths(arguments.output, request.num_images)
     preflight.check(config, serving=False)
     loop, ready = worker.load(config)
     # A model that was fetched just now is better known than before.
-    model = ready.model
-    limits = limits_of(config, model.sizes, model.recipe, model.max_clip_skip)
+    info = ready.model
+    limits = limits_of(config, info.sizes, info.recipe, info.max_clip_skip)
     request = read_request({**given, "seed": request.seed}, limits)
-    demand_sampler(request, model)
-    demand_adapters(request, catalog_of(config), model)
+    demand_sampler(request, info)
+    demand_adapters(request, catalog_of(config), info.family)
     outcome = _outcome(loop, request)
     if isinstance(outcome, JobFailed):
         title = str(error_class(outcome.code).__doc__).rstrip(".")

@@ -3,21 +3,12 @@
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from service.config.addresses import Hosts, Networks, Origins
+from service.config.addresses import Hosts, Listed, Networks, Origins
+from service.config.contradictions import contradictions
 from service.config.credentials import Keys, Token
 from service.config.setting import check, setting
-from service.core.sampler import SAMPLER_NAMES, Sampler, resolved
-from service.core.spec import FIELDS
+from service.core.sampler import SAMPLER_NAMES
 from service.errors import ConfigError
-
-BYTES_PER_CHARACTER = 12
-"""JSON may write a character beyond the 16-bit ones as two escapes of six bytes."""
-
-BYTES_NEXT_TO_PROMPTS = 1024
-"""Generous: every other field with its name takes about 300."""
-
-LEAST_VRAM_GB = 1.0
-"""CUDA itself takes about half of it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,6 +108,20 @@ class Config:
         "Model to load: 'demo' (bundled), a hub id, a folder in diffusers layout or a "
         ".safetensors file.",
         path=True,
+    )
+    models: Listed = setting(  # noqa: RUF009 - it is immutable
+        Listed(),
+        "Comma-separated models that requests can name next to the default one: folders that hold "
+        "models, and hub ids.",
+    )
+    host_cache_gb: float = setting(
+        0.0,
+        "Host memory for models that are loaded or parked, in GB. 0 uses half of the machine's "
+        "memory.",
+        minimum=0.0,
+    )
+    model_idle_seconds: float = setting(
+        0.0, "Time without a request after which a model is unloaded. 0 keeps it.", minimum=0.0
     )
     profile: str = setting(
         "none",
@@ -351,7 +356,7 @@ class Config:
     def __post_init__(self) -> None:
         """Refuse values outside the table, all at once; then those that do not fit together."""
         problems = [p for row in fields(self) for p in check(row, getattr(self, row.name))]
-        problems = problems or self._contradictions()
+        problems = problems or contradictions(self)
         if problems:
             raise ConfigError("; ".join(problems))
 
@@ -359,41 +364,3 @@ class Config:
     def connections_per_address(self) -> int:
         """Return how many connections one client may have."""
         return self.max_connections_per_address or max(1, self.max_connections // 4)
-
-    def _contradictions(self) -> list[str]:
-        found = []
-        sizes = [each for each in (self.min_size, self.default_size, self.max_size) if each]
-        if sizes != sorted(sizes):
-            found.append("DEFAULT_SIZE: must lie between MIN_SIZE and MAX_SIZE, where they are set")
-        found += self._too_many_steps(self.default_steps or 1)
-        characters = sum(each.within(self).high for each in FIELDS if each.is_text)
-        need = BYTES_PER_CHARACTER * characters + BYTES_NEXT_TO_PROMPTS
-        if self.max_body_bytes < need:
-            found.append(
-                f"MAX_BODY_BYTES={self.max_body_bytes}: a prompt and a negative prompt of "
-                f"MAX_PROMPT_CHARS={self.max_prompt_chars} may take {need} bytes; set it to that"
-            )
-        if self.api_keys and self.api_keys_file:
-            found.append("API_KEYS: set it or API_KEYS_FILE, not both")
-        if "*" in self.cors_origins and (self.api_keys or self.api_keys_file):
-            found.append("CORS_ORIGINS=*: not with keys; list the origins that may use them")
-        if self.vae and self.tiny_vae and self.tiny_vae_use == "all":
-            found.append("VAE: not with TINY_VAE_USE=all, which decodes with TINY_VAE")
-        if self.cpu_offload != "none" and self.device == "cpu":
-            found.append(f"CPU_OFFLOAD={self.cpu_offload}: needs a GPU; leave it at none")
-        if self.vram_limit_gb and self.device == "cpu":
-            found.append(f"VRAM_LIMIT_GB={self.vram_limit_gb:g}: needs a GPU; leave it at 0")
-        if 0 < self.vram_limit_gb < LEAST_VRAM_GB:
-            found.append(
-                f"VRAM_LIMIT_GB={self.vram_limit_gb:g}: must be 0, or {LEAST_VRAM_GB:g} or more"
-            )
-        return found
-
-    def _too_many_steps(self, steps: int) -> list[str]:
-        if steps > self.max_steps:
-            return ["DEFAULT_STEPS: must not be above MAX_STEPS"]
-        sampler = resolved(self.default_sampler)[0] if self.default_sampler else None
-        most = Sampler(sampler).most_steps if sampler else None
-        if most is not None and steps > most:
-            return [f"DEFAULT_STEPS: {self.default_sampler} takes at most {most}"]
-        return []

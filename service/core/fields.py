@@ -32,6 +32,8 @@ class RequestField:
     """Of a text: its characters. Both limits are numbers or a ``Setting``."""
     multiple: int = 1
     choices: tuple[str, ...] = ()
+    catalog: bool = False
+    """Whether it is a name of a catalogue, which is read at the start."""
     blank: bool = True
     """Whether a text may be empty or nothing but white space."""
     entries: type | None = None
@@ -56,7 +58,7 @@ class RequestField:
     @property
     def is_text(self) -> bool:
         """Whether it is free text, which a user wrote."""
-        return self.kind is str and not self.choices
+        return self.kind is str and not self.choices and not self.catalog
 
     def within(self, settings: object) -> "RequestField":
         """Return the field with the default and the limits of these settings."""

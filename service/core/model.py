@@ -9,9 +9,9 @@ from service.core.recipe import NO_RECIPE, Recipe
 from service.core.sampler import Sampler, Schedule
 
 
-def facts_of(recipe: Recipe = NO_RECIPE, vae: str = "") -> dict[str, Any]:
+def facts_of(model_id: str = "", recipe: Recipe = NO_RECIPE, vae: str = "") -> dict[str, Any]:
     """Return what the metadata of an image say of a model with this recipe and VAE."""
-    return {"recipe": recipe.name, "vae": vae, "warnings": recipe.warnings}
+    return {"model": model_id, "recipe": recipe.name, "vae": vae, "warnings": recipe.warnings}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +58,7 @@ class ModelInfo:
     @property
     def facts(self) -> dict[str, Any]:
         """What the metadata of an image say of the model that drew it, its version apart."""
-        return facts_of(self.recipe, self.vae)
+        return facts_of(self.model_id, self.recipe, self.vae)
 
     def takes(self, sampler: str, steps: int, schedule: str = Schedule.AUTOMATIC) -> bool:
         """Whether a sampler can take so many steps with this model, as far as is known.

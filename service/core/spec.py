@@ -20,6 +20,9 @@ SIDE: Final = {
 }
 
 
+LONGEST_MODEL: Final = 200
+"""Characters of the name of a model."""
+
 MOST_ADAPTERS: Final = 8
 """Of one request."""
 
@@ -138,6 +141,13 @@ class GenerationSpec:
         "read in chunks. With the syntax a1111 the default is chunks.",
         default=LongPrompts.CUT,
         choices=tuple(LongPrompts),
+    )
+    model: str = asked(
+        "Model that draws the images; empty for the default model. `GET /models` lists the names.",
+        default="",
+        high=LONGEST_MODEL,
+        catalog=True,
+        example="demo",
     )
 
     def __post_init__(self) -> None:

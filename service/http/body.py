@@ -11,6 +11,7 @@ from aiohttp import hdrs, web
 from marshmallow import Schema, ValidationError
 from webargs.aiohttpparser import AIOHTTPParser
 
+from service.core.limits import RequestLimits
 from service.errors import (
     RequestTimedOut,
     UnsupportedEncoding,
@@ -19,13 +20,17 @@ from service.errors import (
 )
 from service.http.schema.fields import REPEATED
 from service.http.schema.orders import LimitedSchema
-from service.http.state import CONFIG, DISPATCHER, EXPECTED
+from service.http.state import CONFIG, DISPATCHER, EXPECTED, MODELS
+from service.models.served.catalog import DEFAULT
 
 log = structlog.get_logger(__name__)
 
 UTF_8 = codecs.lookup("utf-8-sig").name
 """Looked up now: Python imports a codec from its file at the first use, and a service that is
 short of file descriptors could not."""
+
+PARSED: Final = web.RequestKey("parsed", dict[str, Any])
+"""The body as JSON, which is read once."""
 
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -37,10 +42,17 @@ class BodyParser(AIOHTTPParser):
     """The parser behind the ``request_schema`` decorators; each application has its own."""
 
     async def parse(self, argmap: Any, req: Any = None, **more: Any) -> Any:
-        """Read the body with the schema of its route, with the limits that hold now."""
+        """Read the body with the schema of its route, with the limits of the model in it."""
         if isinstance(argmap, LimitedSchema):
-            argmap = argmap.within(req.app[DISPATCHER].limits).of(req)
+            argmap = argmap.within(await self._limits(req, argmap)).of(req)
         return await super().parse(argmap, req, **more)
+
+    async def _limits(self, req: web.Request, schema: Schema) -> RequestLimits:
+        """Return the limits and defaults of the model that the body names."""
+        req[PARSED] = body = await self.load_json(req, schema)
+        named = body.get("model")
+        key = req.app[MODELS].find(named if isinstance(named, str) else DEFAULT)
+        return req.app[DISPATCHER].limits(key)
 
     async def load_json(self, req: web.Request, schema: Schema) -> Any:
         """Return the body as a JSON object.
@@ -53,6 +65,8 @@ class BodyParser(AIOHTTPParser):
 
         """
         del schema
+        if PARSED in req:
+            return req[PARSED]
         _check_content_type(req)
         _check_content_encoding(req)
         try:

@@ -23,7 +23,7 @@ page = partial(public, tag="description")
 
 def rows(app: web.Application) -> Iterable[Route]:
     """Return the table of ``app``; a row without an operation is not in the API description."""
-    limits, longest = app[DISPATCHER].limits, app[CONFIG].request_timeout_seconds
+    limits, longest = app[DISPATCHER].limits(), app[CONFIG].request_timeout_seconds
     generate, accept = generate_handler(limits, longest), jobs.accept_handler(limits, longest)
     scrape = scrape_handler(app[METRICS].registry)
     token, details = Access.METRICS_TOKEN, Access.OPTIONAL_KEY

@@ -21,7 +21,7 @@ from service.jobs.dispatch.dispatcher import Dispatcher
 from service.jobs.durable.wiring import DurableJobs
 from service.jobs.service import JobService
 from service.models.adapters.catalog import AdapterCatalog
-from service.models.defaults.known import Known
+from service.models.served.catalog import ModelCatalog
 from service.telemetry.disk import DiskSampler
 from service.telemetry.metrics import Metrics
 from service.webhooks.targets import Targets
@@ -38,9 +38,6 @@ DISPATCHER = web.AppKey("dispatcher", Dispatcher)
 DURABLE = web.AppKey("durable", DurableJobs)
 """Stored jobs; absent without DATA_DIR."""
 
-KNOWN = web.AppKey("known", Known)
-"""What the files of the model told at the start."""
-
 LOCKOUT = web.AppKey("lockout", Lockout)
 """Wrong keys of each client."""
 
@@ -48,6 +45,7 @@ GPU = web.AppKey("gpu", GpuSampler)
 JOBS = web.AppKey("jobs", JobService)
 KEYRING = web.AppKey("keyring", Keyring)
 METRICS = web.AppKey("metrics", Metrics)
+MODELS = web.AppKey("models", ModelCatalog)
 OPENAPI = web.AppKey("openapi", dict[RequestLimits, bytes])
 """Description of the API by the limits that it tells."""
 

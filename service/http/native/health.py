@@ -105,7 +105,7 @@ def report(app: web.Application) -> dict[str, Any]:
         "queue": {"depth": dispatcher.depth, "limit": app[CONFIG].queue_size},
         "running": dispatcher.running,
         "version": __version__,
-        **asked(dispatcher.limits),
+        **asked(dispatcher.limits()),
     }
 
 

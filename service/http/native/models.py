@@ -9,7 +9,7 @@ from service.core.model import ModelInfo
 from service.core.spec import FIELDS
 from service.http.schema.answers import ModelList
 from service.http.schema.decorators import docs, response_schema
-from service.http.state import DISPATCHER, KNOWN
+from service.http.state import DISPATCHER, MODELS
 from service.models.defaults.known import Known
 
 
@@ -20,7 +20,7 @@ from service.models.defaults.known import Known
 @response_schema(ModelList(), 200, description="The models.")
 async def list_models(request: web.Request) -> web.Response:
     """Answer with the model of the settings."""
-    known, slot = request.app[KNOWN], request.app[DISPATCHER].lead
+    known, slot = request.app[MODELS].default.known, request.app[DISPATCHER].lead
     loaded = slot.engine.model
     return web.json_response(
         {
@@ -33,7 +33,7 @@ async def list_models(request: web.Request) -> web.Response:
                     "recipe": recipe_of(known if loaded is None else loaded),
                     "vae": "" if loaded is None else loaded.vae,
                     "version": None if loaded is None else loaded.version,
-                    **asked(slot.limits),
+                    **asked(slot.limits()),
                 }
             ]
         }

@@ -70,10 +70,13 @@ async def submit(request: web.Request, durability: Durability) -> JobHandle:
 
     """
     order, key = request[state.ORDER], key_of(request)
-    demand_sampler(order.generation, request.app[state.DISPATCHER].lead.engine.model)
+    models = request.app[state.MODELS]
+    model = models.key(order.generation.model)
+    loaded = request.app[state.DISPATCHER].lead.info(model)
+    demand_sampler(order.generation, loaded)
     if order.generation.adapters:
-        model = request.app[state.DISPATCHER].lead.engine.model
-        await FILES.run(demand_adapters, order.generation, request.app[state.ADAPTERS], model)
+        family = loaded.family if loaded else models[model].family
+        await FILES.run(demand_adapters, order.generation, request.app[state.ADAPTERS], family)
     terms = Terms(
         charge=lambda: limits.charge(request, order.generation),
         gone=lambda: timed_out(request) if request[state.DEADLINE].expired() else Disconnected(),

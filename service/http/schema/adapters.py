@@ -5,7 +5,6 @@ from typing import Any, Final
 
 from marshmallow import Schema, ValidationError, validate
 
-from service.core.model import ModelInfo
 from service.core.spec import Adapter, GenerationSpec
 from service.errors import AdapterUnsuitable, ValidationFailed
 from service.http.schema.fields import ANYTHING, Once, RealNumber, Text
@@ -96,12 +95,11 @@ class AdapterList(Once):
         return Adapter(**read)
 
 
-def demand_adapters(
-    generation: GenerationSpec, catalog: AdapterCatalog, model: ModelInfo | None
-) -> None:
+def demand_adapters(generation: GenerationSpec, catalog: AdapterCatalog, model_family: str) -> None:
     """Refuse adapters that are not there, cannot be read, or are made for another family.
 
-    It reads files. What their headers do not tell the engine finds out.
+    It reads files. What their headers do not tell the engine finds out, as it does where
+    ``model_family`` is empty.
 
     Raises:
         ValidationFailed: with what is wrong with each.
@@ -115,10 +113,10 @@ def demand_adapters(
             faults.append(error.detail)
             continue
         family = entry.header.family if entry.header else ""
-        if model is not None and FAMILIES.get(family, model.family) != model.family:
+        if model_family and FAMILIES.get(family, model_family) != model_family:
             faults.append(
                 f"{adapter.name} is made for {family}, and the model is of the family "
-                f"{model.family}; use an adapter of that family"
+                f"{model_family}; use an adapter of that family"
             )
     if faults:
         raise ValidationFailed({"adapters": faults})

@@ -174,7 +174,7 @@ def _built(asked: RequestField) -> Once:
         return AdapterList(most=asked.high, **about)
     if asked.choices:
         return Choice(choices=asked.choices, **about)
-    if asked.is_text:
+    if asked.is_text or asked.catalog:
         return Text(high=asked.high, blank=asked.blank, example=asked.example, **about)
     about |= {"low": asked.low, "high": asked.high, "example": asked.example}
     return (

@@ -83,7 +83,7 @@ async def openapi(request: web.Request) -> web.Response:
 
 def current(app: web.Application) -> bytes:
     """Return the description with the limits that hold now; it is made once for each."""
-    limits, known = app[DISPATCHER].limits, app[OPENAPI]
+    limits, known = app[DISPATCHER].limits(), app[OPENAPI]
     if limits not in known:
         known.clear()
         known[limits] = describe(app)
@@ -109,7 +109,7 @@ def describe(app: web.Application) -> bytes:
     headers = [REQUEST_ID_PARAMETER, _timeout(app)]
     for route in filter(lambda route: route.operation, app[ROUTES].rows):
         operation = {
-            **_operation(route, headers, app[DISPATCHER].limits),
+            **_operation(route, headers, app[DISPATCHER].limits()),
             **_security(app, route.access),
         }
         spec.path(path=route.path, operations={route.method.lower(): operation})

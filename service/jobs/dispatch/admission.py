@@ -13,6 +13,7 @@ from service.jobs.job import Job
 from service.jobs.queue.forecast import QueueForecast
 from service.jobs.queue.queue import JobQueue, Limit
 from service.jobs.queue.reservations import Reservations
+from service.models.served.catalog import DEFAULT, ONE, ModelCatalog
 from service.telemetry.metrics import Metrics
 
 
@@ -27,6 +28,7 @@ class Admission:
         *,
         metrics: Metrics,
         config: Config,
+        models: ModelCatalog = ONE,
     ) -> None:
         self.draining = False
         """Whether the service is about to end and takes nothing new."""
@@ -35,6 +37,7 @@ class Admission:
         self._forecast = forecast
         self._metrics = metrics
         self._config = config
+        self._models = models
         self._reservations = Reservations(queue)
 
     @property
@@ -77,6 +80,7 @@ class Admission:
             raise self._refused(
                 job, "draining", errors.ShuttingDown("Send the request to another instance.")
             )
+        self._demand_model(job)
         live = [slot for slot in self._slots if not slot.failed]
         if not live:
             failure = self._slots[0].engine.failure
@@ -95,6 +99,15 @@ class Admission:
             raise self._refused(job, "queue_full", self._no_place(job, limit, now))
         self._reservations.enter(job, now)
         self._forecast.accepted(job, now)
+
+    def _demand_model(self, job: Job) -> None:
+        key = self._models.key(job.request.model)
+        try:
+            self._models.demand(key)
+            if key != DEFAULT:
+                raise errors.ModelUnavailable(f"The model {key} is not loaded.")
+        except errors.ModelUnavailable as error:
+            raise self._refused(job, "model_unavailable", error) from None
 
     def _distrust(self, slot: EngineSlot) -> errors.EngineUnavailable | None:
         """Let one job through an open circuit when the engine is back and has nothing to do.

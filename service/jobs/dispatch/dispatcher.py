@@ -24,7 +24,7 @@ from service.jobs.job import Job
 from service.jobs.observer import Observer
 from service.jobs.queue.forecast import Position, QueueForecast
 from service.jobs.queue.queue import JobQueue
-from service.models.defaults.known import UNKNOWN, Known
+from service.models.served.catalog import DEFAULT, ONE, ModelCatalog
 from service.telemetry.metrics import Metrics
 
 log = structlog.get_logger(__name__)
@@ -47,15 +47,15 @@ class Dispatcher:
         config: Config,
         *,
         weights: Mapping[str, int] | None = None,
-        known: Known = UNKNOWN,
+        models: ModelCatalog = ONE,
     ) -> None:
         """Set up.
 
-        ``weights`` are the shares of the keys where several share the queue. ``known`` is
-        what is known of the model before it is loaded.
+        ``weights`` are the shares of the keys where several share the queue. ``models`` are
+        those that requests can name.
         """
         self.slots = tuple(
-            EngineSlot(engine, metrics.know_engine(str(number)), config, known)
+            EngineSlot(engine, metrics.know_engine(str(number)), config, models)
             for number, engine in enumerate(engines)
         )
         self.observer: Observer = Observer()
@@ -67,7 +67,7 @@ class Dispatcher:
         self._seen = self._queue.version
         self._forecast = QueueForecast(self._queue, self.slots)
         self.admission = Admission(
-            self.slots, self._queue, self._forecast, metrics=metrics, config=config
+            self.slots, self._queue, self._forecast, metrics=metrics, config=config, models=models
         )
         self._room = asyncio.Event()
         """Set while a job can be started, or could be if one came."""
@@ -84,10 +84,9 @@ class Dispatcher:
         """The slot that stands for the service: one that works, or is nearest to it."""
         return nearest(self.slots)
 
-    @property
-    def limits(self) -> RequestLimits:
-        """Limits and defaults of requests."""
-        return self.lead.limits
+    def limits(self, key: str = DEFAULT) -> RequestLimits:
+        """Return the limits and defaults of requests to a model."""
+        return self.lead.limits(key)
 
     @property
     def draining(self) -> bool:
@@ -245,7 +244,7 @@ class Dispatcher:
                 record.out_of_memory(slot.metrics, event)
             case Capacity():
                 slot.capacity = event
-                record.capacity(slot.metrics, event, slot.limits.default_size)
+                record.capacity(slot.metrics, event, slot.limits().default_size)
             case events.AdaptersChanged():
                 record.adapters(slot.metrics, event)
             case events.BatchCalibrated():

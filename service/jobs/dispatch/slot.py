@@ -8,6 +8,7 @@ from service.config.limits import limits_of
 from service.config.table import Config
 from service.core.capacity import Capacity
 from service.core.limits import RequestLimits
+from service.core.model import ModelInfo
 from service.core.spec import GenerationSpec
 from service.core.work import places
 from service.engine.base import Engine, EngineState
@@ -17,7 +18,7 @@ from service.jobs.dispatch.circuit import Circuit, CircuitState
 from service.jobs.dispatch.memory_check import lack
 from service.jobs.job import Job
 from service.jobs.queue.estimate import LOAD_SECONDS, Estimate
-from service.models.defaults.known import UNKNOWN, Known
+from service.models.served.catalog import DEFAULT, ONE, ModelCatalog
 from service.telemetry.engine import EngineMetrics
 
 log = structlog.get_logger(__name__)
@@ -31,7 +32,7 @@ class EngineSlot:
     """
 
     def __init__(
-        self, engine: Engine, metrics: EngineMetrics, config: Config, known: Known = UNKNOWN
+        self, engine: Engine, metrics: EngineMetrics, config: Config, models: ModelCatalog = ONE
     ) -> None:
         self.engine = engine
         engine.name = metrics.name
@@ -47,8 +48,9 @@ class EngineSlot:
         self.batch_limit = config.max_concurrent_requests
         """Images in the batch at most; calibration may lower it."""
         self._config = config
-        self._known = known
-        """What is known of the model, as long as it was not loaded."""
+        self._models = models
+        self._infos: dict[str, ModelInfo] = {}
+        """Models that were loaded once, by key, the default one apart."""
         self._bypassing = ""
         """Id of the job that joined a full batch last."""
         metrics.batch_limit.set(self.batch_limit)
@@ -64,10 +66,13 @@ class EngineSlot:
         """Whether the model cannot be loaded."""
         return self.engine.state is EngineState.FAILED
 
-    @property
-    def limits(self) -> RequestLimits:
-        """Limits and defaults of requests, by the settings and the model that it draws with."""
-        model = self.engine.model or self._known
+    def info(self, key: str) -> ModelInfo | None:
+        """Return what is known of a model that was loaded here once."""
+        return self.engine.model if key == DEFAULT else self._infos.get(key)
+
+    def limits(self, key: str = DEFAULT) -> RequestLimits:
+        """Return the limits and defaults of requests to a model, by the settings and the model."""
+        model = self.info(key) or self._models[key].known
         return limits_of(self._config, model.sizes, model.recipe, model.max_clip_skip)
 
     @property
@@ -127,7 +132,8 @@ class EngineSlot:
         """Return the error of a request whose images do not fit here; None if they do."""
         if self.capacity is None:
             return None
-        return lack(request, self.capacity, smallest=self.limits.min_size)
+        smallest = self.limits(self._models.key(request.model)).min_size
+        return lack(request, self.capacity, smallest=smallest)
 
     @property
     def most_pixels(self) -> float:
@@ -142,7 +148,7 @@ class EngineSlot:
             return EngineUnavailable(
                 f"The engine has work and has not responded for {self.engine.silence:.0f} s."
             )
-        side = self.limits.min_size
+        side = self.limits().min_size
         return self.lack(GenerationSpec(prompt="", width=side, height=side))
 
     def calibrated(self, batch: int) -> None:

@@ -93,7 +93,7 @@ def _accepted(asked: RequestField) -> Check:
     if asked.entries is not None:
         return adapters
     if asked.kind is str:
-        return text if asked.is_text else name
+        return name if asked.choices else text
     if asked.kind is float:
         return number
     low, high = (

@@ -12,6 +12,7 @@ from service.errors import ServiceError
 from service.models import catalog, layout
 from service.models.defaults import recipes, table
 from service.models.layout import Layout
+from service.models.source import Source
 
 log = structlog.get_logger(__name__)
 
@@ -53,23 +54,31 @@ def look(config: Config) -> Known:
     is known by its name alone, which the log says.
     """
     try:
-        source = catalog.resolve(config.model_id, config.model_cache_dir)
-        if source.demo:
-            return Known(recipe=recipes.DEMO, max_clip_skip=DEMO_LAYERS)
-        if source.path is not None:
-            found = layout.read(
-                source, config.model_cache_dir, prediction_type=config.prediction_type
-            )
-            return Known(
-                model_id=source.id,
-                family=found.family,
-                sizes=sizes_of(found),
-                recipe=recipes.recipe_of(source, found),
-                max_clip_skip=max_clip_skip_of(found),
-            )
+        return look_at(catalog.resolve(config.model_id, config.model_cache_dir), config)
     except (ServiceError, OSError):
         return Known(model_id=config.model_id)  # Loading it says what is wrong.
-    return _by_name(source.id)
+
+
+def look_at(source: Source, config: Config) -> Known:
+    """Return what a model is.
+
+    Raises:
+        ServiceError: it cannot be loaded, with the cure.
+        OSError: its files cannot be read.
+
+    """
+    if source.demo:
+        return Known(recipe=recipes.DEMO, max_clip_skip=DEMO_LAYERS)
+    if source.path is None:
+        return _by_name(source.id)
+    found = layout.read(source, config.model_cache_dir, prediction_type=config.prediction_type)
+    return Known(
+        model_id=source.id,
+        family=found.family,
+        sizes=sizes_of(found),
+        recipe=recipes.recipe_of(source, found),
+        max_clip_skip=max_clip_skip_of(found),
+    )
 
 
 def sizes_of(found: Layout) -> Sizes:

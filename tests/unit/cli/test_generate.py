@@ -13,6 +13,7 @@ from service.core.events import JobFailed, JobFinished, Stepped
 from service.core.image import RawImage
 from service.core.spec import Adapter
 from service.engine.process import worker
+from service.models.catalog import DEMO_FOLDER
 from tests.support.engine_extra import needs_engine
 from tests.support.models.adapter_headers import written
 from tests.support.simulation.fake_engine import FAKE_MODEL
@@ -225,3 +226,21 @@ def test_arguments_are_checked_like_a_request(arguments, words, capsys):
     """What the service would refuse, the command refuses."""
     assert main(["generate", *arguments]) == 2
     assert words in capsys.readouterr().err
+
+
+def test_a_model_is_named_as_the_service_knows_it(monkeypatch, here, capsys):
+    """Only the demo and the models of MODELS are; the one that is named is loaded."""
+    (here / "models").mkdir()
+    (here / "models" / "night").symlink_to(DEMO_FOLDER)
+    monkeypatch.setenv("MODELS", "models")
+    asked = []
+
+    def load(config):
+        asked.append(config.model_id)
+        return OneJob(), SimpleNamespace(model=FAKE_MODEL)
+
+    monkeypatch.setattr(worker, "load", load)
+    assert main(["generate", "a boat", "--model", "night"]) == 0
+    assert asked == ["models/night"]
+    assert main(["generate", "a boat", "--model", "day"]) != 0
+    assert "There are: demo, night" in capsys.readouterr().err

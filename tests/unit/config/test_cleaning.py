@@ -33,6 +33,7 @@ VALUES = {
     "DEFAULT_SAMPLER": "euler",
     "DEFAULT_GUIDANCE_SCALE": "7.5",
     "LORA_DIR": "/loras",
+    "MODELS": "organisation/name",
 }
 """Of settings whose default is empty or left open; all others are set to their default."""
 

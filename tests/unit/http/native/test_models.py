@@ -95,7 +95,7 @@ async def test_the_description_follows_the_model(serve):
 async def test_sizes_in_the_settings_beat_those_of_the_model(serve):
     """A user who sets one means it."""
     client = await serve(FakeEngine(model=XL_MODEL), default_size=512, max_size=1024)
-    limits = client.app[DISPATCHER].limits
+    limits = client.app[DISPATCHER].limits()
     assert (limits.min_size, limits.default_size, limits.max_size) == (512, 512, 1024)
     assert (await sent(client))[1]["metadata"]["width"] == 512
 
@@ -140,3 +140,16 @@ async def test_with_keys_only_callers_with_one_see_the_models(serve):
     client = await serve(api_keys=Keys("alice:5f0c2f8e9f1b4b7f8d3a61c9e2b7d405"))
     async with client.get("/models") as answer:
         assert answer.status == 401
+
+
+async def test_a_request_for_a_model_that_is_not_listed_gets_the_list(client):
+    """It is never drawn with another one; a name of the default model means it."""
+    for path in ("/generate", "/jobs"):
+        async with client.post(path, json={"prompt": "a boat", "model": "../demo"}) as answer:
+            body = await answer.json()
+        assert (answer.status, body["code"]) == (404, "model_not_found")
+        assert "There are: demo " in body["detail"]
+    for model in ("demo", "", None):
+        status, answer = await sent(client, model=model)
+        assert (status, answer["metadata"]["model"]) == (200, "fake")
+    assert (await sent(client, model=5))[0] == 400
