@@ -104,7 +104,7 @@ def generate(config: Config, arguments: argparse.Namespace) -> int:
         print_error(f"{title}: {outcome.detail}")
         return Exit.MODEL_DAMAGED if _is_the_models_fault(loop, outcome) else Exit.FAILED
     for path, image in zip(paths, outcome.images, strict=True):
-        content = png(image, request, model.version)
+        content = png(image, request, info.version)
         try:
             with replacing(path) as file:
                 file.write(content)

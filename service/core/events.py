@@ -144,7 +144,20 @@ class UnloadReason(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelLoaded:
+class ModelEvent:
+    """What became of a model that is loaded on demand, or of all that are."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelLoading(ModelEvent):
+    """There is room for a model that was asked for, and it is read now."""
+
+    model_id: str
+    """As ``LoadModel`` named it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelLoaded(ModelEvent):
     """Jobs for a model may come."""
 
     model_id: str
@@ -158,7 +171,7 @@ class ModelLoaded:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelFailed:
+class ModelFailed(ModelEvent):
     """A model cannot be loaded; all others go on."""
 
     model_id: str
@@ -169,7 +182,7 @@ class ModelFailed:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelUnloaded:
+class ModelUnloaded(ModelEvent):
     """A model takes no more jobs; one that comes ends with ``MODEL_NOT_LOADED``."""
 
     model_id: str
@@ -177,7 +190,7 @@ class ModelUnloaded:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelsResident:
+class ModelsResident(ModelEvent):
     """Models in memory, sent when that has changed: bytes by model.
 
     On a CPU there is one memory, the host's. A model in host memory only, next to a GPU, is parked.
@@ -186,9 +199,6 @@ class ModelsResident:
     device: Mapping[str, int] = field(default_factory=dict)
     host: Mapping[str, int] = field(default_factory=dict)
 
-
-ModelEvent = ModelLoaded | ModelFailed | ModelUnloaded | ModelsResident
-"""What happened to a model."""
 
 MODEL_NOT_LOADED: Final = "model_not_loaded"
 """Code of ``JobFailed`` for a job whose model left memory before it came: no work was done."""

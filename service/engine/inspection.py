@@ -20,10 +20,9 @@ from service.core.events import (
     JobCancelled,
     JobFailed,
     JobFinished,
-    ModelFailed,
+    ModelEvent,
     ModelLoaded,
     ModelsResident,
-    ModelUnloaded,
     OutOfMemoryHit,
     Previewed,
     StepBaseline,
@@ -87,7 +86,7 @@ class Inspector:
                 _seconds(said.seconds)
             case Capacity() | BatchCalibrated() | StepBaseline() | AdaptersChanged():
                 _check_measured(said)
-            case ModelLoaded() | ModelsResident() | ModelFailed() | ModelUnloaded():
+            case ModelEvent():
                 _check_models(said)
             case AttemptEvent() if self._is_late(said.job_id, said.epoch):
                 return False
@@ -181,7 +180,7 @@ def _check_measured(said: Capacity | BatchCalibrated | StepBaseline | AdaptersCh
                 raise GarbageError("a step moved nothing")
 
 
-def _check_models(said: ModelLoaded | ModelsResident | ModelFailed | ModelUnloaded) -> None:
+def _check_models(said: ModelEvent) -> None:
     """Check what is said of models; of one that left there are only texts."""
     match said:
         case ModelLoaded():

@@ -8,7 +8,11 @@ from service.core.events import (
     AdaptersChanged,
     BatchCalibrated,
     LoopEvent,
-    ModelEvent,
+    ModelFailed,
+    ModelLoaded,
+    ModelLoading,
+    ModelsResident,
+    ModelUnloaded,
     StepBaseline,
     UnloadReason,
 )
@@ -51,7 +55,8 @@ class LoadModel:
     """Load a model while the batch goes on; an empty id means the default one.
 
     Answered by ``ModelLoaded``, at once where it is loaded, or by ``ModelFailed``. One model is
-    loaded at a time, in the order in which they were asked for.
+    loaded at a time, in the order in which they were asked for. Models with jobs are never in its
+    way for good: it waits until they have none, and then ``ModelLoading`` comes.
     """
 
     model_id: str
@@ -124,7 +129,11 @@ EngineEvent = (
     StageStarted
     | EngineReady
     | EngineFailed
-    | ModelEvent
+    | ModelLoading
+    | ModelLoaded
+    | ModelFailed
+    | ModelUnloaded
+    | ModelsResident
     | Capacity
     | BatchCalibrated
     | StepBaseline

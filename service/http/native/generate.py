@@ -23,6 +23,7 @@ from service.errors import (
     GenerationFailed,
     IdempotencyConflict,
     JobExpired,
+    ModelNotFound,
     NotAcceptable,
     Overloaded,
     ResultDamaged,
@@ -67,7 +68,7 @@ def generate_handler(limits: RequestLimits, longest: float) -> Handler:
         produces=list(OFFERED),
         parameters=[PARAMETER],
         errors=(
-            *(ValidationFailed, SamplerUnsuitable, AdapterUnsuitable),
+            *(ValidationFailed, SamplerUnsuitable, AdapterUnsuitable, ModelNotFound),
             *(NotAcceptable, IdempotencyConflict, Cancelled),
             *(*REFUSALS, EngineCrashed, GenerationFailed, ResultDamaged, Overloaded, ServiceError),
         ),

@@ -14,6 +14,7 @@ from service.errors import (
     IdempotencyConflict,
     JobExpired,
     JobsOff,
+    ModelNotFound,
     ModelUnavailable,
     NotAcceptable,
     NotFound,
@@ -86,7 +87,7 @@ def accept_handler(limits: RequestLimits, longest: float) -> Handler:
             "after `timeout_seconds` or `X-Request-Timeout`, whichever is less."
         ),
         parameters=[PARAMETER],
-        errors=(ValidationFailed, IdempotencyConflict, *REFUSALS, ServiceError),
+        errors=(ValidationFailed, ModelNotFound, IdempotencyConflict, *REFUSALS, ServiceError),
     )
     @request_schema(
         order_schema(limits, longest),

@@ -102,12 +102,10 @@ class Admission:
 
     def _demand_model(self, job: Job) -> None:
         key = self._models.key(job.request.model)
-        try:
-            self._models.demand(key)
-            if key != DEFAULT:
-                raise errors.ModelUnavailable(f"The model {key} is not loaded.")
-        except errors.ModelUnavailable as error:
-            raise self._refused(job, "model_unavailable", error) from None
+        problem = self._models[key].problem or "It is not loaded."
+        if key != DEFAULT:
+            error = errors.ModelUnavailable(f"The model {key} cannot be used: {problem}")
+            raise self._refused(job, "model_unavailable", error)
 
     def _distrust(self, slot: EngineSlot) -> errors.EngineUnavailable | None:
         """Let one job through an open circuit when the engine is back and has nothing to do.

@@ -9,6 +9,7 @@ from service.core.capacity import Resident, giving_way
 from service.core.events import (
     ModelFailed,
     ModelLoaded,
+    ModelLoading,
     ModelsResident,
     ModelUnloaded,
     UnloadReason,
@@ -110,6 +111,7 @@ class FakeModels:
         if victims:
             self._resident()
         self._began = self._now
+        self._tell(ModelLoading(model_id=self.wanted[0]))
         parked = self.wanted[0] in self.host
         seconds = model.parked_seconds if parked else model.load_seconds
         if seconds is not None:

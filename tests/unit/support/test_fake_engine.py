@@ -11,6 +11,7 @@ from service.core.events import (
     JobFinished,
     ModelFailed,
     ModelLoaded,
+    ModelLoading,
     ModelsResident,
     ModelUnloaded,
     OutOfMemoryHit,
@@ -198,9 +199,10 @@ async def test_a_model_waits_for_room_and_the_idle_one_is_parked(events):
     engine.load_model("other")
     assert events == []
     await engine.step(2)
-    assert events[-2:] == [
+    assert events[-3:] == [
         ModelUnloaded(model_id="", reason=UnloadReason.MEMORY),
         ModelsResident(host={"": 1}),
+        ModelLoading(model_id="other"),
     ]
     engine.held.finish()
     engine.unload_model("other", UnloadReason.IDLE)

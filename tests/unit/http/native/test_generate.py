@@ -58,6 +58,7 @@ async def test_the_answer_holds_the_image_and_what_it_was_made_from(client):
         "guidance_rescale": 0.0,
         "clip_skip": 1,
         "eta": 0.0,
+        "model": "fake",
         "recipe": "",
         "vae": "",
         "warnings": [],
