@@ -1,6 +1,7 @@
 """The command ``generate``, with a stand-in for the model."""
 
 import os
+import shutil
 import stat
 from pathlib import Path
 from types import SimpleNamespace
@@ -230,8 +231,7 @@ def test_arguments_are_checked_like_a_request(arguments, words, capsys):
 
 def test_a_model_is_named_as_the_service_knows_it(monkeypatch, here, capsys):
     """Only the demo and the models of MODELS are; the one that is named is loaded."""
-    (here / "models").mkdir()
-    (here / "models" / "night").symlink_to(DEMO_FOLDER)
+    shutil.copytree(DEMO_FOLDER, here / "models" / "night", copy_function=os.symlink)
     monkeypatch.setenv("MODELS", "models")
     asked = []
 

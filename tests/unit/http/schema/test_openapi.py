@@ -151,6 +151,7 @@ def test_every_error_that_generate_answers_is_described_with_an_example():
         },
         401: {"unauthorized"},
         403: {"forbidden", "cross_origin"},
+        404: {"model_not_found"},
         406: {"not_acceptable"},
         408: {"timeout"},
         413: {"body_too_large"},
