@@ -1,5 +1,6 @@
 """Every route, in one table."""
 
+import asyncio
 from collections.abc import Iterable
 from functools import partial
 
@@ -8,10 +9,10 @@ from aiohttp import web
 from service.http.native import adapters, health, jobs, models, swagger
 from service.http.native.generate import generate_handler
 from service.http.native.problems import NATIVE
-from service.http.native.scrape import scrape_handler
+from service.http.native.scrape import scrape
 from service.http.route import Access, Route, RouteTable
 from service.http.schema import openapi
-from service.http.state import CONFIG, DISPATCHER, METRICS, OPENAPI, ROUTES
+from service.http.state import CONFIG, DISPATCHER, ROUTES, SCRAPING
 
 native = partial(Route, api=NATIVE)
 public = partial(native, access=Access.PUBLIC)
@@ -25,7 +26,6 @@ def rows(app: web.Application) -> Iterable[Route]:
     """Return the table of ``app``; a row without an operation is not in the API description."""
     limits, longest = app[DISPATCHER].limits(), app[CONFIG].request_timeout_seconds
     generate, accept = generate_handler(limits, longest), jobs.accept_handler(limits, longest)
-    scrape = scrape_handler(app[METRICS].registry)
     token, details = Access.METRICS_TOKEN, Access.OPTIONAL_KEY
     return (
         page("GET", "/", swagger.root, operation="root"),
@@ -52,6 +52,6 @@ def rows(app: web.Application) -> Iterable[Route]:
 def add_to(app: web.Application) -> None:
     """Add the routes, and their description."""
     app[ROUTES] = RouteTable(app, rows(app))
-    app[OPENAPI] = {}
+    app[SCRAPING] = asyncio.Lock()
     openapi.current(app)
     swagger.assets()  # Read now: a busy service has no time for it, perhaps no file descriptor.

@@ -10,7 +10,6 @@ from service.access.keyring import Keyring
 from service.access.lockout import Lockout
 from service.config.credentials import ApiKey
 from service.config.table import Config
-from service.core.limits import RequestLimits
 from service.gpu.sampler import GpuSampler
 from service.http.route import Route, RouteTable
 from service.http.schema.orders import Order
@@ -46,13 +45,13 @@ JOBS = web.AppKey("jobs", JobService)
 KEYRING = web.AppKey("keyring", Keyring)
 METRICS = web.AppKey("metrics", Metrics)
 MODELS = web.AppKey("models", ModelCatalog)
-OPENAPI = web.AppKey("openapi", dict[RequestLimits, bytes])
-"""Description of the API by the limits that it tells."""
-
 RELOAD = web.AppKey("reload", asyncio.Event)
 """Set by SIGHUP: read the file of keys again."""
 
 ROUTES = web.AppKey("routes", RouteTable)
+SCRAPING = web.AppKey("scraping", asyncio.Lock)
+"""Held while the metrics are written."""
+
 SENDING = web.AppKey("sending", Shared)
 """Images that are being sent."""
 

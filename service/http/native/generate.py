@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, Final
 
 from aiohttp import web
@@ -36,7 +36,7 @@ from service.http.native.jobs import REFUSALS, accepted
 from service.http.native.submission import JOB_ID, PARAMETER, REPLAYED, key_of, submit
 from service.http.schema.answers import Generated
 from service.http.schema.decorators import docs, request_schema, response_schema
-from service.http.schema.orders import generate_schema
+from service.http.schema.orders import MODELS, generate_schema
 from service.http.state import DEADLINE, JOBS, METRICS, ORDER, SPANS
 from service.images.encode import MEDIA_TYPES, converted, file_answer, json_answer, json_body
 from service.jobs.durable.live_job import Durability
@@ -50,6 +50,7 @@ JSON: Final = "application/json"
 OFFERED: Final = (JSON, *MEDIA_TYPES.values())
 
 
+@lru_cache(maxsize=MODELS)
 def generate_handler(limits: RequestLimits, longest: float) -> Handler:
     """Build the handler; a request may take ``longest`` seconds at most."""
 

@@ -2,7 +2,7 @@
 
 import re
 from dataclasses import asdict
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, Final
 
 from aiohttp import web
@@ -38,7 +38,7 @@ from service.http.native.submission import PARAMETER, REPLAYED, submit
 from service.http.prefix import prefixed
 from service.http.schema.decorators import docs, request_schema, response_schema
 from service.http.schema.job_answers import JobAnswer, JobPage
-from service.http.schema.orders import Order, order_schema
+from service.http.schema.orders import MODELS, Order, order_schema
 from service.http.server.writing import BODY
 from service.http.state import (
     CALLER,
@@ -76,6 +76,7 @@ def _query(name: str, **schema: Any) -> dict[str, Any]:
     return {"in": "query", "name": name, "schema": schema}
 
 
+@lru_cache(maxsize=MODELS)
 def accept_handler(limits: RequestLimits, longest: float) -> Handler:
     """Build the handler of ``POST /jobs``; a job may take ``longest`` seconds at most."""
 

@@ -1,6 +1,8 @@
 """The API description (OpenAPI 3.1), from the decorators that also check the requests."""
 
 import json
+from collections.abc import Iterable
+from functools import lru_cache
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -19,7 +21,7 @@ from service.http.route import Access, Api, ErrorFacts, Route
 from service.http.schema.decorators import docs
 from service.http.schema.job_answers import JobAnswer
 from service.http.schema.orders import LimitedSchema
-from service.http.state import CONFIG, DISPATCHER, KEYRING, OPENAPI, ROUTES
+from service.http.state import CONFIG, DISPATCHER, KEYRING, ROUTES
 
 DESCRIPTION: Final = (
     "Images from text with Stable Diffusion. Every error has the same shape, "
@@ -70,6 +72,8 @@ LINKS: Final = {
 """From a job to what can be done with it."""
 FACTS: Final = ErrorFacts(instance="/generate", request_id="7f1c9a52", prefix="")
 BINARY: Final = {"schema": {"type": "string", "format": "binary"}}
+DESCRIPTIONS: Final = 8
+"""Descriptions that are kept: one for the limits of each model, of about 150 kB."""
 
 
 @docs(summary="Describe this API (OpenAPI 3.1).")
@@ -83,15 +87,25 @@ async def openapi(request: web.Request) -> web.Response:
 
 def current(app: web.Application) -> bytes:
     """Return the description with the limits that hold now; it is made once for each."""
-    limits, known = app[DISPATCHER].limits(), app[OPENAPI]
-    if limits not in known:
-        known.clear()
-        known[limits] = describe(app)
-    return known[limits]
+    config = app[CONFIG]
+    return _describe(
+        app[ROUTES].rows,
+        app[DISPATCHER].limits(),
+        config.request_timeout_seconds,
+        keys=bool(app[KEYRING]),
+        token=bool(config.metrics_token),
+    )
 
 
-def describe(app: web.Application) -> bytes:
-    """Return the description of every documented route of ``app`` as JSON."""
+@lru_cache(maxsize=DESCRIPTIONS)
+def _describe(
+    rows: Iterable[Route], limits: RequestLimits, longest: float, *, keys: bool, token: bool
+) -> bytes:
+    """Return the description of every documented row as JSON.
+
+    ``longest`` is in seconds; ``keys`` and ``token`` say whether the service has API keys and a
+    token for metrics.
+    """
     spec = APISpec(
         title="sd-api",
         version=__version__,
@@ -106,11 +120,11 @@ def describe(app: web.Application) -> bytes:
         spec.components.response(kind.code, _response((kind,), NATIVE))
     for name, scheme in SCHEMES.items():
         spec.components.security_scheme(name, scheme)
-    headers = [REQUEST_ID_PARAMETER, _timeout(app)]
-    for route in filter(lambda route: route.operation, app[ROUTES].rows):
+    headers = [REQUEST_ID_PARAMETER, _timeout(longest)]
+    for route in filter(lambda route: route.operation, rows):
         operation = {
-            **_operation(route, headers, app[DISPATCHER].limits()),
-            **_security(app, route.access),
+            **_operation(route, headers, limits),
+            **_security(route.access, keys=keys, token=token),
         }
         spec.path(path=route.path, operations={route.method.lower(): operation})
     return json.dumps(spec.to_dict()).encode()
@@ -124,8 +138,7 @@ def _refusals(route: Route) -> tuple[type[ServiceError], ...]:
     return closed + changes + counted
 
 
-def _timeout(app: web.Application) -> dict[str, Any]:
-    most = app[CONFIG].request_timeout_seconds
+def _timeout(most: float) -> dict[str, Any]:
     return {
         "in": "header",
         "name": deadline.HEADER,
@@ -136,11 +149,11 @@ def _timeout(app: web.Application) -> dict[str, Any]:
     }
 
 
-def _security(app: web.Application, access: Access) -> dict[str, Any]:
-    """Return the credentials that a route asks for with the settings of ``app``."""
+def _security(access: Access, *, keys: bool, token: bool) -> dict[str, Any]:
+    """Return the credentials that a route asks for."""
     if access is Access.METRICS_TOKEN:
-        return {"security": [{"metrics_token": []}]} if app[CONFIG].metrics_token else {}
-    if access is Access.PUBLIC or not app[KEYRING]:
+        return {"security": [{"metrics_token": []}]} if token else {}
+    if access is Access.PUBLIC or not keys:
         return {}
     optional: list[dict[str, Any]] = [{}] if access is Access.OPTIONAL_KEY else []
     return {"security": [*optional, {"bearer": []}, {"api_key": []}]}

@@ -1,6 +1,7 @@
 """GET /openapi.json."""
 
 import asyncio
+import itertools
 import json
 from typing import Any
 
@@ -10,6 +11,7 @@ from openapi_schema_validator import OAS31Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from service.app import create_app
+from service.config.credentials import Keys, Token
 from service.config.table import Config
 from service.http.schema import openapi
 from tests.support.simulation.fake_engine import FakeEngine
@@ -54,6 +56,20 @@ def test_two_applications_in_one_process_have_complete_descriptions():
     first, second = description(), description()
     assert first == second
     assert list(OpenAPIV31SpecValidator(second).iter_errors()) == []
+
+
+def test_services_that_are_alike_share_a_description_and_others_have_their_own():
+    """A start describes nothing that was described before; each setting that counts is heeded."""
+    alike = [create_app(Config(), FakeEngine()) for _ in range(2)]
+    assert openapi.current(alike[0]) is openapi.current(alike[1])
+    apart = (
+        {"request_timeout_seconds": 7},
+        {"metrics_token": Token("0123456789abcdef0123456789abcdef")},
+        {"max_size": 512},
+    )
+    described = [description(), *(description(**settings) for settings in apart)]
+    described.append(description(api_keys=Keys("alice:" + "5f0c2f8e9f1b4b7f8d3a61c9e2b7d405")))
+    assert all(one != other for one, other in itertools.combinations(described, 2))
 
 
 def test_limits_and_defaults_are_those_in_the_settings():
