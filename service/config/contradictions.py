@@ -2,7 +2,7 @@
 
 from typing import Any, Final
 
-from service.core.sampler import Sampler, resolved
+from service.core.sampler import ALIASES, Sampler, fitting, resolved
 from service.core.spec import FIELDS
 
 BYTES_PER_CHARACTER: Final = 12
@@ -22,6 +22,7 @@ def contradictions(config: Any) -> list[str]:
     if sizes != sorted(sizes):
         found.append("DEFAULT_SIZE: must lie between MIN_SIZE and MAX_SIZE, where they are set")
     found += _too_many_steps(config, config.default_steps or 1)
+    found += _not_followed(config.default_sampler, config.default_schedule)
     characters = sum(each.within(config).high for each in FIELDS if each.is_text)
     need = BYTES_PER_CHARACTER * characters + BYTES_NEXT_TO_PROMPTS
     if config.max_body_bytes < need:
@@ -54,3 +55,10 @@ def _too_many_steps(config: Any, steps: int) -> list[str]:
     if most is not None and steps > most:
         return [f"DEFAULT_STEPS: {config.default_sampler} takes at most {most}"]
     return []
+
+
+def _not_followed(sampler: str | None, schedule: str | None) -> list[str]:
+    if sampler is None or schedule is None or fitting(schedule, sampler) == schedule:
+        return []
+    known = ALIASES[sampler][1:] if sampler in ALIASES else Sampler(sampler).schedules
+    return [f"DEFAULT_SCHEDULE: must be one of {', '.join(known)} with {sampler}"]

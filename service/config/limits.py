@@ -3,7 +3,7 @@
 from service.config.table import Config
 from service.core.limits import CLIP_LAYERS, SD, RequestLimits, Sizes
 from service.core.recipe import NO_RECIPE, Recipe
-from service.core.sampler import ETA, Sampler, resolved
+from service.core.sampler import ETA, Sampler, Schedule, fitting, resolved
 from service.core.spec import GenerationSpec
 
 
@@ -38,6 +38,9 @@ def limits_of(
         default_guidance_scale=GenerationSpec.guidance_scale if guidance is None else guidance,
         default_guidance_rescale=recipe.guidance_rescale or 0.0,
         default_eta=(recipe.eta or 0.0) if sampler in ETA else 0.0,
+        default_schedule=fitting(
+            config.default_schedule or recipe.schedule or Schedule.AUTOMATIC, sampler
+        ),
         max_clip_skip=max_clip_skip,
     )
 

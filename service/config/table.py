@@ -7,7 +7,7 @@ from service.config.addresses import Hosts, Listed, Networks, Origins
 from service.config.contradictions import contradictions
 from service.config.credentials import Keys, Token
 from service.config.setting import check, setting
-from service.core.sampler import SAMPLER_NAMES
+from service.core.sampler import SAMPLER_NAMES, Schedule
 from service.errors import ConfigError
 
 
@@ -322,6 +322,12 @@ class Config:
         "Sampler of a request that names none. auto is the value of the model's recipe, else "
         "dpmpp_2m.",
         choices=SAMPLER_NAMES,
+    )
+    default_schedule: str | None = setting(
+        None,
+        "Noise schedule of a request that names none. auto is the value of the model's recipe, "
+        "else automatic. A sampler that cannot follow it takes automatic.",
+        choices=tuple(Schedule),
     )
     default_guidance_scale: float | None = setting(
         None,

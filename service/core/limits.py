@@ -47,4 +47,5 @@ class RequestLimits:
     default_guidance_scale: float
     default_guidance_rescale: float = 0.0
     default_eta: float = 0.0
+    default_schedule: str = "automatic"
     max_clip_skip: int = CLIP_LAYERS

@@ -18,6 +18,7 @@ class Recipe:
     guidance_scale: float | None = None
     guidance_rescale: float | None = None
     sampler: str | None = None
+    schedule: str | None = None
     eta: float | None = None
     size: int | None = None
     """Width and height."""
@@ -39,5 +40,13 @@ class Recipe:
         return {name: value for name in VALUES if (value := getattr(self, name)) is not None}
 
 
-VALUES: Final = ("steps", "guidance_scale", "guidance_rescale", "sampler", "eta", "size")
+VALUES: Final = (
+    "steps",
+    "guidance_scale",
+    "guidance_rescale",
+    "sampler",
+    "schedule",
+    "eta",
+    "size",
+)
 NO_RECIPE: Final = Recipe()

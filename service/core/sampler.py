@@ -91,6 +91,16 @@ ALIASES: Final = {"dpmpp_2m_karras": (Sampler.DPMPP_2M, Schedule.KARRAS)}
 SAMPLER_NAMES: Final = tuple(sorted([*Sampler, *ALIASES]))
 
 
+def fitting(schedule: str, sampler: object) -> str:
+    """Return a schedule that was not asked for, if a sampler can follow it; else the model's own.
+
+    An alias has a schedule of its own, and what is no sampler follows none.
+    """
+    if not isinstance(sampler, str) or sampler not in {*Sampler}:
+        return Schedule.AUTOMATIC
+    return schedule if schedule in Sampler(sampler).schedules else Schedule.AUTOMATIC
+
+
 def resolved(sampler: str, schedule: str = Schedule.AUTOMATIC) -> tuple[str, str]:
     """Return what is meant; the schedule of an alias gives way to one that is named."""
     for alias, (meant, its_own) in ALIASES.items():

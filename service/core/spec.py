@@ -69,6 +69,7 @@ class GenerationSpec:
         "Noise schedule: the noise levels that the sampler steps through. `automatic` takes those "
         "of the model.",
         default=Schedule.AUTOMATIC,
+        default_setting="default_schedule",
         choices=tuple(Schedule),
         infotext="Schedule type",
     )

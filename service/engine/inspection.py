@@ -31,7 +31,7 @@ from service.core.events import (
 from service.core.image import RawImage
 from service.core.limits import LARGEST, MOST_CLIP_LAYERS
 from service.core.model import ModelInfo
-from service.core.sampler import Sampler
+from service.core.sampler import Sampler, Schedule
 from service.core.spec import GenerationSpec
 from service.engine.channel import GarbageError
 from service.engine.protocol import EngineEvent, EngineFailed, EngineReady, Generate, StageStarted
@@ -219,6 +219,8 @@ def _check_model(model: ModelInfo) -> None:
             raise GarbageError("a recipe wants what is no number")
     if model.recipe.sampler not in (None, *Sampler):
         raise GarbageError("a recipe wants a sampler that there is none of")
+    if model.recipe.schedule not in (None, *Schedule):
+        raise GarbageError("a recipe wants a schedule that there is none of")
     _counts(model.recipe.steps or 0, model.recipe.size or 0)
     for ranges in model.samplers.values():
         _counts(*(bound for first, last in ranges for bound in (first, last)))

@@ -12,7 +12,7 @@ from service.core.fields import RequestField
 from service.core.limits import RequestLimits
 from service.core.prompt import language
 from service.core.prompt.syntax import LongPrompts, PromptSyntax
-from service.core.sampler import ALIASES, ETA, Sampler, Schedule, resolved
+from service.core.sampler import ALIASES, ETA, Sampler, Schedule, fitting, resolved
 from service.core.spec import FIELDS, MOST_ADAPTERS, RANDOM_SEED, GenerationSpec
 from service.errors import ValidationFailed
 from service.http.schema.adapters import AdapterList
@@ -71,8 +71,10 @@ class GenerationSchema(StrictSchema):
 
     @pre_load
     def _left_out(self, data: dict[str, Any], **_: Any) -> dict[str, Any]:
-        """Fill in what the recipe of an adapter says, and leave eta to samplers that take it."""
-        return _with_eta(_with_recipe(data, self.fields["steps"]))
+        """Fill in what the recipe of an adapter says, and leave to a sampler what it takes."""
+        filled = _with_recipe(data, self.fields["steps"])
+        with_schedule = _with_schedule(filled, data, self.fields["schedule"].load_default)
+        return _with_eta(with_schedule, data)
 
     @validates_schema(skip_on_field_errors=False)
     def _samplers_with_eta(self, data: dict[str, Any], **_: Any) -> None:
@@ -142,12 +144,22 @@ def _with_recipe(data: dict[str, Any], steps: Any) -> dict[str, Any]:
     return {**data, **wanted}
 
 
-def _with_eta(data: dict[str, Any]) -> dict[str, Any]:
+def _with_schedule(
+    filled: dict[str, Any], asked: Mapping[str, Any], default: str
+) -> dict[str, Any]:
+    """Leave a schedule that the request does not name to the samplers that follow it."""
+    sampler = filled.get("sampler")
+    if asked.get("schedule") is not None or sampler is None:
+        return filled
+    return {**filled, "schedule": fitting(filled.get("schedule") or default, sampler)}
+
+
+def _with_eta(filled: dict[str, Any], asked: Mapping[str, Any]) -> dict[str, Any]:
     """Leave the eta of a recipe to the samplers that take one."""
-    sampler = data.get("sampler")
-    if data.get("eta") is None and sampler is not None and sampler not in ETA:
-        return {**data, "eta": 0}
-    return data
+    sampler = filled.get("sampler")
+    if asked.get("eta") is None and sampler is not None and sampler not in ETA:
+        return {**filled, "eta": 0}
+    return filled
 
 
 def generation_of(data: Mapping[str, Any]) -> GenerationSpec:

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from service.core.limits import LARGEST
 from service.core.recipe import NO_RECIPE, Recipe
-from service.core.sampler import SAMPLER_NAMES
+from service.core.sampler import SAMPLER_NAMES, Schedule, fitting
 from service.errors import ModelUnsuitable
 from service.models import catalog, files
 from service.models.defaults import table
@@ -54,6 +54,10 @@ CHECKS: Final[Mapping[str, tuple[Callable[[Any], bool], str]]] = {
     "sampler": (
         lambda value: value in SAMPLER_NAMES,
         f"one of {', '.join(SAMPLER_NAMES)}",
+    ),
+    "schedule": (
+        lambda value: isinstance(value, str) and value in {*Schedule},
+        f"one of {', '.join(Schedule)}",
     ),
     "size": (
         lambda value: type(value) is int and value in range(SIDE, LARGEST + 1, SIDE),
@@ -140,6 +144,13 @@ def _said(path: Path, below: Recipe) -> Recipe:
         right, words = CHECKS[key]
         if not right(value):
             raise ModelUnsuitable(f"{path}: {key} must be {words}, and is {value!r}.")
+    sampler, schedule = content.get("sampler"), content.get("schedule")
+    if sampler and schedule and fitting(schedule, sampler) != schedule:
+        raise ModelUnsuitable(
+            f"{path}: the sampler {sampler} cannot follow the schedule {schedule}."
+        )
+    if sampler:  # What it follows is part of the choice.
+        below = replace(below, schedule=None, eta=None)
     stated = {"name": path.name.removesuffix(SUFFIX)[:LONGEST_NAME], **content}
     guessed = below.guessed and not below.values.keys() <= content.keys()
     return replace(below, **stated, source=path.name, guessed=guessed)

@@ -8,21 +8,43 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from service.core.recipe import Recipe
-from service.core.sampler import Sampler
+from service.core.sampler import Sampler, Schedule
 
-TURBO: Final = Recipe(name="turbo", steps=4, guidance_scale=0.0, sampler=Sampler.EULER_A, size=512)
-LIGHTNING: Final = Recipe(name="lightning", steps=4, guidance_scale=0.0, sampler=Sampler.EULER)
-HYPER: Final = Recipe(name="hyper-sd", steps=8, guidance_scale=0.0, sampler=Sampler.DDIM)
+TRAILING: Final = Schedule.SGM_UNIFORM
+"""diffusers' ``timestep_spacing="trailing"``."""
+
+TURBO: Final = Recipe(
+    name="turbo",
+    steps=4,
+    guidance_scale=0.0,
+    sampler=Sampler.EULER_A,
+    schedule=TRAILING,
+    size=512,
+)
+SD_TURBO: Final = replace(TURBO, sampler=Sampler.EULER)
+LIGHTNING: Final = Recipe(
+    name="lightning", steps=4, guidance_scale=0.0, sampler=Sampler.EULER, schedule=TRAILING
+)
+HYPER: Final = Recipe(
+    name="hyper-sd", steps=8, guidance_scale=0.0, sampler=Sampler.DDIM, schedule=TRAILING
+)
 HYPER_GUIDED: Final = replace(HYPER, name="hyper-sd-cfg", guidance_scale=5.0)
+HYPER_ONE: Final = replace(HYPER, steps=1, sampler=Sampler.TCD, schedule=None, eta=1.0)
 LCM: Final = Recipe(name="lcm", steps=4, guidance_scale=8.0, sampler=Sampler.LCM)
 LCM_LORA: Final = Recipe(name="lcm-lora", steps=4, guidance_scale=1.0, sampler=Sampler.LCM)
 DMD2: Final = Recipe(name="dmd2", steps=4, guidance_scale=0.0, sampler=Sampler.LCM)
-TCD: Final = Recipe(name="tcd", steps=4, guidance_scale=0.0)
-PCM: Final = Recipe(name="pcm", steps=4, guidance_scale=1.0, sampler=Sampler.DDIM)
+TCD: Final = Recipe(name="tcd", steps=4, guidance_scale=0.0, sampler=Sampler.TCD, eta=0.3)
+PCM: Final = Recipe(
+    name="pcm", steps=4, guidance_scale=1.0, sampler=Sampler.DDIM, schedule=TRAILING
+)
 PCM_GUIDED: Final = replace(PCM, name="pcm-cfg", guidance_scale=7.5)
+PCM_LIKE_LCM: Final = replace(PCM, sampler=Sampler.LCM, schedule=None)
 ZERO_SNR: Final = Recipe(name="zero-snr", guidance_rescale=0.7)
 """arXiv:2305.08891, section 3.4."""
 
+SD_TURBO_FILE: Final = (
+    "https://huggingface.co/stabilityai/sd-turbo/blob/main/scheduler/scheduler_config.json"
+)
 ADD: Final = "https://huggingface.co/docs/diffusers/api/pipelines/stable_diffusion/sdxl_turbo"
 BYTEDANCE_LIGHTNING: Final = "https://huggingface.co/ByteDance/SDXL-Lightning"
 BYTEDANCE_HYPER: Final = "https://huggingface.co/ByteDance/Hyper-SD"
@@ -53,7 +75,7 @@ class Part:
 
 MODELS: Final = (
     Known("stabilityai/sdxl-turbo", TURBO, ADD),
-    Known("stabilityai/sd-turbo", TURBO, "https://huggingface.co/stabilityai/sd-turbo"),
+    Known("stabilityai/sd-turbo", SD_TURBO, SD_TURBO_FILE),
     Known(
         "simianluo/lcm_dreamshaper_v7", LCM, "https://huggingface.co/SimianLuo/LCM_Dreamshaper_v7"
     ),
@@ -61,16 +83,19 @@ MODELS: Final = (
 """By their names on the hub, in lower case."""
 
 PARTS: Final = (
-    Part(r"sdxl[-_ ]?turbo|sd[-_ ]?xl[-_ ]?turbo|sd[-_ ]?turbo", TURBO, ADD),
+    Part(r"sdxl[-_ ]?turbo|sd[-_ ]?xl[-_ ]?turbo", TURBO, ADD),
+    Part(r"sd[-_ ]?turbo", SD_TURBO, SD_TURBO_FILE),
     Part(r"turbo", replace(TURBO, size=None), ADD),
     Part(r"lightning", LIGHTNING, BYTEDANCE_LIGHTNING),
     Part(r"hyper[-_ ]?sd(?:xl|15|21)?.*cfg", HYPER_GUIDED, BYTEDANCE_HYPER),
+    Part(r"hyper[-_ ]?sd(?:xl|15|21)?[-_ ]1[-_ ]?step", HYPER_ONE, BYTEDANCE_HYPER),
     Part(r"hyper[-_ ]?sd(?:xl|15|21)?", HYPER, BYTEDANCE_HYPER),
     Part(r"lcm[-_ ]?lora", LCM_LORA, LCM_CARD),
     Part(r"lcm", LCM_LORA, LCM_CARD),
     Part(r"dmd2?", DMD2, DMD2_CARD),
     Part(r"tcd", TCD, TCD_CARD),
     Part(r"pcm.*normal[-_ ]?cfg", PCM_GUIDED, PCM_CARD),
+    Part(r"pcm.*lcm[-_ ]?like", PCM_LIKE_LCM, PCM_CARD),
     Part(r"pcm", PCM, PCM_CARD),
 )
 """By parts of names, the first that is there."""

@@ -10,6 +10,7 @@ from service.config.table import Config
 from service.core.limits import LARGEST, SD, SD_2_V, SDXL, Sizes
 from service.core.recipe import Recipe
 from service.core.spec import FIELDS
+from service.errors import ConfigError
 from service.models.defaults.known import look
 
 
@@ -98,6 +99,34 @@ def test_default_steps_are_those_that_the_default_sampler_takes():
     slow = Recipe(name="slow", steps=100)
     found = limits_of(Config(default_sampler="lcm", max_steps=200), SD, slow)
     assert found.default_steps == 50
+
+
+NOISY = Recipe(name="noisy", sampler="ddim", schedule="sgm_uniform")
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({}, "sgm_uniform"),
+        ({"default_schedule": "normal"}, "normal"),
+        ({"default_schedule": "karras"}, "automatic"),
+        ({"default_sampler": "euler"}, "sgm_uniform"),
+        ({"default_sampler": "lcm"}, "automatic"),
+        ({"default_sampler": "dpmpp_2m_karras"}, "automatic"),
+    ],
+)
+def test_the_default_schedule_is_one_that_the_default_sampler_follows(settings, expected):
+    """A request that names nothing must not be refused."""
+    assert limits_of(Config(**settings), SD, NOISY).default_schedule == expected
+    assert limits_of(Config(**settings)).default_schedule == settings.get(
+        "default_schedule", "automatic"
+    )
+
+
+def test_settings_that_do_not_go_together_are_refused():
+    """Both are the operator's own."""
+    with pytest.raises(ConfigError, match="DEFAULT_SCHEDULE: must be one of automatic with lcm"):
+        Config(default_sampler="lcm", default_schedule="karras")
 
 
 def test_every_setting_that_a_field_names_is_a_limit():

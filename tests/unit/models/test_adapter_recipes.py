@@ -46,6 +46,28 @@ def test_a_request_beats_the_adapter():
     assert values(read("lcm-lora", steps=None)) == (4, 1.0, "lcm")
 
 
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({}, ("euler", "sgm_uniform", 0)),
+        ({"sampler": "dpmpp_2m"}, ("dpmpp_2m", "sgm_uniform", 0)),
+        ({"sampler": "lcm"}, ("lcm", "automatic", 0)),
+        ({"schedule": "karras"}, ("euler", "karras", 0)),
+    ],
+)
+def test_the_schedule_of_an_adapter_is_for_samplers_that_follow_it(fields, expected):
+    """Its publisher names both; whoever takes another sampler is not refused for it."""
+    request = read("sdxl_lightning_4step", **fields)
+    assert (request.sampler, request.schedule, request.eta) == expected
+
+
+def test_an_adapter_brings_its_eta():
+    """TCD's sampler takes a share of new noise in each step."""
+    request = read("TCD-SDXL-LoRA")
+    assert (request.sampler, request.schedule, request.eta) == ("tcd", "automatic", 0.3)
+    assert read("TCD-SDXL-LoRA", sampler="euler").eta == 0
+
+
 def test_the_limit_of_steps_holds():
     """An adapter asks for no more than a request may."""
     assert read("lightning_8step", limits=Config(max_steps=6)).steps == 6

@@ -44,9 +44,15 @@ def found(model: str, found: Layout = PLAIN, path: Path | None = None) -> Recipe
         (
             "stabilityai/sdxl-turbo",
             "turbo",
-            {"steps": 4, "guidance_scale": 0.0, "sampler": "euler_a", "size": 512},
+            {
+                "steps": 4,
+                "guidance_scale": 0.0,
+                "sampler": "euler_a",
+                "schedule": "sgm_uniform",
+                "size": 512,
+            },
         ),
-        ("stabilityai/sd-turbo", "turbo", {"steps": 4, "guidance_scale": 0.0}),
+        ("stabilityai/sd-turbo", "turbo", {"sampler": "euler", "schedule": "sgm_uniform"}),
         ("SimianLuo/LCM_Dreamshaper_v7", "lcm", {"steps": 4, "guidance_scale": 8.0}),
     ],
 )
@@ -67,12 +73,14 @@ def test_a_well_known_model_is_known_by_its_name_on_the_hub(
         ("dreamshaperXL-turbo-v2.safetensors", "turbo", {"steps": 4, "guidance_scale": 0.0}),
         ("sdxl_lightning_8step.safetensors", "lightning", {"steps": 8, "sampler": "euler"}),
         ("juggernautXL_v9Rdphoto2_Lightning.safetensors", "lightning", {"steps": 4}),
-        ("Hyper-SDXL-8steps-lora", "hyper-sd", {"steps": 8, "sampler": "ddim"}),
+        ("Hyper-SDXL-8steps-lora", "hyper-sd", {"sampler": "ddim", "schedule": "sgm_uniform"}),
+        ("Hyper-SDXL-1step-lora", "hyper-sd", {"steps": 1, "sampler": "tcd", "eta": 1.0}),
         ("Hyper-SD15-12steps-CFG-lora", "hyper-sd-cfg", {"steps": 12, "guidance_scale": 5.0}),
         ("lcm-lora-sdv1-5", "lcm-lora", {"steps": 4, "guidance_scale": 1.0, "sampler": "lcm"}),
         ("dmd2_sdxl_4step_unet", "dmd2", {"steps": 4, "guidance_scale": 0.0, "sampler": "lcm"}),
-        ("TCD-SDXL-LoRA", "tcd", {"steps": 4, "guidance_scale": 0.0}),
-        ("pcm_sdxl_smallcfg_2step", "pcm", {"steps": 2, "guidance_scale": 1.0}),
+        ("TCD-SDXL-LoRA", "tcd", {"steps": 4, "sampler": "tcd", "eta": 0.3}),
+        ("pcm_sdxl_smallcfg_2step", "pcm", {"steps": 2, "schedule": "sgm_uniform"}),
+        ("pcm_sdxl_lcmlike_lora", "pcm", {"steps": 4, "sampler": "lcm"}),
         ("pcm_sd15_normalcfg_8step", "pcm-cfg", {"steps": 8, "guidance_scale": 7.5}),
         ("hyperrealism.safetensors", "", {}),
         ("lightningstrike.safetensors", "", {}),
@@ -141,6 +149,14 @@ def test_a_file_next_to_the_model_counts_most(tmp_path: Path, model: str) -> Non
     assert (recipe.name, recipe.source, recipe.guessed) == ("mine", "mine.recipe.json", False)
 
 
+def test_a_file_that_names_a_sampler_says_what_it_follows(tmp_path: Path) -> None:
+    """The schedule and the eta that are known belong to another sampler."""
+    written(tmp_path / "my-turbo.recipe.json", sampler="heun")
+    assert found("my-turbo", path=tmp_path / "my-turbo").values.keys() == {
+        *("steps", "guidance_scale", "sampler"),
+    }
+
+
 def test_a_recipe_may_have_a_name(tmp_path: Path) -> None:
     """It is what the metadata show."""
     written(tmp_path / "mine.recipe.json", name="house style", guidance_scale=5)
@@ -182,6 +198,8 @@ def test_a_model_of_the_hub_has_it_next_to_its_folder_in_the_cache(tmp_path: Pat
         ({"sampler": "magic"}, f"sampler must be one of {Sampler.DDIM}, "),
         ({"sampler": ["euler"]}, "sampler must be one of"),
         ({"size": 500}, "size must be a multiple of 64 up to 1536"),
+        ({"schedule": "magic"}, "schedule must be one of automatic, normal"),
+        ({"sampler": "lcm", "schedule": "karras"}, "lcm cannot follow the schedule karras"),
         ({"name": ""}, "name must be text of 1 to 40 characters"),
     ],
 )

@@ -169,6 +169,24 @@ def test_the_eta_of_a_recipe_is_for_samplers_that_take_it():
     assert read_request({"prompt": "a boat"}, other).eta == 0
 
 
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({}, ("ddim", "sgm_uniform")),
+        ({"sampler": "euler"}, ("euler", "sgm_uniform")),
+        ({"schedule": "automatic"}, ("ddim", "automatic")),
+        ({"schedule": None, "sampler": "lcm"}, ("lcm", "automatic")),
+        ({"sampler": "dpmpp_2m_karras"}, ("dpmpp_2m", "karras")),
+        ({"sampler": "heun", "schedule": "karras"}, ("heun", "karras")),
+    ],
+)
+def test_the_schedule_of_a_recipe_is_for_samplers_that_follow_it(fields, expected):
+    """A request that names another sampler need not know of it."""
+    recipe = Recipe(name="fast", sampler="ddim", schedule="sgm_uniform")
+    found = read_request({"prompt": "a boat", **fields}, limits_of(Config(), recipe=recipe))
+    assert (found.sampler, found.schedule) == expected
+
+
 @pytest.mark.parametrize(("said", "meant"), [(None, 1), (0, 1), (1, 1), (2, 2), (12, 12)])
 def test_layers_that_are_skipped(said, meant):
     """Some clients write 0 for none."""
