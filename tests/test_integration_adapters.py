@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from service.core.spec import Adapter, GenerationSpec
+from service.core.spec import GenerationSpec
 from service.diffusion.adapters.store import store_of
 from service.diffusion.loop.step_loop import StepLoop
 from service.models.adapters.catalog import AdapterCatalog
-from tests.support.models import adapter_files
-from tests.support.models.adapter_files import KINDS, AdapterFile
+from tests.support.models.adapter_files import KINDS, several
 from tests.support.parity import adapted, comparison
+from tests.support.parity.adapted import adapter
 from tests.support.parity.comparison import Ending
 from tests.support.parity.pairs import Pair, Pairs
 
@@ -39,15 +39,6 @@ MODELS = ("sd", pytest.param("sd21_v", marks=pytest.mark.long), "sdxl")
 BASE = GenerationSpec(
     prompt="a cat", negative_prompt="a dog", width=32, height=32, steps=4, seed=5, sampler="euler"
 )
-ATTENTION = ("to_q", "to_v", "to_out")
-REST = ("to_k", "ff.net", "conv", "proj_in", "time_emb", "downsamplers", "upsamplers")
-TEXT = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")
-
-
-def adapter(name: str, weight: float = 1.0, text_weight: float | None = None) -> Adapter:
-    """Return an adapter of a request."""
-    text_weight = weight if text_weight is None else text_weight
-    return Adapter(name=name, weight=weight, text_weight=text_weight)
 
 
 MIXED = {
@@ -83,46 +74,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("loras")
 
 
-def written(pair: Pair, kind: str, folder: Path) -> dict[str, AdapterFile]:
-    """Write adapters for a model."""
-    pipeline = pair.reference.pipeline
-    encoders = ["text_encoder", *(["text_encoder_2"] if kind == "sdxl" else [])]
-    texts = dict.fromkeys(encoders, TEXT)
-    place = folder / kind
-    place.mkdir(exist_ok=True)
-    return {
-        "attention": adapter_files.lora(
-            place / "attention.safetensors", pipeline, {"unet": ATTENTION}, seed=1
-        ),
-        "everything": adapter_files.lora(
-            place / "everything.safetensors",
-            pipeline,
-            {"unet": REST, **texts},
-            seed=2,
-            rank=8,
-            alpha=8.0,
-        ),
-        "peft": adapter_files.lora(
-            place / "peft.safetensors",
-            pipeline,
-            {"unet": ("to_k", "to_out"), "text_encoder": TEXT[:4]},
-            seed=3,
-            alpha=None,
-            form="peft",
-        ),
-        **{
-            each: adapter_files.dense(
-                place / f"{each}.safetensors",
-                pipeline,
-                each,
-                {"unet": ("attn1", "resnets.0.conv1"), "text_encoder": ("q_proj",)},
-                seed=4,
-            )
-            for each in KINDS
-        },
-    }
-
-
 def loop(pair: Pair, folder: Path) -> StepLoop:
     """Return an idle loop with the adapters of a folder."""
     return StepLoop(
@@ -142,7 +93,7 @@ def made(loop: StepLoop, requests: Mapping[str, GenerationSpec]) -> dict[str, En
 @pytest.mark.parametrize("kind", MODELS)
 def test_mixed_rows_as_in_diffusers(pair: Pairs, folder: Path, kind: str) -> None:
     """Rows with other adapters, other weights and none share calls; each is as diffusers has it."""
-    files = written(pair(kind), kind, folder)
+    files = several(folder / kind, pair(kind).reference.pipeline)
     together = made(loop(pair(kind), folder / kind), MIXED)
 
     for name, request in MIXED.items():
@@ -158,7 +109,7 @@ def test_mixed_rows_as_in_diffusers(pair: Pairs, folder: Path, kind: str) -> Non
 @pytest.mark.parametrize("kind", MODELS)
 def test_alone_as_in_company(pair: Pairs, folder: Path, kind: str) -> None:
     """Each request alone gives the image that it gives among the others."""
-    written(pair(kind), kind, folder)
+    several(folder / kind, pair(kind).reference.pipeline)
     together = made(loop(pair(kind), folder / kind), MIXED)
 
     for name, request in MIXED.items():
@@ -169,7 +120,7 @@ def test_alone_as_in_company(pair: Pairs, folder: Path, kind: str) -> None:
 
 def test_the_base_is_untouched(pair: Pairs, folder: Path) -> None:
     """Before, beside and after adapters an image without them is the same, byte for byte."""
-    written(pair("sd"), "sd", folder)
+    several(folder / "sd", pair("sd").reference.pipeline)
     before = comparison.alone(pair("sd").model, BASE)
     mixed = loop(pair("sd"), folder / "sd")
     made(mixed, MIXED)
@@ -187,7 +138,7 @@ def test_the_base_is_untouched(pair: Pairs, folder: Path) -> None:
 @pytest.mark.parametrize("form", KINDS)
 def test_kinds_as_their_formulas(pair: Pairs, folder: Path, form: str) -> None:
     """LoHa, LoKr, DoRA, LoCon with a core and plain differences mean what their papers say."""
-    files = written(pair("sd"), "sd", folder)
+    files = several(folder / "sd", pair("sd").reference.pipeline)
     request = replace(BASE, adapters=(adapter(form, 0.8),))
 
     ours = made(loop(pair("sd"), folder / "sd"), {"it": request})["it"].images
@@ -201,7 +152,7 @@ def test_kinds_as_their_formulas(pair: Pairs, folder: Path, form: str) -> None:
 @pytest.mark.parametrize("kind", MODELS)
 def test_as_diffusers_loads_them(pair: Pairs, folder: Path, kind: str) -> None:
     """The files mean what ``load_lora_weights`` and ``set_adapters`` make of them."""
-    files = written(pair(kind), kind, folder)
+    files = several(folder / kind, pair(kind).reference.pipeline)
     chosen = {name: each for name, each in MIXED.items() if name not in {"dense", "nothing"}}
     together = made(loop(pair(kind), folder / kind), chosen)
 

@@ -130,10 +130,7 @@ def _loha(weight: torch.Tensor, rank: int, alpha: float, draw: torch.Generator) 
     out, into = weight.shape[0], weight[0].numel()
     a, c = (torch.randn(out, rank, generator=draw) for _ in range(2))
     b, d = (torch.randn(rank, into, generator=draw) for _ in range(2))
-    change = torch.empty(out, into)
-    for row in range(out):
-        for column in range(into):
-            change[row, column] = (a[row] @ b[:, column]) * (c[row] @ d[:, column])
+    change = (a @ b) * (c @ d)
     names = ("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b")
     return dict(zip(names, (a, b, c, d), strict=True)), change.view(weight.shape) * alpha / rank
 
@@ -233,3 +230,25 @@ PRODUCTS: Final[Mapping[str, tuple[str, ...]]] = {
     "diff": ("diff",),
 }
 """Kinds whose change grows with one of their tensors, and that one."""
+
+ATTENTION: Final = ("to_q", "to_v", "to_out")
+REST: Final = ("to_k", "ff.net", "conv", "proj_in", "time_emb", "downsamplers", "upsamplers")
+TEXT: Final = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2")
+
+
+def several(folder: Path, pipeline: Any) -> dict[str, AdapterFile]:
+    """Write an adapter of every kind and form for a model; return them by name."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = {
+        name: folder / f"{name}.safetensors" for name in ("attention", "everything", "peft", *KINDS)
+    }
+    encoders = [name for name in ("text_encoder", "text_encoder_2") if hasattr(pipeline, name)]
+    whole: dict[str, Iterable[str]] = {"unet": REST, **dict.fromkeys(encoders, TEXT)}
+    some = {"unet": ("to_k", "to_out"), "text_encoder": TEXT[:4]}
+    few = {"unet": ("attn1", "resnets.0.conv1"), "text_encoder": ("q_proj",)}
+    return {
+        "attention": lora(paths["attention"], pipeline, {"unet": ATTENTION}, seed=1),
+        "everything": lora(paths["everything"], pipeline, whole, seed=2, rank=8, alpha=8.0),
+        "peft": lora(paths["peft"], pipeline, some, seed=3, alpha=None, form="peft"),
+        **{kind: dense(paths[kind], pipeline, kind, few, seed=4) for kind in KINDS},
+    }

@@ -7,23 +7,30 @@ from typing import Any
 import numpy as np
 import torch
 
-from service.core.spec import GenerationSpec
+from service.core.spec import Adapter, GenerationSpec
 from tests.support.models.adapter_files import AdapterFile
 from tests.support.parity.references import Reference
+
+
+def adapter(name: str, weight: float = 1.0, text_weight: float | None = None) -> Adapter:
+    """Return an adapter of a request."""
+    text_weight = weight if text_weight is None else text_weight
+    return Adapter(name=name, weight=weight, text_weight=text_weight)
 
 
 def images(
     reference: Reference, request: GenerationSpec, files: Mapping[str, AdapterFile]
 ) -> list[np.ndarray]:
     """Return the images of a request, made with the changes added to the weights."""
-    with _changed(reference.pipeline, request, files):
+    with changed(reference.pipeline, request, files):
         return reference.images(request)
 
 
 @contextmanager
-def _changed(
+def changed(
     pipeline: Any, request: GenerationSpec, files: Mapping[str, AdapterFile]
 ) -> Iterator[None]:
+    """Add the changes of a request's adapters to the weights."""
     kept: list[tuple[torch.nn.Parameter, torch.Tensor]] = []
     for adapter in request.adapters:
         for part, changes in files[adapter.name].changes.items():

@@ -5,14 +5,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from http.client import BAD_REQUEST
 from itertools import product
-from typing import Final
+from typing import Final, Protocol
+
+import numpy as np
 
 from service.core.sampler import Sampler, Schedule
 from service.core.spec import GenerationSpec
 from service.diffusion.load import Model
 from service.errors import error_class
+from service.models.adapters.catalog import AdapterCatalog
 from tests.support.parity import comparison
-from tests.support.parity.references import SAMPLERS, NoImageError, Reference
+from tests.support.parity.references import SAMPLERS, NoImageError
 
 MODELS: Final[Mapping[str, str]] = {
     "SD 1.5": "sd",
@@ -72,15 +75,35 @@ class Case:
         return f"{self.model}, {drawn}, {self.steps} steps, guidance {self.guidance:g}"
 
 
+class Asked(Protocol):
+    """A request with a number of its own."""
+
+    @property
+    def number(self) -> int: ...
+
+    @property
+    def request(self) -> GenerationSpec: ...
+
+
+class Draws(Protocol):
+    """What draws the images of requests without the service."""
+
+    def images(self, request: GenerationSpec) -> list[np.ndarray]: ...
+
+    def rounded_images(self, request: GenerationSpec) -> list[np.ndarray]: ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
     """What a case showed."""
 
-    case: Case
+    case: Asked
     kind: str
     """``same``, ``refused`` or ``sensitive``, or a fault: ``different``, ``failed`` or
     ``not refused``."""
     detail: str = ""
+    shared: bool = False
+    """Whether it shared calls of the UNet with others."""
 
     @property
     def good(self) -> bool:
@@ -124,14 +147,24 @@ def sample(seed: int = SEED) -> list[Case]:
     return found
 
 
-def verdicts(model: Model, reference: Reference, cases: Sequence[Case]) -> list[Verdict]:
+def verdicts(
+    model: Model,
+    reference: Draws,
+    cases: Sequence[Asked],
+    *,
+    adapters: AdapterCatalog | None = None,
+) -> list[Verdict]:
     """Run a model's cases in one step loop, and each by itself in diffusers; compare."""
-    ours = comparison.together(model, {str(each.number): each.request for each in cases})
+    requests = {str(each.number): each.request for each in cases}
+    ours = comparison.together(model, requests, adapters=adapters)
     found = [verdict(each, ours[str(each.number)], reference) for each in cases]
-    return [doubted(each, model, reference) if each.kind == "different" else each for each in found]
+    return [
+        doubted(each, model, reference, adapters=adapters) if each.kind == "different" else each
+        for each in found
+    ]
 
 
-def verdict(case: Case, ours: comparison.Ending, reference: Reference) -> Verdict:
+def verdict(case: Asked, ours: comparison.Ending, reference: Draws) -> Verdict:
     """Compare what became of a case with what diffusers makes of it."""
     try:
         theirs = reference.images(case.request)
@@ -140,10 +173,13 @@ def verdict(case: Case, ours: comparison.Ending, reference: Reference) -> Verdic
     if ours.failure is not None:
         return Verdict(case=case, kind="failed", detail=ours.failure.detail)
     found = comparison.difference(ours.images, theirs)
-    return Verdict(case=case, kind="same" if found.same else "different", detail=str(found))
+    kind = "same" if found.same else "different"
+    return Verdict(case=case, kind=kind, detail=str(found), shared=bool(ours.shared))
 
 
-def doubted(found: Verdict, model: Model, reference: Reference) -> Verdict:
+def doubted(
+    found: Verdict, model: Model, reference: Draws, *, adapters: AdapterCatalog | None = None
+) -> Verdict:
     """Tell a fault from an image that rounding decides.
 
     A matrix product of eight rows rounds otherwise than one of a single row. Most images do not
@@ -152,14 +188,14 @@ def doubted(found: Verdict, model: Model, reference: Reference) -> Verdict:
     """
     request = found.case.request
     theirs = reference.images(request)
-    alone = comparison.difference(comparison.alone(model, request), theirs)
+    alone = comparison.difference(comparison.alone(model, request, adapters=adapters), theirs)
     rounded = comparison.difference(reference.rounded_images(request), theirs)
     if not alone.same or rounded.same:
         return replace(found, detail=f"together {found.detail}, alone {alone}")
     return replace(found, kind="sensitive", detail=f"{found.detail}, rounded {rounded}")
 
 
-def _without_reference(case: Case, ours: comparison.Ending, error: str) -> Verdict:
+def _without_reference(case: Asked, ours: comparison.Ending, error: str) -> Verdict:
     """Demand an error of the request, not of the service, before any work is done."""
     if ours.failure is None:
         return Verdict(case=case, kind="not refused", detail=f"diffusers: {error}")

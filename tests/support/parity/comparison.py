@@ -9,8 +9,10 @@ import numpy as np
 from service.core.events import JobFailed, JobFinished, LoopEvent, Stepped
 from service.core.image import RawImage
 from service.core.spec import GenerationSpec
+from service.diffusion.adapters.store import store_of
 from service.diffusion.load import Model
 from service.diffusion.loop.step_loop import StepLoop
+from service.models.adapters.catalog import AdapterCatalog
 
 SHARE: Final = 0.999
 """How many of an image's values may not differ by more than one level of 255."""
@@ -57,18 +59,25 @@ def difference(ours: Sequence[np.ndarray], theirs: Sequence[np.ndarray]) -> Diff
 
 
 def together(
-    model: Model, requests: Mapping[str, GenerationSpec], *, batch_limit: int = 8
+    model: Model,
+    requests: Mapping[str, GenerationSpec],
+    *,
+    batch_limit: int = 8,
+    adapters: AdapterCatalog | None = None,
 ) -> dict[str, Ending]:
     """Make the images of requests that all arrive at once; say what became of each."""
-    loop = StepLoop(model, batch_limit=batch_limit)
+    store = store_of(model, catalog=adapters)
+    loop = StepLoop(model, batch_limit=batch_limit, adapters=store)
     for job_id, request in requests.items():
         loop.add(job_id, request)
     return endings(loop)
 
 
-def alone(model: Model, request: GenerationSpec) -> list[np.ndarray]:
+def alone(
+    model: Model, request: GenerationSpec, *, adapters: AdapterCatalog | None = None
+) -> list[np.ndarray]:
     """Make the images in a step loop that has nothing else to do."""
-    found = together(model, {"request": request}, batch_limit=request.num_images)
+    found = together(model, {"request": request}, batch_limit=request.num_images, adapters=adapters)
     return _images(found["request"])
 
 

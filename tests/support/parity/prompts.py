@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 
 from service.core.spec import GenerationSpec
 from tests.support.parity.pairs import Pairs
-from tests.support.parity.references import Reference
+from tests.support.parity.references import Reference, demand_numbers
 
 Pieces = Sequence[tuple[str, float]]
 """Texts with their weights."""
@@ -30,7 +30,7 @@ Embedding = tuple[torch.Tensor, torch.Tensor]
 """Hidden states and, for SDXL, the pooled text; else an empty tensor."""
 
 STEP_OF: Final[Mapping[str, Callable[[int], int]]] = {
-    "heun": lambda evaluation: evaluation // 2,
+    **dict.fromkeys(("heun", "dpm2", "dpm2_a", "dpmpp_sde"), lambda evaluation: evaluation // 2),
     "pndm": lambda evaluation: max(evaluation - 1, 0),
 }
 """The step, from 0, of an evaluation, where one step takes several."""
@@ -92,7 +92,11 @@ class PromptReference:
 
     def images(self, request: GenerationSpec, steps: Sequence[Meant]) -> list[np.ndarray]:
         """Return the images of a request whose texts mean ``steps``; the last one stays."""
-        embedded = [self._embedded(request, each) for each in steps]
+        known: dict[str, Embedding] = {}
+        embedded = [
+            known.get(str(each)) or known.setdefault(str(each), self._embedded(request, each))
+            for each in steps
+        ]
         weights = [weight for _, weight in steps[0].parts]
         return [self._image(request, seed, embedded, weights) for seed in request.seeds]
 
@@ -125,7 +129,7 @@ class PromptReference:
             given["pooled_prompt_embeds"] = pooled[1:2]
             given["negative_pooled_prompt_embeds"] = pooled[:1]
         pipeline = self._pipeline
-        pipeline.scheduler = self._reference.scheduler(request.sampler)
+        self._reference.set_scheduler(request, seed)
         scale = request.guidance_scale
         if len(weights) > 1:
             del given["callback_on_step_end"]
@@ -138,10 +142,13 @@ class PromptReference:
                 height=request.height,
                 num_inference_steps=request.steps,
                 guidance_scale=scale,
+                guidance_rescale=request.guidance_rescale,
+                eta=request.eta,
                 generator=torch.Generator("cpu").manual_seed(seed),
                 output_type="np",
                 **given,
             ).images
+        demand_numbers(found)
         (image,) = pipeline.image_processor.numpy_to_pil(found)
         return np.asarray(image)
 

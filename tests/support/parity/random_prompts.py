@@ -2,10 +2,10 @@
 
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Final
 
-from service.core.spec import GenerationSpec
-from tests.support.parity.prompts import Case, Meaning, Meant
+from tests.support.parity.prompts import Meaning, Meant
 
 Pieces = list[tuple[str, float] | None]
 """Texts with weights; None is a BREAK."""
@@ -15,33 +15,30 @@ Written = tuple[str, Callable[[int], Pieces]]
 
 LETTERS: Final = "abcdefghijklmnopqrstuvwxyz"
 CHUNK: Final = 75
-DEEPEST: Final = 3
-SAMPLERS: Final = ("dpmpp_2m", "euler", "euler_a", "heun", "pndm", "ddim")
+DEEPEST: Final = 2
+NEGATIVE: Final = 0.75
+"""Share of the prompts that have a negative one."""
 
 
-def random_case(number: int) -> Case:
-    """Return a request and its meaning; the same number gives the same one."""
-    chance = random.Random(number)  # noqa: S311 - to be repeated, not to be secret
-    steps = chance.randint(2, 7)
-    parts = [_text(chance, steps) for _ in range(chance.choice((1, 1, 1, 2, 3)))]
+@dataclass(frozen=True, kw_only=True)
+class RandomPrompt:
+    """A prompt and a negative one in the syntax, and what they mean in each step."""
+
+    written: str
+    negative: str
+    steps: tuple[Meant, ...]
+
+
+def random_prompt(chance: random.Random, steps: int) -> RandomPrompt:
+    """Return both texts of a request for an image in so many steps."""
+    parts = [_text(chance, steps) for _ in range(chance.choice((1, 1, 1, 1, 2, 3)))]
     weights = [chance.choice((1.0, 0.5, -0.3, 1.4)) if len(parts) > 1 else 1.0 for _ in parts]
-    negative = _text(chance, steps)
+    negative: Written = "", lambda _: [("", 1.0)]
+    if chance.random() < NEGATIVE:
+        negative = _text(chance, steps)
     written = " AND ".join(
         text if weight == 1 else f"{text}:{weight}"
         for (text, _), weight in zip(parts, weights, strict=True)
-    )
-    request = GenerationSpec(
-        prompt=written,
-        negative_prompt=negative[0],
-        prompt_syntax="a1111",
-        long_prompts="chunks",
-        width=32,
-        height=chance.choice((16, 32)),
-        steps=steps,
-        sampler=chance.choice(SAMPLERS),
-        # The larger it is, and the more parts there are, the more rounding shows.
-        guidance_scale=chance.choice((1.0, 2.0, 4.0)),
-        seed=number,
     )
     meanings = [
         Meant(
@@ -53,7 +50,7 @@ def random_case(number: int) -> Case:
         )
         for step in range(1, steps + 1)
     ]
-    return Case(request, meanings)
+    return RandomPrompt(written=written, negative=negative[0], steps=tuple(meanings))
 
 
 def _chunks(pieces: Pieces) -> Meaning:
@@ -92,7 +89,7 @@ def _part(chance: random.Random, steps: int, depth: int) -> Written:
 
 def _word(chance: random.Random, steps: int, depth: int) -> Written:
     del steps, depth
-    text = " ".join(chance.choices(LETTERS, k=chance.choice((1, 2, 5, 40))))
+    text = " ".join(chance.choices(LETTERS, k=chance.choice((1, 2, 5, 30))))
     return f" {text} ", lambda _: [(text, 1.0)]
 
 

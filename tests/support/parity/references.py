@@ -156,15 +156,18 @@ class Reference:
                 found = self._drawn(request, request.seeds)
         except Exception as error:
             raise NoImageError(f"{type(error).__name__}: {error}") from error
-        if not np.isfinite(found).all():
-            raise NoImageError("Values that are no numbers.")
+        demand_numbers(found)
         return [np.asarray(each) for each in self.pipeline.image_processor.numpy_to_pil(found)]
 
-    def _drawn(self, request: GenerationSpec, seeds: Sequence[int]) -> np.ndarray:
+    def set_scheduler(self, request: GenerationSpec, seed: int) -> None:
+        """Give the pipeline a scheduler for an image, of a seed."""
         scheduler = self.scheduler(request.sampler, request.schedule, request.steps)
         if request.sampler == "dpmpp_sde":
-            scheduler.noise_sampler_seed = seeds[0]
+            scheduler.noise_sampler_seed = seed
         self.pipeline.scheduler = scheduler
+
+    def _drawn(self, request: GenerationSpec, seeds: Sequence[int]) -> np.ndarray:
+        self.set_scheduler(request, seeds[0])
         with _nested(self.pipeline.text_encoder):
             drawn: np.ndarray = self._called(request, seeds)
         return drawn
@@ -201,6 +204,12 @@ def _nested(encoder: Any) -> Iterator[None]:
     finally:
         if missing:
             object.__delattr__(encoder, "text_model")
+
+
+def demand_numbers(values: np.ndarray) -> None:
+    """Raise NoImageError where values are no numbers."""
+    if not np.isfinite(values).all():
+        raise NoImageError("Values that are no numbers.")
 
 
 def _rounded_otherwise(_unet: Any, _inputs: Any, outputs: tuple[torch.Tensor, ...]) -> Any:

@@ -1,8 +1,7 @@
 """Prompt language: every construct's image is one that diffusers makes of the same embeddings.
 
 The references come from ``tests.support.parity.prompts``, which shares no code with the service:
-what a prompt means stands next to it, as texts, weights, chunks and steps. Of 1,000 random
-prompts 60 are checked by default, and all of them with ``-m matrix``.
+what a prompt means stands next to it, as texts, weights, chunks and steps.
 """
 
 from collections.abc import Mapping
@@ -15,7 +14,6 @@ from service.core.spec import GenerationSpec
 from tests.support.parity import comparison
 from tests.support.parity.pairs import SENSITIVE
 from tests.support.parity.prompts import Case, Meant, PromptPairs, PromptReference, chunk, meant
-from tests.support.parity.random_prompts import random_case
 
 # diffusers corrects old scheduler files, which some of the models here have on purpose.
 pytestmark = pytest.mark.filterwarnings(
@@ -155,20 +153,6 @@ def test_image_is_that_of_its_meaning(pair: PromptPairs, kind: str, name: str) -
 def test_rows_do_not_feel_each_other(pair: PromptPairs, kind: str) -> None:
     """Prompts of all kinds and lengths share calls, and each has the image of its meaning."""
     check(pair, kind, CASES)
-
-
-@pytest.mark.parametrize("kind", MOST)
-def test_random_prompts(pair: PromptPairs, kind: str) -> None:
-    """Whatever a prompt is made of, in a shared batch it has the image of its meaning."""
-    check(pair, kind, {str(number): random_case(number) for number in range(20)})
-
-
-@pytest.mark.matrix
-@pytest.mark.parametrize("fifty", range(1, 21))
-def test_more_random_prompts(pair: PromptPairs, fifty: int) -> None:
-    """The same for a thousand of them."""
-    numbers = range(fifty * 50, fifty * 50 + 50)
-    check(pair, KINDS[fifty % 3], {str(number): random_case(number) for number in numbers})
 
 
 def check(pair: PromptPairs, kind: str, cases: Mapping[str, Case]) -> None:

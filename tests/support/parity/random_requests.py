@@ -1,0 +1,229 @@
+"""Requests drawn at random over everything that decides an image, and what each of them means."""
+
+import random
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from service.core.sampler import ETA, Sampler, Schedule
+from service.core.spec import GenerationSpec
+from service.http.schema.generation import generation_of
+from service.models.adapters.catalog import AdapterCatalog
+from tests.support.models import adapter_files
+from tests.support.models.adapter_files import AdapterFile
+from tests.support.parity import adapted
+from tests.support.parity.cases import Verdict, verdicts
+from tests.support.parity.pairs import Pair
+from tests.support.parity.prompts import Meant, PromptReference, chunk, meant
+from tests.support.parity.random_prompts import CHUNK, LETTERS, random_prompt
+from tests.support.parity.references import NoImageError, Reference
+
+FAMILIES: Final[Mapping[str, str]] = {"SD 1.5": "sd", "SD 2.1-v": "sd21_v", "SDXL": "sdxl"}
+"""Builders of models, by what they stand for."""
+
+ADAPTERS: Final = ("attention", "everything", "peft", *adapter_files.KINDS)
+PLAIN: Final = (
+    "a cat",
+    "a (cat:1.4) [x|y] AND b",
+    r"two \\(Words\\), <lora:none:1> 3rd! BREAK",
+    "x" * 90,
+)
+TOGETHER: Final = 24
+"""Requests that arrive at once."""
+GROUPS: Final = (
+    *("sampler", "schedule", "steps", "guidance", "eta", "clip_skip", "images", "size"),
+    *("syntax", "prompt", "adapters", "adapter", "batch"),
+)
+"""Of the constructs, in the order of the table."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RandomRequest:
+    """A request of a model; the same seed and number give the same one."""
+
+    number: int
+    request: GenerationSpec
+    meaning: tuple[Meant, ...] = field(repr=False)
+    """What its texts mean in each step; empty where diffusers reads them itself."""
+    constructs: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"request {self.number}: {self.request}"
+
+
+def random_request(seed: int, number: int) -> RandomRequest:
+    """Return a request: how it is drawn, what its texts are, what changes the model."""
+    chance = random.Random(f"{seed}, {number}")  # noqa: S311 - to be repeated, not to be secret
+    sampler = chance.choice(list(Sampler))
+    odd = chance.random() < 0.04
+    steps = chance.choice((1, 2, 3, 4, 6))
+    body: dict[str, Any] = {
+        "sampler": sampler,
+        "schedule": chance.choice(list(Schedule) if odd else sampler.schedules),
+        "steps": steps,
+        # The larger it is, and the more parts a prompt has, the more rounding shows.
+        "guidance_scale": chance.choice((0.0, 1.0, 2.0, 4.0, 7.5)),
+        "guidance_rescale": chance.choice((0.0, 0.0, 0.7, 1.0)),
+        "eta": chance.choice((0.0, 0.4, 1.0)) if sampler in ETA else 0.0,
+        "clip_skip": chance.choice((1, 1, 1, 2)),
+        "seed": chance.randrange(2**32),
+        "num_images": chance.choice((1, 1, 1, 2)),
+        "width": chance.choice((32, 32, 16)),
+        "height": chance.choice((32, 32, 16)),
+    }
+    meaning = _texts(chance, body)
+    _adapters(chance, body)
+    request = generation_of(body)
+    return RandomRequest(
+        number=number, request=request, meaning=meaning, constructs=tuple(_constructs(request))
+    )
+
+
+def _texts(chance: random.Random, body: dict[str, Any]) -> tuple[Meant, ...]:
+    """Add both prompts to a request; return what they mean."""
+    kind = chance.choice(("plain", "plain", "chunks", *["a1111"] * 5))
+    if kind == "plain":
+        body["prompt"] = chance.choice(PLAIN)
+        body["negative_prompt"] = chance.choice(("", "a dog", "(b)", "y" * 80))
+        return ()
+    body["long_prompts"] = "chunks"
+    if kind == "chunks":
+        letters = chance.choices(LETTERS, k=chance.choice((40, 90, 160)))
+        body["prompt"], body["negative_prompt"] = " ".join(letters), "a dog"
+        parts = range(0, len(letters), CHUNK)
+        texts = [[(" ".join(letters[first : first + CHUNK]), 1.0)] for first in parts]
+        return (meant(texts, chunk("a dog")),)
+    found = random_prompt(chance, body["steps"])
+    body |= {
+        "prompt": found.written,
+        "negative_prompt": found.negative,
+        "prompt_syntax": "a1111",
+    }
+    return found.steps
+
+
+def _adapters(chance: random.Random, body: dict[str, Any]) -> None:
+    """Add adapters to a request, as a list or in the text."""
+    names = chance.sample(ADAPTERS, chance.choice((0, 0, 1, 1, 2, 3)))
+    tags = body.get("prompt_syntax") == "a1111" and chance.random() < 0.4
+    listed = []
+    for name in names:
+        weight, text = chance.choice((1.0, 0.7, -0.4)), chance.choice((0.0, 0.5, 1.0))
+        if tags:
+            form = f":{text}:{weight}" if chance.random() < 0.5 else f":unet={weight}:te={text}"
+            body["prompt"] = f"<lora:{name}{form}>{body['prompt']}"
+        else:
+            listed.append(adapted.adapter(name, weight, text))
+    body["adapters"] = tuple(listed)
+
+
+def _constructs(request: GenerationSpec) -> Iterator[str]:
+    """Say what a request is made of, by its words."""
+    text, steps = f"{request.prompt} {request.negative_prompt}", request.steps
+    yield f"sampler {request.sampler}"
+    yield f"schedule {request.schedule}"
+    yield f"steps {steps}" if steps == 1 else f"steps {'2-4' if steps < 5 else '6'}"
+    guided = request.guidance_scale > 1
+    yield f"guidance {'with' if guided else 'without'}"
+    if guided and request.guidance_rescale:
+        yield "guidance rescaled"
+    if request.eta:
+        yield "eta above 0"
+    yield f"clip_skip {request.clip_skip}"
+    yield f"images {request.num_images}"
+    yield f"size {request.width}x{request.height}"
+    long = ", chunks" if request.long_prompts == "chunks" else ""
+    yield f"syntax {request.prompt_syntax}{long}"
+    yield f"prompt negative {'given' if request.negative_prompt else 'empty'}"
+    if request.prompt_syntax == "a1111":
+        plain = text.replace("\\|", "").replace("\\:", "").replace("\\[", "").replace("\\(", "")
+        marks = {"weights": "(", "changes": "[", "turns": "|", "escapes": "\\", "BREAK": "BREAK"}
+        marks |= {"AND": " AND ", "tags": "<lora:"}
+        yield from (
+            f"prompt {name}"
+            for name, mark in marks.items()
+            if mark in (text if name == "escapes" else plain)
+        )
+    yield f"adapters {len(request.adapters)}"
+    yield from (f"adapter {each.name}" for each in request.adapters)
+
+
+class RequestReference:
+    """Draws random requests with diffusers: texts as they mean, adapters within the weights."""
+
+    def __init__(
+        self,
+        reference: Reference,
+        files: Mapping[str, AdapterFile],
+        requests: Sequence[RandomRequest],
+    ) -> None:
+        self._reference = reference
+        self._prompts = PromptReference(reference)
+        self._files = files
+        self._meanings = {each.request: each.meaning for each in requests}
+
+    def images(self, request: GenerationSpec) -> list[np.ndarray]:
+        """Return the images of a request.
+
+        Raises:
+            NoImageError: diffusers makes none.
+
+        """
+        with adapted.changed(self._reference.pipeline, request, self._files):
+            if not self._meanings[request]:
+                return self._reference.images(request)
+            try:
+                return self._prompts.images(request, self._meanings[request])
+            except Exception as error:
+                raise NoImageError(f"{type(error).__name__}: {error}") from error
+
+    def rounded_images(self, request: GenerationSpec) -> list[np.ndarray]:
+        """Return the images after other rounding, of a unit in the last place, in the UNet."""
+        with self._reference.rounded_otherwise():
+            return self.images(request)
+
+
+def compared(pair: Pair, folder: Path, requests: Sequence[RandomRequest]) -> Iterator[Verdict]:
+    """Draw requests in company, and each by itself in diffusers; say what each shows.
+
+    The adapters are written into a folder of the model's own.
+    """
+    files = adapter_files.several(folder, pair.reference.pipeline)
+    reference = RequestReference(pair.reference, files, requests)
+    for first in range(0, len(requests), TOGETHER):
+        some = requests[first : first + TOGETHER]
+        yield from verdicts(pair.model, reference, some, adapters=AdapterCatalog(folder))
+
+
+def table(found: Mapping[str, Sequence[Verdict]]) -> str:
+    """Return how many requests with each construct were same, refused and sensitive, by model.
+
+    A fourth number is of faults.
+    """
+    counts: dict[str, dict[str, Counter[str]]] = {}
+    for model, verdicts_ in found.items():
+        for each in verdicts_:
+            kind = each.kind if each.good else "fault"
+            made = each.case.constructs if isinstance(each.case, RandomRequest) else ()
+            for construct in ("all", *made, *(["batch shared"] if each.shared else [])):
+                row = counts.setdefault(construct, {})
+                row.setdefault(model, Counter())[kind] += 1
+
+    def order(construct: str) -> tuple[int, str]:
+        group = construct.split(maxsplit=1)[0]
+        return (GROUPS.index(group) if group in GROUPS else -1), construct
+
+    lines = [" | ".join((f"{'same/refused/sensitive':24}", *(f"{each:>12}" for each in found)))]
+    for construct in sorted(counts, key=order):
+        cells = [_cell(counts[construct].get(model, Counter())) for model in found]
+        lines.append(" | ".join((f"{construct:24}", *(f"{each:>12}" for each in cells))))
+    return "\n".join(lines)
+
+
+def _cell(count: Counter[str]) -> str:
+    kinds = ("same", "refused", "sensitive", *(["fault"] if count["fault"] else []))
+    return "/".join(str(count[kind]) for kind in kinds)
