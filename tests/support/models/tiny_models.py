@@ -16,6 +16,7 @@ from diffusers import (
     PNDMScheduler,
     StableDiffusionPipeline,
     StableDiffusionXLPipeline,
+    TCDScheduler,
     UNet2DConditionModel,
 )
 from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
@@ -284,6 +285,11 @@ def build_turbo(folder: Path) -> Path:
 def build_lcm_schedule(folder: Path) -> Path:
     """Write a distilled model with the scheduler that it was distilled with."""
     return write_scheduler(build_lcm(folder), LCMScheduler(**SCHEDULE))
+
+
+def build_tcd_schedule(folder: Path) -> Path:
+    """Write an SDXL model with the scheduler of trajectory consistency distillation."""
+    return write_scheduler(build_sdxl(folder), TCDScheduler(**SCHEDULE))
 
 
 def build_tiny_vae_old(folder: Path) -> Path:

@@ -85,7 +85,7 @@ class NoImageError(Exception):
 class Reference:
     """A diffusers pipeline of a model's folder, of its own."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, variant: str | None = None) -> None:
         diffusers.utils.logging.set_verbosity_error()
         diffusers.utils.logging.disable_progress_bar()
         index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
@@ -99,7 +99,12 @@ class Reference:
                 "requires_safety_checker": False,
             }
         self.pipeline: Any = pipeline_class.from_pretrained(
-            folder, local_files_only=True, use_safetensors=True, dtype=torch.float32, **settings
+            folder,
+            local_files_only=True,
+            use_safetensors=True,
+            dtype=torch.float32,
+            variant=variant,
+            **settings,
         )
         self.pipeline.set_progress_bar_config(disable=True)
         self.folder = folder
