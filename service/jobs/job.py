@@ -62,6 +62,8 @@ class Job:
     """Name of the API key that it belongs to."""
     api: str = NATIVE
     """The API that it came through."""
+    model: str = ""
+    """Key of the model that draws it (``ModelCatalog.key``); empty for the default one."""
     engine: str = FIRST_ENGINE
     """Name of the engine slot that ran it last."""
     charge: Charge | None = field(default=None, repr=False)
@@ -103,9 +105,10 @@ class Job:
         self.gpu_seconds = 0.0
         self.started = time.monotonic() if now is None else now
 
-    def requeue(self) -> None:
-        """Go back to waiting, because the engine that ran it is gone."""
+    def requeue(self, *, counted: bool = True) -> None:
+        """Go back to waiting, because the engine that ran it is gone, or its model is."""
         self.state = JobState.QUEUED
+        self.attempts -= 0 if counted else 1
         self.steps_done = 0
         self.started = None
 
@@ -169,6 +172,7 @@ class Job:
             "sampler": request.sampler,
             "schedule": request.schedule,
             "num_images": request.num_images,
+            **({"model": request.model} if request.model else {}),
             **({"adapters": [each.name for each in request.adapters]} if request.adapters else {}),
             "prompt": request.prompt,
             "negative_prompt": request.negative_prompt,

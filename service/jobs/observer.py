@@ -23,8 +23,8 @@ class Observer:
     def previewed(self, job: Job, preview: Previewed) -> None:
         """Take a small version of an unfinished image."""
 
-    def requeued(self, job: Job) -> None:
-        """Note that a job lost its engine and waits again."""
+    def requeued(self, job: Job, *, counted: bool = True) -> None:
+        """Note that a job waits again: it lost its engine, or its attempt was none that counts."""
 
     def moved(self) -> None:
         """Note that the order of the waiting jobs changed."""

@@ -1,5 +1,7 @@
 """What the life of a job and of its engine writes into the metrics and the log."""
 
+from collections.abc import Mapping
+
 import structlog
 
 from service.core.capacity import AdapterPlace, Capacity, MemoryUse
@@ -7,6 +9,10 @@ from service.core.events import (
     AdaptersChanged,
     BatchCalibrated,
     JobFinished,
+    ModelFailed,
+    ModelLoaded,
+    ModelsResident,
+    ModelUnloaded,
     OutOfMemoryHit,
     Stepped,
 )
@@ -173,6 +179,51 @@ def loaded(engine: EngineMetrics, model: ModelInfo, use: MemoryUse) -> None:
         ignored_tensors=list(model.ignored),
         seconds=round(model.load_seconds, 3),
     )
+
+
+def model_came(engine: EngineMetrics, name: str, event: ModelLoaded) -> None:
+    """Count a model that was loaded on demand; one that was there counts as none."""
+    if event.seconds <= 0:
+        return
+    engine.model_loads(name, "parked" if event.parked else "disk").inc()
+    engine.model_load_seconds(name).observe(event.seconds)
+    memory(engine, event.memory)
+    log.info(
+        "model_loaded",
+        engine=engine.name,
+        model_id=name,
+        model_version=event.model.version,
+        family=event.model.family,
+        parked=event.parked,
+        seconds=round(event.seconds, 3),
+    )
+
+
+def model_left(engine: EngineMetrics, name: str, event: ModelUnloaded) -> None:
+    """Note a model that left memory."""
+    log.info("model_unloaded", engine=engine.name, model_id=name, reason=event.reason.value)
+
+
+def model_failed(engine: EngineMetrics, name: str, event: ModelFailed) -> None:
+    """Count a model that could not be loaded, while the others go on."""
+    engine.model_loads(name, "failed").inc()
+    log.error(
+        "model_load_failed",
+        engine=engine.name,
+        model_id=name,
+        code=event.code,
+        detail=event.detail,
+        transient=event.transient,
+    )
+
+
+def models_resident(
+    engine: EngineMetrics, event: ModelsResident, names: Mapping[str, str], *, gpu: bool
+) -> None:
+    """Show what each model takes, and where; without a GPU all memory is the host's."""
+    host = event.host if gpu else {**event.host, **event.device}
+    for place, held in ((AdapterPlace.GPU, event.device if gpu else {}), (AdapterPlace.HOST, host)):
+        engine.show_resident(place, {names[key]: size for key, size in held.items()})
 
 
 def engine_exited(engine: EngineMetrics, event: EngineExited, lost: list[Job]) -> None:

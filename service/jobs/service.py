@@ -60,6 +60,8 @@ class JobService:
                 job.fail(
                     errors.GenerationFailed("Another version of the service accepted the job.")
                 )
+            elif not self.dispatcher.models.knows(stored.request.model):
+                job.fail(errors.ModelNotFound(f"The model {stored.request.model} was removed."))
             elif stored.attempts >= max_attempts:
                 ends = f"The engine or the service ended {stored.attempts} times"
                 job.fail(errors.EngineCrashed(f"{ends} while it ran this job."))

@@ -1,6 +1,6 @@
 """Metrics of one engine: each has the label ``engine``, bound to the name of its slot."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache, partial
 from typing import Any, Final
 
@@ -26,6 +26,7 @@ class EngineMetrics:
         self._work()
         self._memory()
         self._adapters()
+        self._models()
         self._process()
 
     def _steps(self) -> None:
@@ -157,6 +158,45 @@ class EngineMetrics:
             place=tuple(AdapterPlace),
         )
 
+    def _models(self) -> None:
+        self.model_loads = self._by(
+            self._registry.counter,
+            "sd_model_loads_total",
+            "Models loaded on demand, by where they came from, or failed.",
+            model_id=(),
+            outcome=labels.MODEL_OUTCOMES,
+        )
+        self.model_load_seconds = self._by(
+            self._registry.histogram,
+            "sd_model_load_seconds",
+            "Time a model took to load on demand.",
+            labels.SECONDS,
+            model_id=(),
+        )
+        self._model_bytes = self._by(
+            self._registry.gauge,
+            "sd_model_resident_bytes",
+            "Memory that each model takes, by where it is.",
+            model_id=(),
+            place=tuple(AdapterPlace),
+        )
+        self._known_models: tuple[str, ...] = ()
+
+    def know_models(self, names: tuple[str, ...]) -> None:
+        """Count for these models from 0."""
+        self._known_models = names
+        for name in names:
+            for outcome in labels.MODEL_OUTCOMES:
+                self.model_loads(name, outcome)
+            self.model_load_seconds(name)
+            for place in AdapterPlace:
+                self._model_bytes(name, place)
+
+    def show_resident(self, place: AdapterPlace, sizes: Mapping[str, int]) -> None:
+        """Show the bytes of the models in a memory, and 0 for those that are not in it."""
+        for name in self._known_models:
+            self._model_bytes(name, place).set(sizes.get(name, 0))
+
     def _process(self) -> None:
         gauge = self._registry.gauge
         self.state = self._by(
@@ -209,6 +249,7 @@ class EngineMetrics:
             reading.forget()
         for place in AdapterPlace:
             self.adapter_bytes(place).set(0)
+            self.show_resident(place, {})
 
     def _one(self, build: Callable[..., Family], *definition: Any) -> Family:
         return build(*definition, engine=(self.name,)).labels(self.name)

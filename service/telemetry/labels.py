@@ -78,6 +78,8 @@ GPU_USES: Final = (
 """``lost`` went down with an engine, ``retried`` ran out of memory and was done again."""
 
 ADAPTER_OUTCOMES: Final = ("loaded", "failed")
+MODEL_OUTCOMES: Final = ("disk", "parked", "failed")
+"""``disk`` and ``parked`` are where a model was loaded from."""
 
 SIZE_CLASSES: Final = {"small": 384**2, "medium": 512**2, "large": 768**2}
 """Most pixels of an image in each class; beyond the last it is ``huge``."""

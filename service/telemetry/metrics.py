@@ -31,6 +31,13 @@ class Metrics(Registry):
         self._engines[name] = EngineMetrics(self, name)
         return self._engines[name]
 
+    def know_models(self, names: tuple[str, ...]) -> None:
+        """Count for the models of these names from 0."""
+        for name in names:
+            self.model_wait.labels(name)
+        for engine in self._engines.values():
+            engine.know_models(names)
+
     def engine(self, name: str) -> EngineMetrics:
         """Return the metrics of an engine that was made known."""
         return self._engines[name]
@@ -82,6 +89,12 @@ class Metrics(Registry):
         )
         self.queue_wait = self.histogram(
             "sd_queue_wait_seconds", "Time from acceptance to the first batch.", labels.WAIT_SECONDS
+        )
+        self.model_wait = self.histogram(
+            "sd_model_wait_seconds",
+            "Time from a job's fair turn until its model was loaded, where it was not.",
+            labels.WAIT_SECONDS,
+            model_id=(),
         )
         self.jobs = self.counter(
             "sd_jobs_total",

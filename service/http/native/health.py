@@ -75,7 +75,7 @@ async def ready(request: web.Request) -> web.Response:
 
 def status(dispatcher: Dispatcher) -> str:
     """Return the state of the service in one word."""
-    if dispatcher.draining:
+    if dispatcher.admission.draining:
         return "shutting_down"
     if dispatcher.lead.circuit_state is not CircuitState.CLOSED:
         return "degraded"

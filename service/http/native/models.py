@@ -10,34 +10,45 @@ from service.core.spec import FIELDS
 from service.http.schema.answers import ModelList
 from service.http.schema.decorators import docs, response_schema
 from service.http.state import DISPATCHER, MODELS
+from service.jobs.dispatch.dispatcher import Dispatcher
 from service.models.defaults.known import Known
+from service.models.served.catalog import DEFAULT, Served
 
 
 @docs(
-    summary="List the models, and the limits and defaults of requests to each.",
-    description="The model that a request gets is the one with `default`.",
+    summary="List the models that requests can name, with the limits and defaults of each.",
+    description=(
+        "Requests that name no model get the one with `default`. A model that is not `loaded` is "
+        "loaded when a request names it, which takes the request so much longer."
+    ),
 )
 @response_schema(ModelList(), 200, description="The models.")
 async def list_models(request: web.Request) -> web.Response:
-    """Answer with the model of the settings."""
-    known, slot = request.app[MODELS].default.known, request.app[DISPATCHER].lead
-    loaded = slot.engine.model
-    return web.json_response(
-        {
-            "models": [
-                {
-                    "id": known.model_id if loaded is None else loaded.model_id,
-                    "default": True,
-                    "state": slot.engine.state.value,
-                    "family": known.family if loaded is None else loaded.family,
-                    "recipe": recipe_of(known if loaded is None else loaded),
-                    "vae": "" if loaded is None else loaded.vae,
-                    "version": None if loaded is None else loaded.version,
-                    **asked(slot.limits()),
-                }
-            ]
-        }
-    )
+    """Answer with the models of the settings."""
+    models, dispatcher = request.app[MODELS], request.app[DISPATCHER]
+    listed = [_listed(models.key(each.id), each, dispatcher) for each in models.entries]
+    return web.json_response({"models": listed})
+
+
+def _listed(key: str, model: Served, dispatcher: Dispatcher) -> dict[str, Any]:
+    slot = dispatcher.lead
+    info = slot.info(key)
+    failure = slot.engine.failure if key == DEFAULT and slot.failed else ""
+    problem = failure or dispatcher.admission.problem(key)
+    known = info or model.known
+    return {
+        "id": model.id,
+        "default": key == DEFAULT,
+        "state": "failed" if problem else slot.state_of(key, model),
+        "problem": problem or None,
+        "family": known.family,
+        "recipe": recipe_of(known),
+        "vae": "" if info is None else info.vae,
+        "version": None if info is None else info.version,
+        "licence": model.licence or None,
+        "size_bytes": model.size,
+        **asked(slot.limits(key)),
+    }
 
 
 def recipe_of(model: Known | ModelInfo) -> dict[str, Any] | None:

@@ -203,9 +203,25 @@ class ListedModel(Schema):
     default = described(fields.Boolean, "Whether it draws the requests that name no model.", True)
     state = described(
         fields.String,
-        "State of the engine process that draws with it.",
-        "ready",
-        enum=["stopped", "loading", "ready", "restarting", "failed"],
+        "`loaded`: requests start at once · `parked`: in host memory, next to a GPU · `loading` · "
+        "`on_disk` · `on_hub`: it is downloaded first · `failed`: it cannot be used.",
+        "loaded",
+        enum=["loaded", "parked", "loading", "on_disk", "on_hub", "failed"],
+    )
+    problem = described(
+        fields.String, "Why it cannot be used; null if it can.", None, allow_none=True
+    )
+    licence = described(
+        fields.String,
+        "Licence as its README, LICENSE file or weights name it; null where they do not.",
+        "openrail++",
+        allow_none=True,
+    )
+    size_bytes = described(
+        fields.Integer,
+        "Size of its weights; null where they are not here.",
+        6938078334,
+        allow_none=True,
     )
     family = described(
         fields.String,

@@ -13,7 +13,7 @@ from service.jobs.job import Job
 from service.jobs.queue.forecast import QueueForecast
 from service.jobs.queue.queue import JobQueue, Limit
 from service.jobs.queue.reservations import Reservations
-from service.models.served.catalog import DEFAULT, ONE, ModelCatalog
+from service.models.served.catalog import DEFAULT, ModelCatalog
 from service.telemetry.metrics import Metrics
 
 
@@ -25,11 +25,13 @@ class Admission:
         slots: Sequence[EngineSlot],
         queue: JobQueue,
         forecast: QueueForecast,
+        models: ModelCatalog,
+        failure: Callable[[str], str],
         *,
         metrics: Metrics,
         config: Config,
-        models: ModelCatalog = ONE,
     ) -> None:
+        """Set up; ``failure`` returns why no engine can load a model, and nothing if one may."""
         self.draining = False
         """Whether the service is about to end and takes nothing new."""
         self._slots = slots
@@ -37,7 +39,7 @@ class Admission:
         self._forecast = forecast
         self._metrics = metrics
         self._config = config
-        self._models = models
+        self._models, self._failure = models, failure
         self._reservations = Reservations(queue)
 
     @property
@@ -100,11 +102,15 @@ class Admission:
         self._reservations.enter(job, now)
         self._forecast.accepted(job, now)
 
+    def problem(self, key: str) -> str:
+        """Return why a model cannot be used; empty if it can, as far as is known."""
+        # The default model is left to the engine, which loads it at every start.
+        return self._failure(key) or (self._models[key].problem if key != DEFAULT else "")
+
     def _demand_model(self, job: Job) -> None:
-        key = self._models.key(job.request.model)
-        problem = self._models[key].problem or "It is not loaded."
-        if key != DEFAULT:
-            error = errors.ModelUnavailable(f"The model {key} cannot be used: {problem}")
+        if problem := self.problem(job.model):
+            name = self._models[job.model].id
+            error = errors.ModelUnavailable(f"The model {name} cannot be used: {problem}")
             raise self._refused(job, "model_unavailable", error)
 
     def _distrust(self, slot: EngineSlot) -> errors.EngineUnavailable | None:

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Final
 
@@ -20,6 +21,7 @@ from service.jobs import record
 from service.jobs.dispatch.admission import Admission
 from service.jobs.dispatch.placement import bypass, nearest, next_start
 from service.jobs.dispatch.slot import EngineSlot
+from service.jobs.dispatch.switches import Switches
 from service.jobs.job import Job
 from service.jobs.observer import Observer
 from service.jobs.queue.forecast import Position, QueueForecast
@@ -62,17 +64,22 @@ class Dispatcher:
         self.load_failed: Callable[[EngineFailed], None] = lambda _failed: None
         """Called when no engine can load its model, and none will try again."""
         self._metrics = metrics
-        self._config = config
+        self._config, self.models = config, models
         self._queue = JobQueue(config.queue_size, weights=weights, shared=bool(weights))
         self._seen = self._queue.version
         self._forecast = QueueForecast(self._queue, self.slots)
+        self._switches = Switches(self.slots, self._queue, models, config, metrics)
+        self._switches.fail, self._switches.changed = self._fail_waiting, self._changed
         self.admission = Admission(
-            self.slots, self._queue, self._forecast, metrics=metrics, config=config, models=models
+            *(self.slots, self._queue, self._forecast, models, self._switches.failure),
+            metrics=metrics,
+            config=config,
         )
         self._room = asyncio.Event()
         """Set while a job can be started, or could be if one came."""
         self._task: asyncio.Task[None] | None = None
         self._deadline: asyncio.TimerHandle | None = None
+        metrics.know_models(tuple(each.id for each in models.entries))
         metrics.queue_limit.set(config.queue_size)
         metrics.queue_oldest.set_function(lambda: self.oldest_age)
         # It changes with the time alone, when an engine falls silent.
@@ -87,11 +94,6 @@ class Dispatcher:
     def limits(self, key: str = DEFAULT) -> RequestLimits:
         """Return the limits and defaults of requests to a model."""
         return self.lead.limits(key)
-
-    @property
-    def draining(self) -> bool:
-        """Whether no new work is taken any more."""
-        return self.admission.draining
 
     @property
     def depth(self) -> int:
@@ -120,6 +122,7 @@ class Dispatcher:
         """Fail what is left, end the task and stop the engines."""
         self.admission.draining = True
         self.give_up()
+        self._switches.stop()
         if self._deadline is not None:
             self._deadline.cancel()
         if self._task is not None:
@@ -130,7 +133,7 @@ class Dispatcher:
 
     def drain(self) -> None:
         """Refuse new work, and fail what is unfinished when the shutdown time is over."""
-        if self.draining:
+        if self.admission.draining:
             return
         self.admission.draining = True
         log.info("drain_started", waiting=self.depth, running=self.running)
@@ -145,12 +148,14 @@ class Dispatcher:
             ServiceError: it is refused, as ``Admission.admit`` says.
 
         """
+        job.model = self.models.key(job.request.model)
         self.admission.admit(job, make_room=self._start_waiting)
         record.accepted(self._metrics, job, self.depth)
         self._changed()
 
     def restore(self, job: Job) -> None:
         """Take up a job that an earlier process accepted, above the queue's bound if need be."""
+        job.model = self.models.key(job.request.model)
         self._queue.restore(job)
         record.accepted(self._metrics, job, self.depth)
         self._changed()
@@ -210,7 +215,7 @@ class Dispatcher:
         self._gauges()
         self.observer.begun(job)
         try:
-            slot.engine.generate(job.id, job.request, job.epoch)
+            slot.engine.generate(job.id, replace(job.request, model=job.model), job.epoch)
         except Exception:
             log.exception("engine_refused", engine=job.engine, **job.log_context)
             slot.jobs.pop(job.id, None)
@@ -242,15 +247,20 @@ class Dispatcher:
         match event:
             case events.OutOfMemoryHit():
                 record.out_of_memory(slot.metrics, event)
+            case events.ModelEvent():
+                self._switches.heard(slot, event)
+                self._start_waiting()  # Before another model is asked for.
             case Capacity():
-                slot.capacity = event
-                record.capacity(slot.metrics, event, slot.limits().default_size)
+                slot.capacities[event.model_id] = event
+                if event.model_id == DEFAULT:
+                    record.capacity(slot.metrics, event, slot.limits().default_size)
             case events.AdaptersChanged():
                 record.adapters(slot.metrics, event)
             case events.BatchCalibrated():
-                slot.calibrated(event.batch)
+                slot.calibrated(event.batch, event.model_id)
                 record.calibrated(slot.metrics, event)
             case EngineReady():
+                slot.residency.begin(event.model)
                 record.loaded(slot.metrics, event.model, event.memory)
             case EngineExited():
                 self._exited(slot, event)
@@ -258,15 +268,8 @@ class Dispatcher:
                 self._load_failed(slot, event)
 
     def _stepped(self, slot: EngineSlot, event: events.Stepped) -> None:
-        for job_id, epoch in event.epochs.items():
-            job = slot.find(job_id)
-            if job is None or slot.is_late(job_id, epoch):
-                continue
-            job.gpu_seconds += event.shares[job_id]
-            if job_id in slot.jobs:
-                job.steps_done = event.progress[job_id]
-                self.observer.stepped(job, slot.estimate.seconds([job]))
-        slot.estimate.observe(pixels=event.pixels, seconds=event.seconds)
+        for job in slot.stepped(event):
+            self.observer.stepped(job, slot.estimate.seconds([job]))
         record.stepped(slot.metrics, event, slot.batch_limit)
 
     def _finished(self, slot: EngineSlot, event: events.JobFinished) -> None:
@@ -275,13 +278,12 @@ class Dispatcher:
         if job is None:  # It was cancelled while its last step ran.
             self._left(slot, event)
             return
-        if model := slot.engine.model:
+        if model := slot.info(job.model):
             job.draw(event, model.version, model.facts)
         else:
             job.draw(event, "")
-        slot.estimate.observe_rest(
-            pixels=pixels(job.request), seconds=event.times.total - event.times.denoise
-        )
+        rest = event.times.total - event.times.denoise
+        slot.estimate.observe_rest(pixels=pixels(job.request), seconds=rest, model=job.model)
         record.finished(self._metrics, job, event)
         if self.observer.drawn(job):
             self._forecast.left(job)
@@ -291,12 +293,16 @@ class Dispatcher:
         self._ended(job)
 
     def _failed(self, slot: EngineSlot, event: events.JobFailed) -> None:
-        if job := slot.jobs.pop(event.job_id, None):
+        job = slot.jobs.pop(event.job_id, None)
+        if job is None:
+            self._left(slot, event)
+        elif event.code == events.MODEL_NOT_LOADED:
+            slot.residency.loaded.discard(job.model)
+            self._wait_again(job, counted=False)
+        else:
             job.fail(error_class(event.code)(event.detail))
             record.used(self._metrics, job, event.times)
             self._ended(job)
-        else:
-            self._left(slot, event)
 
     def _left(
         self, slot: EngineSlot, event: events.JobFinished | events.JobFailed | events.JobCancelled
@@ -319,11 +325,15 @@ class Dispatcher:
                 )
                 self._ended(job)
             else:
-                job.requeue()
-                self._queue.put_back(job)
-                self.observer.requeued(job)
-                lost_in = {"engine": job.engine, "attempts": job.attempts}
-                log.warning("job_requeued", **lost_in, **job.log_context)
+                self._wait_again(job)
+        self._switches.lost(slot)
+
+    def _wait_again(self, job: Job, *, counted: bool = True) -> None:
+        job.requeue(counted=counted)
+        self._queue.put_back(job)
+        self.observer.requeued(job, counted=counted)
+        lost_in = {"engine": job.engine, "attempts": job.attempts}
+        log.warning("job_requeued", **lost_in, **job.log_context)
 
     def _load_failed(self, slot: EngineSlot, event: EngineFailed) -> None:
         """Fail what waits on a connection; what outlives the process waits for the next start.
@@ -336,11 +346,14 @@ class Dispatcher:
         said = {"code": event.code, "detail": event.detail}
         log.error("model_load_failed", engine=slot.metrics.name, kept=kept, **said)
         for job in given_up:
-            self._queue.discard(job)
-            job.fail(ModelUnavailable(event.detail))
-            self._ended(job)
+            self._fail_waiting(job, ModelUnavailable(event.detail))
         if over:
             self.load_failed(event)
+
+    def _fail_waiting(self, job: Job, error: ServiceError) -> None:
+        self._queue.discard(job)
+        job.fail(error)
+        self._ended(job)
 
     def give_up(self) -> None:
         """Fail everything that is unfinished, now."""
@@ -350,6 +363,7 @@ class Dispatcher:
 
     def _ended(self, job: Job) -> None:
         self._forecast.left(job)
+        self._switches.left(job)
         record.ended(self._metrics, job)
         self.observer.ended(job)
         self._update()
@@ -357,6 +371,7 @@ class Dispatcher:
 
     def _changed(self) -> None:
         """Start what may start at once, and let the task know of the rest."""
+        self._switches.consider()
         self._bypass()
         self._update()
         self._gauges()

@@ -23,7 +23,7 @@ def next_start(waiting: Iterable[Job], slots: Sequence[EngineSlot]) -> Start | N
                 if not slot.jobs:
                     return job, slot
                 free.remove(slot)  # Nothing joins: the job gets it for itself when it is empty.
-        elif rooms := [slot for slot in open_to if slot in free]:
+        elif rooms := [slot for slot in open_to if slot in free and slot.has_room_for(job)]:
             return job, min(rooms, key=_seconds_left)
         if not free:
             break
@@ -31,17 +31,17 @@ def next_start(waiting: Iterable[Job], slots: Sequence[EngineSlot]) -> Start | N
 
 
 def candidates(job: Job, slots: Sequence[EngineSlot]) -> list[EngineSlot]:
-    """Return the slots with a loaded model that ``job`` may run on.
+    """Return the slots with the model of ``job`` in memory that it may run on.
 
     They have the memory for it; if no slot has, each engine may try. A job that lost an
     engine runs where the fewest ended in a row: one that keeps ending must not use up the
     attempts of a job that another one can finish.
     """
     if len(slots) == 1:
-        return [slot for slot in slots if slot.ready]
+        return [slot for slot in slots if slot.holds(job)]
     live = [slot for slot in slots if not slot.failed]
     fitting = [slot for slot in live if slot.lack(job.request) is None]
-    ready = [slot for slot in fitting or live if slot.ready]
+    ready = [slot for slot in fitting or live if slot.holds(job)]
     if job.attempts and ready:
         fewest = min(slot.circuit.crashes for slot in ready)
         ready = [slot for slot in ready if slot.circuit.crashes == fewest]

@@ -7,6 +7,7 @@ import structlog
 from service.config.limits import limits_of
 from service.config.table import Config
 from service.core.capacity import Capacity
+from service.core.events import Stepped
 from service.core.limits import RequestLimits
 from service.core.model import ModelInfo
 from service.core.spec import GenerationSpec
@@ -16,9 +17,10 @@ from service.errors import EngineUnavailable, ModelUnavailable, OutOfMemory, Ser
 from service.jobs.dispatch.bypass import may_bypass
 from service.jobs.dispatch.circuit import Circuit, CircuitState
 from service.jobs.dispatch.memory_check import lack
+from service.jobs.dispatch.residency import Residency
 from service.jobs.job import Job
 from service.jobs.queue.estimate import LOAD_SECONDS, Estimate
-from service.models.served.catalog import DEFAULT, ONE, ModelCatalog
+from service.models.served.catalog import DEFAULT, ONE, ModelCatalog, Served
 from service.telemetry.engine import EngineMetrics
 
 log = structlog.get_logger(__name__)
@@ -43,14 +45,15 @@ class EngineSlot:
         """Cancelled jobs whose cost the engine has not reported yet."""
         self.circuit = Circuit(max_attempts=config.max_attempts, engine=metrics.name)
         self.estimate = Estimate()
-        self.capacity: Capacity | None = None
-        """What memory images may take, as the engine reported last."""
-        self.batch_limit = config.max_concurrent_requests
-        """Images in the batch at most; calibration may lower it."""
+        self.residency = Residency(models, max_attempts=config.max_attempts)
+        self.capacities: dict[str, Capacity] = {}
+        """By model, what memory images may take, as the engine reported last."""
+        self.idle_since = -math.inf
+        """When the engine was last seen with a job."""
+        self._limits: dict[str, int] = {}
+        """By model, the largest batch that gains anything; nothing for those not measured."""
         self._config = config
         self._models = models
-        self._infos: dict[str, ModelInfo] = {}
-        """Models that were loaded once, by key, the default one apart."""
         self._bypassing = ""
         """Id of the job that joined a full batch last."""
         metrics.batch_limit.set(self.batch_limit)
@@ -68,12 +71,22 @@ class EngineSlot:
 
     def info(self, key: str) -> ModelInfo | None:
         """Return what is known of a model that was loaded here once."""
-        return self.engine.model if key == DEFAULT else self._infos.get(key)
+        return self.engine.model if key == DEFAULT else self.residency.infos.get(key)
 
     def limits(self, key: str = DEFAULT) -> RequestLimits:
         """Return the limits and defaults of requests to a model, by the settings and the model."""
         model = self.info(key) or self._models[key].known
         return limits_of(self._config, model.sizes, model.recipe, model.max_clip_skip)
+
+    def state_of(self, key: str, model: Served) -> str:
+        """Return where a model is that can be used, in a word of ``GET /models``."""
+        if key in self.residency.loaded:
+            return "loaded"
+        if key == self.residency.wanted or (key == DEFAULT and not self.ready):
+            return "loading"
+        if key in self.residency.parked:
+            return "parked"
+        return "on_disk" if model.here else "on_hub"
 
     @property
     def delay(self) -> float:
@@ -88,9 +101,36 @@ class EngineSlot:
         return self.circuit.state(ready=self.ready)
 
     @property
+    def capacity(self) -> Capacity | None:
+        """What memory images of the default model may take."""
+        return self.capacities.get(DEFAULT)
+
+    @property
+    def batch_limit(self) -> int:
+        """Images in the engine at most; calibration may lower it."""
+        return max(map(self._limit, self.residency.loaded or {DEFAULT}))
+
+    def _limit(self, key: str) -> int:
+        most = self._config.max_concurrent_requests
+        return min(self._limits.get(key, most), most)
+
+    def holds(self, job: Job) -> bool:
+        """Whether the model of a job is in memory."""
+        return self.ready and job.model in self.residency.loaded
+
+    def switch_seconds(self, job: Job) -> float:
+        """Return the seconds that a job's model takes to load; 0 where it is loaded."""
+        loaded = not self.ready or job.model in self.residency.loaded
+        return 0.0 if loaded else self.residency.load_seconds(job.model)
+
+    @property
     def has_room(self) -> bool:
         """Whether another job may join now."""
         return self._open and self._images < self.batch_limit
+
+    def has_room_for(self, job: Job) -> bool:
+        """Whether this job may join now, by what gains anything with its model."""
+        return self.has_room and self._images < self._limit(job.model)
 
     def takes_bypass(self, job: Job) -> bool:
         """Return whether a short job may join although the batch is full; see ``bypass``."""
@@ -116,6 +156,7 @@ class EngineSlot:
         jobs = self.jobs.values()
         return (
             self.ready
+            and not self.residency.holding
             and not (jobs and self.circuit.open)
             and not any(1 < job.attempts >= self._config.max_attempts for job in jobs)
         )
@@ -130,10 +171,10 @@ class EngineSlot:
 
     def lack(self, request: GenerationSpec) -> OutOfMemory | None:
         """Return the error of a request whose images do not fit here; None if they do."""
-        if self.capacity is None:
+        key = self._models.key(request.model)
+        if (capacity := self.capacities.get(key)) is None:
             return None
-        smallest = self.limits(self._models.key(request.model)).min_size
-        return lack(request, self.capacity, smallest=smallest)
+        return lack(request, capacity, smallest=self.limits(key).min_size)
 
     @property
     def most_pixels(self) -> float:
@@ -151,9 +192,9 @@ class EngineSlot:
         side = self.limits().min_size
         return self.lack(GenerationSpec(prompt="", width=side, height=side))
 
-    def calibrated(self, batch: int) -> None:
-        """Take no more images at a time than gain anything."""
-        self.batch_limit = min(batch, self._config.max_concurrent_requests)
+    def calibrated(self, batch: int, key: str = DEFAULT) -> None:
+        """Take no more images at a time than gain anything with a model."""
+        self._limits[key] = batch
 
     def find(self, job_id: str) -> Job | None:
         """Return a job that the engine knows, also one that is leaving."""
@@ -166,6 +207,20 @@ class EngineSlot:
         if late:
             log.warning("late_event_dropped", job_id=job_id, epoch=epoch, engine=self.metrics.name)
         return late
+
+    def stepped(self, event: Stepped) -> list[Job]:
+        """Learn from a step, and return the jobs that it moved on."""
+        moved = []
+        for job_id, epoch in event.epochs.items():
+            job = self.find(job_id)
+            if job is None or self.is_late(job_id, epoch):
+                continue
+            job.gpu_seconds += event.shares[job_id]
+            if job_id in self.jobs:
+                job.steps_done = event.progress[job_id]
+                moved.append(job)
+        self.estimate.observe(pixels=event.pixels, seconds=event.seconds, model=event.model_id)
+        return moved
 
     def cancel(self, job: Job) -> bool:
         """Take a running job out of the batch; return whether it was in it."""
@@ -180,5 +235,5 @@ class EngineSlot:
         lost, left = list(self.jobs.values()), list(self.leaving.values())
         self.jobs.clear()
         self.leaving.clear()
-        self.capacity = None
+        self.capacities.clear()
         return lost, left

@@ -59,11 +59,12 @@ class JobRecorder(Observer):
             size = {"width": preview.width, "height": preview.height}
             live.events.say(PREVIEW, {**data, **size, "pixels": preview.pixels})
 
-    def requeued(self, job: Job) -> None:
+    def requeued(self, job: Job, *, counted: bool = True) -> None:
         """Note that it waits again."""
         if live := self.live.get(job.id):
             if writer := self._writer_of(live):
-                writer.later(writer.store.requeue(job.id, job.epoch))
+                wait = writer.store.requeue if counted else writer.store.hand_back
+                writer.later(wait(job.id, job.epoch))
             self.say_queued(live)
 
     def moved(self) -> None:

@@ -38,6 +38,9 @@ class Slot(Protocol):
     def failed(self) -> bool:
         """Whether the engine will never begin."""
 
+    def switch_seconds(self, job: Job) -> float:
+        """Seconds that a job's model takes to load; 0 where it is loaded."""
+
 
 Start = tuple[Slot, float]
 """The slot in which a job starts, and the pixel steps that ``Estimate.done`` counts then."""
@@ -70,6 +73,7 @@ class QueueForecast:
         self._slots = slots
         self._seen: tuple[object, ...] = ()
         self._starts: list[Start] = []
+        self._waiting: tuple[Job, ...] = ()
         self._numbers: dict[str, int] = {}
         self._expected: dict[str, tuple[float, float]] = {}
         self._stretch: dict[str, float] = {}
@@ -107,7 +111,8 @@ class QueueForecast:
         self._expected.pop(job.id, None)
 
     def _start(self, index: int, owner: str) -> float:
-        return self._starts[index][0].delay + self._seconds(index, owner)
+        slot = self._starts[index][0]
+        return slot.delay + slot.switch_seconds(self._waiting[index]) + self._seconds(index, owner)
 
     def _seconds(self, index: int, owner: str = "") -> float:
         slot, done = self._starts[index]
@@ -119,7 +124,7 @@ class QueueForecast:
         if seen == self._seen:
             return
         self._seen = seen
-        waiting = self._queue.waiting
+        waiting = self._waiting = self._queue.waiting
         self._numbers = {job.id: number for number, job in enumerate(waiting, 1)}
         live = [slot for slot in self._slots if not slot.failed]
         self._starts = line_up(waiting, live or self._slots)
@@ -147,7 +152,7 @@ def _openings(slot: Slot) -> Generator[tuple[float, float], Job, None]:
     pixel_step, rest = slot.estimate.pixel_step, slot.estimate.rest_steps
     done, delay, limit = slot.estimate.done, slot.delay, slot.batch_limit
     batch: list[tuple[float, int, Job]] = []
-    entered, images, area = 0, 0, 0
+    entered, images, area = 0, 0, 0.0
     ahead, stage = 0.0, 0.0
     entering: Iterable[Job] = slot.jobs.values()
     while True:
@@ -156,11 +161,11 @@ def _openings(slot: Slot) -> Generator[tuple[float, float], Job, None]:
             end = stage + evaluations(job.request, steps_done=job.steps_done) + rest
             heapq.heappush(batch, (end, entered, job))
             images += places(job.request)
-            area += pixels(job.request)
+            area += slot.estimate.weight(job.model) * pixels(job.request)
         while images >= limit and batch:
             end, _, left = heapq.heappop(batch)
             ahead += (end - stage) * area
             stage = end
             images -= places(left.request)
-            area -= pixels(left.request)
+            area -= slot.estimate.weight(left.model) * pixels(left.request)
         entering = ((yield delay + ahead * pixel_step, done + ahead),)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from service.core.events import JobFinished, Stepped, UnloadReason
+from service.core.events import MODEL_NOT_LOADED, JobFailed, JobFinished, Stepped, UnloadReason
 from service.core.spec import GenerationSpec
 from service.core.stage import StageTimes
 from service.core.work import REST_STEPS, evaluations, pixels
@@ -62,7 +62,7 @@ class SimulatedEngine(Engine):
             room=room,
             host_room=host_room,
             tell=lambda said: self._tell(said),  # noqa: PLW0108 - start sets it
-            busy=lambda: self.held.device if self._rows else (),
+            busy=lambda: {row.request.model for row in self._rows.values()},
         )
 
     async def start(self, listener: Listener) -> None:
@@ -90,7 +90,12 @@ class SimulatedEngine(Engine):
         self.held.unload(model_id, reason)
 
     def generate(self, job_id: str, request: GenerationSpec, epoch: int) -> None:
-        """Let a job join before the next step."""
+        """Let a job join before the next step, unless its model is not loaded."""
+        if request.model not in self.held.device:
+            failed = JobFailed(job_id=job_id, epoch=epoch, code=MODEL_NOT_LOADED, detail="")
+            asyncio.get_running_loop().call_soon(self._tell, failed)
+            return
+        self.held.touch(request.model)
         self._rows[job_id] = Row(
             job_id=job_id,
             epoch=epoch,
@@ -115,9 +120,10 @@ class SimulatedEngine(Engine):
             seconds = REST_STEPS * pixels(row.request) * self._pixel_step
             asyncio.get_running_loop().call_later(seconds, self._end_decode, row, seconds)
             return
-        groups: dict[int, list[Row]] = defaultdict(list)
+        groups: dict[tuple[str, int], list[Row]] = defaultdict(list)
         for row in sorted(moving, key=lambda row: -row.urgency(self._clock)):
-            groups[row.request.width].append(row)  # The most urgent row's size comes first.
+            # The most urgent row's model and size come first.
+            groups[row.request.model, row.request.width].append(row)
         batch = next(iter(groups.values()))[: self._batch]
         seconds = sum(pixels(row.request) for row in batch) * self._pixel_step
         asyncio.get_running_loop().call_later(seconds, self._end_step, batch, seconds)
@@ -144,6 +150,7 @@ class SimulatedEngine(Engine):
                 batch_size=len(batch),
                 pixels=moved,
                 seconds=seconds,
+                model_id=batch[0].request.model,
             )
         )
         self._begin()

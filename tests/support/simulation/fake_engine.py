@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from service.core.events import (
+    MODEL_NOT_LOADED,
     JobCancelled,
     JobFailed,
     JobFinished,
@@ -74,7 +75,7 @@ class FakeEngine(Engine):
             room=room,
             host_room=host_room,
             tell=self._tell,
-            busy=lambda: self.held.device if self.batch else (),
+            busy=lambda: {request.model for request in self.batch.values()},
         )
         self._done: dict[str, int] = {}
         self._epochs: dict[str, int] = {}
@@ -103,7 +104,12 @@ class FakeEngine(Engine):
                 await self._pace
 
     def generate(self, job_id: str, request: GenerationSpec, epoch: int) -> None:
-        """Let a job join the batch before the next step."""
+        """Let a job join the batch before the next step, unless its model is not loaded."""
+        if self.held.device and request.model not in self.held.device:
+            failed = JobFailed(job_id=job_id, epoch=epoch, code=MODEL_NOT_LOADED, detail="")
+            asyncio.get_running_loop().call_soon(self._tell, failed)
+            return
+        self.held.touch(request.model)
         self.batch[job_id] = request
         self._epochs[job_id] = epoch
         self._done[job_id] = 0

@@ -17,6 +17,8 @@ from service.core.events import (
 from service.core.model import ModelInfo
 from service.engine.protocol import Event
 from service.errors import ModelError, OutOfMemory
+from service.models.defaults.known import UNKNOWN, Known
+from service.models.served.catalog import ModelCatalog, Served
 
 DEFAULT: Final = ""
 
@@ -34,6 +36,13 @@ class FakeModel:
     """To come back from host memory."""
     error: str = ""
     """Why it cannot be loaded."""
+
+
+def catalog_with(*names: str) -> ModelCatalog:
+    """Return a catalogue of these models next to the default one."""
+    return ModelCatalog(
+        Served(known=UNKNOWN), [Served(known=Known(model_id=name)) for name in names]
+    )
 
 
 class FakeModels:

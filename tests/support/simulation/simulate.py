@@ -3,7 +3,7 @@
 import asyncio
 import random
 from collections import defaultdict
-from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from statistics import fmean
@@ -18,6 +18,7 @@ from service.jobs.job import Job
 from service.telemetry.metrics import Metrics
 from tests.support.simulation.clock import VirtualLoop, keep_time, restore_time
 from tests.support.simulation.engine import PIXEL_STEP, SimulatedEngine
+from tests.support.simulation.fake_models import FakeModel, catalog_with
 
 BATCH: Final = 3
 PLACES: Final = 64
@@ -39,7 +40,16 @@ class Promise:
 class Simulation:
     """One queue, its engines, and what became of the jobs of its clients."""
 
-    def __init__(self, loop: VirtualLoop, owners: Collection[str], *, engines: int) -> None:
+    def __init__(
+        self,
+        loop: VirtualLoop,
+        owners: Collection[str],
+        *,
+        engines: int,
+        models: Mapping[str, FakeModel] | None = None,
+        room: int = 1,
+        idle: float = 0.0,
+    ) -> None:
         self.jobs: list[Job] = []
         """Those that were let in."""
         self.refused: list[Job] = []
@@ -51,12 +61,14 @@ class Simulation:
         """GPU seconds by owner, when the time was over."""
         self._loop = loop
         weights = dict.fromkeys(owners, 1) if len(owners) > 1 else None
-        config = Config(max_concurrent_requests=BATCH, queue_size=PLACES)
+        config = Config(max_concurrent_requests=BATCH, queue_size=PLACES, model_idle_seconds=idle)
+        self.metrics = Metrics()
         self.dispatcher = Dispatcher(
-            [SimulatedEngine(batch=BATCH) for _ in range(engines)],
-            Metrics(),
+            [SimulatedEngine(batch=BATCH, models=models, room=room) for _ in range(engines)],
+            self.metrics,
             config,
             weights=weights,
+            models=catalog_with(*filter(None, models or ())),
         )
 
     def run(self, clients: Iterable[Coroutine[Any, Any, None]], seconds: float) -> None:
@@ -80,6 +92,13 @@ class Simulation:
         for at, job in arrivals:
             await asyncio.sleep(at - self._loop.now)
             self._enters(job)
+
+    async def draws(self, owner: str, requests: Iterable[GenerationSpec]) -> None:
+        """Send one request after the other, each when the one before is drawn."""
+        for request in requests:
+            job = Job(request=request, owner=owner)
+            if self._enters(job) is None:
+                await job.wait()
 
     async def comes_back(self, owner: str, chance: random.Random) -> None:
         """Send mixed requests one after the other; when refused, wait for as long as told."""
@@ -121,12 +140,22 @@ class Simulation:
 
 
 @contextmanager
-def simulated(owners: Collection[str], *, engines: int = 1) -> Iterator[Simulation]:
-    """Make a simulation in a time of its own; no other may run in it."""
+def simulated(
+    owners: Collection[str],
+    *,
+    engines: int = 1,
+    models: Mapping[str, FakeModel] | None = None,
+    room: int = 1,
+    idle: float = 0.0,
+) -> Iterator[Simulation]:
+    """Make a simulation in a time of its own; no other may run in it.
+
+    ``models`` are by name; the default one's is empty. Each takes its size of ``room``.
+    """
     loop = VirtualLoop()
     keep_time(loop)
     try:
-        yield Simulation(loop, owners, engines=engines)
+        yield Simulation(loop, owners, engines=engines, models=models, room=room, idle=idle)
     finally:
         loop.end()
         restore_time()

@@ -1,14 +1,19 @@
 """GET /models, and the limits of requests by model."""
 
+import asyncio
 import json
 from dataclasses import replace
 from typing import Any
 
+import pytest
+
+from service.config.addresses import Listed
 from service.config.credentials import Keys
 from service.core.limits import SDXL
 from service.core.recipe import Recipe
 from service.http.state import DISPATCHER
 from tests.support.simulation.fake_engine import FAKE_MODEL, FakeEngine
+from tests.support.simulation.fake_models import FakeModel
 
 XL_MODEL = replace(FAKE_MODEL, model_id="some/xl", version="xl-1", family="sdxl", sizes=SDXL)
 
@@ -29,9 +34,12 @@ async def test_the_model_of_the_settings_is_listed(client):
     [model] = (await read(client, "/models"))["models"]
     limits, defaults = model.pop("limits"), model.pop("defaults")
     assert model == {
-        "id": "fake",
+        "id": "demo",
         "default": True,
-        "state": "ready",
+        "state": "loaded",
+        "problem": None,
+        "licence": "mit",
+        "size_bytes": 23_447_022,
         "family": "sd",
         "recipe": None,
         "vae": "",
@@ -57,7 +65,7 @@ async def test_a_loaded_model_corrects_what_was_thought_of_it(serve):
     engine.become_ready()
 
     [after] = (await read(client, "/models"))["models"]
-    assert (after["id"], after["family"], after["version"]) == ("some/xl", "sdxl", "xl-1")
+    assert (after["state"], after["family"], after["version"]) == ("loaded", "sdxl", "xl-1")
     status, answer = await sent(client)
     assert (status, answer["metadata"]["width"], answer["metadata"]["height"]) == (200, 1024, 1024)
     status, answer = await sent(client, width=256)
@@ -153,3 +161,50 @@ async def test_a_request_for_a_model_that_is_not_listed_gets_the_list(client):
         status, answer = await sent(client, model=model)
         assert (status, answer["metadata"]["model"]) == (200, "fake")
     assert (await sent(client, model=5))[0] == 400
+
+
+XL = "stabilityai/sdxl-turbo"
+OTHER = FakeModel(info=replace(XL_MODEL, model_id=XL), load_seconds=None)
+
+
+@pytest.fixture
+async def several(serve, tmp_path):
+    """Serve the demo and another model, which is loaded when the test says so."""
+    engine = FakeEngine(models={XL: OTHER}, room=2)
+    (tmp_path / "old.ckpt").write_bytes(b"\x80\x02}q\x00.")
+    return await serve(engine, models=Listed(f"{XL},{tmp_path}")), engine
+
+
+async def test_all_models_are_listed_with_what_is_known_of_each(several):
+    """Family, recipe, limits and defaults before it is loaded; its state follows the engine."""
+    client, engine = several
+
+    async def states() -> dict[str, str]:
+        return {each["id"]: each["state"] for each in (await read(client, "/models"))["models"]}
+
+    demo, xl, old = (await read(client, "/models"))["models"]
+    assert [each["default"] for each in (demo, xl, old)] == [True, False, False]
+    assert (xl["family"], xl["recipe"]["name"], xl["size_bytes"]) == ("sdxl", "turbo", None)
+    assert xl["limits"]["width"]["maximum"] == 1536
+    assert (xl["defaults"]["steps"], demo["defaults"]["steps"]) == (4, 20)
+    assert "pickle" in old["problem"]
+    assert await states() == {"demo": "loaded", XL: "on_hub", "old.ckpt": "failed"}
+    sending = asyncio.create_task(sent(client, model=XL))
+    while (await states())[XL] != "loading":
+        pass
+    engine.held.finish()
+    status, answer = await sending
+    assert (status, answer["metadata"]["model"], answer["metadata"]["width"]) == (200, XL, 512)
+    assert (await states())[XL] == "loaded"
+
+
+async def test_requests_are_checked_by_the_model_that_they_name(several):
+    """Each has its own limits, samplers and adapters."""
+    client, _ = several
+    status, answer = await sent(client, model=XL, width=256, height=256)
+    assert (status, [*answer["errors"]]) == (400, ["width", "height"])
+    assert (await sent(client, width=1024))[0] == 400
+    status, answer = await sent(client, model="old.ckpt")
+    assert (status, answer["code"]) == (503, "model_unavailable")
+    status, answer = await sent(client, model=XL, adapters=[{"name": "none"}])
+    assert (status, [*answer["errors"]]) == (400, ["adapters"])

@@ -38,6 +38,12 @@ class Slot:
     failed: bool = False
     jobs: dict[str, Job] = field(default_factory=dict)
 
+    loads: dict[str, float] = field(default_factory=dict)
+    """By model, the seconds that it takes to load."""
+
+    def switch_seconds(self, job: Job) -> float:
+        return self.loads.get(job.model, 0.0)
+
     def runs(self, *jobs: Job) -> "Slot":
         self.jobs = {each.id: each for each in jobs}
         return self
