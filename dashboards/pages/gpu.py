@@ -261,6 +261,54 @@ def _memory() -> list[Panel]:
     ]
 
 
+def _models() -> list[Panel]:
+    return [
+        lines(
+            "Memory of models",
+            "Bytes of each model in the memory of the GPU and of the host. Without a GPU all are "
+            "in the host's. The limits are the GPU's memory and HOST_CACHE_GB.",
+            "bytes",
+            Target(
+                expr=q.total("sd_model_resident_bytes", by="model_id, place"),
+                legend="{{model_id}}: {{place}}",
+            ),
+            legend="right",
+            stacked=True,
+            width=12,
+        ),
+        lines(
+            "Models loaded",
+            "disk: read from files; parked: copied back from host memory; failed: it cannot be "
+            "loaded, and its requests get 503. Loads that go on mean that requests name models "
+            "that do not fit into memory together.",
+            "short",
+            Target(
+                expr=q.grown(
+                    "sd_model_loads_total", by="model_id, outcome", over="$__rate_interval"
+                ),
+                legend="{{model_id}}: {{outcome}}",
+            ),
+            overrides=colored({"/: failed$/": RED}),
+            width=12,
+        ),
+        lines(
+            "Time to load a model",
+            "On average, by model. The batch steps on meanwhile, if there is room for both.",
+            "s",
+            Target(expr=q.mean("sd_model_load_seconds", by="model_id"), legend="{{model_id}}"),
+            width=12,
+        ),
+        lines(
+            "Wait for a model",
+            "From a request's fair turn until its model was in memory, on average, for requests "
+            "that had to wait. Other requests go before them for a while.",
+            "s",
+            Target(expr=q.mean("sd_model_wait_seconds", by="model_id"), legend="{{model_id}}"),
+            width=12,
+        ),
+    ]
+
+
 def dashboard() -> Dashboard:
     """Describe the dashboard of GPU and memory."""
     return Dashboard(
@@ -270,6 +318,7 @@ def dashboard() -> Dashboard:
         rows=[
             Row(title="", panels=_tiles()),
             Row(title="Memory", panels=_memory()),
+            Row(title="Models", panels=_models()),
             Row(title="GPU load", panels=load()),
             Row(title="GPU faults and readings", panels=faults()),
             Row(title="Host", panels=host()),

@@ -25,6 +25,7 @@ class Fault:
 ALL: Final[list[Fault]] = []  # In the order in which they are entered: the gentle ones first.
 EXCUSED: Final = {
     "SDAdaptersThrashing": "a drill has no adapters; their memory is tested with tiny models",
+    "SDModelsThrashing": "a drill has one model; switches are tested with the simulated engine",
     "SDThreadsBusy": "a drill has one key, which gets a part of the threads and never all",
     "SDComputesOnCpu": "no GPU is taken away here: the engine of a drill computes on the CPU",
     "SDLogLinesDropped": "the drill reads the log all the time, to see what happens",

@@ -32,6 +32,7 @@ AGREED = {
     "SDPicturesDoNotFit",
     "SDVramNearLimit",
     "SDAdaptersThrashing",
+    "SDModelsThrashing",
     "SDQueueDepthHigh",
     "SDConnectionsHigh",
     "SDQueueWaitHigh",
