@@ -54,6 +54,8 @@ CODES: Final[Mapping[type[ServiceError], Exit]] = {
     errors.ModelError: Exit.MODEL_DAMAGED,
     errors.ModelUnsuitable: Exit.MODEL_DAMAGED,
     errors.ModelMissing: Exit.MODEL_MISSING,
+    errors.ModelNotFound: Exit.MODEL_MISSING,
+    errors.ModelUnavailable: Exit.MODEL_DAMAGED,
     errors.ModelInUse: Exit.BUSY,
     errors.HubUnreachable: Exit.HUB_UNREACHABLE,
     errors.NotInstalled: Exit.NOT_INSTALLED,

@@ -26,6 +26,7 @@ JOB_ERRORS: Final = (
     "generation_failed",
     "sampler_unsuitable",
     "adapter_unsuitable",
+    "model_not_found",
     "model_unavailable",
     "store_unavailable",
     "storage_full",

@@ -38,6 +38,9 @@ CHECKSUM: Final = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
 
 SHA256_DIGITS: Final = 64
 CHUNK: Final = 2**20
+README: Final = "README.md"
+"""It names the licence."""
+
 PART: Final = ".part"
 MARGIN: Final = 100 * 2**20
 """Bytes that are left on the disk next to a model."""
@@ -117,7 +120,7 @@ def wanted(
         ModelError: a part has no safetensors file.
 
     """
-    chosen = [row for row in there if row.path == catalog.INDEX]
+    chosen = [row for row in there if row.path in {catalog.INDEX, README}]
     for part in catalog.parts(index):
         own = {row.path.rpartition("/")[2]: row for row in there if _folder(row) == part}
         chosen += [row for name, row in own.items() if name.endswith(SMALL) and INDICES not in name]

@@ -94,3 +94,18 @@ async def test_steps_of_nothing_divide_by_nothing():
     odd.observe(pixels=PIXELS, seconds=0)
     odd.observe_rest(pixels=PIXELS, seconds=1)
     assert odd.rest_steps == REST_STEPS
+
+
+def test_work_for_a_slower_model_counts_for_more():
+    """It is learned for each; one that was never seen counts as the default one."""
+    estimate = Estimate()
+    estimate.observe(pixels=PIXELS, seconds=1)
+    estimate.observe(pixels=PIXELS, seconds=4, model="xl")
+    assert (estimate.weight(""), estimate.weight("xl"), estimate.weight("new")) == (1, 4, 1)
+    assert estimate.done == 5 * PIXELS
+    request = GenerationSpec(prompt="", steps=10)
+    usual = estimate.seconds([Job(request=request)])
+    assert estimate.seconds([Job(request=request, model="xl")]) == pytest.approx(4 * usual)
+    before = estimate.rest_steps
+    estimate.observe_rest(pixels=PIXELS, seconds=4 * before, model="xl")
+    assert estimate.rest_steps == pytest.approx(before)
