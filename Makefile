@@ -30,6 +30,7 @@ test: $(VENV)/.installed-test  ## Run the tests: every kind of them, in minutes.
 
 test-long: $(VENV)/.installed-test  ## Run the tests that take longer.
 	$(BIN)/python -m pytest $(WORKERS) -m "long and not matrix"
+	$(BIN)/python -m pytest $(WORKERS) --fuzz-cases 2000 tests/fuzz
 
 test-fast: $(VENV)/.installed-test  ## Run the tests that load no model.
 	$(BIN)/python -m pytest $(WORKERS) tests/unit --ignore=tests/unit/diffusion --ignore=tests/unit/models \

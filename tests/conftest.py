@@ -26,18 +26,23 @@ That of the clean room installs for minutes and computes for seconds, so it is n
 BY_FILE = ("acceptance/", "disasters/", "fuzz/", "test_integration_")
 """Tests that share the services of their file."""
 
-FUZZ_CASES = 2000
+FUZZ_CASES = 900
 FUZZ_SEED = 1
 PRIVILEGED = "privileged"
 """Marks what no installation brings: rights that a machine gives or not."""
 
+
+# With rich next to it, structlog would draw the locals of each frame: a second per traceback.
+*_PROCESSORS, _ = structlog.get_config()["processors"]
+_CONSOLE = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+structlog.configure(processors=[*_PROCESSORS, _CONSOLE])
 
 # Threads that wait leave the cores to other processes. OpenMP reads it before its first thread.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Let the fuzzing be longer, or other, than it is by default."""
+    """Let the fuzzing be longer, as in make test-long, or other than it is by default."""
     parser.addoption(
         "--fuzz-cases",
         type=int,

@@ -106,7 +106,9 @@ def test_mixed_rows_as_in_diffusers(pair: Pairs, folder: Path, kind: str) -> Non
             assert not comparison.difference(theirs, plain).same, f"{name} changes nothing"
 
 
-@pytest.mark.parametrize("kind", MODELS)
+@pytest.mark.parametrize(
+    "kind", ["sd", *(pytest.param(kind, marks=pytest.mark.long) for kind in ("sd21_v", "sdxl"))]
+)
 def test_alone_as_in_company(pair: Pairs, folder: Path, kind: str) -> None:
     """Each request alone gives the image that it gives among the others."""
     several(folder / kind, pair(kind).reference.pipeline)

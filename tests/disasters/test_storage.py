@@ -147,7 +147,11 @@ def empty(path: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "journal"),
     # A journal that holds the first page, too, makes good for one that is overwritten.
-    [(cut, True), (cut, False), (scribble, False), (empty, True), (empty, False)],
+    [
+        *((cut, True), (scribble, False)),
+        pytest.param(cut, False, marks=pytest.mark.long),
+        *(pytest.param(empty, journal, marks=pytest.mark.long) for journal in (True, False)),
+    ],
 )
 async def test_a_damaged_database_ends_the_start_with_the_cure(
     light, client_of, tmp_path, damage, journal

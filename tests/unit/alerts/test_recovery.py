@@ -3,6 +3,7 @@
 import re
 from copy import deepcopy
 
+import pytest
 import yaml
 
 from tests.unit.alerts.programs import GROUPS, needs, run
@@ -50,6 +51,7 @@ def alone(folder, rules):
     return [int(hours) * 60 + int(minutes or 0) - repaired for hours, minutes in times]
 
 
+@pytest.mark.long
 @needs("promtool", "prometheus")
 def test_the_errors_of_an_outage_page_nobody_when_it_is_over(tmp_path):
     """Its cause is named until they have left the windows; without that, they would page."""

@@ -119,7 +119,7 @@ def test_a_part_that_hangs_is_cut_off_with_all_that_it_started(tmp_path):
         "  tell(figures={'pid': other.pid}); signal.pause()\n"
         "tell(notes=['well'])"
     )
-    minutes = (suite.MARGIN_SECONDS + 12) / 60
+    minutes = (suite.MARGIN_SECONDS + 6) / 60
     assert Suite(given(minutes=minutes), tmp_path, command=command(code)).run() == 1
     found = results(tmp_path)
     assert found["batches"]["failure"].startswith("cut off after")

@@ -41,7 +41,13 @@ def test_verify_names_what_is_damaged_and_pull_repairs_it(machine, hub):
     assert machine.models("verify")[0] == Exit.DONE
 
 
-@pytest.mark.parametrize("how", ["flipped", "cut", "gone", "link", "pointer", "index"])
+@pytest.mark.parametrize(
+    "how",
+    [
+        *("flipped", "gone"),
+        *(pytest.param(how, marks=pytest.mark.long) for how in ("cut", "link", "pointer", "index")),
+    ],
+)
 def test_the_command_that_a_damage_ends_with_repairs_it(machine, hub, how):
     """From any folder, whatever the name of the cache."""
     machine.models("pull", "org/name")

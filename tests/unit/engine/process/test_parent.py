@@ -228,7 +228,7 @@ async def test_work_that_comes_meanwhile_is_no_sign_of_life(impatient, heard):
     coming.cancel()
 
 
-async def test_an_engine_that_falls_silent_is_late_before_it_is_killed(engine, heard, monkeypatch):
+async def test_an_engine_that_falls_silent_is_late_before_it_is_killed(monkeypatch, engine, heard):
     """For half of the time, in which it is not ready for new work."""
     monkeypatch.setattr(parent, "STOP_SECONDS", 0.1)
     engine.generate("one", request("hangs"), 1)
