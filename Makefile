@@ -13,6 +13,8 @@ BIN := $(VENV)/bin
 WORKERS := -n 2 --dist loadgroup
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 PIP := $(INSTALL) --constraint constraints.txt
+# Tests start hundreds of processes; without bytecode each would compile every module anew.
+export PYTHONDONTWRITEBYTECODE :=
 # A stamp per installation: the second start asks no package index for anything. It bears the
 # name of the torch that was asked for, so that asking for another one installs that.
 STAMP := $(VENV)/.installed$(TORCH:%=-%)
@@ -30,7 +32,7 @@ test: $(VENV)/.installed-test  ## Run the tests: every kind of them, in minutes.
 
 test-long: $(VENV)/.installed-test  ## Run the tests that take longer.
 	$(BIN)/python -m pytest $(WORKERS) -m "long and not matrix"
-	$(BIN)/python -m pytest $(WORKERS) --fuzz-cases 2000 tests/fuzz
+	$(BIN)/python -m pytest $(WORKERS) --fuzz-cases $(or $(FUZZ_CASES),2000) tests/fuzz
 
 test-fast: $(VENV)/.installed-test  ## Run the tests that load no model.
 	$(BIN)/python -m pytest $(WORKERS) tests/unit --ignore=tests/unit/diffusion --ignore=tests/unit/models \
