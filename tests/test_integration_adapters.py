@@ -31,8 +31,6 @@ pytestmark = [
     ),
     # diffusers corrects old scheduler files, which some of the models here have on purpose.
     pytest.mark.filterwarnings("ignore:The configuration file of this scheduler:FutureWarning"),
-    # PEFT says so whenever diffusers loads a second adapter.
-    pytest.mark.filterwarnings("ignore:Already found a `peft_config` attribute:UserWarning"),
 ]
 
 MODELS = ("sd", pytest.param("sd21_v", marks=pytest.mark.long), "sdxl")

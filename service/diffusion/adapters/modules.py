@@ -52,6 +52,11 @@ class Modules:
             self._names[part] = dict(_names(self._parts[part], self.layers(part)))
         return self._names[part].get(module)
 
+    def vocabulary(self, part: Part) -> torch.nn.Embedding:
+        """Return the vectors of the tokens that a text encoder knows."""
+        found: torch.nn.Embedding = self._parts[part].get_input_embeddings()  # type: ignore[operator] # transformers adds it
+        return found
+
     def layers(self, part: Part) -> Mapping[str, Layer]:
         """Return the layers of a part by their names in the model."""
         if part not in self._layers:

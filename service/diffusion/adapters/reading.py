@@ -1,13 +1,14 @@
 """An adapter file read into the changes that it makes to a loaded model."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from safetensors import safe_open
 
 from service.diffusion.adapters.deltas import Delta, delta
 from service.diffusion.adapters.modules import Layer, Modules
+from service.diffusion.conditioning.encoding import Word
 from service.errors import AdapterUnsuitable
 from service.models.adapters.catalog import Entry, Stamp
 from service.models.adapters.header import AdapterHeader, some
@@ -20,17 +21,17 @@ class Loaded:
 
     name: str
     stamp: Stamp
-    deltas: Mapping[Part, Mapping[str, Delta]]
+    deltas: Mapping[Part, Mapping[str, Delta]] = field(default_factory=dict)
+    word: Word | None = None
+    """What an embedding stands for, which changes no layer."""
 
     @property
     def size(self) -> int:
         """Bytes of its tensors."""
-        return sum(
-            tensor.numel() * tensor.element_size()
-            for layers in self.deltas.values()
-            for each in layers.values()
-            for tensor in each.tensors
-        )
+        layers = [each for part in self.deltas.values() for each in part.values()]
+        tensors = [tensor for each in layers for tensor in each.tensors]
+        tensors += self.word.vectors.values() if self.word else ()
+        return sum(each.numel() * each.element_size() for each in tensors)
 
     def changes(self, part: Part) -> bool:
         """Whether it changes a part."""
@@ -42,7 +43,11 @@ class Loaded:
             part: {name: each.to(device) for name, each in layers.items()}
             for part, layers in self.deltas.items()
         }
-        return Loaded(name=self.name, stamp=self.stamp, deltas=deltas)
+        word = self.word
+        if word is not None:
+            vectors = {part: each.to(device) for part, each in word.vectors.items()}
+            word = Word(name=word.name, vectors=vectors)
+        return Loaded(name=self.name, stamp=self.stamp, deltas=deltas, word=word)
 
 
 def read(entry: Entry, modules: Modules) -> Loaded:
@@ -55,6 +60,8 @@ def read(entry: Entry, modules: Modules) -> Loaded:
     header = entry.header
     if header is None:
         raise AdapterUnsuitable(entry.problem)
+    if header.vectors:
+        return Loaded(name=entry.name, stamp=entry.stamp, word=_word(entry.name, header, modules))
     names = _layers(header, modules)
     deltas: dict[Part, dict[str, Delta]] = {}
     try:
@@ -69,6 +76,39 @@ def read(entry: Entry, modules: Modules) -> Loaded:
             f"{header.path.name} cannot be read ({error.strerror or error})."
         ) from error
     return Loaded(name=entry.name, stamp=entry.stamp, deltas=deltas)
+
+
+def _word(name: str, header: AdapterHeader, modules: Modules) -> Word:
+    """Read the vectors of an embedding, in the number format of the text encoders."""
+    file = header.path.name
+    made_for = f" (it is made for {header.family})" if header.family else ""
+    cure = "Use an embedding that is made for this model's family."
+    encoders = [part for part in (Part.TEXT, Part.TEXT_2) if part in modules.parts]
+    if {*encoders} != header.vectors.keys():
+        theirs, ours = len(header.vectors), len(encoders)
+        raise AdapterUnsuitable(
+            f"{file} has vectors for {theirs} text encoder{'s' * (theirs > 1)}, and the model has "
+            f"{ours}{made_for}. {cure}"
+        )
+    vectors: dict[str, torch.Tensor] = {}
+    try:
+        with safe_open(header.path, "pt") as tensors:
+            for part, found in header.vectors.items():
+                known = modules.vocabulary(part).weight
+                read_in = tensors.get_tensor(found.key).to(known.dtype).reshape(-1, found.shape[-1])
+                if read_in.shape[1] != known.shape[1]:
+                    raise AdapterUnsuitable(
+                        f"{file} has vectors of {read_in.shape[1]} numbers, and the model's have "
+                        f"{known.shape[1]}{made_for}. {cure}"
+                    )
+                if not bool(read_in.isfinite().all()):
+                    raise AdapterUnsuitable(
+                        f"{file} holds NaN or infinite values; use another copy of it."
+                    )
+                vectors[part] = read_in
+    except OSError as error:
+        raise AdapterUnsuitable(f"{file} cannot be read ({error.strerror or error}).") from error
+    return Word(name=name, vectors=vectors)
 
 
 def _layers(header: AdapterHeader, modules: Modules) -> dict[Place, str]:

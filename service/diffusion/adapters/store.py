@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -18,6 +18,7 @@ from service.diffusion.adapters.cache import Cache
 from service.diffusion.adapters.modules import Modules
 from service.diffusion.adapters.reading import Loaded, read
 from service.diffusion.adapters.rows import RowAdapters, Use
+from service.diffusion.conditioning.encoding import Word
 from service.errors import AdapterUnsuitable, ServiceError
 from service.models.adapters.catalog import AdapterCatalog, Entry, Stamp
 from service.models.adapters.names import Part
@@ -44,6 +45,11 @@ class Lease:
     def stamps(self) -> tuple[Stamp, ...]:
         """The states of its files, each once."""
         return tuple(dict.fromkeys(each.stamp for each in self.entries))
+
+    @property
+    def words(self) -> tuple[Word, ...]:
+        """The embeddings that its texts name."""
+        return tuple(each.word for each in self.loaded if each.word is not None)
 
     @property
     def denoiser(self) -> Use:
@@ -130,15 +136,23 @@ class AdapterStore:
         """Whether a file is being read."""
         return any(not load.done() for load in self._loads.values())
 
-    def ask(self, wanted: Sequence[Adapter]) -> Lease:
-        """Ask for the adapters of a job; they come by and by, see ``pump``."""
-        lease = Lease(wanted=tuple(wanted), ready=not wanted)
-        if not wanted:
-            return lease
+    def ask(
+        self, wanted: Sequence[Adapter], texts: Collection[str] = (), *, bare: bool = False
+    ) -> Lease:
+        """Ask for the adapters of a job; they come by and by, see ``pump``.
+
+        With them come the embeddings that its texts name: with ``bare`` without brackets, too.
+        """
+        lease = Lease(wanted=tuple(wanted))
         try:
             lease.entries = tuple(self._find(each.name) for each in wanted)
+            if self._catalog is not None:
+                lease.entries += tuple(self._catalog.embeddings_in(texts, bare=bare))
         except ServiceError as error:
             lease.error = error
+            return lease
+        lease.ready = not lease.entries
+        if lease.ready:
             return lease
         self._waiting.append(lease)
         self.pump()

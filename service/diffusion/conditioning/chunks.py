@@ -6,7 +6,7 @@ the words after that comma go into the next chunk, so that none is torn apart.
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeAlias
 
 from service.core.prompt.attention import Piece, Section, sections
 from service.diffusion.conditioning.encoding import Reading
@@ -19,10 +19,21 @@ MOST_CHUNKS: Final = 10
 
 
 @dataclass(frozen=True, kw_only=True)
+class Vector:
+    """A token that is not in the vocabulary: one of the vectors of a word."""
+
+    word: str
+    number: int
+
+
+Token: TypeAlias = int | Vector
+
+
+@dataclass(frozen=True, kw_only=True)
 class Chunk:
     """Tokens without the marks around them, and the weight of each."""
 
-    tokens: tuple[int, ...] = ()
+    tokens: tuple[Token, ...] = ()
     weights: tuple[float, ...] = ()
 
     @property
@@ -31,7 +42,7 @@ class Chunk:
         return any(weight != 1 for weight in self.weights)
 
 
-Tokens = Sequence[tuple[int, float]]
+Tokens = Sequence[tuple[Token, float]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +57,7 @@ def chunks(
     text: str,
     reading: Reading,
     *,
-    tokenize: Callable[[str], Sequence[int]],
+    tokenize: Callable[[str], Sequence[Token]],
     size: int,
     comma: int | None,
 ) -> Chunks:
@@ -57,13 +68,18 @@ def chunks(
         for part in parts
     ]
     # What is cut is cut where diffusers cuts it.
-    found = divided(weighed, size, comma if reading.chunked else None)
+    found = divided(weighed, size, comma, whole=reading.chunked)
     most = MOST_CHUNKS if reading.chunked else 1
     return Chunks(read=tuple(found[:most]), cut=sum(len(chunk.tokens) for chunk in found[most:]))
 
 
-def divided(parts: Iterable[Tokens], size: int, comma: int | None) -> list[Chunk]:
-    """Return the chunks of parts that each begin with a new one."""
+def divided(
+    parts: Iterable[Tokens], size: int, comma: int | None, *, whole: bool = True
+) -> list[Chunk]:
+    """Return the chunks of parts that each begin with a new one.
+
+    ``whole`` keeps the vectors of a word, and the words behind a near comma, in one chunk.
+    """
     found: list[Chunk] = []
     rest: Tokens = ()
     for number, part in enumerate(parts):
@@ -71,7 +87,7 @@ def divided(parts: Iterable[Tokens], size: int, comma: int | None) -> list[Chunk
             found.append(_chunk(rest))
         rest = part
         while len(rest) > size:
-            end = _end(rest, size, comma)
+            end = _end(rest, size, comma) if whole else size
             found.append(_chunk(rest[:end]))
             rest = rest[end:]
     if rest or not found:
@@ -81,7 +97,10 @@ def divided(parts: Iterable[Tokens], size: int, comma: int | None) -> list[Chunk
 
 def _end(tokens: Tokens, size: int, comma: int | None) -> int:
     """Return where a chunk ends that cannot take all of its tokens."""
-    if tokens[size][0] != comma:
+    next_one = tokens[size][0]
+    if isinstance(next_one, Vector) and 0 < next_one.number < size:
+        return size - next_one.number
+    if next_one != comma:
         for place in range(size - 1, max(size - NEAR, 0) - 1, -1):
             if tokens[place][0] == comma:
                 return place + 1

@@ -24,6 +24,15 @@ class TextEmbedding:
         return self.states.shape[1]
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Word:
+    """A name in texts that stands for vectors of its own (textual inversion)."""
+
+    name: str
+    vectors: Mapping[str, torch.Tensor]
+    """By text encoder ``[count, width]``."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Reading:
     """How a text is read."""
@@ -34,6 +43,8 @@ class Reading:
     """Whether it is read in chunks where it is too long to be read at once."""
     skipped: int = 0
     """Last layers of the text encoders that are left out."""
+    words: tuple[Word, ...] = ()
+    """Names in the text that stand for vectors."""
 
 
 AS_DIFFUSERS: Final = Reading()

@@ -1,12 +1,13 @@
 """The texts of a request, by the step in which they guide its images."""
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
-from service.core.prompt import language
+from service.core.prompt import language, words
 from service.core.prompt.language import Prompt
 from service.core.prompt.syntax import LongPrompts, PromptSyntax
 from service.core.spec import GenerationSpec
-from service.diffusion.conditioning.encoding import Reading
+from service.diffusion.conditioning.encoding import Reading, Word
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,6 +19,15 @@ class Texts:
     reading: Reading
     negative_reading: Reading
     """How the negative prompt is read."""
+    words: tuple[Word, ...] = ()
+    """Names that may stand in the texts."""
+
+    def reading_of(self, text: str, *, negative: bool = False) -> Reading:
+        """Return how one of the texts is read, with the names that stand in it."""
+        reading = self.negative_reading if negative else self.reading
+        known = {each.name: each for each in self.words}
+        found = words.named_in(text, known, bare=reading.weighted)
+        return replace(reading, words=tuple(known[name] for name in found)) if found else reading
 
     @property
     def composed(self) -> bool:
@@ -30,7 +40,7 @@ class Texts:
         return [(*negative, *prompts) for negative, prompts in both]
 
 
-def texts_of(request: GenerationSpec) -> Texts:
+def texts_of(request: GenerationSpec, named: Iterable[Word] = ()) -> Texts:
     """Return the texts of a request in its syntax.
 
     AUTOMATIC1111 leaves layers out for both prompts, and diffusers for the prompt alone.
@@ -43,6 +53,7 @@ def texts_of(request: GenerationSpec) -> Texts:
             negative=language.literal(request.negative_prompt),
             reading=Reading(chunked=chunked, skipped=skipped),
             negative_reading=Reading(chunked=chunked),
+            words=tuple(named),
         )
     reading = Reading(weighted=True, chunked=chunked, skipped=skipped)
     return Texts(
@@ -50,4 +61,5 @@ def texts_of(request: GenerationSpec) -> Texts:
         negative=language.parse(request.negative_prompt, negative=True),
         reading=reading,
         negative_reading=reading,
+        words=tuple(named),
     )

@@ -16,6 +16,7 @@ from service.diffusion.conditioning.encoding import (
     Encode,
     Reading,
     TextEmbedding,
+    Word,
 )
 
 
@@ -100,8 +101,13 @@ class Family(ABC):
         """Return the embedding of one text."""
 
     @abstractmethod
-    def condition(self, request: GenerationSpec, encode: Encode) -> Conditioning:
-        """Return the conditioning of a request's images, as ``pipe(...)`` would build it."""
+    def condition(
+        self, request: GenerationSpec, encode: Encode, words: Sequence[Word] = ()
+    ) -> Conditioning:
+        """Return the conditioning of a request's images, as ``pipe(...)`` would build it.
+
+        ``words`` are the names in its texts that stand for vectors.
+        """
 
     @abstractmethod
     def denoise(self, rows: Sequence[DenoiseRow]) -> list[torch.Tensor]:

@@ -16,6 +16,7 @@ from service.diffusion.conditioning.encoding import (
     Encode,
     Reading,
     TextEmbedding,
+    Word,
 )
 from service.diffusion.conditioning.reader import Encoded, Encoder, read, tokens_cut
 from service.diffusion.conditioning.texts import Texts, texts_of
@@ -44,9 +45,11 @@ class UNetFamily(Family):
         )
         return TextEmbedding(states=states)
 
-    def condition(self, request: GenerationSpec, encode: Encode) -> Conditioning:
+    def condition(
+        self, request: GenerationSpec, encode: Encode, words: Sequence[Word] = ()
+    ) -> Conditioning:
         """Return the conditioning of a request's images, as ``pipe(...)`` would build it."""
-        texts, extras = texts_of(request), self._extras(request)
+        texts, extras = texts_of(request, words), self._extras(request)
         # Several prompts are weighed against the negative one, whatever the scale.
         guided = texts.composed or ("timestep_cond" not in extras and request.guidance_scale > 1)
         by_step = texts.by_step(request.steps)
@@ -57,7 +60,7 @@ class UNetFamily(Family):
             by_step=tuple(embedded[each] for each in by_step) if len(embedded) > 1 else (),
             extras=extras,
             tokens_cut=max(
-                tokens_cut(each, texts.reading, self._encoders)
+                tokens_cut(each, texts.reading_of(each), self._encoders)
                 for each in {each for _, *prompts in embedded for each in prompts}
             ),
         )
@@ -66,10 +69,11 @@ class UNetFamily(Family):
         self, step: tuple[str, ...], texts: Texts, encode: Encode, *, guided: bool
     ) -> tuple[TextEmbedding, ...]:
         negative, *prompts = step
-        found = tuple(encode(each, texts.reading) for each in prompts)
+        found = tuple(encode(each, texts.reading_of(each)) for each in prompts)
         if not guided:
             return found
-        return (self._negative(negative, texts.negative_reading, encode, found[0]), *found)
+        reading = texts.reading_of(negative, negative=True)
+        return (self._negative(negative, reading, encode, found[0]), *found)
 
     def denoise(self, rows: Sequence[DenoiseRow]) -> list[torch.Tensor]:
         """Return each row's prediction from one call of the UNet."""
@@ -122,7 +126,11 @@ class UNetFamily(Family):
     def _encoders(self) -> list[Encoder]:
         """The text encoders, in the order in which their states stand side by side."""
         return [
-            Encoder(words=tokenizer, network=getattr(self.pipeline, f"text_encoder{end}"))
+            Encoder(
+                name=f"text_encoder{end}",
+                words=tokenizer,
+                network=getattr(self.pipeline, f"text_encoder{end}"),
+            )
             for end in ("", "_2")
             if (tokenizer := getattr(self.pipeline, f"tokenizer{end}", None)) is not None
         ]

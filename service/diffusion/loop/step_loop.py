@@ -9,6 +9,8 @@ import torch
 
 from service.core.events import JobCancelled, JobFinished, LoopEvent, OutOfMemoryHit, Stepped
 from service.core.image import RawImage
+from service.core.prompt.syntax import PromptSyntax
+from service.core.prompt.words import texts
 from service.core.spec import GenerationSpec
 from service.core.stage import OomRung, Stage
 from service.diffusion.adapters.store import AdapterStore, Lease, store_of
@@ -107,7 +109,11 @@ class StepLoop:
             request=request,
             key=self.model.batch_key(request),
             arrived=self._clock,
-            adapters=self.adapters.ask(request.adapters),
+            adapters=self.adapters.ask(
+                request.adapters,
+                texts(request),
+                bare=request.prompt_syntax != PromptSyntax.PLAIN,
+            ),
         )
 
     def cancel(self, job_id: str) -> None:
@@ -248,7 +254,9 @@ class StepLoop:
         self.fault(Stage.TEXT_ENCODE, 1)
         with self.adapters.on_texts(lease):
             return self.model.family.condition(
-                request, lambda text, reading: self._encode(text, reading, lease.text_key)
+                request,
+                lambda text, reading: self._encode(text, reading, lease.text_key),
+                lease.words,
             )
 
     def _predictions(

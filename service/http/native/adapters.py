@@ -1,4 +1,4 @@
-"""``GET /models/adapters``: the LoRA files that requests can name."""
+"""``GET /models/adapters``: the LoRA files and embeddings that requests can name."""
 
 import time
 from typing import Any, Final
@@ -20,6 +20,12 @@ class AdapterAnswer(Schema):
     """One adapter."""
 
     name = described(fields.String, "Name to use in `adapters`.", "ink")
+    kind = described(
+        fields.String,
+        "`lora` is named in `adapters`; `embedding` is named in the prompts, as `<name>`.",
+        "lora",
+        enum=["lora", "embedding"],
+    )
     family = described(
         fields.String,
         "Family of models that it is made for: `sd1`, `sd2` or `sdxl`; null where its file does "
@@ -61,10 +67,11 @@ class AdapterPage(Schema):
 
 
 @docs(
-    summary="List the adapters (LoRA files) that requests can use.",
+    summary="List the adapters (LoRA files) and embeddings that requests can use.",
     description=(
-        "The files in `LORA_DIR`, read again at every call. Hashes take time: those that are not "
-        "known after five seconds are null, and are known by a later call."
+        "The files in `LORA_DIR` and its folder `embeddings`, read again at every call. Hashes "
+        "take time: those that are not known after five seconds are null, and are known by a later "
+        "call."
     ),
 )
 @response_schema(AdapterPage(), 200, description="The adapters.")
@@ -82,6 +89,7 @@ def _described(catalog: AdapterCatalog, entry: Entry, until: float) -> dict[str,
     hashes = catalog.hashes(entry, until) if entry.header else None
     return {
         "name": entry.name,
+        "kind": entry.kind.value,
         "family": (entry.header.family if entry.header else "") or None,
         "trigger_words": list(entry.header.trigger_words) if entry.header else [],
         "size_bytes": entry.stamp.size,

@@ -18,7 +18,7 @@ from service.errors import Disconnected, ValidationFailed
 from service.http import state
 from service.http.middleware import limits
 from service.http.middleware.deadline import timed_out, timeout_seconds
-from service.http.schema.adapters import demand_adapters
+from service.http.schema.adapters import demand_adapters, may_need_files
 from service.http.schema.orders import Order
 from service.http.schema.sampling import demand_sampler
 from service.http.values import only
@@ -74,7 +74,7 @@ async def submit(request: web.Request, durability: Durability) -> JobHandle:
     model = models.key(order.generation.model)
     loaded = request.app[state.DISPATCHER].lead.info(model)
     demand_sampler(order.generation, loaded)
-    if order.generation.adapters:
+    if may_need_files(order.generation):
         family = loaded.family if loaded else models[model].family
         await FILES.run(demand_adapters, order.generation, request.app[state.ADAPTERS], family)
     terms = Terms(

@@ -5,10 +5,12 @@ from typing import Any, Final
 
 from marshmallow import Schema, ValidationError, validate
 
+from service.core.prompt.syntax import PromptSyntax
+from service.core.prompt.words import may_name_any, texts
 from service.core.spec import Adapter, GenerationSpec
 from service.errors import AdapterUnsuitable, ValidationFailed
 from service.http.schema.fields import ANYTHING, Once, RealNumber, Text
-from service.models.adapters.catalog import LONGEST_NAME, AdapterCatalog
+from service.models.adapters.catalog import LONGEST_NAME, AdapterCatalog, Entry
 
 MOST_WEIGHT: Final = 10.0
 """Beyond it, in both directions, nothing but noise is left of an image."""
@@ -96,7 +98,7 @@ class AdapterList(Once):
 
 
 def demand_adapters(generation: GenerationSpec, catalog: AdapterCatalog, model_family: str) -> None:
-    """Refuse adapters that are not there, cannot be read, or are made for another family.
+    """Refuse adapters and embeddings that are missing, damaged, or made for another family.
 
     It reads files. What their headers do not tell the engine finds out, as it does where
     ``model_family`` is empty.
@@ -105,18 +107,31 @@ def demand_adapters(generation: GenerationSpec, catalog: AdapterCatalog, model_f
         ValidationFailed: with what is wrong with each.
 
     """
-    faults = []
+    faults: dict[str, list[str]] = {}
+    found: list[tuple[str, Entry]] = []
     for adapter in generation.adapters:
         try:
-            entry = catalog.find(adapter.name)
+            found.append(("adapters", catalog.find(adapter.name)))
         except AdapterUnsuitable as error:
-            faults.append(error.detail)
-            continue
+            faults.setdefault("adapters", []).append(error.detail)
+    try:
+        bare = generation.prompt_syntax != PromptSyntax.PLAIN
+        named = catalog.embeddings_in(texts(generation), bare=bare)
+        found += [("prompt", each) for each in named]
+    except AdapterUnsuitable as error:
+        faults.setdefault("prompt", []).append(error.detail)
+    for field, entry in found:
         family = entry.header.family if entry.header else ""
         if model_family and FAMILIES.get(family, model_family) != model_family:
-            faults.append(
-                f"{adapter.name} is made for {family}, and the model is of the family "
-                f"{model_family}; use an adapter of that family"
+            faults.setdefault(field, []).append(
+                f"{entry.name} is made for {family}, and the model is of the family "
+                f"{model_family}; use one of that family"
             )
     if faults:
-        raise ValidationFailed({"adapters": faults})
+        raise ValidationFailed(faults)
+
+
+def may_need_files(generation: GenerationSpec) -> bool:
+    """Tell whether a request may name files: adapters, or embeddings in its texts."""
+    bare = generation.prompt_syntax != PromptSyntax.PLAIN
+    return bool(generation.adapters) or may_name_any(texts(generation), bare=bare)

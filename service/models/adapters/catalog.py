@@ -1,13 +1,17 @@
 """Catalogue of the adapters in a folder; requests know them by name, never by path."""
 
 import hashlib
+import re
 import threading
 import time
+from collections.abc import Collection
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
 from service.config.table import Config
+from service.core.prompt import words
 from service.errors import AdapterUnsuitable
 from service.models.adapters import header
 from service.models.adapters.header import AdapterHeader
@@ -20,12 +24,27 @@ LONGEST_NAME: Final = 128
 BUNDLED: Final = Path(__file__).parents[2] / "loras"
 """Adapters for the demo model."""
 
+EMBEDDINGS: Final = "embeddings"
+"""Folder inside that of the adapters; embeddings may lie in either."""
+
 LISTED: Final = 20
 """Names that an error lists."""
 
 CHUNK: Final = 2**20
 SHORT: Final = 12
 """Hex digits of AUTOMATIC1111's short form."""
+
+
+HEX: Final = re.compile(r"[0-9a-f]{12,64}")
+
+
+class Kind(StrEnum):
+    """What a file of the catalogue is."""
+
+    LORA = "lora"
+    """It changes layers of a model; requests name it in ``adapters``."""
+    EMBEDDING = "embedding"
+    """Vectors for a word; prompts name it."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +62,8 @@ class Hashes:
 
     sha256: str
     short: str
-    """AUTOMATIC1111's: the first digits of the SHA-256 of what follows the header."""
+    """AUTOMATIC1111's: the first digits of what the trainer wrote, else of the SHA-256 of what
+    follows the header; of an embedding, of that of the whole file."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +75,14 @@ class Entry:
     header: AdapterHeader | None = field(repr=False)
     problem: str = ""
     """Why it cannot be used; empty if it can, as far as its header tells."""
+
+    @property
+    def kind(self) -> Kind:
+        """What it is, by its header; of a file that cannot be read, by its folder."""
+        if self.header is None:
+            folder = self.stamp.path.parent.name
+            return Kind.EMBEDDING if folder == EMBEDDINGS else Kind.LORA
+        return Kind.EMBEDDING if self.header.vectors else Kind.LORA
 
 
 class AdapterCatalog:
@@ -108,7 +136,29 @@ class AdapterCatalog:
         entry = self._entry(name, stamps[name])
         if entry.problem:
             raise AdapterUnsuitable(entry.problem)
+        if entry.kind is Kind.EMBEDDING:
+            raise AdapterUnsuitable(f"{name} is an embedding: write <{name}> into the prompt.")
         return entry
+
+    def embeddings_in(self, texts: Collection[str], *, bare: bool) -> list[Entry]:
+        """Return the embeddings that texts name, sorted by name.
+
+        With ``bare`` a name counts without brackets, too. A name of nothing is text.
+
+        Raises:
+            AdapterUnsuitable: one of them cannot be used.
+
+        """
+        if not words.may_name_any(texts, bare=bare):
+            return []
+        stamps = self.stamps()
+        named = {name for text in texts for name in words.named_in(text, stamps, bare=bare)}
+        found = [self._entry(name, stamps[name]) for name in sorted(named)]
+        embeddings = [each for each in found if each.kind is Kind.EMBEDDING]
+        for each in embeddings:
+            if each.problem:
+                raise AdapterUnsuitable(each.problem)
+        return embeddings
 
     def hashes(self, entry: Entry, until: float = float("inf")) -> Hashes | None:
         """Return the hashes of an adapter, read once; None if they were not known in time.
@@ -120,7 +170,7 @@ class AdapterCatalog:
         if known is not None:
             return known
         try:
-            found = _hashed(entry.stamp.path, until)
+            found = _hashed(entry, until)
         except OSError:
             return None
         if found is not None:
@@ -145,7 +195,8 @@ class AdapterCatalog:
 def catalog_of(config: Config) -> AdapterCatalog:
     """Return the catalogue of the folder that the settings name, and what suits the demo model."""
     folder = Path(config.lora_dir) if config.lora_dir else config.model_cache_dir / ADAPTERS
-    return AdapterCatalog(folder, *((BUNDLED,) if config.model_id == DEMO_ID else ()))
+    bundled = (BUNDLED,) if config.model_id == DEMO_ID else ()
+    return AdapterCatalog(folder, folder / EMBEDDINGS, *bundled)
 
 
 def _inside(folder: Path) -> list[Path]:
@@ -163,9 +214,9 @@ def _list(names: dict[str, Stamp]) -> str:
     return f"There are: {shown}{f' and {more} more' if more > 0 else ''}."
 
 
-def _hashed(path: Path, until: float) -> Hashes | None:
+def _hashed(entry: Entry, until: float) -> Hashes | None:
     whole, content = hashlib.sha256(), hashlib.sha256()
-    with path.open("rb") as file:
+    with entry.stamp.path.open("rb") as file:
         begin = file.read(LENGTH)
         head = begin + file.read(int.from_bytes(begin, "little"))
         whole.update(head)
@@ -174,4 +225,8 @@ def _hashed(path: Path, until: float) -> Hashes | None:
             content.update(chunk)
             if time.monotonic() > until:
                 return None
-    return Hashes(sha256=whole.hexdigest(), short=content.hexdigest()[:SHORT])
+    told = entry.header.told_hash if entry.header else ""
+    short = told if HEX.fullmatch(told) else content.hexdigest()
+    if entry.kind is Kind.EMBEDDING:
+        short = whole.hexdigest()
+    return Hashes(sha256=whole.hexdigest(), short=short[:SHORT])

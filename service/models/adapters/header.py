@@ -3,12 +3,13 @@
 import json
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 from service.errors import AdapterUnsuitable, FolderUnusable, ModelError
 from service.models import weights
+from service.models.adapters import vectors
 from service.models.adapters.names import Part, Place, flat, parse
 
 SHOWN: Final = 3
@@ -61,8 +62,12 @@ class AdapterHeader:
     family: str
     """``sd1``, ``sd2`` or ``sdxl``; empty where nothing tells."""
     trigger_words: tuple[str, ...]
-    settings: Mapping[str, Any]
+    settings: Mapping[str, Any] = field(default_factory=dict)
     """PEFT's settings by part, as diffusers writes them into the metadata."""
+    vectors: Mapping[Part, Found] = field(default_factory=dict)
+    """By text encoder the vectors of a word, which make it an embedding and no adapter."""
+    told_hash: str = ""
+    """Hash that a trainer wrote into the metadata."""
 
     def alpha(self, place: Place, rank: int) -> float:
         """Return the alpha of a module that has no tensor for it."""
@@ -90,6 +95,8 @@ def read(path: Path) -> AdapterHeader:
         metadata = weights.metadata(path)
     except (ModelError, FolderUnusable) as error:
         raise AdapterUnsuitable(error.detail.replace(str(path), path.name)) from error
+    if inverted := vectors.keys(rows):
+        return _of_a_word(path, rows, inverted)
     modules: dict[Place, dict[str, Found]] = {}
     unknown = []
     for key, row in rows.items():
@@ -109,6 +116,25 @@ def read(path: Path) -> AdapterHeader:
         family=_family(modules, metadata),
         trigger_words=_trigger_words(metadata),
         settings=_json(metadata, "lora_adapter_metadata"),
+        told_hash=metadata.get("sshs_model_hash", ""),
+    )
+
+
+def _of_a_word(
+    path: Path, rows: Mapping[str, Mapping[str, Any]], inverted: Mapping[Part, str]
+) -> AdapterHeader:
+    found = {part: Found(key, tuple(rows[key]["shape"])) for part, key in inverted.items()}
+    wrong = [key for key in inverted.values() if rows[key]["dtype"] not in weights.FLOATS]
+    if wrong:
+        raise _not_understood(path, wrong, rows)
+    width = found[Part.TEXT].shape[-1]
+    family = "sdxl" if Part.TEXT_2 in found else vectors.FAMILIES.get(width, "")
+    return AdapterHeader(
+        path=path,
+        modules={},
+        family=family,
+        trigger_words=(f"<{path.stem}>",),
+        vectors=found,
     )
 
 
@@ -132,7 +158,7 @@ def _not_understood(
         return AdapterUnsuitable(f"{path.name} holds no tensors; use another copy of it.")
     return AdapterUnsuitable(
         f"{path.name} has tensors that are not understood ({some(unknown)}): it is no LoRA, or of "
-        "a kind that is not supported. Use a LoRA, LoCon, LoHa, LoKr or DoRA file."
+        "a kind that is not supported. Use a LoRA, LoCon, LoHa, LoKr, DoRA or embedding file."
     )
 
 

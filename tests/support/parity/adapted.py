@@ -1,5 +1,6 @@
 """Images of diffusers with adapters: with their changes in the weights, or by PEFT."""
 
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -52,11 +53,14 @@ def peft_images(
 ) -> list[np.ndarray]:
     """Return the images of a request, made with ``load_lora_weights`` and ``set_adapters``."""
     pipeline = reference.pipeline
-    for adapter in request.adapters:
-        path = files[adapter.name].path
-        pipeline.load_lora_weights(
-            str(path.parent), weight_name=path.name, adapter_name=adapter.name
-        )
+    with warnings.catch_warnings():
+        # PEFT says so whenever diffusers loads a second adapter.
+        warnings.filterwarnings("ignore", "Already found a `peft_config` attribute", UserWarning)
+        for adapter in request.adapters:
+            path = files[adapter.name].path
+            pipeline.load_lora_weights(
+                str(path.parent), weight_name=path.name, adapter_name=adapter.name
+            )
     encoders = [name for name in ("text_encoder", "text_encoder_2") if hasattr(pipeline, name)]
     try:
         if request.adapters:

@@ -230,3 +230,48 @@ def test_adapters_that_nobody_uses_leave_when_memory_runs_out(sd: Model, loras: 
     news = store.news()
     assert news is not None
     assert news.evictions == 1
+
+
+@pytest.mark.parametrize(
+    ("tensors", "words"),
+    [
+        ({"emb_params": torch.zeros(2, 31)}, "has vectors of 31 numbers, and the model's have 32"),
+        (
+            {"clip_l": torch.zeros(1, 32), "clip_g": torch.zeros(1, 32)},
+            "has vectors for 2 text encoders, and the model has 1 (it is made for sdxl)",
+        ),
+        ({"emb_params": torch.full((1, 32), torch.nan)}, "holds NaN or infinite values"),
+    ],
+)
+def test_an_embedding_that_does_not_fit(
+    sd: Model, tmp_path: Path, tensors: dict[str, torch.Tensor], words: str
+) -> None:
+    """The one job that names it ends with a line that says why."""
+    save_file(tensors, tmp_path / "toy.safetensors")
+    loop = StepLoop(sd, batch_limit=2, adapters=store_of(sd, catalog=AdapterCatalog(tmp_path)))
+    loop.add("a", replace(REQUEST, prompt="a <toy>"))
+    loop.add("b", REQUEST)
+
+    failed = next(each for each in drained(loop) if isinstance(each, JobFailed))
+
+    assert (failed.job_id, failed.code) == ("a", "adapter_unsuitable")
+    assert words in failed.detail
+
+
+def test_an_embedding_is_held_and_evicted_as_an_adapter(sd: Model, tmp_path: Path) -> None:
+    """It counts in the same budget and the same figures."""
+    save_file({"emb_params": torch.zeros(2, 32)}, tmp_path / "toy.safetensors")
+    store = store_of(sd, catalog=AdapterCatalog(tmp_path))
+    lease = store.ask((), {"a <toy>"})
+    while store.loading:
+        store.rest(10)
+    store.pump()
+
+    assert [each.name for each in lease.words] == ["toy"]
+    assert store.held == {AdapterPlace.HOST: 2 * 32 * 4}
+    store.give_back(lease)
+    store.release_memory()
+    news = store.news()
+    assert news is not None
+    assert (len(news.load_seconds), news.evictions) == (1, 1)
+    assert store.held == {AdapterPlace.HOST: 0}

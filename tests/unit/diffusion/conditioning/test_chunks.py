@@ -6,7 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.diffusion.conditioning.chunks import MOST_CHUNKS, NEAR, Chunks, chunks, divided
+from service.diffusion.conditioning.chunks import (
+    MOST_CHUNKS,
+    NEAR,
+    Chunks,
+    Token,
+    Vector,
+    chunks,
+    divided,
+)
 from service.diffusion.conditioning.encoding import Reading
 
 COMMA = ord(",")
@@ -20,7 +28,9 @@ def read(text: str, size: int = 5, reading: Reading = IN_CHUNKS) -> Chunks:
 
 def texts(found: Chunks) -> list[str]:
     """Return the text of each chunk."""
-    return ["".join(map(chr, chunk.tokens)) for chunk in found.read]
+    return [
+        "".join(chr(each) for each in chunk.tokens if isinstance(each, int)) for chunk in found.read
+    ]
 
 
 @pytest.mark.parametrize(
@@ -71,6 +81,24 @@ def test_what_is_cut() -> None:
     assert read("x BREAK " * 100 + "yy").cut == 100 - MOST_CHUNKS + 2
 
 
+def vectors(count: int) -> list[tuple[Token, float]]:
+    """Return the vectors of a word."""
+    return [(Vector(word="x", number=number), 1.0) for number in range(count)]
+
+
+def test_the_vectors_of_a_word_stay_in_one_chunk() -> None:
+    """As AUTOMATIC1111 keeps them; more than fit into one are divided, and a cut divides any."""
+    text: list[tuple[Token, float]] = [(1, 1.0), (2, 1.0), (3, 1.0)]
+
+    found = divided([[*text, *vectors(3), *text]], 5, COMMA)
+    cut = divided([[*text, *vectors(3)]], 5, None, whole=False)
+    large = divided([vectors(7)], 5, COMMA)
+
+    assert [len(each.tokens) for each in found] == [3, 5, 1]
+    assert [len(each.tokens) for each in cut] == [5, 1]
+    assert [len(each.tokens) for each in large] == [5, 2]
+
+
 def test_a_text_that_is_cut_is_cut_where_it_is_full() -> None:
     """As diffusers does it; a comma counts where the rest is read, too."""
     cut = read("ab,cdef", reading=Reading())
@@ -86,7 +114,7 @@ PARTS = st.lists(st.lists(st.tuples(st.integers(40, 50), st.floats(-2, 2)), max_
 
 
 @given(PARTS, st.integers(1, 30))
-def test_all_tokens_are_kept(parts: list[list[tuple[int, float]]], size: int) -> None:
+def test_all_tokens_are_kept(parts: list[list[tuple[Token, float]]], size: int) -> None:
     """All tokens come out in order with their weights, in chunks of the size at most."""
     found = divided(parts, size, COMMA)
 

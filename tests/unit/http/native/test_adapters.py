@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from tests.support.models.adapter_headers import written
 
 BODY = {"prompt": "a boat", "width": 256, "height": 256, "steps": 2, "seed": 1}
@@ -59,3 +61,46 @@ async def test_a_stored_job_keeps_its_adapters(serve, tmp_path: Path) -> None:
     other = {**BODY, "adapters": [{"name": "ink", "weight": 0.5}]}
     async with client.post("/generate", json=other, headers=headers) as answer:
         assert answer.status == 409
+
+
+async def test_embeddings_are_listed(serve, tmp_path: Path) -> None:
+    """With what a prompt calls them, wherever in the folder they lie."""
+    written(tmp_path / "ink.safetensors")
+    written(tmp_path / "toy.safetensors", {"emb_params": (2, 768)})
+    written(tmp_path / "embeddings" / "bad.safetensors", {"<bad>": (768,)})
+    client = await serve(lora_dir=str(tmp_path))
+    async with client.get("/models/adapters") as answer:
+        found = {each["name"]: each for each in (await answer.json())["adapters"]}
+    kinds = {name: (each["kind"], each["trigger_words"]) for name, each in found.items()}
+    assert kinds == {
+        "ink": ("lora", []),
+        "toy": ("embedding", ["<toy>"]),
+        "bad": ("embedding", ["<bad>"]),
+    }
+    assert found["toy"]["short_hash"] == found["toy"]["sha256"][:12]
+
+
+@pytest.mark.parametrize(
+    ("fields", "field", "words"),
+    [
+        ({"prompt": "a <xl> cat"}, "prompt", "xl is made for sdxl, and the model is of the family"),
+        ({"negative_prompt": "<xl>"}, "prompt", "xl is made for sdxl"),
+        ({"prompt": "an xl cat", "prompt_syntax": "a1111"}, "prompt", "xl is made for sdxl"),
+        ({"prompt": "<old>"}, "prompt", "old.pt is a pickle"),
+        ({"adapters": [{"name": "toy"}]}, "adapters", "toy is an embedding: write <toy> into the"),
+    ],
+)
+async def test_an_embedding_that_cannot_be_used(serve, tmp_path: Path, fields, field, words):
+    """One line says why; the same words in plain text are text."""
+    written(tmp_path / "toy.safetensors", {"emb_params": (2, 768)})
+    written(tmp_path / "xl.safetensors", {"clip_l": (2, 768), "clip_g": (2, 1280)})
+    (tmp_path / "embeddings").mkdir()
+    (tmp_path / "embeddings" / "old.pt").write_bytes(b"PK\3\4data.pkl")
+    client = await serve(lora_dir=str(tmp_path))
+    async with client.post("/generate", json={**BODY, **fields}) as answer:
+        assert answer.status == 400
+        (said,) = (await answer.json())["errors"][field]
+    assert words in said
+    for text in ("an xl cat, old", "<nothing> <", "a <toy>"):
+        async with client.post("/generate", json={**BODY, "prompt": text}) as answer:
+            assert answer.status == 200

@@ -124,3 +124,45 @@ def test_pickles_and_damage_in_one_line(tmp_path: Path) -> None:
     assert "b.safetensors is cut short: 10 of" in fault(cut)
     empty = written(tmp_path / "c.safetensors", {})
     assert "holds no tensors" in fault(empty)
+
+
+@pytest.mark.parametrize(
+    ("shapes", "family", "parts"),
+    [
+        ({"emb_params": (8, 768)}, "sd1", {Part.TEXT}),
+        ({"emb_params": (1, 1024)}, "sd2", {Part.TEXT}),
+        ({"<cat-toy>": (768,)}, "sd1", {Part.TEXT}),
+        ({"sks": (2, 1024)}, "sd2", {Part.TEXT}),
+        ({"clip_l": (2, 768), "clip_g": (2, 1280)}, "sdxl", {Part.TEXT, Part.TEXT_2}),
+        (
+            {"text_encoders_0": (1, 768), "text_encoders_1": (1, 1280)},
+            "sdxl",
+            {Part.TEXT, Part.TEXT_2},
+        ),
+    ],
+)
+def test_vectors_of_a_word(
+    tmp_path: Path, shapes: dict[str, tuple[int, ...]], family: str, parts: set[Part]
+) -> None:
+    """All forms of textual inversion that people have."""
+    found = header.read(written(tmp_path / "toy.safetensors", shapes))
+    assert (found.family, {*found.vectors}) == (family, parts)
+    assert found.trigger_words == ("<toy>",)
+    assert not found.modules
+
+
+@pytest.mark.parametrize(
+    "shapes",
+    [
+        {"clip_g": (2, 1280)},
+        {"emb_params": (8, 768), "more": (8, 768)},
+        {"emb_params": (8, 4, 768)},
+        {"emb_params": (76, 768)},
+        {"something": (8, 31)},
+    ],
+)
+def test_other_tensors_are_no_vectors_of_a_word(
+    tmp_path: Path, shapes: dict[str, tuple[int, ...]]
+) -> None:
+    """They are refused as before."""
+    assert "not understood" in fault(written(tmp_path / "toy.safetensors", shapes))
