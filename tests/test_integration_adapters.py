@@ -13,9 +13,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from service.config.limits import limits_of
+from service.config.table import Config
+from service.core.limits import Sizes
 from service.core.spec import GenerationSpec
 from service.diffusion.adapters.store import store_of
 from service.diffusion.loop.step_loop import StepLoop
+from service.http.schema.generation import read_request
+from service.images.encode import infotext
 from service.models.adapters.catalog import AdapterCatalog
 from tests.support.models.adapter_files import KINDS, several
 from tests.support.parity import adapted, comparison
@@ -116,6 +121,41 @@ def test_alone_as_in_company(pair: Pairs, folder: Path, kind: str) -> None:
         alone = made(loop(pair(kind), folder / kind), {"it": request})["it"]
         found = comparison.difference(alone.images, together[name].images)
         assert found.same, f"{name}: {found}"
+
+
+def test_a_tag_in_a_prompt_is_an_adapter(pair: Pairs, folder: Path) -> None:
+    """``<lora:name:weight>`` changes the image, and just as the field ``adapters`` does."""
+    several(folder / "sd", pair("sd").reference.pipeline)
+    limits = limits_of(Config(), Sizes(smallest=64, usual=64))
+    body = {"prompt": "a cat", "seed": 5, "width": 64, "height": 64, "prompt_syntax": "a1111"}
+    requests = {
+        "tag": {**body, "prompt": "a cat<lora:everything:0.3:0.7>"},
+        "field": {
+            **body,
+            "adapters": [{"name": "everything", "weight": 0.7, "text_weight": 0.3}],
+        },
+        "none": body,
+    }
+
+    found = made(
+        loop(pair("sd"), folder / "sd"),
+        {name: read_request(fields, limits) for name, fields in requests.items()},
+    )
+
+    assert comparison.difference(found["tag"].images, found["field"].images).same
+    assert not comparison.difference(found["tag"].images, found["none"].images).same
+    catalog = AdapterCatalog(folder / "sd")
+    hashes = catalog.hashes(catalog.find("everything"))
+    assert hashes is not None
+    for name in ("tag", "field"):
+        finished = found[name].finished
+        assert finished is not None
+        assert finished.adapter_hashes == {"everything": hashes.short}
+        request = read_request(requests[name], limits)
+        said = {"adapter_hashes": finished.adapter_hashes}
+        text = infotext(request, finished.images[0], "1", said)
+        assert text.startswith("a cat <lora:" if name == "field" else "a cat<lora:")
+        assert f'Lora hashes: "everything: {hashes.short}"' in text
 
 
 def test_the_base_is_untouched(pair: Pairs, folder: Path) -> None:

@@ -103,8 +103,9 @@ def generate(config: Config, arguments: argparse.Namespace) -> int:
         title = str(error_class(outcome.code).__doc__).rstrip(".")
         print_error(f"{title}: {outcome.detail}")
         return Exit.MODEL_DAMAGED if _is_the_models_fault(loop, outcome) else Exit.FAILED
+    hashes = {"adapter_hashes": outcome.adapter_hashes, "embeddings": outcome.embeddings}
     for path, image in zip(paths, outcome.images, strict=True):
-        content = png(image, request, info.version)
+        content = png(image, request, info.version, hashes, whole=False)
         try:
             with replacing(path) as file:
                 file.write(content)

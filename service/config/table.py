@@ -135,8 +135,8 @@ class Config:
     )
     lora_dir: str = setting(
         "",
-        "Folder of adapters (LoRA files) that requests can name. Empty uses the folder loras in "
-        "MODEL_CACHE_DIR.",
+        "Folder of adapters (LoRA files) and embeddings that requests can name. Empty uses the "
+        "folder loras in MODEL_CACHE_DIR.",
         path=True,
     )
     lora_host_gb: float = setting(

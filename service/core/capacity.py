@@ -45,12 +45,12 @@ class Capacity:
     model_id: str = ""
     """Model that the numbers are of; empty for the default one."""
 
-    def need(self, pixels: int, places: int = 1) -> dict[Stage, int]:
+    def need(self, pixels: int, places: float = 1) -> dict[Stage, int]:
         """Return the bytes that one image takes, by stage; denoised, it counts as ``places``."""
-        shared = {Stage.DENOISE: places * pixels}
+        shared = {Stage.DENOISE: int(places * pixels)}
         return {stage: self._need(stage, shared.get(stage, pixels)) for stage in self.needs}
 
-    def fits(self, pixels: int, places: int = 1) -> bool:
+    def fits(self, pixels: int, places: float = 1) -> bool:
         """Whether one image can be made, if need be with the last means against a lack."""
         return all(
             need <= self.available + self.relief.get(stage, 0)

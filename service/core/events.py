@@ -18,7 +18,7 @@ class Stepped:
     progress: dict[str, int] = field(default_factory=dict)
     """Steps done so far by job id, averaged down over a job's images."""
     batch_size: int
-    """Images that moved in this step, each as many times as it counts."""
+    """Images that moved in this step, each as many times as it counts, rounded up."""
     pixels: int
     """Width times height, summed over those images."""
     seconds: float
@@ -61,6 +61,10 @@ class JobFinished(AttemptEvent):
     """After the decode, which takes the most."""
     prompt_tokens_cut: int = 0
     """Tokens of the prompt that the text encoder could not read."""
+    adapter_hashes: Mapping[str, str] = field(default_factory=dict)
+    """By name the short hash of each adapter's file, as it was when the images were made."""
+    embeddings: Mapping[str, str] = field(default_factory=dict)
+    """The same of the embeddings that the texts name."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,6 +4,8 @@ An image of a prompt with AND takes a row of the UNet's batch for each of its su
 counts as the images with one prompt and one negative prompt that take as many rows.
 """
 
+import math
+
 from service.core.prompt import language
 from service.core.prompt.syntax import PromptSyntax
 from service.core.sampler import Sampler
@@ -34,16 +36,24 @@ def evaluations(request: GenerationSpec, *, steps_done: int = 0) -> int:
 
 def pixels(request: GenerationSpec) -> int:
     """Return the pixels of all images of a request, as many times as each counts."""
-    return request.width * request.height * places(request)
+    return int(request.width * request.height * places(request))
 
 
-def places(request: GenerationSpec) -> int:
-    """Return the images that all images of a request count as."""
+def charged(request: GenerationSpec) -> int:
+    """Return the images of a quota that a request takes: whole ones."""
+    return math.ceil(places(request))
+
+
+def places(request: GenerationSpec) -> float:
+    """Return the images that all images of a request count as: whole or half ones."""
     return request.num_images * image_places(request)
 
 
-def image_places(request: GenerationSpec) -> int:
-    """Return the images that each image of a request counts as."""
+def image_places(request: GenerationSpec) -> float:
+    """Return the images that each image of a request counts as.
+
+    An image with one prompt takes two rows with its negative one, and counts as 1.
+    """
     if request.prompt_syntax == PromptSyntax.PLAIN:
         return 1
-    return len(language.parse(request.prompt).subprompts) // 2 + 1
+    return (len(language.parse(request.prompt).subprompts) + 1) / 2

@@ -90,7 +90,7 @@ class Heartbeat:
             return None
         if stage == Stage.LOAD:
             return self._most
-        images: dict[int, int] = {}
+        images: dict[int, float] = {}
         for request in work:
             area = request.width * request.height
             images[area] = images.get(area, 0) + places(request)
@@ -102,7 +102,7 @@ class Heartbeat:
         floor = STEP_FLOOR_SECONDS if usually else STAGE_FLOOR_SECONDS
         return min(self._most, max(floor, TIMES * max(known)))
 
-    def _step(self, pixels: int, images: int) -> float | None:
+    def _step(self, pixels: int, images: float) -> float | None:
         """Return the most that a step of up to so many images usually takes, None if unknown.
 
         More images than were seen together take longer in proportion at most. A size that

@@ -112,6 +112,8 @@ class Inspector:
                 _check_images(request, said.images)
                 _check_memory(said.memory)
                 _counts(said.prompt_tokens_cut)
+                if not said.adapter_hashes.keys() <= {each.name for each in request.adapters}:
+                    raise GarbageError("an image was made with adapters that nobody asked for")
             case JobCancelled():
                 _counts(said.steps_done)
                 if said.job_id not in self._leaving:

@@ -28,7 +28,16 @@ MEDIA_TYPES: Final = {"png": "image/png", "webp": "image/webp", "jpeg": "image/j
 JPEG_QUALITY: Final = 90
 
 
-def infotext(request: GenerationSpec, image: RawImage, model_version: str) -> str:
+HASHES: Final = {"adapter_hashes": "Lora hashes", "embeddings": "TI hashes"}
+"""AUTOMATIC1111's names for what the metadata say of files."""
+
+
+def infotext(
+    request: GenerationSpec,
+    image: RawImage,
+    model_version: str,
+    metadata: Mapping[str, Any] | None = None,
+) -> str:
     """Return the parameters as AUTOMATIC1111 writes them, the form that other tools read."""
     tags = [_tag(each) for each in request.adapters if not _tagged(each, request.prompt)]
     lines = [" ".join((request.prompt, *tags))]
@@ -51,6 +60,12 @@ def infotext(request: GenerationSpec, image: RawImage, model_version: str) -> st
         "Size": f"{image.width}x{image.height}",
         "Model": _quoted(model_version),
     }
+    for name, label in HASHES.items():
+        known = {key: value for key, value in (metadata or {}).get(name, {}).items() if value}
+        if known:
+            parameters[label] = json.dumps(
+                ", ".join(f"{key}: {value}" for key, value in known.items()), ensure_ascii=False
+            )
     lines.append(", ".join(f"{name}: {value}" for name, value in parameters.items()))
     return "\n".join(lines)
 
@@ -81,12 +96,17 @@ def png(
     request: GenerationSpec,
     model_version: str,
     metadata: Mapping[str, Any] | None = None,
+    *,
+    whole: bool = True,
 ) -> bytes:
-    """Return the image as PNG with the text chunk ``parameters``, and ``metadata`` as JSON."""
+    """Return the image as PNG with the text chunk ``parameters``.
+
+    With ``whole`` there is another one with ``metadata`` as JSON.
+    """
     chunks = PngImagePlugin.PngInfo()
     # add_text writes tEXt for Latin-1 and falls back to iTXt for everything else.
-    chunks.add_text("parameters", infotext(request, image, model_version))
-    if metadata is not None:
+    chunks.add_text("parameters", infotext(request, image, model_version, metadata))
+    if metadata is not None and whole:
         chunks.add_text("metadata", json.dumps(metadata))
     drawn = Image.frombytes("RGB", (image.width, image.height), image.pixels)
     file = io.BytesIO()
@@ -98,7 +118,10 @@ def json_answer(
     images: tuple[RawImage, ...], request: GenerationSpec, metadata: Mapping[str, Any]
 ) -> bytes:
     """Return the JSON body of an answer; several images also come as a list."""
-    return json_body([png(one, request, metadata["model_version"]) for one in images], metadata)
+    version = metadata["model_version"]
+    return json_body(
+        [png(one, request, version, metadata, whole=False) for one in images], metadata
+    )
 
 
 def json_body(files: Sequence[bytes], metadata: Mapping[str, Any]) -> bytes:

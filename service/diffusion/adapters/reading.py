@@ -1,7 +1,7 @@
 """An adapter file read into the changes that it makes to a loaded model."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from safetensors import safe_open
@@ -24,6 +24,8 @@ class Loaded:
     deltas: Mapping[Part, Mapping[str, Delta]] = field(default_factory=dict)
     word: Word | None = None
     """What an embedding stands for, which changes no layer."""
+    short_hash: str = ""
+    """What AUTOMATIC1111 knows its file by."""
 
     @property
     def size(self) -> int:
@@ -47,7 +49,7 @@ class Loaded:
         if word is not None:
             vectors = {part: each.to(device) for part, each in word.vectors.items()}
             word = Word(name=word.name, vectors=vectors)
-        return Loaded(name=self.name, stamp=self.stamp, deltas=deltas, word=word)
+        return replace(self, deltas=deltas, word=word)
 
 
 def read(entry: Entry, modules: Modules) -> Loaded:

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import structlog
@@ -50,6 +50,10 @@ class Lease:
     def words(self) -> tuple[Word, ...]:
         """The embeddings that its texts name."""
         return tuple(each.word for each in self.loaded if each.word is not None)
+
+    def hashes(self, *, words: bool) -> dict[str, str]:
+        """Return the short hashes of its embeddings, or of its adapters, by name."""
+        return {each.name: each.short_hash for each in self.loaded if (each.word is None) != words}
 
     @property
     def denoiser(self) -> Use:
@@ -259,6 +263,8 @@ class AdapterStore:
         """Read an adapter, on the thread."""
         started = self._clock()
         loaded = read(entry, self._modules)
+        hashes = self._catalog.hashes(entry) if self._catalog is not None else None
+        loaded = replace(loaded, short_hash=hashes.short if hashes else "")
         seconds = self._clock() - started
         facts = {"bytes": loaded.size, "seconds": round(seconds, 3)}
         log.info("adapter_loaded", adapter=entry.name, **facts)

@@ -32,7 +32,7 @@ class Sample:
         return self.task.request.width * self.task.request.height
 
     @property
-    def places(self) -> int:
+    def places(self) -> float:
         """Images that it counts as in a step."""
         return self.task.places
 
@@ -42,7 +42,7 @@ class Sample:
         return self.row is not None and self.row.evaluations_left == 0
 
     @property
-    def work_left(self) -> int:
+    def work_left(self) -> float:
         """Evaluations of the denoiser still to do, times pixels."""
         left = self.row.evaluations_left if self.row else self.task.start.steps
         return self.pixels * self.places * left
@@ -61,7 +61,7 @@ class Task:
     """The loop's work clock when it came, in pixel steps."""
     adapters: Lease = field(default_factory=lambda: Lease(ready=True))
     start: Start = field(init=False)
-    places: int = field(init=False)
+    places: float = field(init=False)
     """Images that each of its images counts as."""
     samples: list[Sample] = field(default_factory=list)
     """Its images that are not decoded yet."""
@@ -141,7 +141,7 @@ def next_batch(samples: Iterable[Sample], limits: BatchLimits, clock: int) -> Se
     for sample in samples:
         groups.setdefault(sample.task.key, []).append(sample)
     group = max(groups.values(), key=lambda group: max(_urgency(each, clock) for each in group))
-    most = limits.of(group[0].task.key, max(each.pixels for each in group))
+    most: float = limits.of(group[0].task.key, max(each.pixels for each in group))
     if sum(each.places for each in group) <= most:
         return group
     chosen: list[Sample] = []
@@ -153,7 +153,7 @@ def next_batch(samples: Iterable[Sample], limits: BatchLimits, clock: int) -> Se
     return [sample for sample in group if sample in chosen]
 
 
-def _urgency(sample: Sample, clock: int) -> tuple[float, int]:
+def _urgency(sample: Sample, clock: int) -> tuple[float, float]:
     """Return the response ratio; between equals, as on arrival, the shorter one goes first."""
     waited = clock - sample.task.arrived
     return (waited + sample.work_left) / sample.work_left, -sample.work_left

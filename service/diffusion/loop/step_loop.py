@@ -1,5 +1,6 @@
 """The step loop: requests join and leave a running batch between two denoising steps."""
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -189,7 +190,10 @@ class StepLoop:
         synchronise(self.model.device)
         seconds = time.perf_counter() - self._recovery.lost - started
         places = sum(sample.places for sample, _ in moved)
-        pixels = sum(row.pixels * sample.places for sample, row in moved)
+        batch_size = math.ceil(places)
+        # A half image in it counts as a whole one, in pixels, too: their size stays what it is.
+        counted = sum(row.pixels * sample.places for sample, row in moved)
+        pixels = round(counted * batch_size / places)
         self._clock += pixels
         self.limits.moved(moved[0][0].task.key)
         shares: dict[str, float] = {}
@@ -201,7 +205,7 @@ class StepLoop:
         self._outcomes.append(
             Stepped(
                 progress={sample.task.job_id: sample.task.steps_done for sample, _ in moved},
-                batch_size=places,
+                batch_size=batch_size,
                 pixels=pixels,
                 seconds=seconds,
                 shares=shares,
@@ -282,7 +286,8 @@ class StepLoop:
                 return []
             some = 1
             if is_out_of_memory(error):
-                self.limits.lower(batch[0][0].task.key, sum(each.places for each, _ in batch))
+                places = sum(each.places for each, _ in batch)
+                self.limits.lower(batch[0][0].task.key, math.ceil(places))
                 some = (len(batch) + 1) // 2
         # Outside the handler: the error's frames keep the tensors alive that did not fit.
         free_cache(self.model.device)
@@ -324,6 +329,7 @@ class StepLoop:
         task.samples.remove(sample)
         if task.samples:
             return
+        used = {words: task.adapters.hashes(words=words) for words in (False, True)}
         self._remove(task)
         self._outcomes.append(
             JobFinished(
@@ -333,6 +339,8 @@ class StepLoop:
                 times=task.times,
                 memory=self.meter.use(),
                 prompt_tokens_cut=task.conditioning.tokens_cut if task.conditioning else 0,
+                adapter_hashes=used[False],
+                embeddings=used[True],
             )
         )
 

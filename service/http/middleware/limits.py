@@ -12,7 +12,7 @@ from service.access.allowance import Charge, Limits
 from service.config.credentials import ApiKey
 from service.config.table import Config
 from service.core.spec import GenerationSpec
-from service.core.work import places
+from service.core.work import charged
 from service.http.middleware import auth
 from service.http.state import ALLOWANCE, CALLER, CONFIG, CONNECTIONS, ROUTE
 
@@ -66,7 +66,7 @@ def charge(request: web.Request, generation: GenerationSpec) -> Charge:
     """
     key = request[CALLER]
     return request.app[ALLOWANCE].charge(
-        key.name, places(generation), limits(request.app[CONFIG], key)
+        key.name, charged(generation), limits(request.app[CONFIG], key)
     )
 
 

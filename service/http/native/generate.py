@@ -193,6 +193,8 @@ def metadata(job: Job, result: JobFinished) -> dict[str, Any]:
         "attempts": job.attempts,
         "prompt_truncated": result.prompt_tokens_cut > 0,
         "prompt_tokens_cut": result.prompt_tokens_cut,
+        "adapter_hashes": dict(result.adapter_hashes),
+        "embeddings": dict(result.embeddings),
         "unsafe": [image.unsafe for image in result.images],
         "request_id": job.request_id,
     }

@@ -98,6 +98,16 @@ Metadata: Final = Schema.from_dict(
         "prompt_tokens_cut": described(
             fields.Integer, "Tokens of the prompt that the model did not read.", 0
         ),
+        "adapter_hashes": described(
+            fields.Dict,
+            "Hash of each adapter's file by name, as AUTOMATIC1111 writes it.",
+            {"ink": "0cf9180a764a"},
+        ),
+        "embeddings": described(
+            fields.Dict,
+            "Hash of the file of each embedding that the prompts name, by name.",
+            {"easynegative": "c74b4e810b03"},
+        ),
         "unsafe": described(
             partial(fields.List, fields.Boolean()),
             "Whether the safety checker blacked out each image.",

@@ -126,7 +126,7 @@ class EngineSlot:
     @property
     def has_room(self) -> bool:
         """Whether another job may join now."""
-        return self._open and self._images < self.batch_limit
+        return self._open and self._images + 1 <= self.batch_limit
 
     def has_room_for(self, job: Job) -> bool:
         """Whether this job may join now, by what gains anything with its model."""
@@ -136,7 +136,7 @@ class EngineSlot:
         """Return whether a short job may join although the batch is full; see ``bypass``."""
         return (
             self._open
-            and self._images >= self.batch_limit
+            and self._images + 1 > self.batch_limit
             and self._bypassing not in self.jobs
             and not self.last_chance(job)
             and may_bypass(job, self.jobs.values())
@@ -147,7 +147,7 @@ class EngineSlot:
         self._bypassing = job.id
 
     @property
-    def _images(self) -> int:
+    def _images(self) -> float:
         return sum(places(job.request) for job in self.jobs.values())
 
     @property

@@ -9,7 +9,7 @@ from typing import Final
 import structlog
 
 from service.access.allowance import DAY_SECONDS, Allowance, Charge
-from service.core.work import places
+from service.core.work import charged
 from service.errors import StoreUnavailable
 from service.jobs.store.base import JobStore, Used
 from service.jobs.store.clock import SteadyClock
@@ -50,7 +50,7 @@ class QuotaLedger:
             (float(used.minute * MINUTE_SECONDS), used.owner, used.images, "")
             for used in await self._store.usage(oldest)
         ]
-        found += [(job.created_at, job.owner, places(job.request), job.id) for job in unfinished]
+        found += [(job.created_at, job.owner, charged(job.request), job.id) for job in unfinished]
         for at, owner, images, job_id in sorted(found):  # The oldest first.
             charges[job_id] = self._allowance.restore(owner, images, max(0.0, now - at))
         self._allowance.kept = self._kept

@@ -152,7 +152,7 @@ def _openings(slot: Slot) -> Generator[tuple[float, float], Job, None]:
     pixel_step, rest = slot.estimate.pixel_step, slot.estimate.rest_steps
     done, delay, limit = slot.estimate.done, slot.delay, slot.batch_limit
     batch: list[tuple[float, int, Job]] = []
-    entered, images, area = 0, 0, 0.0
+    entered, images, area = 0, 0.0, 0.0
     ahead, stage = 0.0, 0.0
     entering: Iterable[Job] = slot.jobs.values()
     while True:
@@ -162,7 +162,7 @@ def _openings(slot: Slot) -> Generator[tuple[float, float], Job, None]:
             heapq.heappush(batch, (end, entered, job))
             images += places(job.request)
             area += slot.estimate.weight(job.model) * pixels(job.request)
-        while images >= limit and batch:
+        while images + 1 > limit and batch:
             end, _, left = heapq.heappop(batch)
             ahead += (end - stage) * area
             stage = end

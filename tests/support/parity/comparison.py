@@ -42,6 +42,7 @@ class Ending:
 
     images: list[np.ndarray]
     failure: JobFailed | None = None
+    finished: JobFinished | None = None
     steps: int = 0
     """Denoising steps that it took part in."""
     shared: int = 0
@@ -137,6 +138,7 @@ def _note(found: dict[str, Ending], outcomes: Sequence[LoopEvent]) -> None:
         elif isinstance(outcome, JobFinished):
             ending = found.setdefault(outcome.job_id, Ending(images=[]))
             ending.images = [_array(each) for each in outcome.images]
+            ending.finished = outcome
 
 
 def _array(image: RawImage) -> np.ndarray:

@@ -1,9 +1,11 @@
 """How much work a request is."""
 
+import math
+
 import pytest
 
 from service.core.spec import GenerationSpec
-from service.core.work import REST_STEPS, image_places, pixels, places, work
+from service.core.work import REST_STEPS, charged, image_places, pixels, places, work
 
 PIXELS = 512 * 512
 
@@ -38,9 +40,9 @@ def test_work_in_numbers():
     [
         ("a cat AND a dog", "plain", 1),
         ("a cat", "a1111", 1),
-        ("a cat AND a dog", "a1111", 2),
+        ("a cat AND a dog", "a1111", 1.5),
         ("a AND b AND c", "a1111", 2),
-        ("a AND b AND c AND d", "a1111", 3),
+        ("a AND b AND c AND d", "a1111", 2.5),
     ],
 )
 def test_sub_prompts_take_places(prompt, syntax, expected):
@@ -49,3 +51,4 @@ def test_sub_prompts_take_places(prompt, syntax, expected):
     assert image_places(request) == expected
     assert places(request) == 3 * expected
     assert pixels(request) == 3 * expected * PIXELS
+    assert charged(request) == math.ceil(3 * expected)

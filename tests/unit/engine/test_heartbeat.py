@@ -166,4 +166,4 @@ def test_sub_prompts_may_take_as_long_as_images(heartbeat):
     """A step of an image with AND takes longer than one with a single prompt."""
     stepped(heartbeat, 256, 3.0)
     composed = replace(SMALL, prompt="a AND b", prompt_syntax="a1111")
-    assert heartbeat.limit(Stage.DENOISE, [composed]) == 60
+    assert heartbeat.limit(Stage.DENOISE, [composed]) == 45

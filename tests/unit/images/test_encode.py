@@ -72,6 +72,15 @@ def test_adapters_are_tags_in_the_infotext():
     assert first == "a boat <lora:ink:0.8> <lora:snow:0.5:1>"
 
 
+def test_hashes_of_files_are_quoted():
+    """As AUTOMATIC1111 writes them; what could not be read has none."""
+    metadata = {"adapter_hashes": {"ink": "0cf9", "b": "12", "c": ""}, "embeddings": {"bad": "34"}}
+    line = infotext(REQUEST, IMAGE, "demo-1", metadata).splitlines()[-1]
+    assert line.endswith('Model: demo-1, Lora hashes: "ink: 0cf9, b: 12", TI hashes: "bad: 34"')
+    nothing: dict[str, dict[str, str]] = {"adapter_hashes": {}, "embeddings": {}}
+    assert infotext(REQUEST, IMAGE, "demo-1", nothing) == infotext(REQUEST, IMAGE, "demo-1")
+
+
 def test_an_empty_negative_prompt_has_no_line():
     """It is left out, as those tools do."""
     request = GenerationSpec(prompt="a boat", width=64, height=64)

@@ -1,11 +1,14 @@
+import copy
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 
 from service.core.spec import GenerationSpec
 from service.diffusion.conditioning.encoding import Conditioning
+from service.diffusion.families.unet import _of_one_length
 from service.diffusion.load import Model
 from service.diffusion.loop.row import Row
 from service.diffusion.loop.start import TextStart
@@ -125,3 +128,32 @@ def test_rows_do_not_feel_each_other(model: Callable[[str], Model], kind: str) -
         (alone,) = loaded.family.denoise([row])
         assert len(row.conditioning.texts) == len(prediction)
         torch.testing.assert_close(prediction, alone, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["sd", "sdxl"])
+def test_texts_of_other_lengths_in_half_precision(model: Callable[[str], Model], kind: str) -> None:
+    """The mask of the padding is exact in float16, too: its bias is no overflow, and no weight."""
+    family = model(kind).family
+    unet: Any = copy.deepcopy(family.pipeline.unet).half()
+    width, rows = unet.config.cross_attention_dim, 2
+    draw = torch.Generator().manual_seed(3)
+    short, long = (torch.randn(1, n, width, generator=draw).half() for n in (77, 231))
+    latents = torch.randn(rows, 4, 16, 16, generator=draw).half()
+    added = None
+    if kind == "sdxl":
+        added = {"time_ids": torch.ones(rows, 6).half(), "text_embeds": torch.ones(rows, 32).half()}
+    states, mask = _of_one_length([short, long])
+
+    together = unet(
+        latents, 500, states, encoder_attention_mask=mask, added_cond_kwargs=added
+    ).sample
+    alone = unet(
+        latents[:1],
+        500,
+        short,
+        added_cond_kwargs=added and {name: each[:1] for name, each in added.items()},
+    ).sample
+
+    assert mask is not None
+    assert mask.dtype == torch.float16
+    torch.testing.assert_close(together[:1], alone, rtol=1e-2, atol=2e-3)

@@ -70,6 +70,8 @@ async def test_the_answer_holds_the_image_and_what_it_was_made_from(client):
         "attempts": 1,
         "prompt_truncated": False,
         "prompt_tokens_cut": 0,
+        "adapter_hashes": {},
+        "embeddings": {},
         "unsafe": [False],
         "request_id": "mine",
     }

@@ -116,7 +116,7 @@ def test_the_smallest_size_is_advised_where_it_fits() -> None:
 
 
 def test_sub_prompts_take_memory() -> None:
-    """Denoised, an image with AND takes what two images take; decoded, what one takes."""
+    """Denoised, an image of two parts takes what an image and a half take; decoded, what one."""
     need = {Stage.DENOISE: (0, 1024), Stage.VAE_DECODE: (0, 1024)}
     capacity = Capacity(available=512 * 512 * 1024, needs=need)
     request = GenerationSpec(prompt="a cat AND a dog", width=512, height=512)
@@ -125,6 +125,6 @@ def test_sub_prompts_take_memory() -> None:
     assert lack(request, capacity) is None
     error = lack(composed, capacity)
     assert error is not None
-    assert "needs about 512 MiB" in error.detail
-    assert "Ask for 320x320 or less" in error.detail
-    assert lack(replace(composed, width=320, height=320), capacity) is None
+    assert "needs about 384 MiB" in error.detail
+    assert "Ask for 384x384 or less" in error.detail
+    assert lack(replace(composed, width=384, height=384), capacity) is None

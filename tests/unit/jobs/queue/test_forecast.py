@@ -219,8 +219,8 @@ async def test_an_early_start_teaches_nothing(estimate):
 
 
 async def test_sub_prompts_take_time_and_room(estimate):
-    """An image of two places fills a batch of two, and its steps take twice as long."""
+    """An image of a place and a half leaves no room for one in a batch of two."""
     composed = GenerationSpec(prompt="a AND b", prompt_syntax="a1111", steps=10)
     slot = Slot(estimate=estimate, batch_limit=2).runs(Job(request=composed))
     (start,) = line_up([job()], [slot])
-    assert start[1] - estimate.done == 2 * 10 * PIXELS
+    assert start[1] - estimate.done == 1.5 * 10 * PIXELS

@@ -91,6 +91,18 @@ def test_hashes(tmp_path: Path) -> None:
     assert found.short == hashlib.sha256(content[begin:]).hexdigest()[:12]
 
 
+def test_a_hash_that_the_trainer_wrote_counts(tmp_path: Path) -> None:
+    """AUTOMATIC1111 takes it, too; what is no hash counts for nothing."""
+    for name, told in (("ink", "0123456789abcdef"), ("odd", "no hash")):
+        written(tmp_path / f"{name}.safetensors", metadata={"sshs_model_hash": told})
+    catalog = AdapterCatalog(tmp_path)
+    ink, odd = (catalog.hashes(catalog.find(name)) for name in ("ink", "odd"))
+    assert ink is not None
+    assert odd is not None
+    assert ink.short == "0123456789ab"
+    assert len(odd.short) == 12
+
+
 def test_hashes_take_no_longer_than_they_may(tmp_path: Path) -> None:
     """A long file is left for a later call."""
     written(tmp_path / "ink.safetensors")
