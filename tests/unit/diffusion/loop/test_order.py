@@ -173,8 +173,10 @@ def test_sub_prompts_take_places() -> None:
         for one in (pair, many)
     )
 
-    assert [sample.places for sample in (*pair.samples, *many.samples)] == [2, 3]
+    assert [sample.places for sample in (*pair.samples, *many.samples)] == [1.5, 2.5]
+    other = Task(job_id="other", epoch=1, request=pair.request, key=pair.key, arrived=0)
+    assert chosen(pair, other, limit=3) == ["pair", "other"]
     assert chosen(task("a"), pair, task("b"), limit=3) == ["a", "b"]
     assert chosen(task("a", arrived=9), pair, limit=3) == ["a", "pair"]
     assert chosen(many, limit=2) == ["many"]
-    assert many.samples[0].work_left == 3 * 256 * 256 * 10
+    assert many.samples[0].work_left == 2.5 * 256 * 256 * 10
