@@ -61,7 +61,8 @@ class ClientRules(JobLife):
                 assert before is not None
                 assert before.order.prompt != order.prompt
             case ModelUnavailable():
-                assert world.engine.state is EngineState.FAILED
+                failed = bool(world.dispatcher.lead.residency.failure(order.model))
+                assert failed or world.engine.state is EngineState.FAILED
             case EngineUnavailable():
                 assert world.dispatcher.lead.circuit.open
             case QueueFull() as full:

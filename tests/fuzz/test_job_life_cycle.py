@@ -30,7 +30,7 @@ class JobLifeCycle(ClientRules):
         while self.world.engine.batch:
             self.world.loop.do(self.world.engine.step())
 
-    @precondition(lambda self: self.world.engine.batch)
+    @precondition(lambda self: self.world.engine.batch or self.world.engine.held.wanted)
     @rule()
     def crash(self) -> None:
         """Lose the engine's process, and what it had in work."""
@@ -41,6 +41,12 @@ class JobLifeCycle(ClientRules):
     def load(self) -> None:
         """Have the model loaded."""
         self._load()
+
+    @precondition(lambda self: self.world.engine.held.device and not self.world.engine.batch)
+    @rule()
+    def evict(self) -> None:
+        """Lose a model, and say so only when a job for it comes."""
+        self.world.engine.held.device.popitem()
 
     @precondition(lambda self: self.world.engine.batch)
     @rule(memory=st.booleans())

@@ -1,6 +1,7 @@
 """One service's jobs, put together as the application does it, on a virtual loop."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,7 +23,8 @@ from service.telemetry.metrics import Metrics
 from service.webhooks.delivery import Answer, Unreachable
 from tests.support.simulation import clock
 from tests.support.simulation.clock import EPOCH, VirtualLoop
-from tests.support.simulation.fake_engine import FakeEngine
+from tests.support.simulation.fake_engine import FAKE_MODEL, FakeEngine
+from tests.support.simulation.fake_models import FakeModel, catalog_with
 
 END: Final = 12
 """Bytes of the last chunk of a PNG."""
@@ -38,7 +40,15 @@ MOST_IMAGES: Final = 1000
 LIMITS: Final = Limits(images_per_day=MOST_IMAGES)
 KEYS: Final = ("alice", "bob")
 
+OTHER: Final = "other"
+MODELS: Final = {
+    name: FakeModel(info=replace(FAKE_MODEL, model_id=name), load_seconds=2.0, parked_seconds=0.5)
+    for name in ("", OTHER)
+}
+"""One of them fits into memory at a time."""
+
 CONFIG: Final = {
+    "model_idle_seconds": 900.0,
     "queue_size": 4,
     "max_concurrent_requests": 2,
     "max_attempts": 2,
@@ -72,12 +82,16 @@ class World:
         clock.keep_time(self.loop)
         wiring.SWEEP_SECONDS = SWEEP_SECONDS  # type: ignore[misc]
         self.config = Config(data_dir=str(folder), **CONFIG)  # type: ignore[arg-type]
-        self.engine = FakeEngine(step_seconds=None, loads=False)
+        self.engine = FakeEngine(step_seconds=None, loads=False, models=MODELS, room=1, host_room=1)
         self.metrics = Metrics()
         self.allowance = Allowance(clock=lambda: 0.0)
         self.charges: list[Charge] = []
         self.dispatcher = Dispatcher(
-            [self.engine], self.metrics, self.config, weights=dict.fromkeys(KEYS, 1)
+            [self.engine],
+            self.metrics,
+            self.config,
+            weights=dict.fromkeys(KEYS, 1),
+            models=catalog_with(OTHER),
         )
         self.durable = DurableJobs(
             self.config,
