@@ -137,7 +137,7 @@ class EngineMetrics:
         self.adapter_loads = self._by(
             counter,
             "sd_adapter_loads_total",
-            "Adapters (LoRA files) read from the disk, by whether they can be used.",
+            "Adapters (LoRA files, embeddings) read from the disk, by whether they can be used.",
             outcome=labels.ADAPTER_OUTCOMES,
         )
         self.adapter_load = self._one(

@@ -133,5 +133,6 @@ def demand_adapters(generation: GenerationSpec, catalog: AdapterCatalog, model_f
 
 def may_need_files(generation: GenerationSpec) -> bool:
     """Tell whether a request may name files: adapters, or embeddings in its texts."""
-    bare = generation.prompt_syntax != PromptSyntax.PLAIN
-    return bool(generation.adapters) or may_name_any(texts(generation), bare=bare)
+    if generation.adapters or generation.prompt_syntax != PromptSyntax.PLAIN:
+        return True
+    return may_name_any(texts(generation), bare=False)

@@ -31,6 +31,7 @@ VALUES = {
     "MAX_SIZE": "768",
     "DEFAULT_STEPS": "20",
     "DEFAULT_SAMPLER": "euler",
+    "DEFAULT_SCHEDULE": "karras",
     "DEFAULT_GUIDANCE_SCALE": "7.5",
     "LORA_DIR": "/loras",
     "MODELS": "organisation/name",
