@@ -48,6 +48,7 @@ def started(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], BinaryIO]
         process.wait(WAIT_SECONDS)
 
 
+@pytest.mark.long
 async def test_requests_probes_and_sigterm_wait_for_no_reader_of_the_log(started):
     """All are answered, and the process ends in good order."""
     process, lines = started

@@ -241,7 +241,9 @@ def test_tokenizer_without_a_limit(tmp_path: Path) -> None:
     assert same(pair, replace(REQUEST, prompt="x" * 90))
 
 
-@pytest.mark.parametrize("sampler", FEW)
+@pytest.mark.parametrize(
+    "sampler", [FEW[0], *(pytest.param(each, marks=pytest.mark.long) for each in FEW[1:])]
+)
 @pytest.mark.skipif(
     not (catalog.DEMO_FOLDER / catalog.INDEX).is_file(), reason="the demo model is not bundled"
 )

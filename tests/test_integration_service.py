@@ -177,6 +177,7 @@ async def test_an_engine_does_not_outlive_a_killed_service():
         assert not service._reader.is_alive(), f"engine {engine} is still there"
 
 
+@pytest.mark.long
 async def test_jobs_survive_a_killed_service(tmp_path):
     """Kill -9 with one job in work and two in line: the next service finishes all three."""
     with running_service(DATA_DIR=tmp_path, MAX_CONCURRENT_REQUESTS=1) as service:

@@ -27,8 +27,9 @@ class Metrics(Registry):
         self.know_engine(labels.FIRST_ENGINE)
 
     def know_engine(self, name: str) -> EngineMetrics:
-        """Count for the engine slot of this name from 0."""
-        self._engines[name] = EngineMetrics(self, name)
+        """Count for the engine slot of this name, from 0 when it is first made known."""
+        if name not in self._engines:
+            self._engines[name] = EngineMetrics(self, name)
         return self._engines[name]
 
     def know_models(self, names: tuple[str, ...]) -> None:

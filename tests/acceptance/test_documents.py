@@ -44,6 +44,9 @@ ELSEWHERE = {
 }
 """Blocks that another test carries out, by a word of theirs, and which."""
 
+SLOW = "scripts.optimize_gtx1060"
+"""What a block calls that takes long."""
+
 
 def elsewhere(block: Block) -> str:
     """Return the test that carries out a block; empty for this one."""
@@ -125,7 +128,14 @@ def at(block: Block, url: str) -> str:
     return block.text.replace(ADDRESS, url)
 
 
-@pytest.mark.parametrize("block", carried_out(*SHELL), ids=str)
+@pytest.mark.parametrize(
+    "block",
+    [
+        pytest.param(block, marks=pytest.mark.long if SLOW in block.text else ())
+        for block in carried_out(*SHELL)
+    ],
+    ids=str,
+)
 def test_shell_blocks_run(block, live, checkout):
     """Every command ends well, in the order of its document."""
     for program in ("bash", "curl", "jq", "base64"):

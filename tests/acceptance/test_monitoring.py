@@ -176,7 +176,9 @@ def test_the_drill_changes_targets_and_intervals_and_nothing_else(tmp_path):
     }
 
 
-@pytest.mark.parametrize("token", ["", "5f0c2f8e9f1b4b7f8d3a61c9e2b7d405"])
+@pytest.mark.parametrize(
+    "token", [pytest.param("", marks=pytest.mark.long), "5f0c2f8e9f1b4b7f8d3a61c9e2b7d405"]
+)
 async def test_prometheus_brings_the_token_that_the_service_wants(token, tmp_path):
     """From the file beside its configuration; an empty one is no hindrance where none is."""
     demand("prometheus", "prometheus-alertmanager")

@@ -200,6 +200,7 @@ async def test_a_service_that_was_stopped_takes_no_engine_for_dead(light, client
         assert (await client.generate())[0] == 200
 
 
+@pytest.mark.long
 async def test_a_stop_that_outlasts_a_deadline_ends_that_request_and_no_other(light, client_of):
     """Who asked for less time gets 408; the service goes on."""
     with light(CHILD_STEP_SECONDS=0.2) as service:

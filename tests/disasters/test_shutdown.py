@@ -66,6 +66,7 @@ async def test_a_thread_that_follows_the_keys_and_hangs_is_said_and_ends_with_th
         assert await asyncio.to_thread(service.process.wait, WAIT_SECONDS) == 0
 
 
+@pytest.mark.long
 async def test_a_job_store_that_hangs_holds_up_no_end():
     """After the deadline, with an exit code that says so; the engine ends, too."""
     with hanging("store") as service:

@@ -27,6 +27,7 @@ from typing import Final
 
 from aiohttp import web
 
+from scripts.written import table
 from service.config.webhook_key import webhook_key
 from service.errors import ConfigError
 from tests.drills.chaos.checks import CHECKS, POISON
@@ -195,7 +196,7 @@ def described(ledger: Ledger) -> str:
     blows = sorted({kill.blow for kill in ledger.kills})
     kills = {blow: [kill for kill in ledger.kills if kill.blow == blow] for blow in blows}
     columns = {"Times": len, "Ready again after, s": _ready(median), "Longest": _ready(max)}
-    orders_ = report.table(("Orders", "Number"), list(_orders(ledger).items()))
+    orders_ = table(("Orders", "Number"), list(_orders(ledger).items()))
     return f"{orders_}\n\n{report.grouped('Killed', columns, kills | {'all': ledger.kills})}"
 
 

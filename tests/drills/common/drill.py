@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Generic, TypeVar
 
-from scripts.written import demand_writable
+from scripts.written import demand_writable, table
 from service.errors import ConfigError
 from tests.drills.common import report
 from tests.support.programs import carried_out
@@ -135,7 +135,7 @@ class Drill(Generic[Seen]):
             (
                 f"`python -m {self.command}{words} --write`{self.heading(given, seen)}",
                 self.described(seen),
-                report.table(("Check", "Outcome"), rows),
+                table(("Check", "Outcome"), rows),
             )
         )
 

@@ -1,15 +1,15 @@
 """What all drills write: settings of their services, percentiles, tables, documents."""
 
 import math
-import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from scripts.written import filled, table
+
 KIB: Final = 2**10
 MIB: Final = 2**20
 DOCS: Final = Path(__file__).parents[3] / "docs"
-FIGURES: Final = re.compile(r"(<!-- drill: figures -->\n).*(<!-- /drill -->)", re.DOTALL)
 SETTINGS: Final = {
     "MIN_SIZE": "256",
     "MAX_CONNECTIONS": "128",
@@ -20,12 +20,6 @@ SETTINGS: Final = {
     "WEBHOOK_HOSTS": "127.0.0.1",
 }
 """Of services in drills: small, so that little traffic reaches a limit."""
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Return a Markdown table."""
-    lines = (head, ["---"] * len(head), *rows)
-    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
 
 
 Columns = Mapping[str, Callable[[Any], object]]
@@ -59,6 +53,5 @@ def page(name: str) -> Path:
 
 def write(name: str, figures: str) -> None:
     """Write the figures of a drill into its page of the documentation."""
-    old = page(name).read_text(encoding="utf-8")
-    new = FIGURES.sub(lambda match: f"{match[1]}{figures}\n{match[2]}", old)
+    new = filled(page(name).read_text(encoding="utf-8"), lambda _kind, _name: [figures])
     page(name).write_text(new, encoding="utf-8")

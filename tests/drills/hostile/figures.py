@@ -10,8 +10,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from scripts.written import table
 from tests.drills.common.drill import Limit
-from tests.drills.common.report import MIB, percentile, table
+from tests.drills.common.report import MIB, percentile
 
 LATE_SECONDS: Final = 1.0
 BACK_SECONDS: Final = 60.0

@@ -10,7 +10,7 @@ from typing import Final
 import aiohttp
 import psutil
 
-from tests.drills.common import report
+from scripts import written
 from tests.drills.monitoring.fault import Fault
 from tests.drills.monitoring.scene import Scene, SkippedError
 from tests.support.monitoring.stack import WATCHDOG, QueryError, Sight, Sights
@@ -60,7 +60,7 @@ class Row:
 
 def table(rows: Sequence[Row]) -> str:
     """Return the rows as a Markdown table; times are seconds after the fault, or its end."""
-    return report.table(HEAD, [row.cells for row in rows])
+    return written.table(HEAD, [row.cells for row in rows])
 
 
 async def committed(scene: Scene, fault: Fault) -> Row:

@@ -5,7 +5,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
-from tests.drills.common.report import MIB, table
+from scripts.written import table
+from tests.drills.common.report import MIB
 from tests.drills.stress.meter import Sample
 from tests.drills.stress.verdict import COUNTED, Judged
 

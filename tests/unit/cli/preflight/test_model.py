@@ -62,7 +62,9 @@ def weights(path: Path, *names: str) -> Path:
 
 
 @needs_engine
-@pytest.mark.parametrize("command", [("serve",), ("generate", "a cat")])
+@pytest.mark.parametrize(
+    "command", [("serve",), pytest.param(("generate", "a cat"), marks=pytest.mark.long)]
+)
 def test_what_is_no_model_of_ours(start, command):
     """Each is told what it is before anything listens, instead of a service without a model."""
     empty, flux = start.folder / "empty", start.folder / "flux"
