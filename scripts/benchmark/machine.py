@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any, Final
 
 PACKAGES: Final = ("torch", "diffusers", "litserve")
@@ -14,6 +15,15 @@ def cores() -> int:
         return len(os.sched_getaffinity(0))
     except AttributeError:  # pragma: no cover - only Linux can tell
         return os.cpu_count() or 1
+
+
+def processor() -> str:
+    """Return the name of the CPU, as far as it tells."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return "unknown"
+    return next((line.partition(": ")[2] for line in lines if "model name" in line), "unknown")
 
 
 def machine(health: Mapping[str, Any], *, threads: int = 0, batch: int = 0) -> dict[str, Any]:
