@@ -114,9 +114,17 @@ def network(folder: Path, kind: Any, dtype: torch.dtype, *, half: bool) -> Any:
     chosen = weights.choose(names, half=half, part=folder.name)
     if chosen is None:  # pragma: no cover - it was looked at before
         raise ModelError(f"{folder} has no weights.")
+    # Both libraries make the asked number format torch's default while they build a network, and
+    # that is the process's: rows that another thread draws meanwhile would compute in it.
+    usual = torch.get_default_dtype()
+    kept = usual if issubclass(kind, transformers.PreTrainedModel) else None
     try:
         made = kind.from_pretrained(
-            folder, variant=chosen.variant, dtype=dtype, use_safetensors=True, local_files_only=True
+            folder,
+            variant=chosen.variant,
+            dtype=dtype if dtype == usual else kept,
+            use_safetensors=True,
+            local_files_only=True,
         )
     except Exception as error:  # The libraries raise about ten classes.
         if is_out_of_memory(error):
@@ -131,7 +139,7 @@ def network(folder: Path, kind: Any, dtype: torch.dtype, *, half: bool) -> Any:
             f"({_line(error)}). Take both from the same model."
         ) from error
     _demand_all(folder, made, weights.part_files(folder, half))
-    return made
+    return made.to(dtype)
 
 
 def _demand_all(folder: Path, made: Any, held_in: list[Path]) -> None:

@@ -77,8 +77,12 @@ def load_model(
     source: Source,
     config: Config,
     begin: Callable[[Stage, int], None] = lambda _stage, _images: None,
+    *,
+    place: bool = True,
 ) -> Model:
     """Load a model and place it, as the settings say.
+
+    Without ``place`` it stays in host memory unless the settings offload parts of it.
 
     ``begin`` is called with ``fetch`` before a model is fetched, and with ``load`` after it.
 
@@ -118,12 +122,14 @@ def load_model(
         )
         _limit_tokens(pipeline)
         devices.arrange(pipeline, config, upcast_vae=kind.upcasts_vae)
-        devices.put(pipeline, target, config.cpu_offload)
+        now = place or target.type == "cpu" or config.cpu_offload != "none"
+        if now:
+            devices.put(pipeline, target, config.cpu_offload)
         family = kind(pipeline, target)
         if small is not None:
             tiny = vae.read(small, numbers)
             vae.demand_fit(small.name, tiny, pipeline.vae)
-            family.small_decoder = tiny.to(target)
+            family.small_decoder = tiny.to(target) if now else tiny
     except ServiceError:
         raise
     except Exception as error:  # the libraries raise about ten classes, none of them documented

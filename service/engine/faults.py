@@ -6,8 +6,9 @@
 
 ``oom``: how many of the next calls of a stage run out of memory, counted from the moment the
 file changed; ``oom_images``: only calls for at least so many images at once.
-``step_seconds``: how much longer every denoising step takes. ``hang``: the next stage does not
-return while the file says so. A file that is absent or empty means no fault.
+``step_seconds``: how much longer every denoising step takes; ``load_seconds``: a model that is
+loaded next to the first one, which is the stage ``load``. ``hang``: the next stage does not return
+while the file says so. A file that is absent or empty means no fault.
 """
 
 import json
@@ -39,22 +40,24 @@ class FaultInjector:
         oom: dict[str, int] | None = None,
         oom_images: int = 1,
         step_seconds: float = 0.0,
+        load_seconds: float = 0.0,
         hang: bool = False,
     ) -> None:
-        unknown = sorted(set(oom or {}) - {*LOOP_STAGES})
+        unknown = sorted(set(oom or {}) - {*LOOP_STAGES, Stage.LOAD})
         if unknown:
             raise ValueError(f"oom: no such stage: {', '.join(unknown)}")
         if not all(type(count) is int and count >= 0 for count in (oom or {}).values()):
             raise ValueError("oom: must be whole numbers by stage")
         if type(oom_images) is not int or oom_images < 1:
             raise ValueError("oom_images: must be a whole number above 0")
-        if type(step_seconds) not in {int, float} or not 0 <= step_seconds <= LONGEST_STEP:
-            raise ValueError(f"step_seconds: must be from 0 to {LONGEST_STEP:g}")
+        for name, seconds in (("step_seconds", step_seconds), ("load_seconds", load_seconds)):
+            if type(seconds) not in {int, float} or not 0 <= seconds <= LONGEST_STEP:
+                raise ValueError(f"{name}: must be from 0 to {LONGEST_STEP:g}")
         if type(hang) is not bool:
             raise ValueError("hang: must be true or false")
         self.oom = Counter(oom or {})
         self.oom_images = oom_images
-        self.step_seconds = step_seconds
+        self.seconds = {Stage.DENOISE: step_seconds, Stage.LOAD: load_seconds}
         self.hang = hang
 
     def __call__(self, stage: Stage, images: int) -> None:
@@ -64,8 +67,8 @@ class FaultInjector:
             MemoryError: this call is one of those that run out of memory.
 
         """
-        if stage == Stage.DENOISE and self.step_seconds:
-            time.sleep(self.step_seconds)
+        if seconds := self.seconds.get(stage):
+            time.sleep(seconds)
         if self.oom[stage] > 0 and images >= self.oom_images:
             self.oom[stage] -= 1
             raise MemoryError(f"{stage} of {images} images: out of memory on purpose")

@@ -28,6 +28,9 @@ GROWTH: Final = 2
 LATE_SHARE: Final = 0.5
 """Of the limit: an engine that has been silent for so long is not ready for new work."""
 
+Size = tuple[str, int]
+"""A model, and the pixels of an image."""
+
 
 class Heartbeat:
     """The usual time of a step of each size and batch, learned from the steps that were done."""
@@ -35,10 +38,10 @@ class Heartbeat:
     def __init__(self, most: float) -> None:
         self._most = most
         """What is allowed where nothing was learned yet, and never exceeded."""
-        self._usual: dict[int, dict[int, float]] = {}
-        """Seconds by pixels of an image, then by images in the step."""
+        self._usual: dict[Size, dict[int, float]] = {}
+        """Seconds by images in the step."""
 
-        self._warm: set[int] = set()
+        self._warm: set[Size] = set()
         """Sizes that this process has done a step of."""
         self._trying = False
         """Whether a step was begun that is not done."""
@@ -58,11 +61,12 @@ class Heartbeat:
         """
         match said:
             case Stepped():
-                pixels = said.pixels // said.batch_size
-                self._observe(pixels=pixels, images=said.batch_size, seconds=said.seconds)
+                size = said.model_id, said.pixels // said.batch_size
+                self._observe(size, images=said.batch_size, seconds=said.seconds)
                 self._recovering = False
             case StepBaseline():
-                self._observe(pixels=said.pixels, images=said.images, seconds=said.seconds)
+                size = said.model_id, said.pixels
+                self._observe(size, images=said.images, seconds=said.seconds)
             case StageStarted() if said.stage == Stage.DENOISE and not self._trying:
                 self._trying = True
                 return
@@ -72,9 +76,9 @@ class Heartbeat:
                 self._recovering = True
         self._trying = False
 
-    def _observe(self, *, pixels: int, images: int, seconds: float) -> None:
-        self._warm.add(pixels)
-        batches = self._usual.setdefault(pixels, {})
+    def _observe(self, size: Size, *, images: int, seconds: float) -> None:
+        self._warm.add(size)
+        batches = self._usual.setdefault(size, {})
         known = batches.get(images, seconds)
         learned = known + LEARNING_RATE * (seconds - known)
         # With less memory every further step may take as long as this one.
@@ -90,11 +94,11 @@ class Heartbeat:
             return None
         if stage == Stage.LOAD:
             return self._most
-        images: dict[int, float] = {}
+        images: dict[Size, float] = {}
         for request in work:
-            area = request.width * request.height
-            images[area] = images.get(area, 0) + places(request)
-        usual = [self._step(area, count) for area, count in images.items()]
+            size = request.model, request.width * request.height
+            images[size] = images.get(size, 0) + places(request)
+        usual = [self._step(size, count) for size, count in images.items()]
         known = [seconds for seconds in usual if seconds is not None]
         if self._recovering or len(known) < len(usual) or not known:
             return self._most
@@ -102,19 +106,22 @@ class Heartbeat:
         floor = STEP_FLOOR_SECONDS if usually else STAGE_FLOOR_SECONDS
         return min(self._most, max(floor, TIMES * max(known)))
 
-    def _step(self, pixels: int, images: float) -> float | None:
+    def _step(self, size: Size, images: float) -> float | None:
         """Return the most that a step of up to so many images usually takes, None if unknown.
 
         More images than were seen together take longer in proportion at most. A size that
         was not seen takes no longer than a larger one, nor than ``GROWTH`` makes of a smaller.
         """
-        seen = {pixels: self._usual[pixels]} if pixels in self._usual else self._usual
+        model, pixels = size
+        seen = {known: batches for (of, known), batches in self._usual.items() if of == model}
+        if pixels in seen:
+            seen = {pixels: seen[pixels]}
         return min(
             (
                 max(batches.values())
                 * max(1.0, images / max(batches))
-                * max(1.0, pixels / size) ** GROWTH
-                for size, batches in seen.items()
+                * max(1.0, pixels / known) ** GROWTH
+                for known, batches in seen.items()
             ),
             default=None,
         )

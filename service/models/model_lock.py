@@ -2,7 +2,8 @@
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -18,17 +19,26 @@ OPENED: Final = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBL
 """A named pipe in place of a file must not wait for its writer."""
 
 
-def hold(path: Path) -> None:
+def hold(path: Path) -> Callable[[], None]:
     """Say that this process works with a model, until it ends, however it ends.
 
-    What cannot be locked is not: a file system without locks keeps nobody from working.
+    What cannot be locked is not: a file system without locks keeps nobody from working. Returns
+    what says that it does so no more.
     """
+    files: list[int] = []
     for mark in _marks(path):
         try:
             file = os.open(mark, OPENED)
         except OSError:
             continue
         _locked(file, exclusive=False)  # Stays open: the lock is the process's.
+        files.append(file)
+    return partial(_close, files)
+
+
+def _close(files: list[int]) -> None:
+    while files:
+        os.close(files.pop())
 
 
 def held(path: Path) -> bool:

@@ -57,6 +57,12 @@ def free_heap() -> int:
     return int(ask().fordblks)
 
 
+def total() -> int:
+    """Return the bytes of memory of this machine, or of the container that the process is in."""
+    machine = _field(PROC / "meminfo", "MemTotal:")
+    return min([machine, *(most for _, most in _cgroups())])
+
+
 def available() -> int | None:
     """Return the bytes that this process may still take; None where nothing tells.
 
@@ -76,8 +82,8 @@ def _bounds() -> Iterator[int]:
         yield max(limit - mapped + free_heap(), 0)
 
 
-def _cgroup_bounds() -> Iterator[int]:
-    """Yield what each control group (version 2) leaves; files it can drop count as free."""
+def _cgroups() -> Iterator[tuple[Path, int]]:
+    """Yield each control group (version 2) that has a limit, and the limit in bytes."""
     try:
         lines = (PROC / "self/cgroup").read_text().splitlines()
     except OSError:
@@ -90,14 +96,23 @@ def _cgroup_bounds() -> Iterator[int]:
         try:
             most = (folder / "memory.max").read_text().strip()
             if most.isdecimal():
-                now = int((folder / "memory.current").read_text())
-                for files in ("inactive_file", "active_file"):
-                    now -= _statistic(folder / "memory.stat", files)
-                yield max(int(most) - now, 0)
-        except (OSError, ValueError):
+                yield folder, int(most)
+        except OSError:
             pass
         if folder == CGROUPS:
             return
+
+
+def _cgroup_bounds() -> Iterator[int]:
+    """Yield what each control group leaves; files it can drop count as free."""
+    for folder, most in _cgroups():
+        try:
+            now = int((folder / "memory.current").read_text())
+        except (OSError, ValueError):
+            continue
+        for files in ("inactive_file", "active_file"):
+            now -= _statistic(folder / "memory.stat", files)
+        yield max(most - now, 0)
 
 
 def _field(path: Path, name: str) -> int:

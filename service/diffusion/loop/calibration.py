@@ -1,7 +1,7 @@
 """Calibration of the batch limit: the time of a step by the images in it, measured at start."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
@@ -10,6 +10,7 @@ import structlog
 from service.core.events import BatchCalibrated, JobCancelled, Stepped
 from service.core.spec import GenerationSpec
 from service.diffusion.loop.step_loop import StepLoop, no_fault
+from service.diffusion.loop.trial import Trial, to_the_end
 
 log = structlog.get_logger(__name__)
 
@@ -35,6 +36,20 @@ def calibrate(
     budget: float = BUDGET_SECONDS,
     clock: Callable[[], float] = time.monotonic,
 ) -> BatchCalibrated | None:
+    """Measure at once; see ``calibration``."""
+    return to_the_end(
+        calibration(loop, sizes=sizes, batch_limit=batch_limit, budget=budget, clock=clock)
+    )
+
+
+def calibration(
+    loop: StepLoop,
+    *,
+    sizes: tuple[int, int],
+    batch_limit: int,
+    budget: float = BUDGET_SECONDS,
+    clock: Callable[[], float] = time.monotonic,
+) -> Trial[BatchCalibrated | None]:
     """Measure batches of 1, 2, 3, 4, 6, 8, … images, and cap the loop's where the gain ends.
 
     ``sizes`` are those of the images: the first, or the second where three steps of the first
@@ -46,10 +61,10 @@ def calibrate(
     fault, loop.fault = loop.fault, no_fault  # Those on purpose are for requests.
     try:
         wanted, small = sizes
-        alone = _step_seconds(loop, small, 1)
+        alone = yield from _step_seconds(loop, small, 1)
         dearer = (wanted / small) ** 2 * 3 * STEPS
         size = wanted if alone is not None and alone * dearer <= budget else small
-        seconds = dict(_measured(loop, size, batch_limit, lambda: until - clock()))
+        seconds = yield from _measured(loop, size, batch_limit, lambda: until - clock())
     finally:
         loop.fault = fault
     batch = chosen(seconds) if seconds else 0
@@ -69,25 +84,28 @@ def chosen(seconds: dict[int, float]) -> int:
 
 def _measured(
     loop: StepLoop, size: int, most: int, left: Callable[[], float]
-) -> Iterator[tuple[int, float]]:
+) -> Trial[dict[int, float]]:
+    found: dict[int, float] = {}
     taken = 0.0
     for count in sorted({count for count in BATCHES if count < most} | {most}):
         # No batch takes longer than its images one after the other.
         if STEPS * taken * count > left():
-            return
-        seconds = _step_seconds(loop, size, count)
+            break
+        seconds = yield from _step_seconds(loop, size, count)
         if seconds is None:
-            return
+            break
         taken = seconds / count
-        yield count, seconds
+        found[count] = seconds
+    return found
 
 
-def _step_seconds(loop: StepLoop, size: int, count: int) -> float | None:
+def _step_seconds(loop: StepLoop, size: int, count: int) -> Trial[float | None]:
     """Return the time of a step of so many images; None where memory does not let them."""
     request = replace(REQUEST, width=size, height=size, num_images=count)
     found: list[float] = []
     loop.add(NAME, request)
     while loop.busy:
+        yield
         for outcome in loop.step():
             if isinstance(outcome, Stepped) and outcome.batch_size == count:
                 found.append(outcome.seconds)

@@ -32,7 +32,6 @@ from service.diffusion.memory.usage import (
     is_out_of_memory,
     synchronise,
 )
-from service.system.malloc import Housekeeping
 
 T = TypeVar("T")
 
@@ -45,6 +44,10 @@ Fault = Callable[[Stage, int], None]
 
 def no_fault(stage: Stage, images: int) -> None:
     """Let a stage go on."""
+
+
+def no_relief() -> None:
+    """Free nothing: there are no others."""
 
 
 class StepLoop:
@@ -71,6 +74,8 @@ class StepLoop:
         self.adapters = adapters or store_of(model)
         self._outcomes: list[LoopEvent] = []
         self.fault: Fault = fault or no_fault
+        self.relieve: Callable[[], object] = no_relief
+        """Called when memory ran out, for others to free some."""
         self.meter = Meter(model.device)
         self.memory_model = MemoryModel(self.meter)
         self._recovery = OomRecovery(model, self._ran_out)
@@ -92,7 +97,6 @@ class StepLoop:
         self._decoded_last = False
         self._resting = False
         """Whether it waits for adapters, and has said so."""
-        self._housekeeping = Housekeeping()
 
     @property
     def busy(self) -> bool:
@@ -170,10 +174,6 @@ class StepLoop:
             self.fault(Stage.LOAD, 0)  # A load may take longer than a step may.
         self.adapters.rest(REST_SECONDS)
 
-    def tidy(self) -> None:
-        """Give back host memory that finished images left behind: now if idle, else seldom."""
-        self._housekeeping.tidy(idle=not self.busy)
-
     def _denoise(self, batch: Sequence[Sample]) -> None:
         ready = [(sample, row) for sample in batch if (row := self._row(sample)) is not None]
         started = time.perf_counter() - self._recovery.lost
@@ -220,6 +220,7 @@ class StepLoop:
         self._outcomes.append(hit)
         if hit.rung == OomRung.FREE_CACHE:
             self.adapters.release_memory()
+            self.relieve()
 
     def _row(self, sample: Sample) -> Row | None:
         """Return the sample's row, made when its first step comes; None if it failed."""

@@ -12,16 +12,24 @@ from service.core.spec import GenerationSpec
 from service.diffusion.load import Model
 from service.diffusion.loop.decode import broken_weights
 from service.diffusion.loop.step_loop import StepLoop, no_fault
+from service.diffusion.loop.trial import Trial, to_the_end
 from service.errors import ModelUnsuitable, OutOfMemory
 
 log = structlog.get_logger(__name__)
 
 IMAGES: Final = 3
 
+Learned = list[OutOfMemoryHit | StepBaseline | Capacity]
 
-def warm_up(
+
+def warm_up(loop: StepLoop, *, size: int, batch_limit: int, large: int | None = None) -> Learned:
+    """Make all trial images at once; see ``first_images``."""
+    return to_the_end(first_images(loop, size=size, batch_limit=batch_limit, large=large))
+
+
+def first_images(
     loop: StepLoop, *, size: int, batch_limit: int, large: int | None = None
-) -> list[OutOfMemoryHit | StepBaseline | Capacity]:
+) -> Trial[Learned]:
     """Make two images of ``size`` x ``size``, then two larger ones at once, a step each.
 
     The larger ones are of ``large`` x ``large``, the size that most requests will have; without
@@ -39,13 +47,14 @@ def warm_up(
     small = GenerationSpec(prompt="warm-up", width=size, height=size, steps=steps, sampler=sampler)
     failures: list[JobFailed] = []
     wide = replace(_larger(small, large), num_images=min(2, batch_limit))
-    events: list[OutOfMemoryHit | StepBaseline | Capacity] = []
+    events: Learned = []
     fault, loop.fault = loop.fault, no_fault  # Those on purpose are for requests.
     for number, request in enumerate((small, small, wide)):
         if number == 1:
             loop.memory_model.forget()
         loop.add(f"warm-up-{number}", request)
         while loop.busy:
+            yield
             for outcome in loop.step():
                 if isinstance(outcome, JobFailed):
                     failures.append(outcome)

@@ -33,7 +33,7 @@ class Offloader:
     ) -> None:
         self._stages = stages
         self._parts = {name: part for named in stages.values() for name, part in named.items()}
-        self._sizes = {name: _size(part) for name, part in self._parts.items()}
+        self._sizes = {name: size_of(part) for name, part in self._parts.items()}
         self._device, self._host = device, host or torch.device("cpu")
         self._fixed = fixed
         self._stage = Stage.DENOISE
@@ -71,9 +71,9 @@ class Offloader:
         self._stage = stage
         for name, part in self._parts.items():
             if name not in self._stages[stage]:
-                _move(part, self._host)
+                move(part, self._host)
         for part in self._stages[stage].values():
-            _move(part, self._device)
+            move(part, self._device)
 
     def image_done(self) -> None:
         """Count an image; after many of them move everything to the device again."""
@@ -84,7 +84,7 @@ class Offloader:
             return
         try:
             for part in self._parts.values():
-                _move(part, self._device)
+                move(part, self._device)
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
@@ -95,11 +95,13 @@ class Offloader:
         free_cache(self._device)
 
 
-def _move(part: torch.nn.Module, where: torch.device) -> None:
+def move(part: torch.nn.Module, where: torch.device) -> None:
+    """Move a network in place."""
     # Parameters made in inference mode could not be used outside it any more.
     with torch.inference_mode(mode=False), torch.no_grad():
         part.to(where)
 
 
-def _size(part: torch.nn.Module) -> int:
+def size_of(part: torch.nn.Module) -> int:
+    """Return the bytes of a network's weights."""
     return sum(t.numel() * t.element_size() for t in (*part.parameters(), *part.buffers()))

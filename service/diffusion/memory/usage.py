@@ -35,6 +35,8 @@ class Meter:
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
+        self.disturbed: Callable[[], bool] = lambda: False
+        """Whether other work of this process takes memory now, so that no figure means anything."""
         self._before = 0
         self._watched = False
         self._peak = 0
@@ -49,15 +51,18 @@ class Meter:
             self._peak = max(self._peak, torch.cuda.max_memory_allocated(self._device))
             torch.cuda.reset_peak_memory_stats(self._device)
             self._before = torch.cuda.memory_allocated(self._device)
+            self._watched = not self.disturbed()
         else:
-            self._watched = host_memory.reset_peak()
+            self._watched = host_memory.reset_peak() and not self.disturbed()
             self._before = host_memory.resident()
 
     def taken(self) -> int | None:
         """Return the most bytes in use at a time since ``begin``; None where nothing tells."""
+        if not self._watched:
+            return None
         if self._cuda:
             return torch.cuda.max_memory_allocated(self._device) - self._before
-        return max(host_memory.peak() - self._before, 0) if self._watched else None
+        return max(host_memory.peak() - self._before, 0)
 
     def available(self) -> int | None:
         """Return the bytes that work may take now, the process's own unused ones included."""

@@ -106,6 +106,8 @@ class ProcessEngine(Engine):
         """Load a model while the batch goes on."""
         if self._child is not None:
             self._child.send(protocol.LoadModel(model_id=model_id))
+            if not self._in_work:
+                self._watchdog.hear(Stage.LOAD)  # Its signs of life follow, or the answer.
 
     def unload_model(self, model_id: str, reason: events.UnloadReason) -> None:
         """Free the memory of a model."""

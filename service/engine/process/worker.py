@@ -4,23 +4,26 @@ import faulthandler
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import structlog
 
-from service.config.limits import limits_of
 from service.config.table import Config
 from service.core.stage import LOOP_STAGES, Stage
 from service.engine import protocol
 from service.engine.channel import Channel
 from service.engine.faults import FaultFile
 from service.errors import ModelError, NotInstalled, ServiceError
+from service.system import host_memory
 from service.telemetry import logs
 
 if TYPE_CHECKING:
     from service.diffusion.loop.step_loop import StepLoop
+    from service.diffusion.pool.member import Member
+    from service.diffusion.pool.opener import Opener
+    from service.diffusion.pool.pool import ModelPool
 
 Send = Callable[[protocol.EngineEvent], None]
 EngineChannel = Channel[protocol.EngineEvent, protocol.Command]
@@ -52,8 +55,7 @@ def run(channel: EngineChannel, config: Config) -> None:
 
 def _load_and_work(channel: EngineChannel, config: Config) -> None:
     try:
-        loop, ready = load(config, channel.send)
-        news = warmed_up(loop, config)
+        pool, events = start(config, channel.send)
     except ServiceError as error:
         transient = isinstance(error, ModelError) and error.transient
         failed = protocol.EngineFailed(code=error.code, detail=error.detail, transient=transient)
@@ -63,9 +65,11 @@ def _load_and_work(channel: EngineChannel, config: Config) -> None:
         detail = f"{error}. Install what the engine needs: make install"
         channel.send(protocol.EngineFailed(code=NotInstalled.code, detail=detail))
         return
-    for event in (ready, *news):
+    for event in events:
         channel.send(event)
-    work(channel, loop)
+    work(channel, pool)
+    if pool.loading:
+        os._exit(0)  # A thread that computes while Python ends would crash the process.
 
 
 def announcing(config: Config, send: Send) -> Callable[[Stage, int], None]:
@@ -80,10 +84,38 @@ def announcing(config: Config, send: Send) -> Callable[[Stage, int], None]:
     return begin
 
 
+def start(config: Config, send: Send) -> "tuple[ModelPool, list[protocol.EngineEvent]]":
+    """Load the default model and make its first images; return what the service is to hear.
+
+    Nothing but the pool keeps the model: it may leave memory.
+
+    Raises:
+        ServiceError: the model cannot be loaded, with the cure.
+
+    """
+    member, opener = _opened(config, send)
+    from service.diffusion.loop.trial import to_the_end  # noqa: PLC0415 - it imports torch
+    from service.diffusion.pool.background import Background  # noqa: PLC0415 - as above
+    from service.diffusion.pool.pool import ModelPool  # noqa: PLC0415 - as above
+    from service.diffusion.pool.residents import GIB, Residents  # noqa: PLC0415 - as above
+
+    ready = protocol.EngineReady(model=member.loop.model.info, memory=member.loop.meter.use())
+    taught = to_the_end(opener.trial(member.loop))
+    faults = FaultFile(Path(config.fault_file)) if config.fault_file else no_fault
+    background = Background(most_seconds=config.engine_stall_seconds, fault=faults)
+    budget = round(config.host_cache_gb * GIB) or host_memory.total() // 2
+    residents = Residents(member, background, host_budget=budget)
+    return ModelPool(residents, opener, background), [ready, *taught]
+
+
+def no_fault(stage: Stage, images: int) -> None:
+    """Let a stage go on."""
+
+
 def load(
     config: Config, send: Send = lambda _said: None
 ) -> "tuple[StepLoop, protocol.EngineReady]":
-    """Load the model that the settings name; torch is first imported here.
+    """Load the model that the settings name, without a trial; torch is first imported here.
 
     From then on ``send`` gets every stage that begins.
 
@@ -91,81 +123,65 @@ def load(
         ServiceError: the model cannot be loaded, with the cure.
 
     """
+    loop = _opened(config, send)[0].loop
+    return loop, protocol.EngineReady(model=loop.model.info, memory=loop.meter.use())
+
+
+def _opened(config: Config, send: Send) -> "tuple[Member, Opener]":
     # torch reads both once, when it first looks for GPUs. The order is NVML's, which the
     # service reads the GPU by; CUDA's own puts the fastest card first.
     os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
     os.environ["CUDA_VISIBLE_DEVICES"] = config.cuda_visible_devices
-    from service.diffusion.adapters.store import GIB, store_of  # noqa: PLC0415
-    from service.diffusion.load import load_model  # noqa: PLC0415
-    from service.diffusion.loop.step_loop import StepLoop  # noqa: PLC0415
-    from service.models import catalog, model_lock  # noqa: PLC0415
-    from service.models.adapters.catalog import catalog_of  # noqa: PLC0415
+    from service.diffusion.pool.opener import Opener  # noqa: PLC0415 - it imports torch
+    from service.models.served.catalog import DEFAULT  # noqa: PLC0415 - only this needs it
 
     begin = announcing(config, send)
-    source = catalog.resolve(config.model_id, config.model_cache_dir)
-    model = load_model(source, config, begin)
-    if (path := catalog.resolve(config.model_id, config.model_cache_dir).path) is not None:
-        model_lock.hold(path)
-    adapters = store_of(
-        model,
-        catalog=catalog_of(config),
-        host_budget=round(config.lora_host_gb * GIB),
-        device_budget=round(config.lora_gpu_gb * GIB),
-    )
-    limit = config.max_concurrent_requests
-    loop = StepLoop(model, batch_limit=limit, fault=begin, adapters=adapters)
-    return loop, protocol.EngineReady(model=model.info, memory=loop.meter.use())
+    opener = Opener(config, begin)
+    return opener.open(DEFAULT, begin, place=True), opener
 
 
 def warmed_up(loop: "StepLoop", config: Config) -> list[protocol.EngineEvent]:
     """Make the first images, and return what they taught about memory and batches."""
-    from service.diffusion.loop.calibration import calibrate  # noqa: PLC0415 - it imports torch
-    from service.diffusion.loop.warm_up import warm_up  # noqa: PLC0415 - it imports torch
+    from service.diffusion.loop.trial import to_the_end  # noqa: PLC0415 - it imports torch
+    from service.diffusion.pool.opener import Opener  # noqa: PLC0415 - as above
 
-    limit, sizes = config.max_concurrent_requests, limits_of(config, loop.model.info.sizes)
-    small, usual = sizes.min_size, sizes.default_size
-    # The demo is known: its start stays as short as it is.
-    large = None if loop.model.info.demo else usual
-    news: list[protocol.EngineEvent] = [*warm_up(loop, size=small, large=large, batch_limit=limit)]
-    if config.batch_calibration:
-        found = calibrate(loop, sizes=(usual, small), batch_limit=limit)
-        news += [found] if found is not None else []
-    return news
+    return [*to_the_end(Opener(config, loop.fault).trial(loop))]
 
 
-def work(channel: EngineChannel, loop: "StepLoop") -> None:
+def work(channel: EngineChannel, pool: "ModelPool") -> None:
     """Take commands between two steps, and step while there is something to do."""
     while True:
-        if not loop.busy and not channel.poll(IDLE_SECONDS):
-            loop.tidy()
+        if not pool.busy and not channel.poll(IDLE_SECONDS):
+            pool.tidy()
             # Others may give memory back meanwhile: what was refused for want of it is so no more.
             while not channel.poll(LOOK_SECONDS):
-                _tell_capacity(channel, loop)
+                _tell(channel, pool.news())
         # With nothing to do, wait for a command; else only look whether one is there.
-        while channel.poll(0 if loop.busy else None):
+        while channel.poll(0 if pool.busy else None):
             command = channel.receive()
             if isinstance(command, protocol.Shutdown):
                 return
-            _obey(command, loop)
-        for outcome in loop.step():
-            channel.send(outcome)
-        _tell_capacity(channel, loop)
-        if (changed := loop.adapters.news()) is not None:
-            channel.send(changed)
-        if loop.busy:
-            loop.tidy()
+            _obey(command, pool)
+        _tell(channel, pool.step())
+        _tell(channel, pool.news())
+        if pool.busy:
+            pool.tidy()
 
 
-def _tell_capacity(channel: EngineChannel, loop: "StepLoop") -> None:
-    if (capacity := loop.budget.news()) is not None:
-        channel.send(capacity)
+def _tell(channel: EngineChannel, said: Iterable[protocol.EngineEvent]) -> None:
+    for event in said:
+        channel.send(event)
 
 
-def _obey(command: protocol.Command, loop: "StepLoop") -> None:
+def _obey(command: protocol.Command, pool: "ModelPool") -> None:
     match command:
         case protocol.Generate(job_id=job_id, epoch=epoch, request=request):
-            loop.add(job_id, request, epoch)
+            pool.add(job_id, request, epoch)
         case protocol.Cancel(job_id=job_id):
-            loop.cancel(job_id)
+            pool.cancel(job_id)
         case protocol.Preview(job_id=job_id, wanted=wanted):
-            loop.previews.watch(job_id, wanted=wanted)
+            pool.watch(job_id, wanted=wanted)
+        case protocol.LoadModel(model_id=model_id):
+            pool.load(model_id)
+        case protocol.UnloadModel(model_id=model_id, reason=reason):
+            pool.unload(model_id, reason)

@@ -1,6 +1,6 @@
 """Step loops in tests: driving them to the end, and faults at their stages."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ def drained(loop: StepLoop) -> list[LoopEvent]:
     return found
 
 
-def of(kind: type[Any], outcomes: list[LoopEvent]) -> list[Any]:
+def of(kind: type[Any], outcomes: Iterable[object]) -> list[Any]:
     """Pick the outcomes of one kind."""
     return [outcome for outcome in outcomes if isinstance(outcome, kind)]
 

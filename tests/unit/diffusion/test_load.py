@@ -89,6 +89,26 @@ def test_bfloat16(copy: Path) -> None:
     assert len(image(model).pixels) == 16 * 16 * 3
 
 
+def test_loading_leaves_the_default_number_format(
+    copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is the process's: images that another thread draws meanwhile would compute in it."""
+    asked: list[torch.dtype] = []
+    usual = torch.set_default_dtype
+
+    def set_default_dtype(dtype: torch.dtype) -> None:
+        asked.append(dtype)
+        usual(dtype)
+
+    monkeypatch.setattr(torch, "set_default_dtype", set_default_dtype)
+    half, whole = loaded(copy, dtype="bfloat16"), loaded(copy)
+    assert set(asked) <= {torch.float32}
+    for name in ("unet", "vae", "text_encoder"):
+        wanted = getattr(whole.family.pipeline, name).state_dict()
+        for key, value in getattr(half.family.pipeline, name).state_dict().items():
+            assert torch.equal(value, wanted[key].to(value.dtype))
+
+
 def test_half_precision_files_on_a_cpu(copy: Path) -> None:
     """A model that is only there in half precision computes in single on a CPU."""
     expected = image(loaded(copy))

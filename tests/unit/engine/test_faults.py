@@ -65,6 +65,7 @@ def test_a_file_is_read_again_when_it_changes(tmp_path):
         '{"step_seconds": -1}',
         '{"step_seconds": NaN}',
         '{"step_seconds": "1"}',
+        '{"load_seconds": -1}',
         '{"hang": 1}',
     ],
 )
@@ -110,3 +111,13 @@ def test_a_pipe_in_place_of_the_file_holds_up_no_stage(tmp_path):
         FaultFile(path)(Stage.DENOISE, 1)
     (line,) = [line for line in lines if line["event"] == "fault_file_unreadable"]
     assert line["reason"] == "is a named pipe, and must be a regular file"
+
+
+def test_a_model_that_is_loaded_later_may_run_out_of_memory(tmp_path):
+    """The stage load, which the first model of an engine has no faults in."""
+    path = tmp_path / "faults.json"
+    path.write_text('{"oom": {"load": 1}, "load_seconds": 0.01}')
+    faults = FaultFile(path)
+    with pytest.raises(MemoryError):
+        faults(Stage.LOAD, 1)
+    faults(Stage.LOAD, 1)

@@ -59,6 +59,17 @@ def test_a_new_size_and_more_images_than_were_seen(heartbeat):
     assert heartbeat.limit(Stage.DENOISE, [request(512, 4)]) == 10 * 2 * 16
 
 
+def test_each_model_has_its_own_usual_step(heartbeat):
+    """What is fast with one says nothing of another; of several in work the slowest counts."""
+    stepped(heartbeat, 256, 0.05)
+    other = replace(SMALL, model="other")
+    assert heartbeat.limit(Stage.DENOISE, [other]) == MOST
+    heartbeat.hear(StepBaseline(pixels=256 * 256, images=1, seconds=4.0, model_id="other"))
+    assert heartbeat.limit(Stage.DENOISE, [other]) == heartbeat.limit(Stage.DENOISE, [SMALL, other])
+    assert heartbeat.limit(Stage.DENOISE, [other]) == 40
+    assert heartbeat.limit(Stage.DENOISE, [SMALL]) == STEP_FLOOR_SECONDS
+
+
 def test_the_warm_up_teaches(heartbeat):
     """The first request of a process is not given ten minutes."""
     heartbeat.hear(StepBaseline(pixels=256 * 256, images=1, seconds=0.06))

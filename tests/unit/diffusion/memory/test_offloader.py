@@ -23,7 +23,7 @@ def devices(sd: Model, monkeypatch: pytest.MonkeyPatch) -> Devices:
     def move(part: torch.nn.Module, where: torch.device) -> None:
         found[names[id(part)]] = where
 
-    monkeypatch.setattr(offloader, "_move", move)
+    monkeypatch.setattr(offloader, "move", move)
     return found
 
 
@@ -45,7 +45,7 @@ def test_moving() -> None:
     part = torch.nn.Linear(2, 2)
 
     with torch.inference_mode():
-        offloader._move(part, torch.device("meta"))
+        offloader.move(part, torch.device("meta"))
 
     assert {p.device.type for p in part.parameters()} == {"meta"}
     assert not any(p.is_inference() for p in part.parameters())
@@ -101,7 +101,7 @@ def test_a_return_that_does_not_fit(
     def full(_part: object, _where: torch.device) -> None:
         raise error
 
-    monkeypatch.setattr(offloader, "_move", full)
+    monkeypatch.setattr(offloader, "move", full)
     for _ in range(TRIED_AGAIN_AFTER - 1):
         parts_offloader.image_done()
     if raised:

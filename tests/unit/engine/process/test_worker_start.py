@@ -38,16 +38,16 @@ def _keep_signals():
 
 
 def raising(error: Exception) -> Any:
-    def load(_config: Config, _tell: object) -> None:
+    def start(_config: Config, _send: object) -> None:
         raise error
 
-    return load
+    return start
 
 
 def test_a_model_that_cannot_be_loaded_is_reported(pipe, monkeypatch):
     """The reason goes to the service, and the process ends in order."""
     ours, theirs = pipe
-    monkeypatch.setattr(worker, "load", raising(ModelError("no such folder")))
+    monkeypatch.setattr(worker, "start", raising(ModelError("no such folder")))
     worker.run(theirs, CONFIG)
     assert ours.receive() == EngineFailed(code="model_error", detail="no such folder")
 
@@ -55,7 +55,7 @@ def test_a_model_that_cannot_be_loaded_is_reported(pipe, monkeypatch):
 def test_a_lack_of_memory_is_told_from_what_stays(pipe, monkeypatch):
     """The service tries again where memory was short."""
     ours, theirs = pipe
-    monkeypatch.setattr(worker, "load", raising(ModelError("no memory left", transient=True)))
+    monkeypatch.setattr(worker, "start", raising(ModelError("no memory left", transient=True)))
     worker.run(theirs, CONFIG)
     failed = EngineFailed(code="model_error", detail="no memory left", transient=True)
     assert ours.receive() == failed
@@ -64,7 +64,7 @@ def test_a_lack_of_memory_is_told_from_what_stays(pipe, monkeypatch):
 def test_missing_packages_are_reported_with_the_cure(pipe, monkeypatch):
     """An installation without torch says what to install."""
     ours, theirs = pipe
-    monkeypatch.setattr(worker, "load", raising(ImportError("No module named 'torch'")))
+    monkeypatch.setattr(worker, "start", raising(ImportError("No module named 'torch'")))
     worker.run(theirs, CONFIG)
     assert "Install what the engine needs: make install" in ours.receive().detail
 
@@ -72,7 +72,7 @@ def test_missing_packages_are_reported_with_the_cure(pipe, monkeypatch):
 def test_an_unforeseen_error_is_logged_and_ends_with_1(pipe, monkeypatch, capfd):
     """The service sees an exit code other than 0, and the log says why, as JSON."""
     _, theirs = pipe
-    monkeypatch.setattr(worker, "load", raising(ZeroDivisionError("oh")))
+    monkeypatch.setattr(worker, "start", raising(ZeroDivisionError("oh")))
     with pytest.raises(SystemExit) as ended:
         worker.run(theirs, CONFIG)
     lines = [json.loads(line) for line in capfd.readouterr().err.splitlines()]
@@ -84,7 +84,7 @@ def test_a_service_that_went_away_ends_the_engine_in_order(pipe, monkeypatch, ca
     """When nobody listens any more the engine leaves without an error."""
     ours, theirs = pipe
     ours.close()
-    monkeypatch.setattr(worker, "load", raising(ModelError("no such folder")))
+    monkeypatch.setattr(worker, "start", raising(ModelError("no such folder")))
     worker.run(theirs, CONFIG)
     assert "service_went_away" in capfd.readouterr().err
 

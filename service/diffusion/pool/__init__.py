@@ -1,0 +1,1 @@
+"""Several models in one engine: loaded while others draw, parked, and evicted."""
