@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import structlog
+from aiohttp import web_app
 
 # An assertion in a helper of tests says what it compared, as one in a test does.
 pytest.register_assert_rewrite("tests.fuzz", "tests.support", "tests.unit")
@@ -93,7 +94,7 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
 
 @pytest.fixture(autouse=True)
 def _restored():
-    """Leave the logging of the test process as it was."""
+    """Leave the logging of the test process as it was, and no application of a test behind."""
     root = logging.getLogger()
     handlers, level, settings = root.handlers[:], root.level, structlog.get_config()
     yield
@@ -102,3 +103,5 @@ def _restored():
     root.setLevel(level)
     structlog.configure(**settings)
     structlog.contextvars.clear_contextvars()
+    # It holds 1,024 applications, and the garbage collector would look through all of them.
+    web_app._cached_build_middleware.cache_clear()
