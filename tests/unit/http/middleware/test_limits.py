@@ -155,4 +155,4 @@ async def test_sub_prompts_count_against_the_quota(serve):
     client = await serve(api_keys=KEYS, quota_images_per_day=10)
     composed = {"prompt": "a AND b AND c AND d", "prompt_syntax": "a1111"}
     assert (await post(client, num_images=2, **composed))[0] == 200
-    assert images_left(client) == 4
+    assert images_left(client) == 5  # Ten rows: four sub-prompts and the negative one, twice.
