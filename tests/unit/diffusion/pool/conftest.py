@@ -47,6 +47,7 @@ class Tiny(Opener):
         if self.errors:
             raise self.errors.pop(0)
         member = super().open(name, begin, place=place)
+        member.size = self.sizes.get(name, member.size)
         if self._gpu:
             member.loop.model = replace(member.loop.model, device=OTHER_NAME)
         return member

@@ -7,17 +7,20 @@ import pytest
 import torch
 
 from service.core.events import (
+    JobFailed,
     JobFinished,
     ModelFailed,
     ModelLoaded,
     ModelsResident,
     ModelUnloaded,
+    Stepped,
     UnloadReason,
 )
 from service.core.image import RawImage
 from service.core.spec import GenerationSpec
 from service.diffusion.pool import member
 from service.diffusion.pool.member import HOST, Member
+from service.diffusion.pool.residents import GIB
 from service.errors import GpuTooSmall
 from tests.unit.diffusion.pool.conftest import OTHER_NAME, Machine
 from tests.unit.diffusion.step_loops import of
@@ -216,3 +219,27 @@ def test_an_image_that_needs_the_room_evicts_idle_models(machine: Make) -> None:
     loop.budget._available, loop.budget._read = need - 1, float("inf")
     two.pool.add("b", replace(REQUEST, model="sdxl"), 1)
     assert gone(two.rest()) == [("", MEMORY)]
+
+
+def test_a_limit_of_6_gb_holds_while_clients_alternate(machine: Make) -> None:
+    """Two models that fit next to each other and one that does not; nothing is lost."""
+    names = ["", "lcm", "sdxl"]
+    gpu = machine(gpu=True, host_budget=12 * GIB)
+    gpu.opener.sizes = {"": 2 * GIB, "lcm": 2 * GIB, "sdxl": 5 * GIB}
+    gpu.total, gpu.residents.members[""].size = 6 * GIB, 2 * GIB
+    left = [(client, names[(client + n) % 3]) for n in range(3) for client in range(4)]
+    done: dict[str, str] = {}
+    while left or gpu.pool.busy:
+        for client, name in [each for each in left if each[1] in gpu.residents.members]:
+            left.remove((client, name))
+            gpu.pool.add(f"{client}{name}", replace(REQUEST, model=name), 1)
+        if left:
+            gpu.pool.load(left[0][1])
+        for said in gpu.pool.step():
+            assert not isinstance(said, JobFailed | ModelFailed)
+            if isinstance(said, Stepped):
+                done |= dict.fromkeys(said.progress, said.model_id)
+        assert sum(each.size for each in gpu.residents.members.values()) <= gpu.total
+        assert sum(each.size for each in gpu.residents.parked.values()) <= 12 * GIB
+    assert done == {f"{client}{name}": name for client in range(4) for name in names}
+    assert sorted(gpu.opener.opened) == names
