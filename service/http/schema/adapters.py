@@ -37,6 +37,7 @@ class AdapterList(Once):
             },
             name="AdapterEntry",
         )()
+        self._entry.error_messages["unknown"] = "is not known; use name, weight and text_weight"
         number = {"type": "number", "minimum": -MOST_WEIGHT, "maximum": MOST_WEIGHT}
         kwargs.setdefault("metadata", {}).update(
             type="array",

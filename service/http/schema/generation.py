@@ -72,7 +72,7 @@ class GenerationSchema(StrictSchema):
     @pre_load
     def _left_out(self, data: dict[str, Any], **_: Any) -> dict[str, Any]:
         """Fill in what the recipe of an adapter says, and leave to a sampler what it takes."""
-        filled = _with_recipe(data, self.fields["steps"])
+        filled = _with_recipe(data, self.fields)
         with_schedule = _with_schedule(filled, data, self.fields["schedule"].load_default)
         return _with_eta(with_schedule, data)
 
@@ -131,16 +131,21 @@ class GenerationSchema(StrictSchema):
         return generation_of(data)
 
 
-def _with_recipe(data: dict[str, Any], steps: Any) -> dict[str, Any]:
+def _with_recipe(data: dict[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
     """Fill in what an adapter for few steps wants; what is wrong is left to the fields."""
     listed = data.get("adapters")
     entries = listed[:MOST_ADAPTERS] if isinstance(listed, list) else []
     named = [each.get("name") for each in entries if isinstance(each, dict)]
     names = [name for name in named if isinstance(name, str) and len(name) <= LONGEST_ADAPTER]
+    prompt = data.get("prompt")
+    if data.get("prompt_syntax") == PromptSyntax.A1111 and isinstance(prompt, str):
+        # Longer ones are refused, and take long to read.
+        read = language.parse(prompt[: fields["prompt"].metadata["maxLength"]])
+        names += [each.name for each in read.adapters]
     given = [name for name, value in data.items() if value is not None]
     wanted = values_for(names, given)
     if "steps" in wanted:
-        wanted["steps"] = min(wanted["steps"], steps.validate.max)
+        wanted["steps"] = min(wanted["steps"], fields["steps"].validate.max)
     return {**data, **wanted}
 
 

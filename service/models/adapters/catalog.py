@@ -195,7 +195,7 @@ class AdapterCatalog:
 def catalog_of(config: Config) -> AdapterCatalog:
     """Return the catalogue of the folder that the settings name, and what suits the demo model."""
     folder = Path(config.lora_dir) if config.lora_dir else config.model_cache_dir / ADAPTERS
-    bundled = (BUNDLED,) if config.model_id == DEMO_ID else ()
+    bundled = (BUNDLED,) if DEMO_ID in {config.model_id, *config.models} else ()
     return AdapterCatalog(folder, folder / EMBEDDINGS, *bundled)
 
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from service.core.limits import LARGEST
 from service.core.recipe import NO_RECIPE, Recipe
-from service.core.sampler import SAMPLER_NAMES, Schedule, fitting
+from service.core.sampler import ALIASES, SAMPLER_NAMES, Schedule, fitting
 from service.errors import ModelUnsuitable
 from service.models import catalog, files
 from service.models.defaults import table
@@ -144,6 +144,9 @@ def _said(path: Path, below: Recipe) -> Recipe:
         right, words = CHECKS[key]
         if not right(value):
             raise ModelUnsuitable(f"{path}: {key} must be {words}, and is {value!r}.")
+    if content.get("sampler") in ALIASES:
+        sampler, its_own = ALIASES[content["sampler"]]
+        content = {"schedule": its_own, **content, "sampler": sampler}
     sampler, schedule = content.get("sampler"), content.get("schedule")
     if sampler and schedule and fitting(schedule, sampler) != schedule:
         raise ModelUnsuitable(

@@ -68,6 +68,16 @@ def test_an_adapter_brings_its_eta():
     assert read("TCD-SDXL-LoRA", sampler="euler").eta == 0
 
 
+def test_a_prompt_that_names_an_adapter_brings_its_recipe():
+    """As the field does, in the syntax in which tags mean something."""
+    body = {"prompt": "a boat <lora:sdxl_lightning_2step:0.9>"}
+    tagged = {**body, "prompt_syntax": "a1111"}
+    limits = limits_of(Config())
+    assert values(read_request(tagged, limits)) == (2, 0.0, "euler")
+    assert values(read_request({**tagged, "steps": 6}, limits)) == (6, 0.0, "euler")
+    assert values(read_request(body, limits)) == (20, 7.5, "dpmpp_2m")
+
+
 def test_the_limit_of_steps_holds():
     """An adapter asks for no more than a request may."""
     assert read("lightning_8step", limits=Config(max_steps=6)).steps == 6

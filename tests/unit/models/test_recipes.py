@@ -157,6 +157,19 @@ def test_a_file_that_names_a_sampler_says_what_it_follows(tmp_path: Path) -> Non
     }
 
 
+@pytest.mark.parametrize(
+    ("more", "schedule"),
+    [({}, "karras"), ({"schedule": "karras"}, "karras"), ({"schedule": "beta"}, "beta")],
+)
+def test_an_old_name_of_a_sampler_is_the_sampler_with_its_schedule(
+    tmp_path: Path, more: dict[str, Any], schedule: str
+) -> None:
+    """The engine tells samplers by their own names; a schedule that is named counts."""
+    written(tmp_path / "mine.recipe.json", sampler="dpmpp_2m_karras", **more)
+    recipe = found("mine", path=tmp_path / "mine")
+    assert (recipe.sampler, recipe.schedule) == (Sampler.DPMPP_2M, schedule)
+
+
 def test_a_recipe_may_have_a_name(tmp_path: Path) -> None:
     """It is what the metadata show."""
     written(tmp_path / "mine.recipe.json", name="house style", guidance_scale=5)

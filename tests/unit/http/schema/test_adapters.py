@@ -49,7 +49,7 @@ def test_no_adapters(none: Any) -> None:
         ([{"name": "a"}, {}], "entry 2: name: is required"),
         ([{"name": "a", "weight": "1"}], "entry 1: weight: must be a number between -10 and 10"),
         ([{"name": "a", "weight": 11}], "entry 1: weight: must be a number between -10 and 10"),
-        ([{"name": "a", "path": "/x"}], "entry 1: path: "),
+        ([{"name": "a", "path": "/x"}], "entry 1: path: is not known; use name, weight and"),
         ([{"name": " "}], "entry 1: name: must be text"),
     ],
 )

@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from service.config.addresses import Listed
 from service.config.table import Config
 from service.errors import AdapterUnsuitable
 from service.models.adapters.catalog import AdapterCatalog, catalog_of
+from service.models.catalog import DEMO_ID
 from tests.support.models.adapter_headers import TO_K, low_rank, written
 
 
@@ -74,8 +76,12 @@ def test_the_first_of_two_files_of_one_name_counts(tmp_path: Path) -> None:
 
 def test_the_demo_model_has_adapters_of_its_own(tmp_path: Path) -> None:
     """Another model does not list what was made for the demo model."""
-    with_demo = catalog_of(Config(model_cache_dir=tmp_path))
-    assert [(each.name, each.problem) for each in with_demo.entries()] == [("ink", "")]
+    other = str(tmp_path)
+    by_default = Config(model_cache_dir=tmp_path)
+    by_name = Config(model_cache_dir=tmp_path, model_id=other, models=Listed(DEMO_ID))
+    for config in (by_default, by_name):
+        entries = catalog_of(config).entries()
+        assert [(each.name, each.problem) for each in entries] == [("ink", "")]
     assert catalog_of(Config(model_cache_dir=tmp_path, model_id="other")).entries() == []
 
 
