@@ -1,6 +1,7 @@
 """The adapters of a request: how they are written, and that there are such adapters."""
 
 from collections.abc import Mapping
+from itertools import islice
 from typing import Any, Final
 
 from marshmallow import Schema, ValidationError, validate
@@ -16,6 +17,9 @@ MOST_WEIGHT: Final = 10.0
 """Beyond it, in both directions, nothing but noise is left of an image."""
 
 WEIGHT: Final[Mapping[str, Any]] = {"low": -MOST_WEIGHT, "high": MOST_WEIGHT}
+SHOWN: Final = 16
+"""Faults of one entry that are named; a body may hold thousands."""
+
 NAME: Final = "Name of the adapter, as `GET /models/adapters` lists it."
 STRENGTH: Final = "Strength of its changes: 1 is as it was trained, 0 is nothing."
 TEXT_STRENGTH: Final = "Strength of its changes to the text encoders; `weight` if left out."
@@ -90,7 +94,7 @@ class AdapterList(Once):
         try:
             read: Any = self._entry.load(value)
         except ValidationError as error:
-            for name, words in error.messages_dict.items():
+            for name, words in islice(error.messages_dict.items(), SHOWN):
                 faults.append(f"entry {place}: {str(name)[:LONGEST_NAME]}: {' '.join(words)}")
             return None
         if read["text_weight"] is None:

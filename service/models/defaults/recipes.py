@@ -145,8 +145,8 @@ def _said(path: Path, below: Recipe) -> Recipe:
         if not right(value):
             raise ModelUnsuitable(f"{path}: {key} must be {words}, and is {value!r}.")
     if content.get("sampler") in ALIASES:
-        sampler, its_own = ALIASES[content["sampler"]]
-        content = {"schedule": its_own, **content, "sampler": sampler}
+        meant, its_own = ALIASES[content["sampler"]]
+        content = {"schedule": its_own, **content, "sampler": meant}
     sampler, schedule = content.get("sampler"), content.get("schedule")
     if sampler and schedule and fitting(schedule, sampler) != schedule:
         raise ModelUnsuitable(

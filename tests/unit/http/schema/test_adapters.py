@@ -60,6 +60,13 @@ def test_wrong_adapters(adapters: Any, words: str) -> None:
     assert words in " ".join(caught.value.errors["adapters"])
 
 
+def test_an_entry_of_thousands_of_unknown_keys_gets_a_short_answer() -> None:
+    """Each would be a line of the answer."""
+    with pytest.raises(ValidationFailed) as caught:
+        read([{f"key{number}": 1 for number in range(3000)}])
+    assert len(caught.value.errors["adapters"]) == 16
+
+
 def test_adapters_that_are_not_there_or_do_not_fit(tmp_path: Path) -> None:
     """What names and headers tell is told before anything is queued."""
     written(tmp_path / "xl.safetensors", low_rank(TO_K, into=2048))
