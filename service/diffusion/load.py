@@ -135,7 +135,7 @@ def load_model(
     except Exception as error:  # the libraries raise about ten classes, none of them documented
         raise _model_error(source, error, target) from error
     info = ModelInfo(
-        model_id=source.id,
+        model_id=source.name,
         version=source.version,
         family=found.family,
         sizes=known.sizes_of(found),

@@ -71,7 +71,9 @@ class Prompt:
         found = []
         for each in self.adapters:
             if known.setdefault(each.name, each) != each:
-                found.append(f"must not name the adapter {each.name} with other weights again")
+                found.append(
+                    f"must give the adapter {each.name} one weight, in all tags and in adapters"
+                )
             if max(abs(each.weight), abs(each.text_weight)) > LARGEST:
                 found.append(f"must have weights between {-LARGEST:g} and {LARGEST:g} in tags")
         if len(known) > MOST_ADAPTERS:

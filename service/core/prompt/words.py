@@ -18,14 +18,19 @@ CACHED: Final = 64
 
 def texts(request: GenerationSpec) -> set[str]:
     """Return all texts that guide the images of a request."""
+    return set[str]().union(*texts_by_field(request).values())
+
+
+def texts_by_field(request: GenerationSpec) -> dict[str, set[str]]:
+    """Return the texts that guide the images of a request, by the field that they stand in."""
+    written = {"prompt": request.prompt, "negative_prompt": request.negative_prompt}
     if request.prompt_syntax == PromptSyntax.PLAIN:
-        return {request.prompt, request.negative_prompt}
-    prompts = (
-        language.parse(request.prompt),
-        language.parse(request.negative_prompt, negative=True),
-    )
-    steps = (step for each in prompts for step in each.by_step(request.steps))
-    return {text for step in steps for text in step}
+        return {field: {text} for field, text in written.items()}
+    found: dict[str, set[str]] = {}
+    for field, text in written.items():
+        steps = language.parse(text, negative=field != "prompt").by_step(request.steps)
+        found[field] = {each for step in steps for each in step}
+    return found
 
 
 def may_name_any(found: Iterable[str], *, bare: bool) -> bool:

@@ -7,7 +7,7 @@ from typing import Any, Final
 from marshmallow import Schema, ValidationError, validate
 
 from service.core.prompt.syntax import PromptSyntax
-from service.core.prompt.words import may_name_any, texts
+from service.core.prompt.words import may_name_any, texts, texts_by_field
 from service.core.spec import Adapter, GenerationSpec
 from service.errors import AdapterUnsuitable, ValidationFailed
 from service.http.schema.fields import ANYTHING, Once, RealNumber, Text
@@ -119,12 +119,12 @@ def demand_adapters(generation: GenerationSpec, catalog: AdapterCatalog, model_f
             found.append(("adapters", catalog.find(adapter.name)))
         except AdapterUnsuitable as error:
             faults.setdefault("adapters", []).append(error.detail)
-    try:
-        bare = generation.prompt_syntax != PromptSyntax.PLAIN
-        named = catalog.embeddings_in(texts(generation), bare=bare)
-        found += [("prompt", each) for each in named]
-    except AdapterUnsuitable as error:
-        faults.setdefault("prompt", []).append(error.detail)
+    bare = generation.prompt_syntax != PromptSyntax.PLAIN
+    for field, written in texts_by_field(generation).items():
+        try:
+            found += [(field, each) for each in catalog.embeddings_in(written, bare=bare)]
+        except AdapterUnsuitable as error:
+            faults.setdefault(field, []).append(error.detail)
     for field, entry in found:
         family = entry.header.family if entry.header else ""
         if model_family and FAMILIES.get(family, model_family) != model_family:

@@ -121,9 +121,10 @@ class GenerationSchema(StrictSchema):
                 cure = f"must be {meant} with {named}; or name the sampler {sampler}"
                 raise ValidationError({"schedule": [cure]})
         elif schedule not in Sampler(sampler).schedules:
-            known = ", ".join(Sampler(sampler).schedules)
+            follows = Sampler(sampler).schedules
+            known = f"one of {', '.join(follows)}" if len(follows) > 1 else follows[0]
             others = ", ".join(each for each in Sampler if schedule in each.schedules)
-            cure = f"must be one of {known} with the sampler {sampler}; {schedule} works with "
+            cure = f"must be {known} with the sampler {sampler}; {schedule} works with "
             raise ValidationError({"schedule": [cure + others]})
 
     @post_load

@@ -12,7 +12,7 @@ from service.errors import ServiceError
 from service.models import catalog, layout
 from service.models.defaults import recipes, table
 from service.models.layout import Layout
-from service.models.source import Source
+from service.models.source import Source, name_of
 
 log = structlog.get_logger(__name__)
 
@@ -56,7 +56,7 @@ def look(config: Config) -> Known:
     try:
         return look_at(catalog.resolve(config.model_id, config.model_cache_dir), config)
     except (ServiceError, OSError):
-        return Known(model_id=config.model_id)  # Loading it says what is wrong.
+        return Known(model_id=name_of(config.model_id))  # Loading it says what is wrong.
 
 
 def look_at(source: Source, config: Config) -> Known:
@@ -73,7 +73,7 @@ def look_at(source: Source, config: Config) -> Known:
         return _by_name(source.id)
     found = layout.read(source, config.model_cache_dir, prediction_type=config.prediction_type)
     return Known(
-        model_id=source.id,
+        model_id=source.name,
         family=found.family,
         sizes=sizes_of(found),
         recipe=recipes.recipe_of(source, found),

@@ -229,6 +229,7 @@ def test_arguments_are_checked_like_a_request(arguments, words, capsys):
     assert words in capsys.readouterr().err
 
 
+@needs_engine
 def test_a_model_is_named_as_the_service_knows_it(monkeypatch, here, capsys):
     """Only the demo and the models of MODELS are; the one that is named is loaded."""
     shutil.copytree(DEMO_FOLDER, here / "models" / "night", copy_function=os.symlink)

@@ -87,11 +87,17 @@ def test_a_model_that_is_not_here_is_guessed_by_its_name(
     assert [line["event"] for line in lines] == ["model_family_guessed"]
 
 
-@pytest.mark.parametrize("name", ["somebody/something", "no such model", "/nowhere"])
+@pytest.mark.parametrize("name", ["somebody/something", "no such model", "nowhere"])
 def test_what_nothing_tells_of_counts_as_stable_diffusion_1(tmp_path: Path, name: str) -> None:
     """Loading it says what is wrong with it."""
     found = look(name, tmp_path)
     assert (found.model_id, found.family, found.sizes) == (name, "sd", SD)
+
+
+@pytest.mark.parametrize("path", ["/folders/here/night", "~/night", "./night", "../night"])
+def test_clients_know_a_model_by_its_name_alone(tmp_path: Path, path: str) -> None:
+    """The folders of this machine are not told to anyone."""
+    assert look(path, tmp_path).model_id == "night"
 
 
 def test_a_damaged_model_is_no_reason_to_fail(

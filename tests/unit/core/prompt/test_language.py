@@ -100,14 +100,17 @@ def test_adapters_next_to_those_of_a_request() -> None:
     assert found.adapters_next_to([ink]) == [ink]
     assert not found.faults_next_to([ink, snow])
     assert found.faults_next_to([Adapter(name="ink", text_weight=0.8)]) == [
-        "must not name the adapter ink with other weights again"
+        "must give the adapter ink one weight, in all tags and in adapters"
     ]
 
 
 @pytest.mark.parametrize(
     ("text", "fault"),
     [
-        ("<lora:ink:1> <lora:ink:0.5>", "must not name the adapter ink with other weights again"),
+        (
+            "<lora:ink:1> <lora:ink:0.5>",
+            "must give the adapter ink one weight, in all tags and in adapters",
+        ),
         ("<lora:ink:10.5>", "must have weights between -10 and 10 in tags"),
         ("<lora:ink:-11:1>", "must have weights between -10 and 10 in tags"),
         (

@@ -84,7 +84,7 @@ async def test_embeddings_are_listed(serve, tmp_path: Path) -> None:
     ("fields", "field", "words"),
     [
         ({"prompt": "a <xl> cat"}, "prompt", "xl is made for sdxl, and the model is of the family"),
-        ({"negative_prompt": "<xl>"}, "prompt", "xl is made for sdxl"),
+        ({"negative_prompt": "<xl>"}, "negative_prompt", "xl is made for sdxl"),
         ({"prompt": "an xl cat", "prompt_syntax": "a1111"}, "prompt", "xl is made for sdxl"),
         ({"prompt": "<old>"}, "prompt", "old.pt is a pickle"),
         ({"adapters": [{"name": "toy"}]}, "adapters", "toy is an embedding: write <toy> into the"),
