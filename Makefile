@@ -109,5 +109,16 @@ $(VENV)/.installed-test: $(STAMP)
 	$(PIP) --editable '.[engine,tracing,benchmark,test,lint]'
 	@touch $@
 
+# Clients that the tests connect to the service: Python and npm packages, apart from our own.
+CLIENTS := .venvs/clients
+$(CLIENTS)/.installed: tests/clients/requirements.txt tests/clients/package-lock.json $(VENV)/.installed-test
+	$(BIN)/python -m venv --clear $(CLIENTS)
+	$(CLIENTS)/bin/python -m pip install --quiet --disable-pip-version-check --requirement tests/clients/requirements.txt
+	@# It reads images without the window that its other packages draw.
+	$(CLIENTS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps sd-prompt-reader==1.3.5
+	cp tests/clients/package.json tests/clients/package-lock.json $(CLIENTS)
+	cd $(CLIENTS) && npm ci --ignore-scripts --no-audit --no-fund --loglevel=error
+	@touch $@
+
 clean:  ## Remove what was installed and built.
 	rm -rf $(VENV) .venvs .render build *.egg-info .pytest_cache .mypy_cache .ruff_cache
