@@ -40,7 +40,7 @@ def check(config: Config, *, serving: bool = True) -> None:
         demand_writable(config.model_cache_dir, "MODEL_CACHE_DIR")
     if config.data_dir and serving:
         demand_writable(Path(config.data_dir), "DATA_DIR", mode=0o700)
-    demand_kind(source, config.model_cache_dir)
+    demand_kind(source, config)
     for name in filter(None, (config.vae, config.tiny_vae)):
         vae.find(name, config.model_cache_dir, paths=True)
     gpu_check.check(config, source)
@@ -61,11 +61,12 @@ def demand_packages() -> None:
         )
 
 
-def demand_kind(source: Source, cache_dir: Path) -> None:
+def demand_kind(source: Source, config: Config) -> None:
     """Refuse what is here and cannot be a model of ours, whatever is done to its files.
 
     Another kind of model, parts that do not belong together, a single file without the
-    configuration that it lacks. Damage is left to loading: the service then stays to say so.
+    configuration that it lacks, a ``recipe.json`` that asks for what no request may have. Damage is
+    left to loading: the service then stays to say so.
 
     Raises:
         ModelUnsuitable: with what it is.
@@ -75,13 +76,13 @@ def demand_kind(source: Source, cache_dir: Path) -> None:
     if source.path is None or source.demo:
         return
     from service.models import layout  # noqa: PLC0415 - it needs a package of the engine
-    from service.models.defaults import recipes  # noqa: PLC0415
+    from service.models.defaults import known  # noqa: PLC0415
 
     files.demand_readable(source.path if source.single_file else source.path / catalog.INDEX)
     if not source.single_file:
         layout.index_family(source.path)
     try:
-        recipes.recipe_of(source, layout.read(source, cache_dir))
+        known.look_at(source, config)
     except ModelUnsuitable:
         raise
     except ModelError:

@@ -1,17 +1,20 @@
 """What is loaded, and on what."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from service.core.limits import CLIP_LAYERS, SD, Sizes
 from service.core.recipe import NO_RECIPE, Recipe
 from service.core.sampler import Sampler, Schedule
+from service.core.spec import GenerationSpec
 
 
-def facts_of(model_id: str = "", recipe: Recipe = NO_RECIPE, vae: str = "") -> dict[str, Any]:
-    """Return what the metadata of an image say of a model with this recipe and VAE."""
-    return {"model": model_id, "recipe": recipe.name, "vae": vae, "warnings": recipe.warnings}
+def facts_of(
+    model_id: str = "", recipe: str = "", vae: str = "", warnings: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Return what the metadata of an image say of the model that drew it, its version apart."""
+    return {"model": model_id, "recipe": recipe, "vae": vae, "warnings": list(warnings)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,10 +58,11 @@ class ModelInfo:
     schedules: tuple[Schedule, ...] = tuple(Schedule)
     """Noise schedules that exist for this model."""
 
-    @property
-    def facts(self) -> dict[str, Any]:
-        """What the metadata of an image say of the model that drew it, its version apart."""
-        return facts_of(self.model_id, self.recipe, self.vae)
+    def facts(self, request: GenerationSpec) -> dict[str, Any]:
+        """Return what the metadata of a request's images say of the model, its version apart."""
+        used = {"steps": (request.steps,), "size": (request.width, request.height)}
+        warnings = self.recipe.warnings_for(used)
+        return facts_of(self.model_id, self.recipe.name, self.vae, warnings)
 
     def takes(self, sampler: str, steps: int, schedule: str = Schedule.AUTOMATIC) -> bool:
         """Whether a sampler can take so many steps with this model, as far as is known.

@@ -26,7 +26,7 @@ from service.diffusion.loop.samplers import Samplers
 from service.diffusion.memory.usage import is_out_of_memory
 from service.errors import GpuBusy, GpuTooSmall, ModelError, ModelUnsuitable, ServiceError
 from service.models import catalog, layout
-from service.models.defaults import known, recipes
+from service.models.defaults import known
 from service.models.hub import pull
 from service.models.layout import Layout
 from service.models.source import Source
@@ -108,7 +108,7 @@ def load_model(
         found = layout.read(
             source, config.model_cache_dir, prediction_type=config.prediction_type, half=half
         )
-        recipe = recipes.recipe_of(source, found)
+        recipe = known.recipe_of(source, found, config)
         kind = FAMILIES[found.family]
         samplers = Samplers(
             found.schedule.numbers,
@@ -158,6 +158,10 @@ def load_model(
     )
     if recipe.guessed:
         log.warning("model_recipe_guessed", model_id=source.id, recipe=recipe.name, **recipe.values)
+    for name, held in recipe.cut:
+        wanted = recipe.values[name]
+        facts = {"recipe": recipe.name, "value": name, "wanted": wanted, "held": held}
+        log.warning("model_recipe_cut", model_id=source.id, **facts)
     if info.ignored:
         log.warning("model_tensors_ignored", model_id=source.id, groups=list(info.ignored))
     return Model(

@@ -223,7 +223,9 @@ def _check_model(model: ModelInfo) -> None:
         raise GarbageError("a recipe wants a sampler that there is none of")
     if model.recipe.schedule not in (None, *Schedule):
         raise GarbageError("a recipe wants a schedule that there is none of")
-    _counts(model.recipe.steps or 0, model.recipe.size or 0)
+    _counts(recipe.steps or 0, recipe.size or 0)
+    if not {name for name, _ in recipe.cut} <= recipe.values.keys():
+        raise GarbageError("a recipe was cut where it asks for nothing")
     for ranges in model.samplers.values():
         _counts(*(bound for first, last in ranges for bound in (first, last)))
     _seconds(model.load_seconds)

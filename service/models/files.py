@@ -5,8 +5,10 @@ import json
 import os
 import re
 import stat
+from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -139,11 +141,12 @@ def irregular(path: Path) -> Look | None:
     return Look(words=words, cure=f"Give a {SUFFIX} file.")
 
 
-def read_json(path: Path, *, bom: bool = True) -> dict[str, Any]:
+def read_json(path: Path, *, bom: bool = True, once: bool = False) -> dict[str, Any]:
     """Read a JSON object; with ``bom`` a byte order mark in front of it is no fault.
 
     Raises:
-        ModelError: it is missing, damaged, too large or something else.
+        ModelError: it is missing, damaged, too large or something else; with ``once`` also where
+            it has a key more than once.
         FolderUnusable: the service's user may not read it.
 
     """
@@ -159,13 +162,21 @@ def read_json(path: Path, *, bom: bool = True) -> dict[str, Any]:
     if data.startswith(b"\xef\xbb\xbf") and not bom:
         raise damage(path, "it begins with a byte order mark, which the libraries do not read")
     try:
-        content = json.loads(data.decode("utf-8-sig"))
+        pairs = partial(_unequal, path) if once else None
+        content = json.loads(data.decode("utf-8-sig"), object_pairs_hook=pairs)
     except (ValueError, RecursionError) as error:
         seen = None if data[:1] in {b"{", b"["} else _known(path, data) or _text(path, data)
         raise (seen.error(path) if seen else damage(path, _cause(error))) from error
     if not isinstance(content, dict):
         raise damage(path, f"it holds a {type(content).__name__}, not an object")
     return content
+
+
+def _unequal(path: Path, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    twice = [name for name, count in Counter(name for name, _ in pairs).items() if count > 1]
+    if twice:
+        raise ModelUnsuitable(f"{path} has {', '.join(sorted(twice))} more than once; keep one.")
+    return dict(pairs)
 
 
 def misnamed(path: Path) -> ModelError:

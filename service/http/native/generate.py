@@ -42,7 +42,6 @@ from service.images.encode import MEDIA_TYPES, converted, file_answer, json_answ
 from service.jobs.durable.live_job import Durability
 from service.jobs.job import Job
 from service.jobs.service import JobHandle
-from service.models.defaults import adapters
 from service.system.executors import CONVERSIONS, IMAGES
 from service.telemetry.exemplars import exemplar
 
@@ -187,7 +186,7 @@ def metadata(job: Job, result: JobFinished) -> dict[str, Any]:
         **asdict(generation),
         "seeds": list(generation.seeds),
         "model_version": job.model_version,
-        **adapters.facts((each.name for each in generation.adapters), job.model_facts),
+        **job.model_facts,
         "generation_time_seconds": round((job.drawn or started) - started, 4),
         "queue_seconds": round(started - job.created, 4),
         "attempts": job.attempts,

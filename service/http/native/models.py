@@ -43,6 +43,7 @@ def _listed(key: str, model: Served, dispatcher: Dispatcher) -> dict[str, Any]:
         "problem": problem or None,
         "family": known.family,
         "recipe": recipe_of(known),
+        "warnings": known.recipe.warnings,
         "vae": "" if info is None else info.vae,
         "version": None if info is None else info.version,
         "licence": model.licence or None,

@@ -242,6 +242,12 @@ class ListedModel(Schema):
     recipe = described(
         partial(fields.Nested, RecipeAnswer), "null where it has none.", allow_none=True
     )
+    warnings = described(
+        partial(fields.List, fields.String()),
+        "What users of the model have to know: a recipe that was guessed from a name, or asks for "
+        "more than the limits allow.",
+        [],
+    )
     vae = described(
         fields.String,
         "Name of the VAE that decodes; empty for the model's own.",

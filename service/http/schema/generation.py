@@ -144,10 +144,7 @@ def _with_recipe(data: dict[str, Any], fields: Mapping[str, Any]) -> dict[str, A
         read = language.parse(prompt[: fields["prompt"].metadata["maxLength"]])
         names += [each.name for each in read.adapters]
     given = [name for name, value in data.items() if value is not None]
-    wanted = values_for(names, given)
-    if "steps" in wanted:
-        wanted["steps"] = min(wanted["steps"], fields["steps"].validate.max)
-    return {**data, **wanted}
+    return {**data, **values_for(names, given, fields["steps"].validate.max)}
 
 
 def _with_schedule(

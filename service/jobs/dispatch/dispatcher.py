@@ -278,10 +278,7 @@ class Dispatcher:
         if job is None:  # It was cancelled while its last step ran.
             self._left(slot, event)
             return
-        if model := slot.info(job.model):
-            job.draw(event, model.version, model.facts)
-        else:
-            job.draw(event, "")
+        slot.drew(job, event)
         rest = event.times.total - event.times.denoise
         slot.estimate.observe_rest(pixels=pixels(job.request), seconds=rest, model=job.model)
         record.finished(self._metrics, job, event)

@@ -7,7 +7,7 @@ import structlog
 from service.config.limits import limits_of
 from service.config.table import Config
 from service.core.capacity import Capacity
-from service.core.events import Stepped
+from service.core.events import JobFinished, Stepped
 from service.core.limits import RequestLimits
 from service.core.model import ModelInfo
 from service.core.spec import GenerationSpec
@@ -20,6 +20,7 @@ from service.jobs.dispatch.memory_check import lack
 from service.jobs.dispatch.residency import Residency
 from service.jobs.job import Job
 from service.jobs.queue.estimate import LOAD_SECONDS, Estimate
+from service.models.defaults import adapters
 from service.models.served.catalog import DEFAULT, ONE, ModelCatalog, Served
 from service.telemetry.engine import EngineMetrics
 
@@ -199,6 +200,15 @@ class EngineSlot:
     def find(self, job_id: str) -> Job | None:
         """Return a job that the engine knows, also one that is leaving."""
         return self.jobs.get(job_id) or self.leaving.get(job_id)
+
+    def drew(self, job: Job, result: JobFinished) -> None:
+        """Give a job its images, and what is to be said of the model that drew them."""
+        if (model := self.info(job.model)) is None:
+            job.draw(result, "")
+            return
+        steps = self._config.max_steps
+        facts = adapters.facts(job.request, model.facts(job.request), steps)
+        job.draw(result, model.version, facts)
 
     def is_late(self, job_id: str, epoch: int) -> bool:
         """Return whether it is from an earlier attempt at a job that the engine has again."""

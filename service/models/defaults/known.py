@@ -1,14 +1,15 @@
 """What is known of a model before it is loaded: from its small files, or from its name."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import structlog
 
+from service.config.limits import limits_of
 from service.config.table import Config
 from service.core.limits import CLIP_LAYERS, SD, SD_2_V, SDXL, Sizes
 from service.core.recipe import NO_RECIPE, Recipe
-from service.errors import ServiceError
+from service.errors import ModelUnsuitable, ServiceError
 from service.models import catalog, layout
 from service.models.defaults import recipes, table
 from service.models.layout import Layout
@@ -23,6 +24,9 @@ SD_2_LAYERS: Final = 23
 """Layers of the text encoder of Stable Diffusion 2.x, which leaves the 24th out."""
 
 DEMO_LAYERS: Final = 3
+
+SETTINGS: Final = {"steps": ("MAX_STEPS", "the sampler"), "size": ("MIN_SIZE", "MAX_SIZE")}
+"""What bounds the values of a recipe."""
 
 NAMES: Final = (
     ("xl", "sdxl", SDXL, CLIP_LAYERS - 1),
@@ -70,15 +74,47 @@ def look_at(source: Source, config: Config) -> Known:
     if source.demo:
         return Known(recipe=recipes.DEMO, max_clip_skip=DEMO_LAYERS)
     if source.path is None:
-        return _by_name(source.id)
+        return _by_name(source.id, config)
     found = layout.read(source, config.model_cache_dir, prediction_type=config.prediction_type)
     return Known(
         model_id=source.name,
         family=found.family,
         sizes=sizes_of(found),
-        recipe=recipes.recipe_of(source, found),
+        recipe=recipe_of(source, found, config),
         max_clip_skip=max_clip_skip_of(found),
     )
+
+
+def recipe_of(source: Source, found: Layout, config: Config) -> Recipe:
+    """Return the recipe of a model that is here, with what the limits of requests cut from it.
+
+    Raises:
+        ModelUnsuitable: its ``recipe.json`` says what it cannot, or what no request may have.
+        ModelError: that file is damaged.
+
+    """
+    recipe = _limited(recipes.recipe_of(source, found), sizes_of(found), config)
+    for name, held in recipe.cut:
+        if name in recipe.stated:
+            settings = " or ".join(SETTINGS[name])
+            raise ModelUnsuitable(
+                f"{recipes.recipe_file(source)}: {name} is {recipe.values[name]}; the limit of "
+                f"requests to this model is {held}. Write that, or change {settings}."
+            )
+    return recipe
+
+
+def _limited(recipe: Recipe, sizes: Sizes, config: Config) -> Recipe:
+    """Return the recipe with what the limits cut; a default of the settings cuts nothing."""
+    limits = limits_of(config, sizes, recipe)
+    held = {}
+    if config.default_steps is None:
+        held["steps"] = limits.default_steps
+    if config.default_size is None:
+        held["size"] = limits.default_size
+    wanted = recipe.values
+    cut = ((name, most) for name, most in held.items() if wanted.get(name, most) != most)
+    return replace(recipe, cut=tuple(cut))
 
 
 def sizes_of(found: Layout) -> Sizes:
@@ -101,7 +137,7 @@ def max_clip_skip_of(found: Layout) -> int:
     return max(fewest - (found.family == "sdxl"), 1)
 
 
-def _by_name(model_id: str) -> Known:
+def _by_name(model_id: str, config: Config) -> Known:
     recipe = table.by_id(model_id) or NO_RECIPE
     for part, family, sizes, layers in NAMES:
         if part in model_id.lower():
@@ -110,7 +146,7 @@ def _by_name(model_id: str) -> Known:
                 model_id=model_id,
                 family=family,
                 sizes=sizes,
-                recipe=recipe,
+                recipe=_limited(recipe, sizes, config),
                 max_clip_skip=layers,
             )
-    return Known(model_id=model_id, recipe=recipe)
+    return Known(model_id=model_id, recipe=_limited(recipe, SD, config))

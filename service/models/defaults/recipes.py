@@ -134,7 +134,7 @@ def _by_schedule(found: Layout) -> Recipe | None:
 
 
 def _said(path: Path, below: Recipe) -> Recipe:
-    content = files.read_json(path)
+    content = files.read_json(path, once=True)
     if unknown := content.keys() - CHECKS.keys():
         raise ModelUnsuitable(
             f"{path} says {', '.join(sorted(unknown))}, which no recipe has. It may say "
@@ -156,4 +156,4 @@ def _said(path: Path, below: Recipe) -> Recipe:
         below = replace(below, schedule=None, eta=None)
     stated = {"name": path.name.removesuffix(SUFFIX)[:LONGEST_NAME], **content}
     guessed = below.guessed and not below.values.keys() <= content.keys()
-    return replace(below, **stated, source=path.name, guessed=guessed)
+    return replace(below, **stated, source=path.name, guessed=guessed, stated=tuple(content))

@@ -102,7 +102,7 @@ def test_another_vae_decodes(folder: Callable[[str], Path], cache: Path, name: s
     assert found.same, found
     assert not comparison.difference(own, theirs).same
     assert model.info.vae == name
-    assert model.info.facts["vae"] == name
+    assert model.info.vae == name
 
 
 def test_a_setting_may_name_a_path(folder: Callable[[str], Path], cache: Path) -> None:

@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from service.config.limits import limits_of
 from service.config.table import Config
@@ -79,13 +80,24 @@ def test_a_prompt_that_names_an_adapter_brings_its_recipe():
 
 
 def test_the_limit_of_steps_holds():
-    """An adapter asks for no more than a request may."""
-    assert read("lightning_8step", limits=Config(max_steps=6)).steps == 6
+    """An adapter asks for no more than a request may; log and metadata say what is missing."""
+    with capture_logs() as lines:
+        request = read("lightning_8step", limits=Config(max_steps=6))
+    assert request.steps == 6
+    assert [line["event"] for line in lines] == ["adapter_recipe_guessed", "adapter_recipe_cut"]
+    assert (lines[-1]["wanted"], lines[-1]["held"]) == (8, 6)
+    assert "asks for 8 steps, and MAX_STEPS allows 6" in warnings(request, 6)[-1]
+    fewer = read("lightning_8step", limits=Config(max_steps=6), steps=2)
+    assert ["guessed" in text for text in warnings(fewer, 6)] == [True]
+
+
+def warnings(request: GenerationSpec, max_steps: int = 50) -> list[str]:
+    return [*facts(request, facts_of(), max_steps)["warnings"]]
 
 
 def test_the_metadata_name_the_recipe_and_warn():
     """A name is a guess."""
-    found = facts(["ink", "lcm-lora"], facts_of(vae="other"))
+    found = facts(read("ink", "lcm-lora"), facts_of(vae="other"), 50)
     assert (found["recipe"], found["vae"]) == ("lcm-lora", "other")
     assert ["name of the adapter lcm-lora" in text for text in found["warnings"]] == [True]
-    assert facts(["ink"], facts_of()) == facts_of()
+    assert facts(read("ink"), facts_of(), 50) == facts_of()

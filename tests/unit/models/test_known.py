@@ -3,21 +3,24 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
 
 from service.config.table import Config
 from service.core.limits import SD, SD_2_V, SDXL, Sizes
+from service.errors import ModelUnsuitable
 from service.models import catalog
 from service.models.defaults import known, recipes
 from service.models.layout import Layout, read
 from service.models.schedule import Schedule
 
 
-def look(model: object, cache: Path) -> known.Known:
-    return known.look(Config(model_id=str(model), model_cache_dir=cache))
+def look(model: object, cache: Path, **settings: Any) -> known.Known:
+    return known.look(Config(model_id=str(model), model_cache_dir=cache, **settings))
 
 
 def test_the_demo_is_known_without_a_look() -> None:
@@ -98,6 +101,59 @@ def test_what_nothing_tells_of_counts_as_stable_diffusion_1(tmp_path: Path, name
 def test_clients_know_a_model_by_its_name_alone(tmp_path: Path, path: str) -> None:
     """The folders of this machine are not told to anyone."""
     assert look(path, tmp_path).model_id == "night"
+
+
+@pytest.mark.parametrize(
+    ("content", "settings", "words"),
+    [
+        ({"steps": 200}, {}, "steps is 200; the limit of requests to this model is 50"),
+        (
+            {"steps": 90, "sampler": "lcm"},
+            {"max_steps": 99},
+            "steps .* change MAX_STEPS or the sampler",
+        ),
+        ({"size": 1536}, {}, "size is 1536; .* is 768. Write that, or change MIN_SIZE or MAX_SIZE"),
+        ({"size": 64}, {}, "size is 64; .* is 256"),
+    ],
+)
+def test_a_recipe_of_the_users_own_asks_for_no_more_than_requests_may_have(
+    folder: Callable[[str], Path],
+    tmp_path: Path,
+    content: dict[str, Any],
+    settings: dict[str, Any],
+    words: str,
+) -> None:
+    """What it says and does not get would be worse than an end of the start."""
+    (tmp_path / "mine").symlink_to(folder("sd"))
+    (tmp_path / "mine.recipe.json").write_text(json.dumps(content))
+    source = catalog.resolve(str(tmp_path / "mine"), tmp_path)
+    config = Config(model_cache_dir=tmp_path, **settings)
+    with pytest.raises(ModelUnsuitable, match=rf"mine\.recipe\.json: {words}"):
+        known.look_at(source, config)
+    wide = replace(config, min_size=64, max_size=1536, max_steps=500, default_steps=7)
+    if content.get("sampler") is None:
+        assert known.look_at(source, wide).recipe.cut == ()
+
+
+def test_what_the_limits_cut_from_a_recipe_of_others_is_told(
+    folder: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """The image that has such a value says so, and no other one."""
+    path = tmp_path / "my-lightning-8step"
+    path.symlink_to(folder("sd"))
+    source = catalog.resolve(str(path), tmp_path)
+    recipe = known.look_at(source, Config(model_cache_dir=tmp_path, max_steps=6)).recipe
+    assert (recipe.steps, recipe.cut) == (8, (("steps", 6),))
+    cut = "The recipe lightning asks for steps 8, and the limits of requests allow 6."
+    assert recipe.warnings[1:] == [cut]
+    assert recipe.warnings_for({"steps": (6,)})[1:] == [cut]
+    assert recipe.warnings_for({"steps": (5,)})[1:] == []
+
+
+def test_a_recipe_of_the_hub_is_cut_before_the_model_is_here(tmp_path: Path) -> None:
+    """Its name tells as much as its files will."""
+    found = look("stabilityai/sdxl-turbo", tmp_path, max_steps=2)
+    assert found.recipe.cut == (("steps", 2),)
 
 
 def test_a_damaged_model_is_no_reason_to_fail(

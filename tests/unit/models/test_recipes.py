@@ -223,6 +223,13 @@ def test_a_wrong_recipe_is_refused(tmp_path: Path, content: dict[str, Any], word
         found("some/model", path=tmp_path / "mine")
 
 
+def test_a_key_that_a_recipe_has_twice_is_refused(tmp_path: Path) -> None:
+    """JSON leaves open which one counts."""
+    (tmp_path / "mine.recipe.json").write_text('{"steps": 4, "size": 512, "steps": 8}')
+    with pytest.raises(ModelUnsuitable, match=r"recipe\.json has steps more than once; keep one"):
+        found("some/model", path=tmp_path / "mine")
+
+
 def test_a_damaged_recipe_is_told(tmp_path: Path) -> None:
     """As any other file of a model."""
     (tmp_path / "mine.recipe.json").write_text("{", encoding="utf-8")

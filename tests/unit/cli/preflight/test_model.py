@@ -50,6 +50,22 @@ def test_a_damaged_model(start):
     assert "models pull org/name --model-cache-dir" in line
 
 
+@needs_engine
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ('{"size": 1536}', "size is 1536; the limit of requests to this model is 768"),
+        ('{"steps": 4, "steps": 8}', "has steps more than once; keep one"),
+    ],
+)
+def test_a_recipe_that_cannot_hold(start, content, words):
+    """A start that ignores a part of it would draw other images than its author meant."""
+    folder = giant(start.folder / "mine")
+    (start.folder / "mine.recipe.json").write_text(content)
+    code, line = told(start.run(MODEL_ID=folder))
+    assert (code, words in line) == (Exit.MODEL_DAMAGED, True), line
+
+
 def weights(path: Path, *names: str) -> Path:
     """Write a safetensors file of these tensors, of one number each."""
     rows = {

@@ -42,6 +42,7 @@ async def test_the_model_of_the_settings_is_listed(client):
         "size_bytes": 23_447_022,
         "family": "sd",
         "recipe": None,
+        "warnings": [],
         "vae": "",
         "version": "fake-1",
     }
@@ -126,6 +127,18 @@ async def test_a_recipe_stands_for_what_a_request_leaves_out(serve):
     assert (metadata["steps"], metadata["guidance_scale"], metadata["sampler"]) == (2, 0, "lcm")
     assert metadata["recipe"] == "fast"
     assert ["guessed from the name" in warning for warning in metadata["warnings"]] == [True]
+
+
+async def test_a_recipe_that_the_limits_cut_is_told(serve):
+    """In the list of models, and with each image that has the smaller value."""
+    cut = replace(RECIPE, guessed=False, steps=60, cut=(("steps", 50),))
+    client = await serve(FakeEngine(model=replace(FAKE_MODEL, recipe=cut)))
+    said = ["The recipe fast asks for steps 60, and the limits of requests allow 50."]
+    [model] = (await read(client, "/models"))["models"]
+    assert (model["warnings"], model["defaults"]["steps"]) == (said, 50)
+    for fields, warnings in (({"steps": 50}, said), ({"steps": 3}, [])):
+        _, answer = await sent(client, **fields)
+        assert answer["metadata"]["warnings"] == warnings
 
 
 async def test_a_request_beats_the_recipe(serve):
