@@ -20,7 +20,7 @@ from service.core.spec import GenerationSpec
 from service.diffusion.adapters.store import store_of
 from service.diffusion.loop.step_loop import StepLoop
 from service.http.schema.generation import read_request
-from service.images.encode import infotext
+from service.images.infotext import infotext
 from service.models.adapters.catalog import AdapterCatalog
 from tests.support.models.adapter_files import KINDS, several
 from tests.support.parity import adapted, comparison

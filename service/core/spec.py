@@ -136,12 +136,16 @@ class GenerationSpec:
         "have a meaning.",
         default=PromptSyntax.PLAIN,
         choices=tuple(PromptSyntax),
+        infotext="Prompt syntax",
+        rare=True,
     )
     long_prompts: str = asked(
         "Treatment of a prompt that is too long for the text encoder: its end is cut, or it is "
         "read in chunks. With the syntax a1111 the default is chunks.",
         default=LongPrompts.CUT,
         choices=tuple(LongPrompts),
+        infotext="Long prompts",
+        rare=True,
     )
     model: str = asked(
         "Model that draws the images; empty for the default model. `GET /models` lists the names.",

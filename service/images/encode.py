@@ -12,10 +12,10 @@ from PIL import Image, PngImagePlugin
 
 from service.core.events import JobFinished
 from service.core.image import RawImage
-from service.core.sampler import Sampler, Schedule
-from service.core.spec import FIELDS, Adapter, GenerationSpec
+from service.core.spec import GenerationSpec
 from service.errors import ResultDamaged
 from service.images.encoded import Encoded
+from service.images.infotext import infotext
 
 # Pillow imports its formats at the first save, which a service without a file descriptor to
 # spare, or with its disk gone, can no longer do.
@@ -26,69 +26,6 @@ Z_RLE: Final = 3
 
 MEDIA_TYPES: Final = {"png": "image/png", "webp": "image/webp", "jpeg": "image/jpeg"}
 JPEG_QUALITY: Final = 90
-
-
-HASHES: Final = {"adapter_hashes": "Lora hashes", "embeddings": "TI hashes"}
-"""AUTOMATIC1111's names for what the metadata say of files."""
-
-
-def infotext(
-    request: GenerationSpec,
-    image: RawImage,
-    model_version: str,
-    metadata: Mapping[str, Any] | None = None,
-) -> str:
-    """Return the parameters as AUTOMATIC1111 writes them, the form that other tools read."""
-    tags = [_tag(each) for each in request.adapters if not _tagged(each, request.prompt)]
-    lines = [" ".join((request.prompt, *tags))]
-    if request.negative_prompt:
-        lines.append(f"Negative prompt: {request.negative_prompt}")
-    shown = {
-        each.name: getattr(request, each.name)
-        for each in FIELDS
-        if not each.rare or getattr(request, each.name) != each.default
-    }
-    shown |= {"sampler": Sampler(request.sampler).infotext, "seed": image.seed}
-    shown["schedule"] = Schedule(request.schedule).infotext
-    named = {
-        each.infotext: _plain(shown[each.name])
-        for each in FIELDS
-        if each.infotext and each.name in shown
-    }
-    parameters = {
-        **{name: value for name, value in named.items() if value != ""},
-        "Size": f"{image.width}x{image.height}",
-        "Model": _quoted(model_version),
-    }
-    for name, label in HASHES.items():
-        known = {key: value for key, value in (metadata or {}).get(name, {}).items() if value}
-        if known:
-            parameters[label] = json.dumps(
-                ", ".join(f"{key}: {value}" for key, value in known.items()), ensure_ascii=False
-            )
-    lines.append(", ".join(f"{name}: {value}" for name, value in parameters.items()))
-    return "\n".join(lines)
-
-
-def _tagged(adapter: Adapter, prompt: str) -> bool:
-    """Whether a prompt names an adapter itself, with weights or without."""
-    return any(f"<lora:{adapter.name}{end}" in prompt for end in (":", ">"))
-
-
-def _tag(adapter: Adapter) -> str:
-    """Return an adapter as AUTOMATIC1111 writes it into a prompt, text encoders first."""
-    weights = [f"{adapter.weight:g}"]
-    if adapter.text_weight != adapter.weight:
-        weights.insert(0, f"{adapter.text_weight:g}")
-    return f"<lora:{adapter.name}:{':'.join(weights)}>"
-
-
-def _plain(value: object) -> object:
-    return f"{value:g}" if isinstance(value, float) else value
-
-
-def _quoted(value: str) -> str:
-    return json.dumps(value) if set(value) & set(',:\n"') else value
 
 
 def png(

@@ -1,0 +1,233 @@
+"""Parameters of an image as text: written, read, and found in files.
+
+The form is AUTOMATIC1111's, which other tools read. Each of them takes some beginnings of lines
+for its own, so those in a prompt get one more space: text encoders read runs of white space as
+one, and the same words give the same image.
+"""
+
+import io
+import json
+import re
+import struct
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from PIL import ExifTags, Image
+
+from service import __version__
+from service.core.image import RawImage
+from service.core.prompt.language import TAG
+from service.core.sampler import Sampler, Schedule
+from service.core.spec import FIELDS, Adapter, GenerationSpec
+
+HASHES: Final = {"adapter_hashes": "Lora hashes", "embeddings": "TI hashes"}
+"""AUTOMATIC1111's names for what the metadata say of files."""
+
+SOFTWARE: Final = "sd-api"
+"""How the value of ``Version`` begins; AUTOMATIC1111 would take a number alone for its own."""
+
+NEGATIVE: Final = "Negative prompt: "
+MARKER: Final = re.compile("Negative( +)prompt:")
+"""sd-parsers and Civitai take it for a mark wherever it stands, AUTOMATIC1111 at the beginning of
+a line; sd-parsers raises at a second one."""
+
+BEGINNING: Final = re.compile(r"^( *)(?=(?:Steps|Template|Negative Template):|{)", re.MULTILINE)
+"""sd-prompt-reader takes the first line of steps for the parameters, and a text in Exif data that
+begins with a brace for another program's; Civitai takes that line, too, and drops templates."""
+
+SEPARATORS: Final = re.compile(r'[,:"\\\x00-\x1f\x7f\x85\u2028\u2029]')
+"""Characters that AUTOMATIC1111 leaves out of names, and those that would end a line."""
+
+PAIR: Final = re.compile(r'(\w[\w /-]{1,60}):\s*("(?:[^"\\]|\\.)+"|[^,]*)(?:,|$)')
+SIZE: Final = re.compile(r"(\d+)x(\d+)")
+FEWEST_PAIRS: Final = 3
+"""In a line of parameters; with fewer it is text."""
+LONGEST_LINE: Final = 65_536
+"""Characters of a line of parameters that is read."""
+
+FORMATS: Final = ("PNG", "WEBP", "JPEG")
+UNICODE: Final = b"UNICODE\0"
+CODE_BYTES: Final = 8
+"""Of the name of a character code, in front of a comment (Exif 2.32, 4.6.5)."""
+TIFF_BYTES: Final = 8
+"""Of the header of Exif data."""
+DIRECTORY: Final = struct.Struct(">HHHIII")
+"""Of one entry: their number; its tag, type, count, and value or offset; no further directory."""
+LONG, UNDEFINED = 4, 7
+"""Types of values (Exif 2.32, 4.6.2)."""
+LONGEST_EXIF: Final = 65_533
+"""Bytes of a segment of a JPEG."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parameters:
+    """What the text of an image says."""
+
+    prompt: str
+    negative_prompt: str
+    values: Mapping[str, str]
+    """By AUTOMATIC1111's names; ``Size`` as ``Size-1`` and ``Size-2``, as it has them."""
+
+
+def infotext(
+    request: GenerationSpec,
+    image: RawImage,
+    model_version: str,
+    metadata: Mapping[str, Any] | None = None,
+) -> str:
+    """Return the parameters as AUTOMATIC1111 writes them.
+
+    Of the metadata it takes the hash of the model, the VAE, and the hashes of adapters and
+    embeddings.
+    """
+    named = {words.partition(":")[0] for kind, words in TAG.findall(request.prompt)}
+    tags = [_tag(each) for each in request.adapters if each.name not in named]
+    lines = [_marked(" ".join(filter(None, (request.prompt, *tags))))]
+    if request.negative_prompt:
+        lines.append(NEGATIVE + _marked(request.negative_prompt))
+    shown = {
+        each.name: getattr(request, each.name)
+        for each in FIELDS
+        if not each.rare or getattr(request, each.name) != each.default
+    }
+    shown |= {"sampler": Sampler(request.sampler).infotext, "seed": image.seed}
+    shown["schedule"] = Schedule(request.schedule).infotext
+    about = metadata or {}
+    parameters = {
+        **{
+            each.infotext: _plain(shown[each.name])
+            for each in FIELDS
+            if each.infotext and each.name in shown
+        },
+        "Size": f"{image.width}x{image.height}",
+        "Model hash": about.get("model_hash", ""),
+        "Model": _name(model_version),
+        "VAE": _name(about.get("vae", "")),
+        **{label: _hashes(about.get(name, {})) for name, label in HASHES.items()},
+        "Version": f"{SOFTWARE} {__version__}",
+    }
+    lines.append(", ".join(f"{name}: {value}" for name, value in parameters.items() if value != ""))
+    return "\n".join(lines)
+
+
+def parsed(text: str) -> Parameters:
+    """Return what a text in AUTOMATIC1111's form says, as AUTOMATIC1111 itself reads it.
+
+    A text of this service gives back both prompts to the character.
+    """
+    head, _, last = text.rstrip().rpartition("\n")
+    values = _values(last)
+    if values.get("Version", "").startswith(f"{SOFTWARE} "):
+        prompt, _, negative = f"\n{head}".partition(f"\n{NEGATIVE}")
+        return Parameters(
+            prompt=_unmarked(prompt[1:]), negative_prompt=_unmarked(negative), values=values
+        )
+    lines = head.split("\n") + ([] if values else [last])
+    found: tuple[list[str], list[str]] = ([], [])
+    negative_now = False
+    for line in map(str.strip, lines):
+        if line.startswith(NEGATIVE.strip()):
+            negative_now = True
+            line = line.removeprefix(NEGATIVE.strip()).strip()  # noqa: PLW2901 - the mark is gone
+        found[negative_now].append(line)
+    prompt, negative = ("\n".join(each).strip("\n") for each in found)
+    return Parameters(prompt=prompt, negative_prompt=negative, values=values)
+
+
+def exif(text: str) -> bytes:
+    """Return a text as the Exif data of a WebP or a JPEG: a comment in UTF-16, big endian.
+
+    Pillow would write it as numbers, which other tools do not read as text.
+    """
+    comment = UNICODE + text.encode("utf-16-be", "replace")
+    header = struct.pack(">2sHI", b"MM", 42, TIFF_BYTES)
+    first = TIFF_BYTES + DIRECTORY.size
+    pointer = DIRECTORY.pack(1, ExifTags.IFD.Exif, LONG, 1, first, 0)
+    entry = (ExifTags.Base.UserComment, UNDEFINED, len(comment), first + DIRECTORY.size)
+    return b"Exif\0\0" + header + pointer + DIRECTORY.pack(1, *entry, 0) + comment
+
+
+def read(data: bytes) -> str | None:
+    """Return the text of the parameters in a PNG, WebP or JPEG; None where there is none.
+
+    The pixels are not decoded.
+
+    Raises:
+        ValueError: it is no such image, or damaged.
+
+    """
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            if image.format == "PNG":
+                told = image.info.get("parameters")
+                return told if isinstance(told, str) else None
+            comment = image.getexif().get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.UserComment)
+    except Exception as error:  # Damaged files make Pillow raise errors of any class.
+        raise ValueError("must be a PNG, WebP or JPEG image that is not damaged") from error
+    return _decoded(comment) if isinstance(comment, bytes) else comment or None
+
+
+def _decoded(comment: bytes) -> str | None:
+    body = comment[CODE_BYTES:]
+    if comment.startswith(UNICODE):
+        # Some tools write the other order of bytes, which none of them says.
+        texts = [body.decode(f"utf-16-{order}", "replace") for order in ("be", "le")]
+        return next((text for text in texts if "Steps: " in text), texts[0]) or None
+    return body.rstrip(b"\0").decode("utf-8", "replace") or None
+
+
+def _marked(text: str) -> str:
+    return BEGINNING.sub(r" \1", MARKER.sub(r"Negative \1prompt:", text))
+
+
+def _unmarked(text: str) -> str:
+    text = BEGINNING.sub(lambda spaces: spaces[1].removeprefix(" "), text)
+    return MARKER.sub(lambda found: f"Negative{found[1][1:] or ' '}prompt:", text)
+
+
+def _tag(adapter: Adapter) -> str:
+    """Return an adapter as AUTOMATIC1111 writes it into a prompt, text encoders first."""
+    weights = [f"{adapter.weight:g}"]
+    if adapter.text_weight != adapter.weight:
+        weights.insert(0, f"{adapter.text_weight:g}")
+    return f"<lora:{adapter.name}:{':'.join(weights)}>"
+
+
+def _plain(value: object) -> object:
+    return f"{value:g}" if isinstance(value, float) else value
+
+
+def _name(name: str) -> str:
+    """Return a name without what divides parameters: of those who read it, few know quotes."""
+    return SEPARATORS.sub("", name).strip()
+
+
+def _hashes(by_name: Mapping[str, str]) -> str:
+    known = [f"{_name(name)}: {value}" for name, value in by_name.items() if value]
+    return json.dumps(", ".join(known), ensure_ascii=False) if known else ""
+
+
+def _values(line: str) -> dict[str, str]:
+    """Return the pairs of a line of parameters; none where it is too short or too long for one."""
+    pairs = PAIR.findall(line) if len(line) <= LONGEST_LINE else []
+    if len(pairs) < FEWEST_PAIRS:
+        return {}
+    return dict(_sized((name, _unquoted(value)) for name, value in pairs if value))
+
+
+def _sized(pairs: Iterable[tuple[str, str]]) -> Iterable[tuple[str, str]]:
+    for name, value in pairs:
+        if size := SIZE.fullmatch(value):
+            yield from ((f"{name}-{number}", size[number]) for number in (1, 2))
+        else:
+            yield name, value
+
+
+def _unquoted(value: str) -> str:
+    if not (value.startswith('"') and value.endswith('"')):
+        return value
+    try:
+        return str(json.loads(value))
+    except ValueError:
+        return value
