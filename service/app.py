@@ -14,8 +14,8 @@ from service.engine.base import Engine
 from service.gpu.collector import GpuCollector
 from service.gpu.sampler import GpuSampler
 from service.http import routes, state
+from service.http.finished import metadata
 from service.http.middleware import auth, stack, tracing
-from service.http.native.generate import metadata
 from service.http.server import server
 from service.http.server.connections import ConnectionLimiter
 from service.http.server.shares import Shares

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.long
 
 REQUESTS = 10_000
 AT_ONCE = 50
-MOST_SERIES = 1_000
+MOST_SERIES = 1_600
 METHODS = ("GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS", "PROPFIND", "BREW")
 MARK = "hostile"
 

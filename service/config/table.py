@@ -316,6 +316,12 @@ class Config:
         maximum=4096,
         multiple=64,
     )
+    compat_sizes: str = setting(
+        "fit",
+        "Sizes and steps that are not possible, on the OpenAI and AUTOMATIC1111 APIs: fit takes "
+        "the nearest possible ones and says so in the answer, refuse answers 400.",
+        choices=("fit", "refuse"),
+    )
     max_images: int = setting(4, "Most images in one request.", minimum=1, maximum=64)
     default_sampler: str | None = setting(
         None,

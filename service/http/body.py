@@ -55,29 +55,9 @@ class BodyParser(AIOHTTPParser):
         return req.app[DISPATCHER].limits(key)
 
     async def load_json(self, req: web.Request, schema: Schema) -> Any:
-        """Return the body as a JSON object.
-
-        Raises:
-            UnsupportedMediaType: it is declared to be something else, or nothing.
-            RequestTimedOut: it does not arrive in time.
-            UnsupportedEncoding: it is packed in a way that nobody here unpacks.
-            ValidationFailed: it is no UTF-8, no JSON or no object.
-
-        """
+        """Return the body as a JSON object; raises what ``read_json`` raises."""
         del schema
-        if PARSED in req:
-            return req[PARSED]
-        _check_content_type(req)
-        _check_content_encoding(req)
-        try:
-            text = unpacked(req, await _arrived(req)).decode(UTF_8)
-            body = json.loads(text, object_pairs_hook=_object)
-        # ValueError also covers UnicodeDecodeError and integers of more than 4300 digits.
-        except (ValueError, RecursionError, web.RequestPayloadError) as error:
-            self._handle_invalid_json_error(error, req)
-        if not isinstance(body, dict):
-            raise ValidationFailed({"body": ['must be a JSON object, e.g. {"prompt": "a boat"}']})
-        return body
+        return req[PARSED] if PARSED in req else await read_json(req)
 
     def handle_error(
         self, error: ValidationError, req: web.Request, schema: Schema, **kwargs: Any
@@ -90,18 +70,45 @@ class BodyParser(AIOHTTPParser):
         self, error: Exception, req: web.Request, *args: Any, **kwargs: Any
     ) -> NoReturn:
         del req, args, kwargs
-        match error:
-            case json.JSONDecodeError():
-                reason = f"{error.msg} at line {error.lineno}, column {error.colno}"
-            case UnicodeDecodeError():
-                reason = f"byte {error.start} is no UTF-8"
-            case RecursionError():
-                reason = "it is nested too deeply"
-            case web.RequestPayloadError():
-                reason = "it ends too early, or is not what its Content-Encoding says"
-            case _:
-                reason = "a number has too many digits"
-        raise ValidationFailed({"body": [f"must be JSON in UTF-8: {reason}"]}) from error
+        raise _not_json(error) from error
+
+
+async def read_json(request: web.Request) -> dict[str, Any]:
+    """Return the body as a JSON object; a value that is given twice is ``REPEATED``.
+
+    Raises:
+        UnsupportedMediaType: it is declared to be something else, or nothing.
+        RequestTimedOut: it does not arrive in time.
+        UnsupportedEncoding: it is packed in a way that nobody here unpacks.
+        ValidationFailed: it is no UTF-8, no JSON or no object.
+
+    """
+    _check_content_type(request)
+    _check_content_encoding(request)
+    try:
+        text = unpacked(request, await _arrived(request)).decode(UTF_8)
+        body = json.loads(text, object_pairs_hook=_object)
+    # ValueError also covers UnicodeDecodeError and integers of more than 4300 digits.
+    except (ValueError, RecursionError, web.RequestPayloadError) as error:
+        raise _not_json(error) from error
+    if not isinstance(body, dict):
+        raise ValidationFailed({"body": ['must be a JSON object, e.g. {"prompt": "a boat"}']})
+    return body
+
+
+def _not_json(error: Exception) -> ValidationFailed:
+    match error:
+        case json.JSONDecodeError():
+            reason = f"{error.msg} at line {error.lineno}, column {error.colno}"
+        case UnicodeDecodeError():
+            reason = f"byte {error.start} is no UTF-8"
+        case RecursionError():
+            reason = "it is nested too deeply"
+        case web.RequestPayloadError():
+            reason = "it ends too early, or is not what its Content-Encoding says"
+        case _:
+            reason = "a number has too many digits"
+    return ValidationFailed({"body": [f"must be JSON in UTF-8: {reason}"]})
 
 
 async def _arrived(request: web.Request) -> bytes:

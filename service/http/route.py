@@ -1,7 +1,7 @@
 """Rows of the route table, and the row that a request belongs to."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import KW_ONLY, dataclass
 from enum import Enum, auto
 from typing import Final, Protocol
@@ -11,9 +11,13 @@ from aiohttp.typedefs import Handler
 from marshmallow import Schema
 
 from service.errors import ServiceError
+from service.telemetry import labels
 
 LONGEST_PROBE: Final = 256
 """Bytes of the first line of a request for a polled route."""
+
+CLIENT: Final = "X-Client"
+"""Header by which the page and the command line are counted apart from the native API."""
 
 READING: Final = (hdrs.METH_HEAD, hdrs.METH_GET)
 UNMATCHED: Final = "unmatched"
@@ -52,12 +56,22 @@ class ErrorRenderer(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Api:
-    """An API of the service; requests below its prefix get errors in its form."""
+    """An API of the service; requests below its prefixes get errors in its form."""
 
     name: str
-    prefix: str = ""
+    prefixes: tuple[str, ...] = ("",)
+    """Beginnings of its paths, each of whole segments; empty: every path."""
+
+    basic: bool = False
+    """Whether a key may also come as the password of Basic authentication (RFC 7617)."""
+
     render_error: ErrorRenderer
     error_schema: type[Schema]
+
+    def label(self, headers: Mapping[str, str]) -> str:
+        """Return what a request counts as in metrics: one of ``labels.APIS``."""
+        client = headers.get(CLIENT, "").lower()
+        return client if self.name == labels.NATIVE and client in labels.CLIENTS else self.name
 
 
 @dataclass(frozen=True)
@@ -66,8 +80,13 @@ class Route:
 
     method: str
     path: str
+    """Template of the path, e.g. ``/jobs/{id}``."""
+
     handler: Handler
     _: KW_ONLY
+    pattern: str = ""
+    """Path for the router, where a part of it is more than one segment; empty: ``path``."""
+
     api: Api
     access: Access = Access.KEY
     counted: bool = False
@@ -89,12 +108,13 @@ class RouteTable:
         self.rows = tuple(rows)
         self._rows: dict[web.AbstractRoute, Route] = {}
         for row in self.rows:
-            resource = app.router.add_resource(row.path)
+            resource = app.router.add_resource(row.pattern or row.path)
             methods = READING if row.method == hdrs.METH_GET else (row.method,)
             self._rows |= {resource.add_route(each, row.handler): row for each in methods}
         polled = "|".join(re.escape(row.path) for row in self.rows if row.polled)
         self._probe_line = re.compile(rf"(?:GET|HEAD) (?:{polled})[? ][^\n]*\n".encode())
-        self._apis = sorted({row.api for row in self.rows}, key=lambda api: -len(api.prefix))
+        below = {(prefix, row.api) for row in self.rows for prefix in row.api.prefixes}
+        self._apis = sorted(below, key=lambda found: -len(found[0]))
 
     def row(self, request: web.Request) -> Route:
         """Return the row of a request; one that no route matches has a row that needs a key."""
@@ -111,5 +131,5 @@ class RouteTable:
 
     def api(self, path: str) -> Api:
         """Return the API that a path belongs to."""
-        below = (api for api in self._apis if f"{path}/".startswith(f"{api.prefix}/"))
-        return next(below, self._apis[-1])
+        below = (api for prefix, api in self._apis if f"{path}/".startswith(f"{prefix}/"))
+        return next(below, self._apis[-1][1])

@@ -51,14 +51,20 @@ def png(
     return file.getvalue()
 
 
-def json_answer(
-    images: tuple[RawImage, ...], request: GenerationSpec, metadata: Mapping[str, Any]
+def file(
+    image: RawImage,
+    request: GenerationSpec,
+    metadata: Mapping[str, Any],
+    media_type: str,
+    *,
+    whole: bool = True,
+    quality: int | None = None,
 ) -> bytes:
-    """Return the JSON body of an answer; several images also come as a list."""
-    version = metadata["model_version"]
-    return json_body(
-        [png(one, request, version, metadata, whole=False) for one in images], metadata
-    )
+    """Return an image as a file; ``whole`` and ``quality`` as ``png`` and ``converted`` say."""
+    if media_type == MEDIA_TYPES["png"]:
+        return png(image, request, metadata["model_version"], metadata, whole=whole)
+    drawn = Image.frombytes("RGB", (image.width, image.height), image.pixels)
+    return _saved(drawn, media_type, quality)
 
 
 def json_body(files: Sequence[bytes], metadata: Mapping[str, Any]) -> bytes:
@@ -68,19 +74,6 @@ def json_body(files: Sequence[bytes], metadata: Mapping[str, Any]) -> bytes:
     if len(encoded) > 1:
         body["images_base64"] = encoded
     return json.dumps(body).encode()
-
-
-def file_answer(
-    images: tuple[RawImage, ...],
-    request: GenerationSpec,
-    metadata: Mapping[str, Any],
-    media_type: str,
-) -> bytes:
-    """Return the body of an answer with one image, as a file."""
-    if media_type == MEDIA_TYPES["png"]:
-        return png(images[0], request, metadata["model_version"], metadata)
-    one = images[0]
-    return _saved(Image.frombytes("RGB", (one.width, one.height), one.pixels), media_type)
 
 
 def files(
@@ -105,8 +98,10 @@ def preview(seen: Mapping[str, Any]) -> dict[str, Any]:
     return {**said, "media_type": MEDIA_TYPES["jpeg"], "image_base64": encoded}
 
 
-def converted(kept: bytes, media_type: str) -> bytes:
-    """Return a kept image as PNG, lossless WebP or JPEG.
+def converted(kept: bytes, media_type: str, quality: int | None = None) -> bytes:
+    """Return a kept image as PNG, WebP or JPEG.
+
+    ``quality`` is from 1 to 100; None makes lossless WebP, and JPEG of the usual quality.
 
     Raises:
         ResultDamaged: it is no image.
@@ -116,17 +111,19 @@ def converted(kept: bytes, media_type: str) -> bytes:
         return kept
     try:
         with Image.open(io.BytesIO(kept), formats=("PNG",)) as image:
-            return _saved(image, media_type)
+            return _saved(image, media_type, quality)
     except (OSError, SyntaxError, ValueError, struct.error, zlib.error) as error:
         raise ResultDamaged(
             "The stored images of the job are damaged; send the request again."
         ) from error
 
 
-def _saved(image: Image.Image, media_type: str) -> bytes:
+def _saved(image: Image.Image, media_type: str, quality: int | None = None) -> bytes:
     file = io.BytesIO()
-    if media_type == MEDIA_TYPES["webp"]:
+    if media_type != MEDIA_TYPES["webp"]:
+        image.save(file, "JPEG", quality=JPEG_QUALITY if quality is None else quality)
+    elif quality is None:
         image.save(file, "WEBP", lossless=True, method=0)
     else:
-        image.save(file, "JPEG", quality=JPEG_QUALITY)
+        image.save(file, "WEBP", quality=quality)
     return file.getvalue()

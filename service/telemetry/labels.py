@@ -50,8 +50,15 @@ REFUSALS: Final = (
     "storage_full",
 )
 NATIVE: Final = "native"
-APIS: Final = (NATIVE,)
+OPENAI: Final = "openai"
+SDAPI: Final = "sdapi"
+PAGE: Final = "page"
+CLI: Final = "cli"
+APIS: Final = (NATIVE, OPENAI, SDAPI, PAGE, CLI)
 """The API that a request came through; what fits no route is answered as the native one does."""
+
+CLIENTS: Final = (PAGE, CLI)
+"""Clients of the native API that are counted apart from it."""
 
 FIRST_ENGINE: Final = "0"
 """The name of the first engine slot, and of the only one where there are no others."""

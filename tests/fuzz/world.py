@@ -11,7 +11,7 @@ from service.access.allowance import Allowance, Charge, Limits
 from service.config.table import Config
 from service.core.events import JobFinished
 from service.core.spec import GenerationSpec
-from service.http.native.generate import metadata
+from service.http.finished import metadata
 from service.images.encode import files
 from service.images.encoded import Encoded
 from service.jobs.dispatch.dispatcher import Dispatcher

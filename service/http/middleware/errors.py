@@ -35,5 +35,6 @@ async def errors(request: web.Request, handler: Handler) -> web.StreamResponse:
 def _refused(request: web.Request, error: ServiceError) -> web.StreamResponse:
     api = request[ROUTE].api
     if error.refusal:
-        request.app[METRICS].refused.labels(api.name, error.refusal).inc()
+        label = api.label(request.headers)
+        request.app[METRICS].refused.labels(label, error.refusal).inc()
     return error_answer(request, error, api)

@@ -26,7 +26,7 @@ async def observation(request: web.Request, handler: Handler) -> web.StreamRespo
         seconds = time.monotonic() - started
         method = request.method if request.method in hdrs.METH_ALL else "other"
         metrics.http_in_flight.dec()
-        labels = (route.api.name, route.path, method)
+        labels = (route.api.label(request.headers), route.path, method)
         metrics.http_requests.labels(*labels, str(status)).inc()
         metrics.http_duration.labels(*labels).observe(
             seconds, exemplar(request[REQUEST_ID], request[TRACE_ID])

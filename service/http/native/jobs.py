@@ -34,7 +34,6 @@ from service.errors import (
 from service.http.accept import image_format, preferred
 from service.http.middleware import auth
 from service.http.native.events import event_stream
-from service.http.native.submission import PARAMETER, REPLAYED, submit
 from service.http.prefix import prefixed
 from service.http.schema.decorators import docs, request_schema, response_schema
 from service.http.schema.job_answers import JobAnswer, JobPage
@@ -51,6 +50,7 @@ from service.http.state import (
     STREAMS,
     TARGETS,
 )
+from service.http.submission import PARAMETER, REPLAYED, submit
 from service.http.values import only
 from service.images.encode import MEDIA_TYPES, converted
 from service.jobs.durable.live_job import Durability, LiveJob

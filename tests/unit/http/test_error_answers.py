@@ -36,7 +36,9 @@ def failure(error: ServiceError, facts: ErrorFacts) -> web.Response:
     return web.json_response(body, status=error.status, content_type="application/failure+json")
 
 
-OTHER = Api(name="other", prefix="/other", render_error=failure, error_schema=Failure)
+OTHER = Api(
+    name="other", prefixes=("/other", "/another"), render_error=failure, error_schema=Failure
+)
 
 
 class Wanted(Schema):
@@ -91,6 +93,7 @@ async def failed(answer: Any) -> str:
         ("POST", "/other/divide", {"headers": {"Expect": "a miracle"}}, 417, "expectation_failed"),
         ("GET", "/other/divide", {}, 405, "method_not_allowed"),
         ("GET", "/other", {}, 404, "not_found"),
+        ("GET", "/another/one", {}, 404, "not_found"),
         ("GET", "/other/nothing?here=1", {}, 404, "not_found"),
     ],
 )

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from service.core.spec import GenerationSpec
-from service.images.encode import json_answer, png
+from service.images.encode import json_body, png
 from service.images.infotext import infotext
 from tests.support.simulation.fake_engine import gradient
 
@@ -57,9 +57,8 @@ def test_prompts_in_any_language_come_back_from_the_file(prompt):
 def test_the_json_answer_is_ascii_and_holds_every_image():
     """Any JSON reader can take it."""
     images = (gradient(REQUEST, 1), gradient(REQUEST, 2))
-    body = json_answer(images, REQUEST, {"model_version": "demo-1", "prompt": "船"})
+    files = [png(each, REQUEST, "demo-1") for each in images]
+    body = json_body(files, {"model_version": "demo-1", "prompt": "船"})
     assert body.isascii()
     answer = json.loads(body)
-    assert [png(p, REQUEST, "demo-1") for p in images] == [
-        base64.b64decode(text) for text in answer["images_base64"]
-    ]
+    assert files == [base64.b64decode(text) for text in answer["images_base64"]]

@@ -11,6 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from service.core.stage import LOOP_STAGES, OomRung
 from service.telemetry.definitions import DISK, GPU
 from service.telemetry.labels import (
+    APIS,
     GPU_USES,
     JOB_ERRORS,
     OUTCOMES,
@@ -55,12 +56,13 @@ def test_every_metric_is_ours_and_says_what_it_counts(families):
 
 def test_known_label_sets_start_at_zero(families):
     """increase() never sees an event that gave birth to its series."""
-    failed = {("native", "failed", code): 0 for code in JOB_ERRORS}
-    ended = {("native", outcome, ""): 0 for outcome in OUTCOMES if outcome != "failed"}
+    failed = {(api, "failed", code): 0 for api in APIS for code in JOB_ERRORS}
+    good = [outcome for outcome in OUTCOMES if outcome != "failed"]
+    ended = {(api, outcome, ""): 0 for api in APIS for outcome in good}
     assert values(families["sd_jobs"], "api", "outcome", "code") == failed | ended
-    refused = {("native", reason): 0 for reason in REFUSALS}
+    refused = {(api, reason): 0 for api in APIS for reason in REFUSALS}
     assert values(families["sd_requests_refused"], "api", "reason") == refused
-    finished = {("native", outcome): 0 for outcome in OUTCOMES}
+    finished = {(api, outcome): 0 for api in APIS for outcome in OUTCOMES}
     assert values(families["sd_job_duration_seconds"], "api", "outcome") == finished
     ladder = {(stage, rung): 0 for stage in LOOP_STAGES for rung in OomRung}
     assert values(families["sd_oom"], "stage", "rung") == ladder

@@ -3,6 +3,7 @@
 import asyncio
 from typing import Any
 
+import pytest
 from structlog.testing import capture_logs
 
 from service.http.state import METRICS
@@ -105,3 +106,17 @@ async def test_a_client_that_hangs_up_is_counted_and_logged_as_499(serve):
     name = "sd_http_requests_total"
     assert value(client, name, route="/generate", method="POST", status="499") == 1
     assert value(client, "sd_http_requests_in_flight") == 0
+
+
+@pytest.mark.parametrize(
+    ("given", "label"), [("page", "page"), ("CLI", "cli"), ("sdapi", "native"), ("x", "native")]
+)
+async def test_some_clients_of_the_native_api_are_counted_apart(client, given, label):
+    """The page and the command line, in requests and jobs; others choose no label."""
+    headers = {"X-Client": given}
+    async with client.post("/generate", json={"prompt": "a cat"}, headers=headers) as answer:
+        assert answer.status == 200
+    read = client.app[METRICS].registry.get_sample_value
+    route = {"route": "/generate", "method": "POST", "status": "200"}
+    assert read("sd_http_requests_total", {"api": label, **route}) == 1
+    assert read("sd_jobs_total", {"api": label, "outcome": "succeeded", "code": ""}) == 1

@@ -12,10 +12,10 @@ import pytest
 from PIL import Image
 
 from service.core.spec import GenerationSpec
+from service.http import finished
 from service.http.middleware import deadline
-from service.http.native import generate
 from service.http.state import METRICS
-from service.images import encode as images
+from service.images import encode as encoding
 from tests.support.simulation.fake_engine import FakeEngine, gradient
 
 BODY: dict[str, Any] = {"prompt": "a boat", "width": 320, "height": 256, "steps": 3, "seed": 42}
@@ -187,13 +187,13 @@ async def test_a_prompt_that_the_model_cannot_read_to_its_end_is_reported(client
 async def test_encoding_runs_on_a_thread_and_is_measured(client, monkeypatch):
     """15 ms of PNG on the event loop would hold up every other answer."""
     threads = []
-    encode = images.json_answer
+    encode = encoding.file
 
-    def watched(*arguments):
+    def watched(*arguments, **more):
         threads.append(threading.current_thread())
-        return encode(*arguments)
+        return encode(*arguments, **more)
 
-    monkeypatch.setattr(generate, "json_answer", watched)
+    monkeypatch.setattr(finished, "file", watched)
     async with client.post("/generate", json=BODY) as answer:
         assert answer.status == 200
     assert threads != [threading.main_thread()]
@@ -307,10 +307,10 @@ async def test_the_sampler_reaches_the_engine(serve, sampler):
 async def test_an_answer_that_fails_after_its_job_is_counted(client, monkeypatch):
     """The job has succeeded; the caller has nothing, and an objective must know."""
 
-    def broken(*_args):
+    def broken(*_args, **_more):
         raise RuntimeError("no PNG today")
 
-    monkeypatch.setattr(generate, "json_answer", broken)
+    monkeypatch.setattr(finished, "file", broken)
     async with client.post("/generate", json={"prompt": "a cat", "steps": 1}) as answer:
         assert answer.status == 500
     registry = client.app[METRICS].registry

@@ -80,6 +80,7 @@ async def submit(request: web.Request, durability: Durability) -> JobHandle:
     terms = Terms(
         charge=lambda: limits.charge(request, order.generation),
         gone=lambda: timed_out(request) if request[state.DEADLINE].expired() else Disconnected(),
+        api=request[state.ROUTE].api.label(request.headers),
         request_id=request[state.REQUEST_ID],
         trace_id=request[state.TRACE_ID],
         timeout_seconds=min(order.timeout_seconds, timeout_seconds(request)),

@@ -1,0 +1,1 @@
+"""What the APIs that follow other products share: reading, translating, answering."""
