@@ -10,6 +10,7 @@ from service.http.native import adapters, health, jobs, models, swagger
 from service.http.native.generate import generate_handler
 from service.http.native.problems import NATIVE
 from service.http.native.scrape import scrape
+from service.http.page import page
 from service.http.route import Access, Route, RouteTable
 from service.http.schema import openapi
 from service.http.state import CONFIG, DISPATCHER, ROUTES, SCRAPING
@@ -19,7 +20,7 @@ public = partial(native, access=Access.PUBLIC)
 probe = partial(public, polled=True, tag="health")
 job = partial(native, tag="jobs")
 about = partial(native, tag="models")
-page = partial(public, tag="description")
+described = partial(public, tag="description")
 
 
 def rows(app: web.Application) -> Iterable[Route]:
@@ -28,7 +29,9 @@ def rows(app: web.Application) -> Iterable[Route]:
     generate, accept = generate_handler(limits, longest), jobs.accept_handler(limits, longest)
     token, details = Access.METRICS_TOKEN, Access.OPTIONAL_KEY
     return (
-        page("GET", "/", swagger.root, operation="root"),
+        described("GET", "/", page.root, operation="root"),
+        described("GET", "/page/{version}/{name}", page.asset),
+        described("GET", "/page/{version}/{folder}/{name}", page.asset),
         native("POST", "/generate", generate, counted=True, tag="images", operation="generate"),
         job("POST", "/jobs", accept, counted=True, operation="createJob"),
         job("GET", "/jobs", jobs.list_jobs, operation="listJobs"),
@@ -41,11 +44,11 @@ def rows(app: web.Application) -> Iterable[Route]:
         probe("GET", "/health", health.health, access=details, operation="health"),
         probe("GET", "/health/live", health.live, operation="live"),
         probe("GET", "/health/ready", health.ready, operation="ready"),
-        page("GET", "/metrics", scrape, access=token, polled=True, operation="metrics"),
-        page("GET", "/openapi.json", openapi.openapi, operation="openapi"),
-        page("GET", "/docs", swagger.page, operation="docs"),
-        page("GET", "/docs/start.js", swagger.start),
-        page("GET", "/docs/{name}", swagger.asset),
+        described("GET", "/metrics", scrape, access=token, polled=True, operation="metrics"),
+        described("GET", "/openapi.json", openapi.openapi, operation="openapi"),
+        described("GET", "/docs", swagger.page, operation="docs"),
+        described("GET", "/docs/start.js", swagger.start),
+        described("GET", "/docs/{name}", swagger.asset),
     )
 
 
@@ -54,4 +57,6 @@ def add_to(app: web.Application) -> None:
     app[ROUTES] = RouteTable(app, rows(app))
     app[SCRAPING] = asyncio.Lock()
     openapi.current(app)
-    swagger.assets()  # Read now: a busy service has no time for it, perhaps no file descriptor.
+    # Read now: a busy service has no time for it, perhaps no file descriptor.
+    swagger.assets()
+    page.index()

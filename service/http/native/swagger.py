@@ -1,17 +1,16 @@
 """``GET /docs``: Swagger UI from its package, on our one description, without the network."""
 
 import functools
-import hashlib
 import importlib.resources
 import importlib.util
 from collections.abc import Mapping
-from dataclasses import dataclass
 from importlib.resources.abc import Traversable
 from typing import Final
 
-from aiohttp import hdrs, web
+from aiohttp import web
 
 from service.errors import NotFound
+from service.http.files import HOUR, Asset, asset_answer
 from service.http.prefix import prefixed
 from service.http.schema.decorators import docs
 
@@ -68,21 +67,12 @@ def files() -> Traversable:
     return importlib.resources.files(importlib.util.module_from_spec(spec)) / "static"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Asset:
-    """A file of the page; all who fetch it are sent the same bytes."""
-
-    content: bytes
-    tag: str
-
-
 @functools.cache
 def assets() -> Mapping[str, Asset]:
     """Return the files of the page by name; they are read and hashed once."""
-    contents = {name: (files() / name).read_bytes() for name in FILES}
     return {
-        name: Asset(content=content, tag=hashlib.sha256(content).hexdigest())
-        for name, content in contents.items()
+        name: Asset(content=(files() / name).read_bytes(), media_type=kind)
+        for name, kind in FILES.items()
     }
 
 
@@ -99,28 +89,11 @@ async def start(request: web.Request) -> web.Response:
 
 
 async def asset(request: web.Request) -> web.Response:
-    """Answer with one of the files that the page needs; the package has many more.
-
-    Always whole: nobody needs parts of them, and aiohttp answers wrong ranges in a form of its
-    own.
-    """
+    """Answer with one of the files that the page needs; the package has many more."""
     name = request.match_info["name"]
     if name not in FILES:
         raise NotFound(f"There is no {name} here; see {prefixed(request, '/docs')}.")
-    found = assets()[name]
-    headers = {"Cache-Control": "public, max-age=3600", hdrs.ETAG: f'"{found.tag}"'}
-    if any(known.value in {found.tag, "*"} for known in request.if_none_match or ()):
-        return web.Response(status=304, headers=headers)
-    return web.Response(body=found.content, content_type=FILES[name], headers=headers)
-
-
-@docs(
-    summary="Redirect to the documentation page.",
-    responses={"302": {"description": "It is at `/docs`."}},
-)
-async def root(request: web.Request) -> web.Response:
-    """Redirect to the documentation page."""
-    return web.Response(status=302, headers={hdrs.LOCATION: prefixed(request, "/docs")})
+    return asset_answer(request, assets()[name], HOUR)
 
 
 def _placed(request: web.Request, text: str) -> str:

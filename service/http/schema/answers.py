@@ -204,6 +204,18 @@ class RecipeAnswer(Schema):
     )
 
 
+class ListedSampler(Schema):
+    """A sampler that a model can be drawn with."""
+
+    name = described(fields.String, "Name to use in `sampler`.", "dpmpp_2m")
+    label = described(fields.String, "AUTOMATIC1111's name for it.", "DPM++ 2M")
+    schedules = described(
+        partial(fields.List, fields.String()),
+        "Noise schedules that it can follow, for `schedule`.",
+        ["automatic", "karras"],
+    )
+
+
 class ListedModel(Schema):
     """A model, and what requests to it may say."""
 
@@ -260,6 +272,9 @@ class ListedModel(Schema):
         allow_none=True,
     )
     limits, defaults = ASKED["limits"](), ASKED["defaults"]()
+    samplers = described(
+        partial(fields.List, fields.Nested(ListedSampler)), "Samplers that can draw with it."
+    )
 
 
 class ModelList(Schema):

@@ -34,6 +34,8 @@ async def test_the_routes_are_these(client):
         "GET /models",
         "GET /models/adapters",
         "GET /openapi.json",
+        "GET /page/{version}/{folder}/{name}",
+        "GET /page/{version}/{name}",
         "POST /generate",
         "POST /jobs",
     }

@@ -33,6 +33,7 @@ async def test_the_model_of_the_settings_is_listed(client):
     """With what a request to it may say, and what it means if it says nothing."""
     [model] = (await read(client, "/models"))["models"]
     limits, defaults = model.pop("limits"), model.pop("defaults")
+    samplers = {each["name"]: each for each in model.pop("samplers")}
     assert model == {
         "id": "demo",
         "default": True,
@@ -50,6 +51,9 @@ async def test_the_model_of_the_settings_is_listed(client):
     assert limits["steps"] == {"minimum": 1, "maximum": 50}
     assert {"width", "height", "steps", "sampler", "guidance_scale", "seed"} <= defaults.keys()
     assert "prompt" not in defaults
+    assert samplers["dpmpp_2m"]["label"] == "DPM++ 2M"
+    assert "karras" in samplers["dpmpp_2m"]["schedules"]
+    assert samplers["ddim"]["schedules"] == ["automatic", "normal", "sgm_uniform"]
     health = await read(client, "/health")
     assert (health["limits"], health["defaults"]) == (limits, defaults)
 

@@ -79,12 +79,6 @@ def test_the_package_is_found_without_running_its_code():
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
-async def test_the_root_redirects_to_the_page(client):
-    """The root leads to something readable."""
-    async with client.get("/", allow_redirects=False) as answer:
-        assert (answer.status, answer.headers["Location"]) == (302, "/docs")
-
-
 def test_the_files_are_a_version_without_known_holes():
     """Before 4.1.3 an address in the query chose the description that is shown."""
     bundle = (swagger.files() / "swagger-ui-bundle.js").read_text(encoding="utf-8")
@@ -95,6 +89,7 @@ def test_the_files_are_a_version_without_known_holes():
 @pytest.mark.parametrize("asked", ["bytes=0-9", "bytes=-", "bytes=99999999-", "pages=1-2"])
 async def test_files_are_sent_whole(client, asked):
     """A part of a style sheet is of no use, and a wrong range no error."""
-    answer = await client.get("/docs/swagger-ui.css", headers={"Range": asked})
+    headers = {"Range": asked, "Accept-Encoding": "identity"}
+    answer = await client.get("/docs/swagger-ui.css", headers=headers)
     assert answer.status == 200
     assert len(await answer.read()) == int(answer.headers["Content-Length"]) > 10_000

@@ -1,0 +1,150 @@
+// One job: sent, finished early, cancelled. follow.js watches those that are not over.
+
+import { ApiError, call } from "./api.js";
+import { follow, followed } from "./follow.js";
+import { blobOf, shown } from "./images.js";
+import { drop, keep } from "./kept.js";
+import { change, hide, isOver, jobOf, patchJob, putJob, state } from "./store.js";
+import { randomId } from "./storage.js";
+import { tellOthers } from "./tabs.js";
+
+// Without stored jobs each request holds a connection until its images come, and a browser has
+// six of them for all of this page's windows.
+const MOST_HELD = 2;
+
+const RETRIES_MS = [1000, 2000, 4000];
+const aborts = new Map();
+
+export async function submit(settings) {
+  const id = randomId();
+  putJob({
+    id,
+    settings,
+    state: "sending",
+    created: Date.now() / 1000,
+    count: settings.num_images ?? 1,
+    images: [],
+  });
+  change({ selected: id, faults: {}, notice: null });
+  await (state.durable ? accept(id, settings) : waitOrHold(id));
+}
+
+// The job is on the service's disk when this is answered. Sent again it is not done twice.
+async function accept(id, body) {
+  try {
+    const headers = { "Idempotency-Key": id };
+    const answer = await patiently(() => call("POST", "/jobs", { body, headers }));
+    const accepted = await answer.json();
+    renamed(id, accepted.id);
+    followed(accepted);
+    await keep(jobOf(accepted.id));
+    tellOthers();
+    follow();
+  } catch (error) {
+    if (error.code === "jobs_off") {
+      change({ durable: false });
+      await waitOrHold(id);
+    } else {
+      refusedOrFailed(id, error);
+    }
+  }
+}
+
+async function patiently(send) {
+  for (const pause of RETRIES_MS) {
+    try {
+      return await send();
+    } catch (error) {
+      if (error.code !== "unreachable") throw error;
+      await new Promise((resolve) => setTimeout(resolve, pause));
+    }
+  }
+  return send();
+}
+
+function renamed(from, to) {
+  const job = jobOf(from);
+  change({
+    jobs: state.jobs.filter((each) => each.id !== from && each.id !== to),
+    selected: state.selected === from ? to : state.selected,
+  });
+  putJob({ ...job, id: to, state: "queued" });
+}
+
+async function waitOrHold(id) {
+  if (aborts.size >= MOST_HELD) {
+    patchJob(id, { state: "held" });
+    return;
+  }
+  await generate(id);
+  const next = state.jobs.filter((job) => job.state === "held").at(-1);
+  if (next) await waitOrHold(next.id);
+}
+
+async function generate(id) {
+  const abort = new AbortController();
+  aborts.set(id, abort);
+  patchJob(id, { state: "queued" });
+  try {
+    const request = call("POST", "/generate", {
+      body: jobOf(id).settings,
+      headers: { "X-Request-ID": id, Accept: "application/json" },
+      signal: abort.signal,
+    });
+    follow();
+    const { image_base64: first, images_base64: all, metadata } = await (await request).json();
+    const images = (all ?? [first]).map((each) => shown(blobOf(each)));
+    finished(id, { images, metadata, count: images.length });
+    await keep(jobOf(id));
+  } catch (error) {
+    if (abort.signal.aborted) patchJob(id, { state: "cancelled" });
+    else refusedOrFailed(id, error);
+  } finally {
+    aborts.delete(id);
+  }
+}
+
+function finished(id, patch) {
+  patchJob(id, { state: "succeeded", preview: null, ...patch });
+  change({ said: "The image is finished." });
+}
+
+// Faults of fields are shown at the fields; everything else at the job.
+function refusedOrFailed(id, error) {
+  if (error.status === 400 && Object.keys(error.errors).length) {
+    change({ jobs: state.jobs.filter((job) => job.id !== id), faults: error.errors });
+    change({ notice: error });
+  } else {
+    patchJob(id, { state: "failed", error, preview: null });
+    change({ said: error.detail });
+  }
+}
+
+export async function cancel(id) {
+  const job = jobOf(id);
+  if (job?.state === "held") {
+    patchJob(id, { state: "cancelled" });
+  } else if (aborts.has(id)) {
+    aborts.get(id).abort();
+  } else if (job && !isOver(job)) {
+    await asked(async () => followed(await (await call("DELETE", `/jobs/${id}`)).json()));
+    tellOthers();
+  }
+}
+
+// The job ends after the step that it is in, with the image as it is then.
+export const finishNow = (id) => asked(() => call("POST", `/jobs/${id}/interrupt`));
+
+async function asked(send) {
+  try {
+    await send();
+  } catch (error) {
+    if (error instanceof ApiError) change({ notice: error });
+    else throw error;
+  }
+}
+
+export async function remove(id) {
+  hide(id);
+  await drop(id);
+}
