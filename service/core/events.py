@@ -65,6 +65,8 @@ class JobFinished(AttemptEvent):
     """By name the short hash of each adapter's file, as it was when the images were made."""
     embeddings: Mapping[str, str] = field(default_factory=dict)
     """The same of the embeddings that the texts name."""
+    interrupted_after: int | None = None
+    """Steps done, averaged down over the images, where an interrupt ended it early."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,7 +26,7 @@ class EngineState(StrEnum):
 class Engine(ABC):
     """A place where denoising steps run.
 
-    ``generate`` and ``cancel`` return at once; what happens comes to the listener as
+    ``generate``, ``cancel`` and ``interrupt`` return at once; what happens comes to the listener as
     events, always on the event loop that called ``start``.
     """
 
@@ -66,6 +66,13 @@ class Engine(ABC):
     @abstractmethod
     def cancel(self, job_id: str) -> None:
         """Take a job out of the batch before the next step; unknown ids are ignored."""
+
+    @abstractmethod
+    def interrupt(self, job_id: str) -> None:
+        """End a job early with its unfinished images, after the step that they are in.
+
+        ``JobFinished`` follows as for any other job; unknown ids are ignored.
+        """
 
     @abstractmethod
     def load_model(self, model_id: str) -> None:

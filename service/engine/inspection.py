@@ -5,7 +5,7 @@ is told from the rest here; its speaker is then killed and started again.
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import fields
 from typing import Final
 
@@ -53,15 +53,20 @@ class Inspector:
     """Holds what one engine process says against what it was told.
 
     ``work`` are the commands that the engine works on by the id of their job, ``leaving`` the ids
-    of those that it was told to stop: the engine's own containers, as they are before the message.
+    of those that it was told to stop, ``interrupted`` of those to end early: the engine's own
+    containers, as they are before the message.
     """
 
     def __init__(
-        self, work: Mapping[str, Generate], leaving: Iterable[str], engine: str = FIRST_ENGINE
+        self,
+        work: Mapping[str, Generate],
+        leaving: Collection[str],
+        interrupted: Collection[str],
+        engine: str = FIRST_ENGINE,
     ) -> None:
         self._log = log.bind(engine=engine)
         self._work = work
-        self._leaving = leaving
+        self._leaving, self._interrupted = leaving, interrupted
         self._ready = False
         self._progress: dict[str, int] = {}
 
@@ -114,11 +119,20 @@ class Inspector:
                 _counts(said.prompt_tokens_cut)
                 if not said.adapter_hashes.keys() <= {each.name for each in request.adapters}:
                     raise GarbageError("an image was made with adapters that nobody asked for")
+                self._check_interrupt(said.job_id, said.interrupted_after)
             case JobCancelled():
                 _counts(said.steps_done)
                 if said.job_id not in self._leaving:
                     raise GarbageError("a job was cancelled that nobody cancelled")
         self._progress.pop(said.job_id, None)
+
+    def _check_interrupt(self, job_id: str, after: int | None) -> None:
+        if after is None:
+            return
+        if job_id not in self._interrupted:
+            raise GarbageError("a job ended early that nobody interrupted")
+        if not 0 <= after < self._work[job_id].request.steps:
+            raise GarbageError("a job was interrupted after as many steps as were asked for")
 
     def _is_late(self, job_id: str, epoch: int) -> bool:
         known = self._work.get(job_id)

@@ -38,6 +38,16 @@ class Cancel:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Interrupt:
+    """End a job early: each image is decoded as it is after one more step at most.
+
+    Answered by ``JobFinished``. An image that has not begun takes one step.
+    """
+
+    job_id: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Preview:
     """Begin or end to send previews of a job, which may come later than this."""
 
@@ -70,7 +80,7 @@ class UnloadModel:
     reason: UnloadReason = UnloadReason.ASKED
 
 
-Command = Generate | Cancel | Preview | LoadModel | UnloadModel | Shutdown
+Command = Generate | Cancel | Interrupt | Preview | LoadModel | UnloadModel | Shutdown
 
 
 @dataclass(frozen=True, kw_only=True)

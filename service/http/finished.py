@@ -161,6 +161,8 @@ def metadata(job: Job, result: JobFinished) -> Metadata:
         "prompt_tokens_cut": result.prompt_tokens_cut,
         "adapter_hashes": dict(result.adapter_hashes),
         "embeddings": dict(result.embeddings),
+        "interrupted": job.interrupted,
+        "steps_done": generation.steps if result.interrupted_after is None else job.steps_done,
         "unsafe": [image.unsafe for image in result.images],
         "request_id": job.request_id,
     }

@@ -37,6 +37,7 @@ def rows(app: web.Application) -> Iterable[Route]:
         job("GET", "/jobs", jobs.list_jobs, operation="listJobs"),
         job("GET", "/jobs/{id}", jobs.get_job, operation="getJob"),
         job("DELETE", "/jobs/{id}", jobs.cancel_job, operation="cancelJob"),
+        job("POST", "/jobs/{id}/interrupt", jobs.interrupt_job, operation="interruptJob"),
         job("GET", "/jobs/{id}/image", jobs.get_image, operation="getJobImage"),
         job("GET", "/jobs/{id}/events", jobs.stream_events, operation="watchJob"),
         about("GET", "/models", models.list_models, operation="listModels"),

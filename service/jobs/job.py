@@ -80,6 +80,8 @@ class Job:
     epoch: int = 0
     """Number of its latest attempt; it only grows, also where an attempt does not count."""
     steps_done: int = 0
+    interrupted: bool = False
+    """Whether it is to end early, with its unfinished images; also in a later attempt."""
     gpu_seconds: float = 0.0
     """Denoising time of this attempt, as far as it was reported."""
     result: JobFinished | None = None
@@ -117,6 +119,9 @@ class Job:
     ) -> None:
         """Have images; whether it succeeds depends on whether they can be kept."""
         self.result = result
+        self.interrupted = result.interrupted_after is not None
+        if result.interrupted_after is not None:
+            self.steps_done = result.interrupted_after
         self.model_version = model_version
         self.model_facts = facts_of() if facts is None else facts
         self.drawn = time.monotonic()

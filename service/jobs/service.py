@@ -231,6 +231,21 @@ class JobService:
         await live.settled.wait()
         return (await self.get(live.job.id, owner))[0] if live.durable else live.stored
 
+    async def interrupt(self, job_id: str, owner: str) -> tuple[StoredJob, LiveJob | None]:
+        """End a job of the owner early: it succeeds with the images that it has by then.
+
+        A job that waits is cancelled; one that is over stays as it is. Return the job as it is
+        now, as ``get`` does; raises what ``get`` raises.
+        """
+        stored, live = await self.get(job_id, owner)
+        if live is None:
+            return stored, None
+        self.dispatcher.interrupt(live.job)
+        if live.job.final:  # It waited.
+            await live.settled.wait()
+            return live.stored, None
+        return stored, live
+
     async def image(self, stored: StoredJob, index: int) -> Encoded:
         """Return one image of a durable job that succeeded.
 
@@ -342,6 +357,11 @@ class JobHandle:
     def events(self, seen: str = "", *, previews: bool = False) -> AsyncGenerator[JobEvent, None]:
         """Follow the job from the event ``seen`` on."""
         return self.jobs.events(self.live or self.stored, seen, previews=previews)
+
+    def interrupt(self) -> None:
+        """End the job early, with the images that it has by then; without any where it waits."""
+        if self.live is not None:
+            self.jobs.dispatcher.interrupt(self.live.job)
 
     def cancel(self, error: errors.ServiceError) -> None:
         """End the job, unless it is over, with ``error`` as the reason."""

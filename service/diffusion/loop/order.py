@@ -38,13 +38,17 @@ class Sample:
 
     @property
     def finished(self) -> bool:
-        """Whether only the decoding is left."""
-        return self.row is not None and self.row.evaluations_left == 0
+        """Whether only the decoding is left: of one that was interrupted after its first step."""
+        if self.row is None:
+            return False
+        return not self.row.evaluations_left or (self.task.interrupted and self.row.position > 0)
 
     @property
     def work_left(self) -> float:
         """Evaluations of the denoiser still to do, times pixels."""
         left = self.row.evaluations_left if self.row else self.task.start.steps
+        if self.task.interrupted:
+            left = min(left, 1)
         return self.pixels * self.places * left
 
 
@@ -66,6 +70,10 @@ class Task:
     samples: list[Sample] = field(default_factory=list)
     """Its images that are not decoded yet."""
     images: dict[int, RawImage] = field(default_factory=dict)
+    steps_drawn: int = 0
+    """Steps done, summed over the decoded images."""
+    interrupted: bool = False
+    """Whether it ends early, with its unfinished images."""
     conditioning: Conditioning | None = None
     seconds: dict[Stage, float] = field(default_factory=lambda: defaultdict(float))
 
@@ -79,8 +87,12 @@ class Task:
     def steps_done(self) -> int:
         """Steps done, averaged down over the images."""
         moving = sum(each.row.steps_done for each in self.samples if each.row)
-        finished = len(self.images) * self.request.steps
-        return (moving + finished) // self.request.num_images
+        return (moving + self.steps_drawn) // self.request.num_images
+
+    @property
+    def interrupted_after(self) -> int | None:
+        """Steps done of a job that ended early; None where all were."""
+        return self.steps_done if self.steps_done < self.request.steps else None
 
     @property
     def times(self) -> StageTimes:

@@ -132,6 +132,11 @@ class StepLoop:
                 )
             )
 
+    def interrupt(self, job_id: str) -> None:
+        """End a job early, each image after its first step or the next; unknown ids are ignored."""
+        if job_id in self._tasks:
+            self._tasks[job_id].interrupted = True
+
     def step(self) -> list[LoopEvent]:
         """Decode one finished image or move one batch by one step; report what happened.
 
@@ -312,12 +317,14 @@ class StepLoop:
         if row is None:  # pragma: no cover - a finished sample has one
             return
         started = time.perf_counter() - self._recovery.lost
+        # What the latents are on the way to: of an unfinished image they are mostly noise.
+        latents = row.estimate() if row.evaluations_left else row.latents
         image = self._attempt(
-            task, Stage.VAE_DECODE, lambda: self._decoded(row), latents=row.latents
+            task, Stage.VAE_DECODE, lambda: self._decoded(row, latents), latents=latents
         )
         task.seconds[Stage.VAE_DECODE] += time.perf_counter() - self._recovery.lost - started
         if image is not None:
-            self.previews.learn(row.latents, image)
+            self.previews.learn(latents, image)
         if image is not None and self.model.family.has_safety_checker:
             started = time.perf_counter() - self._recovery.lost
             made = image
@@ -328,6 +335,7 @@ class StepLoop:
         self._recovery.offloader.image_done()
         task.images[sample.index] = image
         task.samples.remove(sample)
+        task.steps_drawn += row.steps_done
         if task.samples:
             return
         used = {words: task.adapters.hashes(words=words) for words in (False, True)}
@@ -342,16 +350,17 @@ class StepLoop:
                 prompt_tokens_cut=task.conditioning.tokens_cut if task.conditioning else 0,
                 adapter_hashes=used[False],
                 embeddings=used[True],
+                interrupted_after=task.interrupted_after,
             )
         )
 
-    def _decoded(self, row: Row) -> RawImage:
+    def _decoded(self, row: Row, latents: torch.Tensor) -> RawImage:
         self.fault(Stage.VAE_DECODE, 1)
-        if self._recovery.tiles.used(row.latents):
-            with self._recovery.tiles.applied(row.latents):
-                return decode(self.model, row.latents, row.seed)
+        if self._recovery.tiles.used(latents):
+            with self._recovery.tiles.applied(latents):
+                return decode(self.model, latents, row.seed)
         with self.memory_model.measuring(Stage.VAE_DECODE, row.pixels):
-            return decode(self.model, row.latents, row.seed)
+            return decode(self.model, latents, row.seed)
 
     def _checked(self, image: RawImage) -> RawImage:
         self.fault(Stage.SAFETY, 1)

@@ -99,6 +99,11 @@ class ModelPool:
         for member in self._residents.members.values():
             member.loop.cancel(job_id)
 
+    def interrupt(self, job_id: str) -> None:
+        """End a job early, with its unfinished images; unknown ids are ignored."""
+        for member in self._residents.members.values():
+            member.loop.interrupt(job_id)
+
     def watch(self, job_id: str, *, wanted: bool) -> None:
         """Begin or end to make previews of a job, whether it is here yet or not."""
         (self._watched.add if wanted else self._watched.discard)(job_id)

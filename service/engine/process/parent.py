@@ -38,6 +38,8 @@ class ProcessEngine(Engine):
         """Jobs handed over whose end the child has not reported, by id."""
         self._leaving: set[str] = set()
         """Of these, the ones that it was told to stop."""
+        self._interrupted: set[str] = set()
+        """Of these, the ones to end early with their unfinished images."""
         self._heartbeat = Heartbeat(config.engine_stall_seconds)
         self._watchdog = Watchdog(self._heartbeat, self._in_work, self._stalled)
         self._log: structlog.stdlib.BoundLogger = log
@@ -102,6 +104,12 @@ class ProcessEngine(Engine):
             self._leaving.add(job_id)
             self._child.send(protocol.Cancel(job_id=job_id))
 
+    def interrupt(self, job_id: str) -> None:
+        """End a job early with its unfinished images; unknown ids are ignored."""
+        if self._child is not None and job_id in self._in_work:
+            self._interrupted.add(job_id)
+            self._child.send(protocol.Interrupt(job_id=job_id))
+
     def load_model(self, model_id: str) -> None:
         """Load a model while the batch goes on."""
         if self._child is not None:
@@ -122,7 +130,7 @@ class ProcessEngine(Engine):
     async def _spawn(self) -> None:
         try:
             child = Child(self._entry, self._config, self.name)
-            inspector = Inspector(self._in_work, self._leaving, self.name)
+            inspector = Inspector(self._in_work, self._leaving, self._interrupted, self.name)
             await child.start(
                 lambda said: self._deliver(child, inspector, said), lambda: self._ended(child)
             )
@@ -182,6 +190,7 @@ class ProcessEngine(Engine):
                     self._crashes_in_a_row = 0
                 del self._in_work[said.job_id]
                 self._leaving.discard(said.job_id)
+                self._interrupted.discard(said.job_id)
         return True
 
     def _stalled(self, seconds: float) -> None:
@@ -195,6 +204,7 @@ class ProcessEngine(Engine):
         self._child = None
         self._in_work.clear()
         self._leaving.clear()
+        self._interrupted.clear()
         self._watchdog.rest()
         if not self._stopping and self.state is not EngineState.FAILED:
             self._start_again(child.exit_code, child.cause)

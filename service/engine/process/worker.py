@@ -179,6 +179,8 @@ def _obey(command: protocol.Command, pool: "ModelPool") -> None:
             pool.add(job_id, request, epoch)
         case protocol.Cancel(job_id=job_id):
             pool.cancel(job_id)
+        case protocol.Interrupt(job_id=job_id):
+            pool.interrupt(job_id)
         case protocol.Preview(job_id=job_id, wanted=wanted):
             pool.watch(job_id, wanted=wanted)
         case protocol.LoadModel(model_id=model_id):

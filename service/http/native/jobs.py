@@ -175,6 +175,24 @@ async def cancel_job(request: web.Request) -> web.Response:
 
 
 @docs(
+    summary="End a job early, with its unfinished images.",
+    description=(
+        "Each image is decoded as it is after the step that it is in, and the job succeeds with "
+        "`interrupted: true` and `steps_done` in its metadata. An image that has not begun takes "
+        "one step. A waiting job is cancelled; a finished job stays as it is. A restart of the "
+        "service forgets an interrupt."
+    ),
+    parameters=[ID],
+    errors=(NotFound, JobExpired, StoreUnavailable, JobsOff),
+)
+@response_schema(JobAnswer(), 200, description="The job as it is now.")
+async def interrupt_job(request: web.Request) -> web.Response:
+    """Interrupt that job and no other; its images come with its end, a step and a decode later."""
+    name, owner = request.match_info["id"], request[CALLER].name
+    return web.json_response(answer_of(request, *await request.app[JOBS].interrupt(name, owner)))
+
+
+@docs(
     summary="Return an image of a finished job.",
     produces=list(MEDIA_TYPES.values()),
     parameters=[

@@ -108,6 +108,12 @@ Metadata: Final = Schema.from_dict(
             "Hash of the file of each embedding that the prompts name, by name.",
             {"easynegative": "c74b4e810b03"},
         ),
+        "interrupted": described(
+            fields.Boolean, "Whether an interrupt ended the job before its last step.", False
+        ),
+        "steps_done": described(
+            fields.Integer, "Denoising steps done: fewer than asked for after an interrupt.", 20
+        ),
         "unsafe": described(
             partial(fields.List, fields.Boolean()),
             "Whether the safety checker blacked out each image.",

@@ -3,12 +3,12 @@
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Final
 
 import structlog
 
+from service import errors
 from service.config.table import Config
 from service.core import events
 from service.core.capacity import Capacity
@@ -16,7 +16,6 @@ from service.core.limits import RequestLimits
 from service.core.work import pixels
 from service.engine.base import Engine
 from service.engine.protocol import EngineExited, EngineFailed, EngineReady, Event
-from service.errors import EngineCrashed, ModelUnavailable, ServiceError, ShuttingDown, error_class
 from service.jobs import record
 from service.jobs.dispatch.admission import Admission
 from service.jobs.dispatch.placement import bypass, nearest, next_start
@@ -164,7 +163,7 @@ class Dispatcher:
         """Return where a waiting job stands; None for one that does not wait."""
         return self._forecast.position(job)
 
-    def cancel(self, job: Job, error: ServiceError) -> None:
+    def cancel(self, job: Job, error: errors.ServiceError) -> None:
         """End a job that nobody waits for any more; its GPU time ends with the current step."""
         if job.final or job.drawn is not None:
             return
@@ -172,6 +171,11 @@ class Dispatcher:
             self._queue.refund(job)
         job.cancel(error)
         self._ended(job)
+
+    def interrupt(self, job: Job) -> None:
+        """End a running job early, with its unfinished images; one that waits ends without any."""
+        if not any(slot.interrupt(job) for slot in self.slots):
+            self.cancel(job, errors.Cancelled("The job was interrupted before it had begun."))
 
     def preview(self, job: Job, *, wanted: bool) -> None:
         """Begin or end to show a running job's images in the making.
@@ -215,11 +219,11 @@ class Dispatcher:
         self._gauges()
         self.observer.begun(job)
         try:
-            slot.engine.generate(job.id, replace(job.request, model=job.model), job.epoch)
+            slot.start(job)
         except Exception:
             log.exception("engine_refused", engine=job.engine, **job.log_context)
             slot.jobs.pop(job.id, None)
-            job.fail(ServiceError("The error is in the log of the service."))
+            job.fail(errors.ServiceError("The error is in the log of the service."))
             self._ended(job)
 
     def _on_event(self, slot: EngineSlot, event: Event) -> None:
@@ -297,7 +301,7 @@ class Dispatcher:
             slot.residency.loaded.discard(job.model)
             self._wait_again(job, counted=False)
         else:
-            job.fail(error_class(event.code)(event.detail))
+            job.fail(errors.error_class(event.code)(event.detail))
             record.used(self._metrics, job, event.times)
             self._ended(job)
 
@@ -315,11 +319,8 @@ class Dispatcher:
         slot.circuit.crashed(event.restart_seconds)
         for job in reversed(lost):
             if job.attempts >= self._config.max_attempts:
-                job.fail(
-                    EngineCrashed(
-                        f"The engine ended {job.attempts} times while it ran this request."
-                    )
-                )
+                ended = f"The engine ended {job.attempts} times while it ran this request."
+                job.fail(errors.EngineCrashed(ended))
                 self._ended(job)
             else:
                 self._wait_again(job)
@@ -343,11 +344,11 @@ class Dispatcher:
         said = {"code": event.code, "detail": event.detail}
         log.error("model_load_failed", engine=slot.metrics.name, kept=kept, **said)
         for job in given_up:
-            self._fail_waiting(job, ModelUnavailable(event.detail))
+            self._fail_waiting(job, errors.ModelUnavailable(event.detail))
         if over:
             self.load_failed(event)
 
-    def _fail_waiting(self, job: Job, error: ServiceError) -> None:
+    def _fail_waiting(self, job: Job, error: errors.ServiceError) -> None:
         self._queue.discard(job)
         job.fail(error)
         self._ended(job)
@@ -356,7 +357,8 @@ class Dispatcher:
         """Fail everything that is unfinished, now."""
         running = [job for slot in self.slots for job in slot.jobs.values()]
         for job in [*running, *self._queue.waiting]:
-            self.cancel(job, ShuttingDown("The service stopped before the image was finished."))
+            stopped = "The service stopped before the image was finished."
+            self.cancel(job, errors.ShuttingDown(stopped))
 
     def _ended(self, job: Job) -> None:
         self._forecast.left(job)
@@ -390,7 +392,4 @@ class Dispatcher:
             self.observer.moved()
         self._metrics.queue_depth.set(self.depth)
         for slot in self.slots:
-            slot.metrics.jobs_running.set(len(slot.jobs))
-            if not slot.jobs:
-                slot.metrics.batch_live.set(0)
-            record.engine_state(slot.metrics, slot.engine.state, circuit_open=slot.circuit.open)
+            slot.show()

@@ -1,6 +1,7 @@
 """One engine, the batch that it runs, and how far it is trusted with more."""
 
 import math
+from dataclasses import replace
 
 import structlog
 
@@ -14,6 +15,7 @@ from service.core.spec import GenerationSpec
 from service.core.work import places
 from service.engine.base import Engine, EngineState
 from service.errors import EngineUnavailable, ModelUnavailable, OutOfMemory, ServiceError
+from service.jobs import record
 from service.jobs.dispatch.bypass import may_bypass
 from service.jobs.dispatch.circuit import Circuit, CircuitState
 from service.jobs.dispatch.memory_check import lack
@@ -231,6 +233,32 @@ class EngineSlot:
                 moved.append(job)
         self.estimate.observe(pixels=event.pixels, seconds=event.seconds, model=event.model_id)
         return moved
+
+    def show(self) -> None:
+        """Show how many jobs are in work, and in which state the engine is."""
+        self.metrics.jobs_running.set(len(self.jobs))
+        if not self.jobs:
+            self.metrics.batch_live.set(0)
+        record.engine_state(self.metrics, self.engine.state, circuit_open=self.circuit.open)
+
+    def start(self, job: Job) -> None:
+        """Hand a job to the engine; one that was interrupted in an earlier attempt, with that."""
+        self.engine.generate(job.id, replace(job.request, model=job.model), job.epoch)
+        if job.interrupted:
+            self.engine.interrupt(job.id)
+
+    def interrupt(self, job: Job) -> bool:
+        """End a running job early, with its unfinished images; return whether it was in the batch.
+
+        It stays in the batch until the engine reports them.
+        """
+        if job.id not in self.jobs:
+            return False
+        if not job.interrupted:
+            job.interrupted = True
+            log.info("job_interrupted", job_id=job.id, steps_done=job.steps_done)
+            self.engine.interrupt(job.id)
+        return True
 
     def cancel(self, job: Job) -> bool:
         """Take a running job out of the batch; return whether it was in it."""

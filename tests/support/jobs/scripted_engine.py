@@ -30,6 +30,7 @@ class ScriptedEngine(Engine):
     def __init__(self) -> None:
         self.started: list[str] = []
         self.cancelled: list[str] = []
+        self.interrupted: list[str] = []
         self.loads: list[str] = []
         self.unloads: list[tuple[str, UnloadReason]] = []
 
@@ -45,6 +46,9 @@ class ScriptedEngine(Engine):
 
     def cancel(self, job_id) -> None:
         self.cancelled.append(job_id)
+
+    def interrupt(self, job_id) -> None:
+        self.interrupted.append(job_id)
 
     def load_model(self, model_id) -> None:
         self.loads.append(model_id)

@@ -62,6 +62,8 @@ class FakeEngine(Engine):
         """The jobs in work, the oldest first."""
         self.cancelled: list[str] = []
         """Ids of the jobs that were taken out."""
+        self.interrupted: list[str] = []
+        """Ids of the jobs that were told to end early."""
         self.watched: set[str] = set()
         """Ids of the jobs whose previews are wanted."""
         self.steps = 0
@@ -78,6 +80,7 @@ class FakeEngine(Engine):
             busy=lambda: {request.model for request in self.batch.values()},
         )
         self._done: dict[str, int] = {}
+        self._ending: set[str] = set()
         self._epochs: dict[str, int] = {}
         self._listener: Listener | None = None
         self._joined = asyncio.Condition()
@@ -125,6 +128,15 @@ class FakeEngine(Engine):
         epoch = self._epochs[job_id]
         self._tell(JobCancelled(job_id=job_id, epoch=epoch, steps_done=done, times=times))
         self._notify()
+
+    def interrupt(self, job_id: str) -> None:
+        """End a job early: with the steps that it has, or after its first one."""
+        if job_id not in self.batch:
+            return
+        self.interrupted.append(job_id)
+        self._ending.add(job_id)
+        if self._done[job_id]:
+            self._finish(job_id, self.batch[job_id])
 
     def load_model(self, model_id: str) -> None:
         """Load a model, which takes its seconds."""
@@ -216,7 +228,7 @@ class FakeEngine(Engine):
             shown = self.batch[job_id], self._done[job_id], self._epochs[job_id]
             self._tell(preview(job_id, *shown))
         for job_id, request in list(self.batch.items()):
-            if self._done[job_id] >= request.steps:
+            if self._done[job_id] >= request.steps or job_id in self._ending:
                 self._finish(job_id, request)
 
     def _survives(self, stage: Stage, jobs: tuple[str, ...]) -> bool:
@@ -236,14 +248,17 @@ class FakeEngine(Engine):
     def _finish(self, job_id: str, request: GenerationSpec) -> None:
         if not self._survives(Stage.VAE_DECODE, (job_id,)):
             return
-        del self.batch[job_id], self._done[job_id]
+        done = self._done.pop(job_id)
+        self._ending.discard(job_id)
+        del self.batch[job_id]
         words_read = self._loading.prompt_tokens - 2
         self._tell(
             JobFinished(
                 job_id=job_id,
                 epoch=self._epochs[job_id],
                 images=tuple(gradient(request, seed) for seed in request.seeds),
-                times=StageTimes(denoise=request.steps * (self._step_seconds or 0.0)),
+                times=StageTimes(denoise=done * (self._step_seconds or 0.0)),
+                interrupted_after=done if done < request.steps else None,
                 prompt_tokens_cut=max(len(request.prompt.split()) - words_read, 0),
             )
         )
@@ -259,6 +274,7 @@ class FakeEngine(Engine):
     def _forget(self) -> None:
         self.batch.clear()
         self.held.forget()
+        self._ending.clear()
         self.watched.clear()  # A new engine has to be told again.
         self._done.clear()
 

@@ -15,6 +15,7 @@ from service.engine.channel import COMMANDS, EVENTS, GarbageError, written
 from service.engine.protocol import (
     Cancel,
     Generate,
+    Interrupt,
     LoadModel,
     Preview,
     Shutdown,
@@ -46,6 +47,7 @@ def test_every_event_is_read_as_it_was_written(said):
     [
         Generate(job_id="one", epoch=1, request=SPEC),
         Cancel(job_id="one"),
+        Interrupt(job_id="one"),
         Preview(job_id="one", wanted=True),
         LoadModel(model_id="m"),
         UnloadModel(model_id="m", reason=UnloadReason.IDLE),

@@ -56,6 +56,7 @@ MODEL = replace(
 )
 READY = EngineReady(model=MODEL, memory=MEMORY)
 HIT = OutOfMemoryHit(stage=Stage.VAE_DECODE, batch_size=1, rung=OomRung.FREE_CACHE, seconds=0.5)
+INTERRUPTED = replace(FINISHED, interrupted_after=2)
 GOOD: list[EngineEvent] = [
     StageStarted(stage=Stage.DENOISE, images=2),
     STEPPED,
@@ -71,6 +72,7 @@ GOOD: list[EngineEvent] = [
     ModelsResident(device={"": 7}, host={"m": 5}),
     Previewed(job_id="one", epoch=1, step=1, width=8, height=8, pixels=bytes(192)),
     FINISHED,
+    INTERRUPTED,
     JobFailed(job_id="one", epoch=1, code="generation_failed", detail="no idea", times=TIMES),
     JobCancelled(job_id="one", epoch=1, steps_done=2, times=TIMES),
 ]
@@ -82,8 +84,8 @@ wrong: Any = replace
 
 @pytest.fixture
 def inspector() -> Inspector:
-    """Return one of an engine that is ready and has one job, which it was told to stop."""
-    made = Inspector(WORK, {"one"})
+    """Return one of an engine that is ready and has one job, which it was told to end both ways."""
+    made = Inspector(WORK, {"one"}, {"one"})
     made.check(READY)
     return made
 
@@ -109,7 +111,7 @@ def test_what_can_be_true_passes(inspector, said):
 @pytest.mark.parametrize("said", [each for each in GOOD if isinstance(each, AttemptEvent)])
 def test_what_an_earlier_attempt_has_left_is_no_news(said):
     """It is dropped, and nobody is killed for it; no attempt is later than the latest."""
-    inspector = Inspector({"one": replace(WORK["one"], epoch=2)}, ())
+    inspector = Inspector({"one": replace(WORK["one"], epoch=2)}, (), ())
     inspector.check(READY)
     assert not inspector.check(said)
     with pytest.raises(GarbageError, match="does not have"):
@@ -118,7 +120,7 @@ def test_what_an_earlier_attempt_has_left_is_no_news(said):
 
 def test_the_steps_of_an_earlier_attempt_are_no_progress():
     """The new one begins at its first step, though the other was further."""
-    inspector = Inspector({"one": replace(WORK["one"], epoch=2)}, ())
+    inspector = Inspector({"one": replace(WORK["one"], epoch=2)}, (), ())
     inspector.check(READY)
     assert inspector.check(replace(STEPPED, progress={"one": 3}))
     assert inspector.check(replace(STEPPED, epochs={"one": 2}))
@@ -129,7 +131,7 @@ def test_the_steps_of_an_earlier_attempt_are_no_progress():
 @pytest.mark.parametrize("said", GOOD[1:], ids=lambda said: type(said).__name__)
 def test_nothing_is_told_before_the_model_is_loaded(said):
     """But that a stage began."""
-    fresh = Inspector(WORK, {"one"})
+    fresh = Inspector(WORK, {"one"}, ())
     fresh.check(GOOD[0])
     with pytest.raises(GarbageError, match="before the model was loaded"):
         fresh.check(said)
@@ -164,7 +166,7 @@ def test_progress_may_stand_still(inspector):
 def test_a_model_must_be_one(said):
     """What the service shows of it are texts and numbers."""
     with pytest.raises(GarbageError):
-        Inspector({}, ()).check(EVENTS.read(written(said)))
+        Inspector({}, (), ()).check(EVENTS.read(written(said)))
 
 
 @pytest.mark.parametrize(
@@ -179,6 +181,8 @@ def test_a_model_must_be_one(said):
         wrong(STEPPED, memory=None),
         wrong(FINISHED, prompt_tokens_cut=-1),
         wrong(FINISHED, images=(None, None)),
+        wrong(FINISHED, interrupted_after=3),
+        wrong(FINISHED, interrupted_after=-1),
         wrong(FINISHED, times=wrong(TIMES, safety=float("nan"))),
         wrong(HIT, stage=""),
         wrong(HIT, stage="x" * 65),

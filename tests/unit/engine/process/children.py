@@ -30,6 +30,7 @@ from service.engine.protocol import (
     EngineFailed,
     EngineReady,
     Generate,
+    Interrupt,
     Shutdown,
     StageStarted,
 )
@@ -155,6 +156,9 @@ GARBAGE: dict[str, Callable[..., object]] = {
     "an end that nobody asked for": _objects(
         lambda job_id, _r: [JobCancelled(job_id=job_id, epoch=EPOCHS[job_id])]
     ),
+    "an early end that nobody asked for": _objects(
+        lambda job_id, request: [replace(finished(job_id, request), interrupted_after=1)]
+    ),
     "an error without a code": _objects(
         lambda job_id, _r: [JobFailed(job_id=job_id, epoch=EPOCHS[job_id], code=None, detail="x")]  # type: ignore[arg-type]
     ),
@@ -226,6 +230,17 @@ def _paint(pipe: Pipe, job_id: str, request: GenerationSpec) -> None:
     pipe.send(finished(job_id, request))
 
 
+def _end(pipe: Pipe, command: Cancel | Interrupt, jobs: dict[str, GenerationSpec]) -> None:
+    """End a job that stays, as the command says."""
+    job_id = command.job_id
+    if (request := jobs.pop(job_id, None)) is None:
+        return
+    if isinstance(command, Cancel):
+        pipe.send(JobCancelled(job_id=job_id, epoch=EPOCHS[job_id]))
+    else:
+        pipe.send(replace(finished(job_id, request), interrupted_after=1))
+
+
 def _work(pipe: Pipe) -> None:
     jobs: dict[str, GenerationSpec] = {}
     with contextlib.suppress(EOFError, OSError):  # The service is gone.
@@ -242,9 +257,8 @@ def _work(pipe: Pipe) -> None:
                     elif once:
                         Path(path).touch()
                     _obey(pipe, job_id, request, prompt)
-                case Cancel(job_id=job_id):
-                    if jobs.pop(job_id, None):
-                        pipe.send(JobCancelled(job_id=job_id, epoch=EPOCHS[job_id]))
+                case Cancel() | Interrupt() as command:
+                    _end(pipe, command, jobs)
                 case Shutdown():
                     return
 

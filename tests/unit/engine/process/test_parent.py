@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from dataclasses import replace
 
 import pytest
 
@@ -95,6 +96,16 @@ async def test_commands_reach_the_child_and_events_come_back(engine, heard):
     engine.generate("two", request("stays"), 1)
     engine.cancel("two")
     assert await heard.end() == JobCancelled(job_id="two", epoch=1)
+
+
+async def test_an_interrupted_job_comes_back_with_its_images(engine, heard):
+    """They say after how many steps; an id that nobody has changes nothing."""
+    engine.generate("one", request("stays"), 1)
+    engine.interrupt("nobody")
+    engine.interrupt("one")
+    early = replace(children.finished("one", request("stays")), interrupted_after=1)
+    assert await heard.end() == early
+    assert engine.restarts == 0
 
 
 async def test_a_late_end_of_an_earlier_attempt_ends_nothing(engine, heard):

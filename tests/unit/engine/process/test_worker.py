@@ -16,6 +16,7 @@ from service.engine.protocol import (
     Command,
     EngineEvent,
     Generate,
+    Interrupt,
     LoadModel,
     Preview,
     Shutdown,
@@ -31,6 +32,7 @@ class PaperPool:
     def __init__(self, between_steps=lambda: None) -> None:
         self.left: dict[str, int] = {}
         self.cancelled: list[str] = []
+        self.interrupted: list[str] = []
         self.watched: set[str] = set()
         self.models: list[tuple[str, ...]] = []
         """What was to be loaded or unloaded."""
@@ -50,6 +52,9 @@ class PaperPool:
     def cancel(self, job_id) -> None:
         if self.left.pop(job_id, None):
             self.cancelled.append(job_id)
+
+    def interrupt(self, job_id) -> None:
+        self.interrupted.append(job_id)
 
     def watch(self, job_id, *, wanted) -> None:
         (self.watched.add if wanted else self.watched.discard)(job_id)
@@ -120,6 +125,16 @@ def test_a_cancel_is_seen_before_the_next_step(pipe):
     ours.send(Generate(job_id="a", epoch=1, request=REQUEST))
     worker.work(theirs, cast("Any", pool))
     assert [type(event).__name__ for event in received(ours)] == ["Stepped", "JobCancelled"]
+
+
+def test_an_interrupt_is_seen_before_the_next_step(pipe):
+    """The pool is told, and the job goes on until the pool says how it ended."""
+    ours, theirs = pipe
+    commands = iter([Interrupt(job_id="a"), Shutdown()])
+    pool = PaperPool(between_steps=lambda: ours.send(next(commands)))
+    ours.send(Generate(job_id="a", epoch=1, request=REQUEST))
+    worker.work(theirs, cast("Any", pool))
+    assert pool.interrupted == ["a"]
 
 
 def test_a_job_joins_between_two_steps_of_another(pipe):

@@ -72,6 +72,8 @@ async def test_the_answer_holds_the_image_and_what_it_was_made_from(client):
         "prompt_tokens_cut": 0,
         "adapter_hashes": {},
         "embeddings": {},
+        "interrupted": False,
+        "steps_done": 3,
         "unsafe": [False],
         "request_id": "mine",
     }

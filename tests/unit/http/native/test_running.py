@@ -81,6 +81,42 @@ async def test_it_can_be_cancelled(folder):
         assert engine.cancelled == [job]
 
 
+async def test_it_can_be_interrupted(folder):
+    """Whoever waits gets the image as it is by then, and how many steps it had."""
+    engine = FakeEngine(step_seconds=None)
+    async with service(folder, engine) as client:
+        request = asking(client)
+        (job,) = await engine.jobs(1)
+        await engine.step()
+        told = await ask(client, "POST", "/jobs/mine/interrupt", 200)
+        assert told["id"] == job
+        async with await request as answer:
+            assert answer.status == 200
+            made = (await answer.json())["metadata"]
+        assert (made["interrupted"], made["steps_done"], made["steps"]) == (True, 1, 2)
+        assert (engine.interrupted, engine.cancelled) == ([job], [])
+
+
+async def test_a_kept_job_can_be_interrupted(tmp_path):
+    """Its row says so; one that waits is cancelled, and one that is over stays as it is."""
+    engine = FakeEngine(step_seconds=None)
+    async with service(tmp_path, engine, max_concurrent_requests=1) as client:
+        running = (await ask(client, "POST", "/jobs", 202, json=BODY))["id"]
+        await engine.jobs(1)
+        waiting = (await ask(client, "POST", "/jobs", 202, json=BODY))["id"]
+        found = await ask(client, "POST", f"/jobs/{waiting}/interrupt", 200)
+        assert (found["state"], found["error"]["code"]) == ("cancelled", "cancelled")
+        found = await ask(client, "POST", f"/jobs/{running}/interrupt", 200)
+        assert found["state"] == "running"
+        await engine.step()
+        assert (await events(client, running))[-1]["event"] == "finished"
+        found = await ask(client, "POST", f"/jobs/{running}/interrupt", 200)
+        assert (found["state"], found["steps_done"]) == ("succeeded", 1)
+        assert (found["metadata"]["interrupted"], found["metadata"]["steps_done"]) == (True, 1)
+        assert engine.interrupted == [running]
+        await ask(client, "POST", "/jobs/nothing/interrupt", 404)
+
+
 async def test_it_belongs_to_its_key(folder):
     """Another key finds neither the job nor the request; its own with the same id is its own."""
     engine = FakeEngine(step_seconds=None)
@@ -88,9 +124,9 @@ async def test_it_belongs_to_its_key(folder):
         asked = asking(client, **ALICE)
         (job,) = await engine.jobs(1)
         missing = 404 if folder else 503
-        for method in ("GET", "DELETE"):
+        for method, end in (("GET", ""), ("DELETE", ""), ("POST", "/interrupt")):
             for name in ("mine", job):
-                await ask(client, method, f"/jobs/{name}", missing, headers=BOB)
+                await ask(client, method, f"/jobs/{name}{end}", missing, headers=BOB)
         other = asking(client, **BOB)
         await engine.jobs(2)
         assert (await ask(client, "GET", "/jobs/mine", 200, headers=ALICE))["id"] == job
