@@ -102,7 +102,7 @@ def test_an_unfinished_image_goes_through_the_safety_checker(
     sd: Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What it finds unsafe is black, as in a finished image."""
-    monkeypatch.setattr(type(sd.family), "has_safety_checker", property(lambda _: True))
+    monkeypatch.setattr(sd.family, "has_safety_checker", True)
     monkeypatch.setattr(sd.family, "is_unsafe", lambda _image: True)
     loop = StepLoop(sd, batch_limit=1)
     loop.add("a", REQUEST)
