@@ -27,6 +27,7 @@ from service.jobs.durable.wiring import DurableJobs
 from service.jobs.service import JobService
 from service.models.adapters.catalog import catalog_of
 from service.models.served.catalog import catalog_of as models_of
+from service.models.served.hashes import ModelHashes
 from service.system.malloc import keep_trimmed, share_arenas
 from service.telemetry.disk import DiskCollector, DiskSampler
 from service.telemetry.metrics import Metrics
@@ -46,8 +47,14 @@ def create_app(config: Config, engine: Engine, metrics: Metrics | None = None) -
     app[state.SENDING] = Shared()
     auth.add_to(app)
     app[state.MODELS] = models = models_of(config)
+    app[state.HASHES] = hashes = ModelHashes(models, config.model_cache_dir)
     app[state.DISPATCHER] = Dispatcher(
-        [engine], metrics, config, weights=app[state.KEYRING].weights, models=models
+        [engine],
+        metrics,
+        config,
+        weights=app[state.KEYRING].weights,
+        models=models,
+        hash_of=hashes.ask,
     )
     app[state.GPU] = GpuSampler("" if config.device == "cpu" else config.cuda_visible_devices)
     app[state.STARTED] = time.monotonic()
@@ -94,6 +101,7 @@ async def _housekeeping(_app: web.Application) -> AsyncIterator[None]:
 async def _samplers(app: web.Application) -> AsyncIterator[None]:
     app[state.GPU].start()
     app[state.DISK].start()
+    app[state.HASHES].recall()
     yield
     app[state.DISK].stop()
     app[state.GPU].stop()

@@ -13,8 +13,12 @@ from service.core.spec import GenerationSpec
 def facts_of(
     model_id: str = "", recipe: str = "", vae: str = "", warnings: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """Return what the metadata of an image say of the model that drew it, its version apart."""
-    return {"model": model_id, "recipe": recipe, "vae": vae, "warnings": list(warnings)}
+    """Return what the metadata of an image say of the model that drew it, its version apart.
+
+    The hash of its weights is known elsewhere.
+    """
+    facts = {"model": model_id, "model_hash": "", "recipe": recipe, "vae": vae}
+    return {**facts, "warnings": list(warnings)}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,6 +21,7 @@ from service.jobs.durable.wiring import DurableJobs
 from service.jobs.service import JobService
 from service.models.adapters.catalog import AdapterCatalog
 from service.models.served.catalog import ModelCatalog
+from service.models.served.hashes import ModelHashes
 from service.telemetry.disk import DiskSampler
 from service.telemetry.metrics import Metrics
 from service.webhooks.targets import Targets
@@ -41,6 +42,7 @@ LOCKOUT = web.AppKey("lockout", Lockout)
 """Wrong keys of each client."""
 
 GPU = web.AppKey("gpu", GpuSampler)
+HASHES = web.AppKey("hashes", ModelHashes)
 JOBS = web.AppKey("jobs", JobService)
 KEYRING = web.AppKey("keyring", Keyring)
 METRICS = web.AppKey("metrics", Metrics)

@@ -194,7 +194,10 @@ FILES: Final = Executor("files", Limits(most=2, each=2, alike=2))
 ENGINE: Final = Executor("engine", Limits(most=8, each=8, alike=8))
 """Starts engine processes and waits for their end."""
 
+HASHES: Final = Executor("hashes", Limits(most=2, each=1, alike=1))
+"""Reads the weights of models for their hashes, one model at a time."""
+
 UPKEEP: Final = Executor("upkeep", Limits(most=2, each=2, alike=2))
 """Gives memory back, and sends the last spans."""
 
-EXECUTORS: Final = (IMAGES, CONVERSIONS, STORAGE, NAMES, FILES, ENGINE, UPKEEP)
+EXECUTORS: Final = (IMAGES, CONVERSIONS, STORAGE, NAMES, FILES, ENGINE, HASHES, UPKEEP)

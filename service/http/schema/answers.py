@@ -67,6 +67,11 @@ Metadata: Final = Schema.from_dict(
             partial(fields.List, fields.Integer()), "Seed of each image, in order.", [42]
         ),
         "model_version": described(fields.String, "Version of the weights.", "demo-1.0"),
+        "model_hash": described(
+            fields.String,
+            "Hash of the model's weights, as AUTOMATIC1111 writes it. Empty until it is known.",
+            "2fa7c1dbee",
+        ),
         "recipe": described(
             fields.String,
             "Recipe of the model: where the defaults of steps, guidance, sampler and size come "

@@ -49,11 +49,13 @@ class Dispatcher:
         *,
         weights: Mapping[str, int] | None = None,
         models: ModelCatalog = ONE,
+        hash_of: Callable[[str], str] = lambda _key: "",
     ) -> None:
         """Set up.
 
         ``weights`` are the shares of the keys where several share the queue. ``models`` are
-        those that requests can name.
+        those that requests can name. ``hash_of`` returns the short hash of a model at once,
+        empty if it is not known.
         """
         self.slots = tuple(
             EngineSlot(engine, metrics.know_engine(str(number)), config, models)
@@ -63,7 +65,7 @@ class Dispatcher:
         self.load_failed: Callable[[EngineFailed], None] = lambda _failed: None
         """Called when no engine can load its model, and none will try again."""
         self._metrics = metrics
-        self._config, self.models = config, models
+        self._config, self.models, self._hash_of = config, models, hash_of
         self._queue = JobQueue(config.queue_size, weights=weights, shared=bool(weights))
         self._seen = self._queue.version
         self._forecast = QueueForecast(self._queue, self.slots)
@@ -218,6 +220,7 @@ class Dispatcher:
         slot.jobs[job.id] = job
         self._gauges()
         self.observer.begun(job)
+        self._hash_of(job.model)  # It is read while the images are drawn.
         try:
             slot.start(job)
         except Exception:
@@ -282,7 +285,7 @@ class Dispatcher:
         if job is None:  # It was cancelled while its last step ran.
             self._left(slot, event)
             return
-        slot.drew(job, event)
+        slot.drew(job, event, self._hash_of(job.model))
         rest = event.times.total - event.times.denoise
         slot.estimate.observe_rest(pixels=pixels(job.request), seconds=rest, model=job.model)
         record.finished(self._metrics, job, event)

@@ -203,14 +203,14 @@ class EngineSlot:
         """Return a job that the engine knows, also one that is leaving."""
         return self.jobs.get(job_id) or self.leaving.get(job_id)
 
-    def drew(self, job: Job, result: JobFinished) -> None:
+    def drew(self, job: Job, result: JobFinished, model_hash: str = "") -> None:
         """Give a job its images, and what is to be said of the model that drew them."""
         if (model := self.info(job.model)) is None:
             job.draw(result, "")
             return
         steps = self._config.max_steps
         facts = adapters.facts(job.request, model.facts(job.request), steps)
-        job.draw(result, model.version, facts)
+        job.draw(result, model.version, facts | {"model_hash": model_hash})
 
     def is_late(self, job_id: str, epoch: int) -> bool:
         """Return whether it is from an earlier attempt at a job that the engine has again."""

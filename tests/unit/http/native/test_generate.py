@@ -14,8 +14,9 @@ from PIL import Image
 from service.core.spec import GenerationSpec
 from service.http import finished
 from service.http.middleware import deadline
-from service.http.state import METRICS
+from service.http.state import HASHES, METRICS
 from service.images import encode as encoding
+from service.system import executors
 from tests.support.simulation.fake_engine import FakeEngine, gradient
 
 BODY: dict[str, Any] = {"prompt": "a boat", "width": 320, "height": 256, "steps": 3, "seed": 42}
@@ -48,6 +49,7 @@ async def test_the_answer_holds_the_image_and_what_it_was_made_from(client):
     metadata = body["metadata"]
     assert metadata.pop("generation_time_seconds") >= 0
     assert metadata.pop("queue_seconds") >= 0
+    assert metadata.pop("model_hash") in {"", client.app[HASHES].known("")[:10]}
     expected = {
         **BODY,
         "negative_prompt": "",
@@ -79,6 +81,20 @@ async def test_the_answer_holds_the_image_and_what_it_was_made_from(client):
     }
     assert expected == metadata
     assert body.keys() == {"image_base64", "metadata"}
+
+
+async def test_the_answer_has_the_hash_of_the_model_once_it_is_known(client):
+    """The first job has it read, which delays no image."""
+    async with client.post("/generate", json=BODY) as answer:
+        assert answer.status == 200
+    # One model is read at a time: who comes next comes after it.
+    await asyncio.wrap_future(executors.HASHES.submit("", "", lambda: None))
+    async with client.post("/generate", json=BODY) as answer:
+        body = await answer.json()
+    known = client.app[HASHES].known("")[:10]
+    assert body["metadata"]["model_hash"] == known != ""
+    text = opened(base64.b64decode(body["image_base64"])).info["parameters"]
+    assert f"Model hash: {known}, Model: fake-1" in text
 
 
 async def test_a_random_seed_is_answered_and_gives_the_same_image_again(client):
