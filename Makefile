@@ -9,6 +9,8 @@ TORCH ?=
 TORCH_VERSION := $(shell sed -n 's/^torch==//p' constraints.txt)
 VENV := .venv
 BIN := $(VENV)/bin
+# Environments next to it, for one purpose each.
+VENVS := .venvs
 # Two processes; tests that compute with all cores stay in one of them (tests/conftest.py).
 WORKERS := -n 2 --dist loadgroup
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
@@ -19,13 +21,23 @@ export PYTHONDONTWRITEBYTECODE :=
 # name of the torch that was asked for, so that asking for another one installs that.
 STAMP := $(VENV)/.installed$(TORCH:%=-%)
 
-.PHONY: help serve test test-long test-fast test-versions drill chaos hostile clean-room check lint types generated words format install clean
+.PHONY: help serve wheel test test-long test-fast test-versions drill chaos hostile clean-room check lint types generated words format install clean
 
 help:  ## List what can be made.
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
 
 serve: $(STAMP)  ## Start the service on 127.0.0.1:8000 with the bundled demo model.
 	$(BIN)/python -m service serve
+
+# Old modules in build would go into the wheel; nothing of the engine is needed to make one.
+wheel: $(VENVS)/wheel/bin/python  ## Build the wheel, with the demo model, into dist.
+	@rm -rf build dist/sd_api-*.whl
+	$(VENVS)/wheel/bin/python -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
+	@rm -rf build
+	@echo "Start it with:  uvx --from '$$(ls dist/sd_api-*.whl)[engine]' sd-api"
+
+$(VENVS)/wheel/bin/python:
+	@$(PYTHON) -m venv $(VENVS)/wheel
 
 test: $(VENV)/.installed-test  ## Run the tests: every kind of them, in minutes.
 	$(BIN)/python -m pytest $(WORKERS)
@@ -121,4 +133,4 @@ $(CLIENTS)/.installed: tests/clients/requirements.txt tests/clients/package-lock
 	@touch $@
 
 clean:  ## Remove what was installed and built.
-	rm -rf $(VENV) .venvs .render build *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(VENVS) .render build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

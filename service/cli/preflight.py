@@ -12,6 +12,7 @@ from service.errors import FolderUnusable, ModelError, ModelUnsuitable, NotInsta
 from service.models import catalog, files
 from service.models.source import Source
 from service.models.vae import source as vae
+from service.system import installation
 
 PACKAGES: Final = (
     *("torch", "diffusers", "transformers"),
@@ -57,7 +58,7 @@ def demand_packages() -> None:
     if missing:
         raise NotInstalled(
             f"{', '.join(missing)} cannot be found. Install what the engine needs: "
-            "make install, or pip install -e '.[engine]' in the project's folder."
+            f"{installation.here().engine()}"
         )
 
 

@@ -7,6 +7,8 @@ from importlib import util
 from pathlib import Path
 from typing import Final
 
+from service.system import installation
+
 Capability = tuple[int, int]
 """A GPU's compute capability; a GTX 1060 has (6, 1)."""
 
@@ -94,7 +96,4 @@ def older_driver_cure(driver: str, build: TorchBuild) -> str:
 
 
 def _install(name: str) -> str:
-    return (
-        f"'make serve TORCH={name}', or pip install --force-reinstall torch --index-url "
-        f"https://download.pytorch.org/whl/{name}"
-    )
+    return f"'{installation.here().torch(name)}'"

@@ -5,6 +5,8 @@ import shutil
 import sys
 from pathlib import Path
 
+from service.system import installation
+
 SCRIPT = "sd-api"
 
 
@@ -12,13 +14,18 @@ def sd_api(*arguments: str) -> str:
     """Return a command of the service that runs as printed.
 
     ``sd-api`` alone where the shell finds this installation by that name, else its path; where
-    there is no such script, the interpreter that runs now.
+    there is no such script, the interpreter that runs now. What made the environment for one
+    run (uvx, ``pipx run``) makes it again.
     """
+    made_by = installation.here()
+    if made_by.kind in installation.ONE_RUN:
+        return f"{made_by.engine()} {shlex.join(arguments)}"
     script = Path(sys.executable).with_name(SCRIPT)
     if not script.is_file():
         return shlex.join([sys.executable or "python3", "-m", "service", *arguments])
     found = shutil.which(SCRIPT)
-    first = SCRIPT if found and Path(found).absolute() == script.absolute() else str(script)
+    # pipx and uv put a link into a folder of the PATH.
+    first = SCRIPT if found and Path(found).resolve() == script.resolve() else str(script)
     return shlex.join([first, *arguments])
 
 

@@ -279,10 +279,12 @@ def _brought(file: SingleFile, cache_dir: Path) -> Layout:
     words = vocabulary.find(cache_dir)
     if words is None:
         pull = commands.models("pull", figures.reference, "--configuration", cache_dir=cache_dir)
+        ways = "Fetch the configuration of the model that this kind derives from:"
+        if install := vocabulary.install_command():
+            ways = f"Install the vocabulary, or f{ways[1:]} {install} ; or:"
         raise ModelUnsuitable(
             f"{file.path} is a {figures.name} model without a tokenizer, and CLIP's vocabulary is "
-            "not here. Install the vocabulary, or fetch the configuration of the model that this "
-            f"kind derives from: {vocabulary.install_command()} ; or: {pull}"
+            f"not here. {ways} {pull}"
         )
     return Layout(
         family=file.family,

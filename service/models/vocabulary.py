@@ -8,8 +8,6 @@ import gzip
 import hashlib
 import importlib.metadata
 import json
-import shlex
-import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +15,7 @@ from typing import Any, Final
 
 from service.errors import ModelError, ServiceError
 from service.models import files
+from service.system import installation
 
 PACKAGE: Final = "open_clip_torch"
 PACKED: Final = "open_clip/bpe_simple_vocab_16e6.txt.gz"
@@ -74,8 +73,11 @@ def find(cache_dir: Path) -> Vocabulary | None:
 
 
 def install_command() -> str:
-    """Return the command that installs the package, without what it needs for itself."""
-    return shlex.join([sys.executable, "-m", "pip", "install", "--no-deps", PACKAGE])
+    """Return the command that installs the package, without what it needs for itself.
+
+    Empty where nothing can be installed for later runs.
+    """
+    return installation.here().alone(PACKAGE)
 
 
 def byte_signs() -> list[str]:

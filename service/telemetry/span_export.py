@@ -6,6 +6,8 @@ from urllib.parse import urlsplit
 
 import structlog
 
+from service.system import installation
+
 if TYPE_CHECKING:
     from service.telemetry.spans import Spans  # It needs the extra.
 
@@ -14,13 +16,13 @@ log = structlog.get_logger(__name__)
 ENDPOINTS: Final = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 PROTOCOLS: Final = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
 PROTOCOL: Final = "http/protobuf"
+EXTRAS: Final = (installation.ENGINE, "tracing")
 HEADERS: Final = (
     "OTEL_EXPORTER_OTLP_HEADERS",
     "OTEL_EXPORTER_OTLP_TRACES_HEADERS",
     "OTEL_EXPORTER_OTLP_METRICS_HEADERS",
     "OTEL_EXPORTER_OTLP_LOGS_HEADERS",
 )
-INSTALL: Final = "pip install opentelemetry-sdk opentelemetry-exporter-otlp-proto-http"
 
 
 def endpoint(environment: Mapping[str, str]) -> str:
@@ -46,7 +48,8 @@ def start(environment: Mapping[str, str]) -> "Spans | None":
     except ModuleNotFoundError as error:
         if not (error.name or "").startswith("opentelemetry"):
             raise
-        log.warning("tracing_extra_missing", missing=error.name, cure=INSTALL)
+        cure = installation.here().extras(*EXTRAS)
+        log.warning("tracing_extra_missing", missing=error.name, cure=cure)
         return None
     if (problem := _problem(goal)) is not None:
         log.error("tracing_not_started", reason=problem)

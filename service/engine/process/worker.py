@@ -16,7 +16,7 @@ from service.engine import protocol
 from service.engine.channel import Channel
 from service.engine.faults import FaultFile
 from service.errors import ModelError, NotInstalled, ServiceError
-from service.system import host_memory
+from service.system import host_memory, installation
 from service.telemetry import logs
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def _load_and_work(channel: EngineChannel, config: Config) -> None:
         channel.send(failed)
         return
     except ImportError as error:
-        detail = f"{error}. Install what the engine needs: make install"
+        detail = f"{error}. Install what the engine needs: {installation.here().engine()}"
         channel.send(protocol.EngineFailed(code=NotInstalled.code, detail=detail))
         return
     for event in events:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from service.gpu import torch_build
+from service.system import installation
 
 CU126 = ["sm_50", "sm_60", "sm_70", "sm_75", "sm_80", "sm_86", "sm_90"]
 CU130 = ["sm_75", "sm_80", "sm_86", "sm_90", "sm_100", "sm_120", "compute_120"]
@@ -45,10 +46,10 @@ def test_which_architectures_serve_a_gpu(capability, architectures, expected):
     [
         ((3, 5), "image tagged cpu"),
         ((5, 0), "image tagged cu126"),
-        ((6, 1), "TORCH=cu126"),
-        ((7, 0), "whl/cu126"),
+        ((6, 1), "cu126'"),
+        ((7, 0), installation.here().torch("cu126")),
         ((7, 5), "image tagged cuda"),
-        ((12, 0), "TORCH=cu130"),
+        ((12, 0), "cu130'"),
         (None, "image tagged cuda"),
     ],
 )

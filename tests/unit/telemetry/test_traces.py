@@ -12,6 +12,7 @@ from service.core.events import JobFinished
 from service.core.spec import GenerationSpec
 from service.core.stage import StageTimes
 from service.jobs.job import Job
+from service.system import installation
 from service.telemetry import span_export, traces
 from service.telemetry.traces import Parent
 
@@ -189,6 +190,6 @@ def test_an_endpoint_without_the_extra_is_a_warning_that_names_the_cure(monkeypa
         "event": "tracing_extra_missing",
         "log_level": "warning",
         "missing": "opentelemetry",
-        "cure": "pip install opentelemetry-sdk opentelemetry-exporter-otlp-proto-http",
+        "cure": installation.here().extras("engine", "tracing"),
     }
     assert [expected] == lines

@@ -13,6 +13,7 @@ from service.engine.channel import COMMANDS, EVENTS, Channel
 from service.engine.process import worker
 from service.engine.protocol import Command, EngineEvent, EngineFailed, StageStarted
 from service.errors import ModelError
+from service.system import installation
 
 CONFIG = Config(log_format="json")
 
@@ -66,7 +67,7 @@ def test_missing_packages_are_reported_with_the_cure(pipe, monkeypatch):
     ours, theirs = pipe
     monkeypatch.setattr(worker, "start", raising(ImportError("No module named 'torch'")))
     worker.run(theirs, CONFIG)
-    assert "Install what the engine needs: make install" in ours.receive().detail
+    assert f"Install what the engine needs: {installation.here().engine()}" in ours.receive().detail
 
 
 def test_an_unforeseen_error_is_logged_and_ends_with_1(pipe, monkeypatch, capfd):
