@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
-from service.cli.generate import replacing
+from service.cli.output import replacing
 from service.errors import ConfigError
 
 BLOCK: Final = re.compile(

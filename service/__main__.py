@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from service import __version__
-from service.cli import exits, generate, models, serve
+from service.cli import completion, exits, generate, models, serve
 from service.cli.terminal import forgiving, open_closed, print_error
 from service.config import loading
 from service.errors import ServiceError
@@ -20,6 +20,10 @@ COMMANDS = {
         "Print the health of a running service; exit 0 when it is ready, else 1.",
     ),
     "models": (models.models, "List, fetch, check and remove models."),
+    "completion": (
+        completion.completion,
+        "Print a script that completes commands and options in a shell.",
+    ),
 }
 
 
@@ -32,8 +36,9 @@ def parser() -> argparse.ArgumentParser:
     )
     root.add_argument("--version", action="version", version=f"sd-api {__version__}")
     commands = root.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    made: dict[str, argparse.ArgumentParser] = {}
     for name, (run, text) in COMMANDS.items():
-        command = commands.add_parser(
+        command = made[name] = commands.add_parser(
             name, help=text, description=text, epilog=exits.summary(), allow_abbrev=False
         )
         command.set_defaults(run=run)
@@ -41,6 +46,8 @@ def parser() -> argparse.ArgumentParser:
             generate.add_generate_arguments(command)
         if name == "models":
             models.add_models_arguments(command)
+        if name == "completion":
+            completion.add_completion_arguments(command, root, made)
         loading.add_flags(command)
     return root
 

@@ -8,7 +8,7 @@ from typing import IO, Final
 
 from PIL import Image, ImageChops, ImageDraw
 
-from service.cli.generate import replacing
+from service.cli.output import replacing
 
 File = Path | IO[bytes]
 

@@ -1,26 +1,26 @@
 """The command ``generate``: images without a server."""
 
 import argparse
+import json
 import math
-import stat
 import sys
-import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import replace
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from service.cli import preflight
+from service.cli import output, preflight
 from service.cli.exits import Exit
 from service.cli.terminal import print_error, show
 from service.config.limits import limits_of
 from service.config.table import Config
 from service.core.events import JobFailed, JobFinished, Stepped
+from service.core.image import RawImage
 from service.core.spec import FIELDS, GenerationSpec
-from service.errors import ConfigError, GenerationFailed, error_class
+from service.errors import GenerationFailed, error_class
 from service.telemetry import logs
 
 if TYPE_CHECKING:
@@ -32,8 +32,19 @@ def add_generate_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         *("-o", "--output"),
         type=Path,
-        default=Path("out.png"),
-        help="PNG to write [out.png]; names of further images end in -2, -3, ….",
+        help="PNG to write, or to replace; names of further images end in -2, -3, …. Without it "
+        "each image gets a new file in this folder, named after prompt and seed.",
+    )
+    shown = parser.add_mutually_exclusive_group()
+    shown.add_argument(
+        "--preview",
+        action="store_true",
+        help="Draw each image into the terminal, where standard output is one.",
+    )
+    shown.add_argument(
+        "--json",
+        action="store_true",
+        help="Print one JSON object with files, seeds and metadata, in place of file names.",
     )
     parser.add_argument(
         "--lora",
@@ -74,7 +85,6 @@ def generate(config: Config, arguments: argparse.Namespace) -> int:
     from service.http.schema.adapters import demand_adapters  # noqa: PLC0415
     from service.http.schema.generation import read_request  # noqa: PLC0415
     from service.http.schema.sampling import demand_sampler  # noqa: PLC0415
-    from service.images.encode import png  # noqa: PLC0415
     from service.models.adapters.catalog import catalog_of  # noqa: PLC0415
     from service.models.served.catalog import DEFAULT  # noqa: PLC0415
     from service.models.served.catalog import catalog_of as models_of  # noqa: PLC0415
@@ -89,7 +99,7 @@ def generate(config: Config, arguments: argparse.Namespace) -> int:
     request = read_request(given, limits_of(config, known.sizes, known.recipe, known.max_clip_skip))
     if model != DEFAULT:
         config = replace(config, model_id=models[model].address)
-    paths = output_paths(arguments.output, request.num_images)
+    paths = _places(arguments.output, request.num_images)
     preflight.check(config, serving=False)
     loop, ready = worker.load(config)
     # A model that was fetched just now is better known than before.
@@ -98,22 +108,68 @@ def generate(config: Config, arguments: argparse.Namespace) -> int:
     request = read_request({**given, "seed": request.seed}, limits)
     demand_sampler(request, info)
     demand_adapters(request, catalog_of(config), info.family)
+    began = time.monotonic()
     outcome = _outcome(loop, request)
     if isinstance(outcome, JobFailed):
         title = str(error_class(outcome.code).__doc__).rstrip(".")
         print_error(f"{title}: {outcome.detail}")
         return Exit.MODEL_DAMAGED if _is_the_models_fault(loop, outcome) else Exit.FAILED
-    hashes = {"adapter_hashes": outcome.adapter_hashes, "embeddings": outcome.embeddings}
+    facts = {
+        **asdict(request),
+        "seeds": list(request.seeds),
+        "model_version": info.version,
+        "generation_time_seconds": round(time.monotonic() - began, 4),
+        "prompt_tokens_cut": outcome.prompt_tokens_cut,
+        "adapter_hashes": dict(outcome.adapter_hashes),
+        "embeddings": dict(outcome.embeddings),
+    }
+    written = []
     for path, image in zip(paths, outcome.images, strict=True):
-        content = png(image, request, info.version, hashes, whole=False)
+        content = _encoded(image, request, facts)
+        name = output.stem(request.prompt, image.seed)
         try:
-            with replacing(path) as file:
-                file.write(content)
+            file = _written(path, name, content)
         except OSError as error:
-            return print_error(f"{path} cannot be written ({error.strerror}).")
-        if failure := show(str(path)):
+            return print_error(f"{path or name} cannot be written ({error.strerror}).")
+        written.append({"file": str(file), "seed": image.seed, "unsafe": image.unsafe})
+        if not arguments.json and (failure := _shown(file, content, preview=arguments.preview)):
             return failure
-    return 0
+    answer = {"images": written, "metadata": facts}
+    return show(json.dumps(answer, ensure_ascii=False)) if arguments.json else 0
+
+
+def _places(named: Path | None, count: int) -> list[Path | None]:
+    """Return the file of each image; None for a new one, whose name its seed decides."""
+    if named is not None:
+        return [*output.paths(named, count)]
+    output.demand_folder(Path())
+    return [None] * count
+
+
+def _encoded(image: RawImage, request: GenerationSpec, facts: Mapping[str, Any]) -> bytes:
+    from service.images.encode import png  # noqa: PLC0415 - Pillow takes a while to import
+
+    return png(image, request, str(facts["model_version"]), facts, whole=False)
+
+
+def _written(path: Path | None, name: str, content: bytes) -> Path:
+    if path is None:
+        return output.write_new(Path(), name, content)
+    with output.replacing(path) as file:
+        file.write(content)
+    return path
+
+
+def _shown(file: Path, content: bytes, *, preview: bool) -> int:
+    """Print the name of a file and, where the terminal can, its image."""
+    if failure := show(str(file)):
+        return failure
+    if not preview:
+        return 0
+    from service.cli.drawing import drawn  # noqa: PLC0415 - see _encoded
+
+    picture = drawn(content)
+    return show(picture) if picture else 0
 
 
 def _is_the_models_fault(loop: "StepLoop", failed: JobFailed) -> bool:
@@ -121,61 +177,6 @@ def _is_the_models_fault(loop: "StepLoop", failed: JobFailed) -> bool:
     from service.diffusion.loop.decode import broken_weights  # noqa: PLC0415 - it imports torch
 
     return failed.code == GenerationFailed.code and bool(broken_weights(loop.model))
-
-
-def output_paths(output: Path, count: int) -> list[Path]:
-    """Return the name of each image, after finding out that all of them can be written.
-
-    Raises:
-        ConfigError: one of them cannot, with the cure; found before minutes of work.
-
-    """
-    paths = [output, *(output.with_stem(f"{output.stem}-{n}") for n in range(2, count + 1))]
-    for path in paths:
-        try:
-            _demand_replaceable(path)
-            with replacing(path, keep=False):
-                pass
-        except OSError as error:
-            raise ConfigError(f"--output {path}: cannot be written ({error.strerror}).") from error
-    return paths
-
-
-@contextmanager
-def replacing(path: Path, *, keep: bool = True) -> Iterator[BinaryIO]:
-    """Open a file that takes the place of ``path`` when it is whole, and leaves nothing else.
-
-    With ``keep=False`` it only tries whether the folder can be written to.
-    """
-    # Asking for permissions would not do: root has them on a read-only file system too.
-    part = path.with_name(f".{uuid.uuid4().hex}.part")
-    try:
-        with part.open("xb") as file:
-            yield file
-        if keep:
-            part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def _demand_replaceable(path: Path) -> None:
-    if not path.absolute().parent.is_dir():
-        raise ConfigError(f"--output {path}: the folder does not exist; create it.")
-    try:
-        kind = path.lstat().st_mode
-    except FileNotFoundError:
-        kind = stat.S_IFREG
-    if stat.S_ISDIR(kind):
-        raise ConfigError(f"--output {path}: is a folder; name a file in it: {path / 'out.png'}.")
-    if not stat.S_ISREG(kind):
-        # An image takes the place of what had its name: of a device, of a link, not of its target.
-        raise ConfigError(
-            f"--output {path}: must be a regular file or a new name, not a device or a link."
-        )
-    if path.suffix.lower() != ".png":
-        raise ConfigError(
-            f"--output {path}: images are written as PNG; call it {path.stem or 'out'}.png."
-        )
 
 
 def _outcome(loop: "StepLoop", request: GenerationSpec) -> JobFinished | JobFailed:

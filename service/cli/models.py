@@ -39,7 +39,7 @@ def add_models_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "action",
         nargs="?",
-        choices=ACTIONS,
+        choices=tuple(ACTIONS),
         default="list",
         metavar="ACTION",
         help=f"{told} [list].",

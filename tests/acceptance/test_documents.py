@@ -214,7 +214,10 @@ def test_every_program_that_is_called_is_known():
     assert {block: names for block, names in called.items() if names} == {}
 
 
-KNOWN_TO_NEED_MORE = {"docker", "journalctl", "kubectl", "make", "pip", "python3", "sudo"}
+KNOWN_TO_NEED_MORE = {
+    *("docker", "journalctl", "kubectl", "make", "pip", "pipx", "python3", "sd-api", "sudo", "uv"),
+    "uvx",
+}
 BEHIND_SUDO = {"chown", "git", "install", "mv", "systemctl", "useradd"}
 
 

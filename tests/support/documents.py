@@ -23,7 +23,21 @@ SHELL = ("sh", "bash")
 HARMLESS = frozenset(
     {
         *("curl", "jq", "base64", "openssl", ".venv/bin/sd-api", ".venv/bin/python"),
-        *("cd", "chmod", "cp", "cut", "df", "echo", "grep", "head", "ls", "mkdir", "ss", "tail"),
+        *(
+            "cd",
+            "chmod",
+            "cp",
+            "cut",
+            "df",
+            "echo",
+            "eval",
+            "grep",
+            "head",
+            "ls",
+            "mkdir",
+            "ss",
+            "tail",
+        ),
         *("test", "tr", "sleep", "true"),
     }
 )

@@ -1,5 +1,6 @@
 """The command ``generate``, with a stand-in for the model."""
 
+import json
 import os
 import shutil
 import stat
@@ -10,6 +11,7 @@ import pytest
 from PIL import Image
 
 from service.__main__ import main
+from service.cli import drawing
 from service.core.events import JobFailed, JobFinished, Stepped
 from service.core.image import RawImage
 from service.core.spec import Adapter
@@ -83,6 +85,55 @@ def test_images_are_written_and_named(here, capsys):
     assert capsys.readouterr().out.split() == ["cat.png", "cat-2.png", "cat-3.png"]
     assert names(here) == ["cat-2.png", "cat-3.png", "cat.png"]
     assert all(is_png(here / name) for name in names(here))
+
+
+@needs_engine
+@pytest.mark.usefixtures("loaded")
+def test_without_a_name_images_are_named_after_prompt_and_seed(here, capsys):
+    """Each by its own seed; the same command writes new files, and the old ones stay."""
+    command = ["generate", "A red boat", "--num-images", "2", "--seed", "5"]
+    assert main(command) == 0
+    assert capsys.readouterr().out.split() == ["a-red-boat-0.png", "a-red-boat-1.png"]
+    (here / "a-red-boat-0.png").write_bytes(b"old")
+    assert main(command) == 0
+    assert capsys.readouterr().out.split() == ["a-red-boat-0-2.png", "a-red-boat-1-2.png"]
+    assert (here / "a-red-boat-0.png").read_bytes() == b"old"
+    assert is_png(here / "a-red-boat-0-2.png")
+
+
+@needs_engine
+@pytest.mark.usefixtures("loaded")
+def test_a_script_reads_files_and_metadata_as_json(here, capsys):
+    """One object and nothing else on standard output."""
+    assert main(["generate", "a cat", "--num-images", "2", "--steps", "3", "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert [image["seed"] for image in answer["images"]] == [0, 1]
+    assert [image["unsafe"] for image in answer["images"]] == [False, False]
+    assert all(is_png(here / image["file"]) for image in answer["images"])
+    facts = answer["metadata"]
+    assert (facts["prompt"], facts["steps"]) == ("a cat", 3)
+    assert facts["model_version"] == FAKE_MODEL.version
+    assert len(facts["seeds"]) == 2
+
+
+@needs_engine
+@pytest.mark.usefixtures("loaded")
+def test_a_preview_is_drawn_below_the_name_of_its_file(capsys, monkeypatch):
+    """In a terminal; in a pipe there is nothing but names."""
+    assert main(["generate", "a cat", "--preview", "-o", "cat.png"]) == 0
+    assert capsys.readouterr().out == "cat.png\n"
+    monkeypatch.setattr(drawing, "drawn", lambda png: f"an image of {png[1:4].decode()}")
+    assert main(["generate", "a cat", "--preview", "-o", "cat.png"]) == 0
+    assert capsys.readouterr().out == "cat.png\nan image of PNG\n"
+
+
+@pytest.mark.usefixtures("unloadable")
+def test_json_has_no_image_in_it(capsys):
+    """Whoever asks for both is told that they exclude each other."""
+    with pytest.raises(SystemExit) as caught:
+        main(["generate", "a cat", "--json", "--preview"])
+    assert caught.value.code == 2
+    assert "not allowed with argument --json" in capsys.readouterr().err
 
 
 @needs_engine
