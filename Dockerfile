@@ -56,7 +56,7 @@ print(*project["dependencies"], *more["engine"], *more["tracing"], sep="\n")' > 
 
 # What is ours: a small layer, the only one that a new version of the service brings.
 FROM packages AS service
-COPY README.md LICENSE ./
+COPY README.md LICENSE THIRD_PARTY.md ./
 COPY service ./service
 RUN --mount=type=cache,target=/root/.cache/pip \
   /opt/pip/bin/pip --python /opt/venv install --no-deps --target /opt/sd-api .

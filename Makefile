@@ -82,7 +82,6 @@ generated: $(VENV)/.installed-test
 	$(BIN)/python -m dashboards.generate --check
 	$(BIN)/python -m alerts.generate --check
 	$(BIN)/python -m scripts.settings_table --check
-	$(BIN)/python -m scripts.command_tables --check
 	$(BIN)/python -m scripts.api_tables --check
 	$(BIN)/python -m scripts.observability_tables --check
 

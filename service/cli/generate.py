@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from tqdm import tqdm
 
@@ -26,12 +26,16 @@ from service.telemetry import logs
 if TYPE_CHECKING:
     from service.diffusion.loop.step_loop import StepLoop
 
+VALUES: Final = {int: "NUMBER", float: "NUMBER"}
+"""How the help writes what stands after an option."""
+
 
 def add_generate_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the fields of a request to the ``generate`` command."""
     parser.add_argument(
         *("-o", "--output"),
         type=Path,
+        metavar="FILE",
         help="PNG to write, or to replace; names of further images end in -2, -3, …. Without it "
         "each image gets a new file in this folder, named after prompt and seed.",
     )
@@ -51,14 +55,16 @@ def add_generate_arguments(parser: argparse.ArgumentParser) -> None:
         dest="adapters",
         action="append",
         type=adapter,
-        metavar="NAME[:WEIGHT[:TEXT_WEIGHT]]",
-        help="LoRA file to use, by name, for example ink:0.8; may be given several times.",
+        metavar="NAME[:WEIGHT[:TEXT]]",
+        help="LoRA file to use, by name, with its weight and that of its text encoders, as ink:0.8 "
+        "or ink:0.8:0.5; may be given several times.",
     )
     for each in FIELDS:
         if each.entries is not None:
             continue
         name = each.name if each.required else f"--{each.name.replace('_', '-')}"
-        parser.add_argument(name, type=each.kind, help=each.help)
+        value = None if each.required else VALUES.get(each.kind, "TEXT")
+        parser.add_argument(name, type=each.kind, metavar=value, help=each.help)
 
 
 def adapter(text: str) -> dict[str, object]:

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from service.cli.exits import Exit
+from tests.support.deploy.wheel import built, checkout, program, run, tracked
 from tests.support.documents import ROOT
-from tests.support.wheel import built, checkout, program, run, tracked
 
 LICENCES = ("LICENSE", "THIRD_PARTY.md")
 ASK = """

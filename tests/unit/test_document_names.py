@@ -82,7 +82,9 @@ def spelt_out(pattern: str) -> list[str]:
 def test_series_that_are_named_exist(document):
     """By their whole name; in a pattern for grep, or before a star, by how they begin."""
     for line in code(document):
-        for found in re.findall(r"(?<![:\w])sd_(?:\w+|\((?:[^()]|\([^()]*\))*\))\w*\*?", line):
+        for found in re.findall(
+            r"(?<![:\w])sd_(?!api\b)(?:\w+|\((?:[^()]|\([^()]*\))*\))\w*\*?", line
+        ):
             shown = "grep" in line or found.endswith(("*", "_"))
             for word in spelt_out(found):
                 begins = word.rstrip("*")

@@ -4,6 +4,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from dataclasses import fields
 from pathlib import Path
 
@@ -31,9 +32,11 @@ def test_the_context_is_what_the_steps_copy():
     paths = ["Dockerfile", "keys.txt", ".git/config", "data/jobs.sqlite", "models/a/b.safetensors"]
     paths += ["service/__pycache__/app.cpython-311.pyc", "tests/unit/test_x.py", "service/app.py"]
     paths += ["service/demo/unet/config.json", "constraints.txt", "pyproject.toml", "LICENSE"]
+    paths += ["THIRD_PARTY.md"]
     ignore = (ROOT / ".dockerignore").read_text(encoding="utf-8")
     assert context.let_through(ignore, paths) == [
         "LICENSE",
+        "THIRD_PARTY.md",
         "constraints.txt",
         "pyproject.toml",
         "service/app.py",
@@ -115,3 +118,13 @@ def test_an_instruction_that_is_not_understood_is_refused(tmp_path):
     path.write_text("FROM debian:bookworm-slim\nADD http://x /y\n")
     with pytest.raises(ValueError, match="ADD"):
         dockerfile.read(path, {})
+
+
+def test_every_licence_reaches_the_build():
+    """The package names its licence files, and a build without one of them fails."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    files = [*project["license-files"], project["readme"]]
+    ignore = (ROOT / ".dockerignore").read_text(encoding="utf-8")
+    assert context.let_through(ignore, files) == sorted(files)
+    copied = re.findall(r"^COPY (README.md .*) \./$", FILE.read_text(), re.MULTILINE)
+    assert {*copied[0].split()} == {*files}

@@ -1,8 +1,8 @@
 """Measure the time from a fresh clone, or from a wheel, to the first image.
 
-``python -m scripts.first_image clone`` clones this repository into a new folder, installs it by
-``make install``, starts it by ``make serve`` and asks for an image. ``… wheel`` builds a wheel and
-runs it by ``uvx`` with an empty cache. Downloads count; settings of pip, uv and make (``TORCH``,
+``python -m scripts.benchmark.first_image clone`` clones this repository into a new folder, installs
+it by ``make install``, starts it by ``make serve`` and asks for an image. ``… wheel`` builds a wheel
+and runs it by ``uvx`` with an empty cache. Downloads count; settings of pip, uv and make (``TORCH``,
 ``PIP_FIND_LINKS``, ``UV_FIND_LINKS``) are taken from the environment.
 """
 
@@ -23,7 +23,7 @@ from typing import Final
 
 from scripts.written import table
 
-ROOT: Final = Path(__file__).parents[1]
+ROOT: Final = Path(__file__).parents[2]
 PROMPT: Final = "A cozy cabin in the woods"
 PNG: Final = b"\x89PNG"
 POLL_SECONDS: Final = 0.1
