@@ -1,9 +1,9 @@
 """Measure the time from a fresh clone, or from a wheel, to the first image.
 
-``python -m scripts.benchmark.first_image clone`` clones this repository into a new folder, installs
-it by ``make install``, starts it by ``make serve`` and asks for an image. ``… wheel`` builds a wheel
-and runs it by ``uvx`` with an empty cache. Downloads count; settings of pip, uv and make (``TORCH``,
-``PIP_FIND_LINKS``, ``UV_FIND_LINKS``) are taken from the environment.
+``python -m scripts.benchmark.first_image clone`` clones this repository into a new folder,
+installs it by ``make install``, starts it by ``make serve`` and asks for an image. ``… wheel``
+builds a wheel and runs it by ``uvx`` with an empty cache. Downloads count; settings of pip, uv and
+make (``TORCH``, ``PIP_FIND_LINKS``, ``UV_FIND_LINKS``) are taken from the environment.
 """
 
 import argparse
