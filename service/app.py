@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 
 from aiohttp import web
@@ -73,7 +74,7 @@ def create_app(config: Config, engine: Engine, metrics: Metrics | None = None) -
             app[state.DISPATCHER],
             metrics,
             app[state.ALLOWANCE],
-            encode=files,
+            encode=partial(files, bare=config.bare_images),
             describe=metadata,
             post=Outbound(app[state.TARGETS]),
             spans=lambda: app.get(state.SPANS),

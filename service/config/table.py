@@ -342,6 +342,13 @@ class Config:
         minimum=0.0,
         maximum=30.0,
     )
+    image_metadata: str = setting(
+        "full",
+        "What image files and the header X-Metadata say about how images were made. none makes "
+        "files of nothing but pixels, images that are kept included, and leaves the header out; "
+        "JSON answers stay as they are.",
+        choices=("full", "none"),
+    )
 
     # What it says.
     log_level: str = setting(
@@ -371,6 +378,11 @@ class Config:
         problems = problems or contradictions(self)
         if problems:
             raise ConfigError("; ".join(problems))
+
+    @property
+    def bare_images(self) -> bool:
+        """Return whether image files hold nothing but pixels."""
+        return self.image_metadata == "none"
 
     @property
     def connections_per_address(self) -> int:

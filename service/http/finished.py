@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any, Generic, TypeVar
 
@@ -13,7 +13,7 @@ from aiohttp import web
 from service.core.events import JobFinished
 from service.core.stage import Stage
 from service.errors import JobExpired, ResultDamaged
-from service.http.state import DEADLINE, JOBS, METRICS, SPANS
+from service.http.state import CONFIG, DEADLINE, JOBS, METRICS, SPANS
 from service.http.submission import submit
 from service.images.encode import converted, file
 from service.jobs.durable.live_job import Durability
@@ -41,6 +41,9 @@ class Form:
 
     quality: int | None = None
     """From 1 to 100, for WebP and JPEG; None: lossless WebP, JPEG of the usual quality."""
+
+    bare: bool = False
+    """Whether they hold nothing but pixels; IMAGE_METADATA decides."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +84,7 @@ async def images(request: web.Request, handle: JobHandle, form: Form, build: Bui
         JobExpired, ResultDamaged, StorageUnavailable: they were kept, and cannot be read.
 
     """
+    form = replace(form, bare=request.app[CONFIG].bare_images)
     with _answering(request, handle):
         if fresh := handle.finished:
             built, details = await _from_memory(request, *fresh, form, build)
@@ -127,6 +131,7 @@ def _encoded(job: Job, result: JobFinished, details: Metadata, form: Form, build
         media_type=form.media_type,
         whole=form.whole,
         quality=form.quality,
+        bare=form.bare,
     )
     return build([encode(each) for each in result.images], details)
 
@@ -138,8 +143,10 @@ async def _from_disk(
     details = dict(done.metadata or {})
     files = [(await image(done, index)).data for index in range(done.request.num_images)]
 
+    convert = partial(converted, media_type=form.media_type, quality=form.quality, bare=form.bare)
+
     def from_files() -> T:
-        return build([converted(each, form.media_type, form.quality) for each in files], details)
+        return build([convert(each) for each in files], details)
 
     executor = CONVERSIONS if handle.replayed else IMAGES
     return await executor.run_for(done.owner, from_files), details

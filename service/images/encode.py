@@ -15,7 +15,7 @@ from service.core.image import RawImage
 from service.core.spec import GenerationSpec
 from service.errors import ResultDamaged
 from service.images.encoded import Encoded
-from service.images.infotext import infotext
+from service.images.infotext import LONGEST_EXIF, exif, infotext
 
 # Pillow imports its formats at the first save, which a service without a file descriptor to
 # spare, or with its disk gone, can no longer do.
@@ -27,6 +27,15 @@ Z_RLE: Final = 3
 MEDIA_TYPES: Final = {"png": "image/png", "webp": "image/webp", "jpeg": "image/jpeg"}
 JPEG_QUALITY: Final = 90
 
+PARAMETERS: Final = "parameters"
+"""Name of the text chunk that other tools read."""
+
+SIGNATURE: Final = 8
+AROUND_CHUNK: Final = 12
+"""Bytes of a PNG: at its beginning, and of a chunk without its data."""
+TEXTS: Final = (b"tEXt", b"zTXt", b"iTXt", b"eXIf")
+"""Chunks that say something about the image."""
+
 
 def png(
     image: RawImage,
@@ -35,15 +44,17 @@ def png(
     metadata: Mapping[str, Any] | None = None,
     *,
     whole: bool = True,
+    bare: bool = False,
 ) -> bytes:
     """Return the image as PNG with the text chunk ``parameters``.
 
-    With ``whole`` there is another one with ``metadata`` as JSON.
+    With ``whole`` there is another one with ``metadata`` as JSON; with ``bare`` there is neither.
     """
     chunks = PngImagePlugin.PngInfo()
     # add_text writes tEXt for Latin-1 and falls back to iTXt for everything else.
-    chunks.add_text("parameters", infotext(request, image, model_version, metadata))
-    if metadata is not None and whole:
+    if not bare:
+        chunks.add_text(PARAMETERS, infotext(request, image, model_version, metadata))
+    if metadata is not None and whole and not bare:
         chunks.add_text("metadata", json.dumps(metadata))
     drawn = Image.frombytes("RGB", (image.width, image.height), image.pixels)
     file = io.BytesIO()
@@ -59,12 +70,15 @@ def file(
     *,
     whole: bool = True,
     quality: int | None = None,
+    bare: bool = False,
 ) -> bytes:
-    """Return an image as a file; ``whole`` and ``quality`` as ``png`` and ``converted`` say."""
+    """Return an image as a file; the options mean what ``png`` and ``converted`` say."""
+    version = metadata["model_version"]
     if media_type == MEDIA_TYPES["png"]:
-        return png(image, request, metadata["model_version"], metadata, whole=whole)
+        return png(image, request, version, metadata, whole=whole, bare=bare)
+    text = "" if bare else infotext(request, image, version, metadata)
     drawn = Image.frombytes("RGB", (image.width, image.height), image.pixels)
-    return _saved(drawn, media_type, quality)
+    return _saved(drawn, media_type, quality, text)
 
 
 def json_body(files: Sequence[bytes], metadata: Mapping[str, Any]) -> bytes:
@@ -77,12 +91,15 @@ def json_body(files: Sequence[bytes], metadata: Mapping[str, Any]) -> bytes:
 
 
 def files(
-    result: JobFinished, request: GenerationSpec, metadata: Mapping[str, Any]
+    result: JobFinished, request: GenerationSpec, metadata: Mapping[str, Any], *, bare: bool = False
 ) -> list[Encoded]:
-    """Return the images of a job as they are kept: PNG, with everything known about them."""
+    """Return the images of a job as they are kept: PNG, with everything known about them.
+
+    With ``bare`` they hold nothing but pixels.
+    """
     return [
         Encoded(
-            data=png(image, request, metadata["model_version"], metadata),
+            data=png(image, request, metadata["model_version"], metadata, bare=bare),
             media_type=MEDIA_TYPES["png"],
         )
         for image in result.images
@@ -98,32 +115,54 @@ def preview(seen: Mapping[str, Any]) -> dict[str, Any]:
     return {**said, "media_type": MEDIA_TYPES["jpeg"], "image_base64": encoded}
 
 
-def converted(kept: bytes, media_type: str, quality: int | None = None) -> bytes:
-    """Return a kept image as PNG, WebP or JPEG.
+def converted(
+    kept: bytes, media_type: str, quality: int | None = None, *, bare: bool = False
+) -> bytes:
+    """Return a kept image as PNG, WebP or JPEG, with the text about it.
 
-    ``quality`` is from 1 to 100; None makes lossless WebP, and JPEG of the usual quality.
+    ``quality`` is from 1 to 100; None makes lossless WebP, and JPEG of the usual quality. With
+    ``bare`` there is nothing but pixels, whatever was kept.
 
     Raises:
         ResultDamaged: it is no image.
 
     """
     if media_type == MEDIA_TYPES["png"]:
-        return kept
+        return _without_text(kept) if bare else kept
     try:
         with Image.open(io.BytesIO(kept), formats=("PNG",)) as image:
-            return _saved(image, media_type, quality)
+            text = "" if bare else str(image.info.get(PARAMETERS, ""))
+            return _saved(image, media_type, quality, text)
     except (OSError, SyntaxError, ValueError, struct.error, zlib.error) as error:
         raise ResultDamaged(
             "The stored images of the job are damaged; send the request again."
         ) from error
 
 
-def _saved(image: Image.Image, media_type: str, quality: int | None = None) -> bytes:
+def _saved(
+    image: Image.Image, media_type: str, quality: int | None = None, text: str = ""
+) -> bytes:
+    """Return an image as WebP or JPEG, with a text about it if there is room for that."""
     file = io.BytesIO()
+    about = exif(text) if text else b""
     if media_type != MEDIA_TYPES["webp"]:
-        image.save(file, "JPEG", quality=JPEG_QUALITY if quality is None else quality)
+        about = about if len(about) <= LONGEST_EXIF else b""
+        quality = JPEG_QUALITY if quality is None else quality
+        image.save(file, "JPEG", quality=quality, exif=about)
     elif quality is None:
-        image.save(file, "WEBP", lossless=True, method=0)
+        image.save(file, "WEBP", lossless=True, method=0, exif=about)
     else:
-        image.save(file, "WEBP", quality=quality)
+        image.save(file, "WEBP", quality=quality, exif=about)
     return file.getvalue()
+
+
+def _without_text(kept: bytes) -> bytes:
+    """Return a PNG without what it says about its image."""
+    found, start = [kept[:SIGNATURE]], SIGNATURE
+    while start < len(kept):
+        length, kind = int.from_bytes(kept[start : start + 4]), kept[start + 4 : start + 8]
+        end = start + length + AROUND_CHUNK
+        if kind not in TEXTS:
+            found.append(kept[start:end])
+        start = end
+    return b"".join(found)

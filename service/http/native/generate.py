@@ -30,7 +30,7 @@ from service.http.native.jobs import REFUSALS, accepted
 from service.http.schema.answers import Generated
 from service.http.schema.decorators import docs, request_schema, response_schema
 from service.http.schema.orders import MODELS, generate_schema
-from service.http.state import ORDER
+from service.http.state import CONFIG, ORDER
 from service.http.submission import JOB_ID, PARAMETER, REPLAYED, key_of
 from service.images.encode import MEDIA_TYPES, json_body
 from service.jobs.durable.live_job import Durability
@@ -49,8 +49,8 @@ def generate_handler(limits: RequestLimits, longest: float) -> Handler:
         description=(
             "The answer comes when the image is finished. With `Accept: image/png`, "
             "`image/webp` or `image/jpeg` it is the file itself, with the metadata in the header "
-            "`X-Metadata`, and in the text chunks of a PNG; several images come as JSON, if "
-            "`Accept` allows it. "
+            "`X-Metadata` and in the file, but with IMAGE_METADATA=none; several images come as "
+            "JSON, if `Accept` allows it. "
             "A client that closes the connection frees the GPU within one denoising step. "
             "With an `Idempotency-Key` the same request sent again joins the first one or gets "
             "its answer; if the first one ended without images, it runs again. "
@@ -104,7 +104,7 @@ async def _answer(request: web.Request, media_type: str) -> web.Response:
     answer.headers[JOB_ID] = made.handle.stored.id
     if made.handle.replayed:
         answer.headers[REPLAYED] = "true"
-    if media_type != JSON:
+    if media_type != JSON and not request.app[CONFIG].bare_images:
         # Two prompts may take 12 kB as header; proxies and clients end at 8.
         short = {k: v for k, v in made.metadata.items() if k not in TEXTS}
         answer.headers["X-Metadata"] = json.dumps(short)

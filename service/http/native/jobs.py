@@ -217,7 +217,8 @@ async def get_image(request: web.Request) -> web.Response:
     sending, name = request.app[SENDING], (stored.id, int(index), media_type)
     if (body := sending.get(name)) is None:
         image = await request.app[JOBS].image(stored, int(index))
-        convert = partial(converted, image.data, media_type)
+        bare = request.app[CONFIG].bare_images
+        convert = partial(converted, image.data, media_type, bare=bare)
         body = sending.keep(name, await CONVERSIONS.run_for(stored.owner, convert))
     headers = {"Vary": "Accept", "Cache-Control": "private, no-store"}
     answer = web.Response(body=body.content, content_type=media_type, headers=headers)

@@ -16,8 +16,8 @@ from service.core.sampler import Sampler, Schedule
 from service.core.spec import Adapter, GenerationSpec
 from service.images.encode import png
 from service.images.infotext import exif, infotext, parsed, read
-from tests.support.infotext_prompts import requests, texts, words
-from tests.support.infotext_readers import a1111, civitai
+from tests.support.images.prompts import requests, texts, words
+from tests.support.images.readers import a1111, civitai
 from tests.support.simulation.fake_engine import gradient
 
 REQUEST = GenerationSpec(
