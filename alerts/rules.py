@@ -2,6 +2,7 @@
 
 from alerts.groups import (
     adapters,
+    clients,
     disk,
     gpu,
     kept,
@@ -33,6 +34,7 @@ def groups(windows: Windows = NORMAL) -> list[Group]:
         "models": models.alerts(windows),
         "queue": queue.alerts(windows),
         "steps": (*steps.recordings(windows), *steps.alerts(windows)),
+        "clients": clients.alerts(windows),
         "gpu": gpu.alerts(windows),
         "disk": disk.alerts(windows),
         "kept": kept.alerts(windows),

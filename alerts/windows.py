@@ -99,6 +99,10 @@ class Windows:
     """Over which deliveries are counted."""
     webhooks_for: Span
 
+    clients: Span
+    """Over which the requests of clients are counted."""
+    clients_for: Span
+
     log: Span
     """How long dropped log lines are news."""
 
@@ -156,6 +160,8 @@ NORMAL: Final = Windows(
     store_for=span("1m"),
     webhooks=span("1h"),
     webhooks_for=span("5m"),
+    clients=span("30m"),
+    clients_for=span("5m"),
     log=span("15m"),
     monitoring=span("15m"),
     monitoring_for=span("5m"),
@@ -208,6 +214,8 @@ SHORT: Final = Windows(
     store_for=span("2s"),
     webhooks=span("15s"),
     webhooks_for=span("2s"),
+    clients=span("8s"),
+    clients_for=span("3s"),
     log=span("15s"),
     monitoring=span("15s"),
     monitoring_for=span("5s"),

@@ -5,6 +5,7 @@ from typing import Final
 from dashboards import queries as q
 from dashboards.kinds import lines, table, tile
 from dashboards.layout import Dashboard, Row, textbox
+from dashboards.pages.apis import apis
 from dashboards.pages.kept import kept
 from dashboards.pages.keys import keys
 from dashboards.pages.service_causes import causes, objectives, saturation
@@ -295,6 +296,7 @@ def dashboard() -> Dashboard:
             Row(title="Saturation", panels=saturation()),
             Row(title="Causes", panels=causes()),
             Row(title="Stored jobs and webhooks", panels=kept()),
+            Row(title="APIs", panels=apis()),
             Row(title="API keys", panels=keys()),
         ],
         variables=[textbox("request_id", "Request id")],

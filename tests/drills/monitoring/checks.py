@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from dashboards.generate import files
 from dashboards.substitution import queries_of
+from service.telemetry import labels
 from service.telemetry.metrics import Metrics
 from tests.drills.monitoring.scene import Scene
 from tests.support.monitoring.stack import QueryError
@@ -65,7 +66,8 @@ async def panels(scene: Scene) -> Found:
     """
     begun, now = scene.begun, time.time()
     step = max(1, math.ceil((now - begun) / POINTS))
-    given = {"job": "sd-api", "__range": f"{math.ceil(now - begun)}s"}
+    span = f"{math.ceil(now - begun)}s"
+    given = {"job": "sd-api", "__range": span}
     over = {"start": str(begun), "end": str(now), "step": f"{step}s"}
     for name, text in files().items():
         for query in queries_of(json.loads(text), given, scrape_seconds=1, step_seconds=step):
@@ -80,6 +82,11 @@ async def panels(scene: Scene) -> Found:
             excuse = next((why for name, why in NOT_HERE.items() if name in expr), "")
             where = f"{name}: {query.panel} {query.ref}"
             yield where, problem, excuse if problem == "no data" else ""
+    for api in labels.APIS:
+        ended = await scene.stack.value(
+            f'max_over_time(sum(sd_jobs_total{{api="{api}"}})[{span}:1s])'
+        )
+        yield f"jobs by API: {api}", "" if ended else "no data", ""
     data = await scene.stack.ask(
         "query_exemplars",
         query="sd_job_duration_seconds_bucket",

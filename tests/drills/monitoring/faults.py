@@ -15,6 +15,7 @@ import psutil
 from alerts.groups.steps import FEWEST_STEPS, LEVEL
 from service.jobs.dispatch.circuit import CRASHES_TO_OPEN
 from service.jobs.durable.wiring import FILE
+from service.telemetry import labels
 from tests.drills.common.report import MIB
 from tests.drills.monitoring.fault import ALL, driver, engine, fault
 from tests.drills.monitoring.scene import BATCH, LIMITS, PLACES, SLOWER, Scene, SkippedError
@@ -207,6 +208,13 @@ async def store_locked(scene: Scene) -> AsyncIterator[None]:
 async def webhooks_refused(scene: Scene) -> AsyncIterator[None]:
     """Name an address that answers 404 to everybody."""
     async with scene.traffic.jobs(webhook=f"{scene.stack.webhook}no/such/path"):
+        yield
+
+
+@fault("SDClientsFailing", "Clients ask for what there is not", api=labels.PAGE)
+async def clients_refused(scene: Scene) -> AsyncIterator[None]:
+    """Let the clients of one API send what is refused; others have their images."""
+    async with scene.traffic.refused(labels.PAGE), scene.traffic.clients(1):
         yield
 
 

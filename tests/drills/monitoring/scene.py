@@ -8,7 +8,7 @@ import os
 import shutil
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from http import HTTPStatus
@@ -21,6 +21,8 @@ from alerts.groups.steps import FEWEST_STEPS
 from alerts.rule import Links
 from alerts.rules import render
 from alerts.windows import SHORT, Span, Windows
+from service.http.route import CLIENT
+from service.telemetry import labels
 from tests.drills.common.orders import PROMPTS
 from tests.drills.common.report import MIB, SETTINGS
 from tests.nvml.driver import Driver, NoCompilerError
@@ -59,6 +61,19 @@ TOUR: Final[tuple[dict[str, Any], ...]] = (
     {"steps": -1},
 )
 """One of each kind of request, good and bad."""
+
+SIZE: Final = {"width": SMALL["width"], "height": SMALL["height"], "steps": SMALL["steps"]}
+EACH_API: Final[Mapping[str, tuple[str, dict[str, Any], dict[str, str]]]] = {
+    labels.PAGE: ("/generate", SMALL, {CLIENT: labels.PAGE}),
+    labels.CLI: ("/generate", SMALL, {CLIENT: labels.CLI}),
+    labels.OPENAI: (
+        "/v1/images/generations",
+        {"prompt": PROMPTS[0], "size": f"{SIZE['width']}x{SIZE['height']}", "steps": SIZE["steps"]},
+        {},
+    ),
+    labels.SDAPI: ("/sdapi/v1/txt2img", {"prompt": PROMPTS[0], **SIZE}, {}),
+}
+"""A request through each API but the native one: path, body, headers."""
 
 PAUSE_SECONDS: Final = 0.3
 """Between two requests of one client; longer than an answer of a service that refuses."""
@@ -108,6 +123,16 @@ class Traffic:
         body = {**SMALL, "steps": 1, **fields}
         return background(every(PAUSE_SECONDS, lambda: self._client.ask("POST", "/jobs", body)))
 
+    def refused(self, api: str) -> AbstractAsyncContextManager[None]:
+        """Keep sending what no service takes, through one of the APIs."""
+        path, body, headers = EACH_API[api]
+        wrong = {**body, "steps": "many"}
+
+        async def ask() -> None:
+            self.answers[(await self._client.ask("POST", path, wrong, headers=headers)).status] += 1
+
+        return background(*(every(PAUSE_SECONDS, ask) for _ in range(FEW)))
+
     async def few(self) -> None:
         """Ask for some of the smallest images, two at a time, to see how fast this machine is."""
         for _ in range(FEW):
@@ -123,6 +148,9 @@ class Traffic:
         # So many steps that its stream of events is open during a scrape.
         job = await self._client.accept(SMALL | {"steps": 50, "webhook": webhook})
         await self._client.followed(job)
+        for path, body, headers in EACH_API.values():
+            answer = await self._client.ask("POST", path, body, headers=headers)
+            self.answers[answer.status] += 1
         for path in ("/health", "/no-such-path"):
             self.answers[(await self._client.ask("GET", path)).status] += 1
 

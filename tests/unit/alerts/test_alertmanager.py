@@ -206,5 +206,6 @@ def test_a_cause_that_outlasts_its_outage_does_not_hide_a_queue_that_stands_stil
 def test_the_burn_of_one_objective_does_not_silence_the_other():
     """Slow images and failed ones are two stories."""
     assert silenced_by(named("SDErrorBudgetBurnFast", "page")) == {
-        ("SDErrorBudgetBurnSlow", "ticket")
+        ("SDErrorBudgetBurnSlow", "ticket"),
+        ("SDClientsFailing", "ticket"),  # Where jobs fail, requests do.
     }

@@ -33,6 +33,7 @@ AGREED = {
     "SDVramNearLimit",
     "SDAdaptersThrashing",
     "SDModelsThrashing",
+    "SDClientsFailing",
     "SDQueueDepthHigh",
     "SDConnectionsHigh",
     "SDQueueWaitHigh",

@@ -80,6 +80,8 @@ def test_a_runbook_names_log_events_that_there_are(name):
     known = {
         *("batch_size", "out_of_memory", "generation_failed", "engine_crashed", "attempts"),
         *("queue_full", "model_unavailable", "disconnected", "timed_out", "internal_error"),
+        *("validation_error", "model_not_found", "body_too_large"),
+        "request_answered",  # One of two, in middleware/observation.py.
         *("hw_slowdown", "hw_thermal", "sw_thermal", "sw_power_cap", "power_brake"),
         *("free_cache", "split_batch", "vae_tiling", "vae_decode", "text_encode"),
         *("not_started", "load_failed", "shutting_down", "dpmpp_2m"),

