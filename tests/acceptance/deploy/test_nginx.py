@@ -199,6 +199,17 @@ async def test_one_client_behind_nginx_takes_its_share_and_no_more(tmp_path):
             assert stream.status == 200
 
 
+async def test_the_files_of_the_page_are_no_flood(tmp_path):
+    """A browser asks for all of them at once, and again after a reload."""
+    async with two(tmp_path, FakeEngine(), changed={"RATE": "1r/m", "BURST": "1"}) as (_, client):
+        async with client.get("/", headers={"Accept": "text/html"}) as answer:
+            files = re.findall(r'(?:src|href)="(page/[^"]+)"', await answer.text())
+        assert files
+        for file in files * 5:
+            async with client.get(f"/{file}") as answer:
+                assert answer.status == 200
+
+
 async def test_behind_a_path_every_address_leads_back_through_it(tmp_path):
     """As docs/DEPLOYMENT.md has nginx do it; a client's own word for the path is not passed on."""
     said = (ROOT / "docs" / "DEPLOYMENT.md").read_text(encoding="utf-8")
