@@ -1,10 +1,14 @@
-"""Build a model of the true shape of Stable Diffusion 1.5 or SDXL with random weights.
+"""Build a model of the true shape of Stable Diffusion 1.5, 2.1 or XL with random weights.
 
 It takes the memory and the time of the real one and draws noise: for measurements where
 nothing can be downloaded. The service loads it as any folder, MODEL_ID=models/random-sd15.
+A tiny one has all blocks of the real one, a tenth as wide: to try out several models or sizes.
 
     python -m scripts.random_model                           Stable Diffusion 1.5, float16, 2.1 GB
+    python -m scripts.random_model --shape sd21-v            2.1 at 768, velocity, float16, 2.6 GB
     python -m scripts.random_model --shape sdxl              SDXL, float16, 6.9 GB
+    python -m scripts.random_model --shape tiny-sd15         24 MB; tiny-sd21-v: 33 MB
+    python -m scripts.random_model --shape tiny-sdxl         99 MB
 """
 
 import argparse
@@ -15,6 +19,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from scripts.random_model.shapes import SHAPES
 from service.cli import exits
 from service.errors import ServiceError
 
@@ -26,7 +31,7 @@ def parser() -> argparse.ArgumentParser:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    root.add_argument("--shape", choices=("sd15", "sdxl"), default="sd15", help="(%(default)s)")
+    root.add_argument("--shape", choices=tuple(SHAPES), default="sd15", help="(%(default)s)")
     root.add_argument(
         "--dtype", choices=("float16", "float32"), default="float16", help="(%(default)s)"
     )
@@ -48,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     from scripts.random_model import folder  # noqa: PLC0415
 
-    shape, dtype = folder.SHAPES[given.shape], getattr(torch, given.dtype)
+    shape, dtype = SHAPES[given.shape], getattr(torch, given.dtype)
     total = folder.needed_bytes(shape, dtype)
     try:
         with tqdm(total=total, unit="B", unit_scale=True, desc=out.name, file=sys.stderr) as bar:

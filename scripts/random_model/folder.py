@@ -16,11 +16,16 @@ from safetensors import SafetensorError
 from scripts.random_model import networks
 from service.errors import ConfigError, DiskFull, FolderUnusable
 from service.models.catalog import INDEX
-from service.models.figures import FIGURES, Figures
-from service.models.vocabulary import MERGES, WORD_END, Vocabulary
+from service.models.figures import Figures
+from service.models.vocabulary import MERGES, SIZE, WORD_END, Vocabulary
 
-SHAPES: Final = {"sd15": FIGURES["sd", 768], "sdxl": FIGURES["sdxl", 2048]}
-SCHEDULERS: Final = {"sd": "PNDMScheduler", "sdxl": "EulerDiscreteScheduler"}
+SCHEDULERS: Final[Mapping[tuple[str, str], tuple[str, Mapping[str, Any]]]] = {
+    ("sd", "epsilon"): ("PNDMScheduler", {}),
+    ("sd", "v_prediction"): ("DDIMScheduler", {"clip_sample": False}),
+    ("sdxl", "epsilon"): ("EulerDiscreteScheduler", {}),
+}
+"""By family and prediction type, the class that its file names, and what else it says."""
+
 INDICES: Final[Mapping[str, Mapping[str, Any]]] = {
     "sd": {
         "_class_name": "StableDiffusionPipeline",
@@ -95,7 +100,7 @@ def _write(
     generator: torch.Generator,
     done: Callable[[int], object],
 ) -> None:
-    scheduler = SCHEDULERS[shape.family]
+    scheduler, more = SCHEDULERS[shape.family, shape.schedule["prediction_type"]]
     index = {
         **INDICES[shape.family],
         **shape.settings,
@@ -107,20 +112,21 @@ def _write(
     for name, config in shape.parts.items():
         networks.write(name, config, folder / name, dtype, generator, done=done)
     for name, pad in shape.padding.items():
-        vocabulary().write(folder / name, pad)
-    made = getattr(diffusers, scheduler).from_config(dict(shape.schedule))
+        entries = shape.parts[name.replace("tokenizer", "text_encoder")]["vocab_size"]
+        vocabulary(min(entries, SIZE)).write(folder / name, pad)
+    made = getattr(diffusers, scheduler).from_config({**shape.schedule, **more})
     made.save_pretrained(folder / "scheduler")
     text = json.dumps(index, indent=2, sort_keys=True)
     (folder / INDEX).write_text(text + "\n", encoding="utf-8")
 
 
-def vocabulary() -> Vocabulary:
-    """Return a vocabulary of CLIP's size whose merges are invented.
+def vocabulary(entries: int = SIZE) -> Vocabulary:
+    """Return a vocabulary, by default of CLIP's size, whose merges are invented.
 
     All pairs of letters are merged, then what those make with a further one. Texts become more
     tokens than with CLIP's own, of which a measurement feels nothing: the encoders always read 77.
     """
-    return Vocabulary(merges=tuple(islice(_merges(), MERGES)), source="random")
+    return Vocabulary(merges=tuple(islice(_merges(), MERGES + entries - SIZE)), source="random")
 
 
 def _merges() -> Iterator[str]:

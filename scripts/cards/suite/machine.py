@@ -15,6 +15,7 @@ from packaging.requirements import Requirement
 from scripts.cards import here
 from scripts.cards.suite.parts import Report, Task, Tell
 from scripts.cards.suite.wheels import ROOT
+from scripts.random_model.shapes import SHAPES
 from service.errors import ConfigError, GpuMissing
 from service.gpu.card import GIB
 
@@ -93,5 +94,5 @@ def build_missing(model: str) -> bool:
         return False
     from scripts.random_model import folder  # noqa: PLC0415 - seconds of imports
 
-    folder.build(folder.SHAPES["sd15"], Path(MODEL))
+    folder.build(SHAPES["sd15"], Path(MODEL))
     return True

@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-FORMS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
-    "sd": {"one": ("<one>",), "trio": ("emb_params",)},
-    "sdxl": {"one": ("clip_l", "clip_g"), "trio": ("text_encoders_0", "text_encoders_1")},
+FORMS: Mapping[int, Mapping[str, tuple[str, ...]]] = {
+    1: {"one": ("<one>",), "trio": ("emb_params",)},
+    2: {"one": ("clip_l", "clip_g"), "trio": ("text_encoders_0", "text_encoders_1")},
 }
-"""Names of the tensors, by kind of model and name of the file."""
+"""Names of the tensors, by the number of text encoders and the name of the file."""
 COUNTS = {"one": 1, "trio": 3}
 
 
@@ -24,13 +24,14 @@ def encoders(pipeline: Any) -> list[tuple[Any, Any]]:
     ]
 
 
-def written(folder: Path, pipeline: Any, family: str) -> dict[str, list[torch.Tensor]]:
+def written(folder: Path, pipeline: Any) -> dict[str, list[torch.Tensor]]:
     """Write a file of one vector and one of three; return the vectors for each text encoder."""
     draw = torch.Generator().manual_seed(7)
     folder.mkdir(parents=True, exist_ok=True)
     found: dict[str, list[torch.Tensor]] = {}
-    for name, keys in FORMS[family].items():
-        widths = [each.get_input_embeddings().embedding_dim for each, _ in encoders(pipeline)]
+    networks = [network for network, _ in encoders(pipeline)]
+    for name, keys in FORMS[len(networks)].items():
+        widths = [each.get_input_embeddings().embedding_dim for each in networks]
         vectors = [torch.randn(COUNTS[name], width, generator=draw) for width in widths]
         tensors = dict(zip(keys, vectors, strict=True))
         if keys == ("<one>",):  # diffusers writes one vector without a count.

@@ -15,8 +15,7 @@ import torch
 from tqdm import tqdm
 
 from tests.support.parity.cases import Verdict
-from tests.support.parity.prompts import PromptPairs
-from tests.support.parity.random_requests import FAMILIES, compared, random_request, table
+from tests.support.parity.random_requests import Comparison, random_request, table
 
 
 def main() -> int:
@@ -30,17 +29,12 @@ def main() -> int:
     torch.set_num_threads(1)
     requests = [random_request(told.seed, number) for number in range(told.requests)]
     with TemporaryDirectory() as folder, tqdm(total=len(requests), file=sys.stderr) as bar:
-        pairs = PromptPairs(Path(folder) / "models")
-        found: dict[str, list[Verdict]] = {}
-        for place, (model, kind) in enumerate(FAMILIES.items()):
-            verdicts = found[model] = []
-            for each in compared(
-                pairs(kind), Path(folder) / kind, requests[place :: len(FAMILIES)]
-            ):
-                verdicts.append(each)
-                bar.update()
+        found: list[Verdict] = []
+        for each in Comparison(Path(folder))(requests):
+            found.append(each)
+            bar.update()
     print(table(found))
-    others = [each for some in found.values() for each in some if each.kind != "same"]
+    others = [each for each in found if each.kind != "same"]
     print(*others, sep="\n")
     return int(not all(each.good for each in others))
 

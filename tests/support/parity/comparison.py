@@ -6,16 +6,26 @@ from typing import Final
 
 import numpy as np
 
+from service.config.table import Config
 from service.core.events import JobFailed, JobFinished, LoopEvent, Stepped
 from service.core.image import RawImage
 from service.core.spec import GenerationSpec
 from service.diffusion.adapters.store import store_of
 from service.diffusion.load import Model
-from service.diffusion.loop.step_loop import StepLoop
+from service.diffusion.loop.step_loop import StepLoop, no_fault
+from service.diffusion.pool.background import Background
+from service.diffusion.pool.member import Member
+from service.diffusion.pool.opener import Opener
+from service.diffusion.pool.pool import ModelPool
+from service.diffusion.pool.residents import Residents, Said
 from service.models.adapters.catalog import AdapterCatalog
+from service.system import host_memory
 
 SHARE: Final = 0.999
 """How many of an image's values may not differ by more than one level of 255."""
+
+MOST_SECONDS: Final = 60.0
+"""For a model to load; here none has to."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +84,33 @@ def together(
     return endings(loop)
 
 
+def pooled(
+    models: Mapping[str, Model],
+    requests: Mapping[str, GenerationSpec],
+    *,
+    batch_limit: int = 8,
+    adapters: Mapping[str, AdapterCatalog],
+) -> dict[str, Ending]:
+    """Make the images of requests to several models that all arrive at once, in one engine."""
+    loops = {
+        name: StepLoop(
+            model, batch_limit=batch_limit, adapters=store_of(model, catalog=adapters[name])
+        )
+        for name, model in models.items()
+    }
+    first, *others = [
+        Member(name=name, loop=loop, load_seconds=1.0) for name, loop in loops.items()
+    ]
+    background = Background(most_seconds=MOST_SECONDS)
+    residents = Residents(first, background, host_budget=host_memory.total())
+    for each in others:
+        residents.admit(each)
+    pool = ModelPool(residents, Opener(Config(), no_fault), background)
+    for job_id, request in requests.items():
+        pool.add(job_id, request, 0)
+    return endings(pool)
+
+
 def alone(
     model: Model, request: GenerationSpec, *, adapters: AdapterCatalog | None = None
 ) -> list[np.ndarray]:
@@ -117,7 +154,7 @@ def in_company(model: Model, request: GenerationSpec) -> list[np.ndarray]:
     return _images(found)
 
 
-def endings(loop: StepLoop, outcomes: Sequence[LoopEvent] = ()) -> dict[str, Ending]:
+def endings(loop: StepLoop | ModelPool, outcomes: Sequence[LoopEvent] = ()) -> dict[str, Ending]:
     """Run a loop until it is empty; return every job's ending, ``outcomes`` counted in."""
     found: dict[str, Ending] = {}
     _note(found, outcomes)
@@ -126,7 +163,7 @@ def endings(loop: StepLoop, outcomes: Sequence[LoopEvent] = ()) -> dict[str, End
     return found
 
 
-def _note(found: dict[str, Ending], outcomes: Sequence[LoopEvent]) -> None:
+def _note(found: dict[str, Ending], outcomes: Sequence[LoopEvent | Said]) -> None:
     for outcome in outcomes:
         if isinstance(outcome, Stepped):
             for job_id in outcome.progress:

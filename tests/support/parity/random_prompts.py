@@ -1,7 +1,7 @@
 """Prompts drawn at random, each written next to what it means in every step."""
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,6 +14,9 @@ Written = tuple[str, Callable[[int], Pieces]]
 """A text in the syntax, and what it means in a step, which counts from 1."""
 
 LETTERS: Final = "abcdefghijklmnopqrstuvwxyz"
+EMBEDDINGS: Final[Mapping[str, str]] = {"one": "<one>", "trio": "<trio> <trio>_1 <trio>_2"}
+"""The tokens that diffusers has for a word, one for each vector."""
+
 CHUNK: Final = 75
 DEEPEST: Final = 2
 NEGATIVE: Final = 0.75
@@ -43,32 +46,45 @@ def random_prompt(chance: random.Random, steps: int) -> RandomPrompt:
     meanings = [
         Meant(
             parts=[
-                (_chunks(means(step)), weight)
+                (chunks(means(step)), weight)
                 for (_, means), weight in zip(parts, weights, strict=True)
             ],
-            negative=_chunks(negative[1](step)),
+            negative=chunks(negative[1](step)),
         )
         for step in range(1, steps + 1)
     ]
     return RandomPrompt(written=written, negative=negative[0], steps=tuple(meanings))
 
 
-def _chunks(pieces: Pieces) -> Meaning:
-    """Return the chunks of pieces in which every letter is a token."""
+def chunks(pieces: Pieces) -> Meaning:
+    """Return the chunks of pieces in which every letter is a token.
+
+    The vectors of an embedding stay in one chunk.
+    """
     sections: list[list[tuple[str, float]]] = [[]]
     for piece in pieces:
         if piece is None:
             sections.append([])
         else:
             text, weight = piece
-            sections[-1] += [(letter, weight) for letter in text.split()]
+            words = (EMBEDDINGS.get(word.strip("<>") or word, word) for word in text.split())
+            sections[-1] += [(word, weight) for word in words]
     if len(sections) > 1 and not sections[-1]:
         del sections[-1]
-    return [
-        section[first : first + CHUNK]
-        for section in sections
-        for first in range(0, max(len(section), 1), CHUNK)
-    ]
+    return [chunk for section in sections for chunk in _divided(section)]
+
+
+def _divided(section: Sequence[tuple[str, float]]) -> Iterator[Sequence[tuple[str, float]]]:
+    chunk: list[tuple[str, float]] = []
+    room = CHUNK
+    for word, weight in section:
+        tokens = len(word.split())
+        if tokens > room:
+            yield chunk
+            chunk, room = [], CHUNK
+        chunk.append((word, weight))
+        room -= tokens
+    yield chunk
 
 
 def _text(chance: random.Random, steps: int, depth: int = 0) -> Written:
@@ -81,9 +97,9 @@ def _text(chance: random.Random, steps: int, depth: int = 0) -> Written:
 
 
 def _part(chance: random.Random, steps: int, depth: int) -> Written:
-    kinds: Sequence[Callable[[random.Random, int, int], Written]] = (_word, _break, _mark)
+    kinds: Sequence[Callable[[random.Random, int, int], Written]] = (_word, _break, _mark, _name)
     if depth < DEEPEST:
-        kinds = (_word, _break, _mark, _weighted, _weighted, _switch, _turns)
+        kinds = (*kinds, _weighted, _weighted, _switch, _turns)
     return chance.choice(kinds)(chance, steps, depth)
 
 
@@ -102,6 +118,14 @@ def _mark(chance: random.Random, steps: int, depth: int) -> Written:
     del steps, depth
     mark = chance.choice("()[]|:\\")
     return f" \\{mark} ", lambda _: [(mark, 1.0)]
+
+
+def _name(chance: random.Random, steps: int, depth: int) -> Written:
+    """Name an embedding, with marks around it or without them."""
+    del steps, depth
+    name = chance.choice(list(EMBEDDINGS))
+    written = chance.choice((name, name.capitalize(), f"<{name}>"))
+    return f" {written} ", lambda _: [(f"<{name}>", 1.0)]
 
 
 def _weighted(chance: random.Random, steps: int, depth: int) -> Written:

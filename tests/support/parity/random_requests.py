@@ -1,8 +1,9 @@
 """Requests drawn at random over everything that decides an image, and what each of them means."""
 
 import random
+import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -13,30 +14,39 @@ from service.core.sampler import ETA, Sampler, Schedule
 from service.core.spec import GenerationSpec
 from service.http.schema.generation import generation_of
 from service.models.adapters.catalog import AdapterCatalog
-from tests.support.models import adapter_files
+from tests.support.models import adapter_files, embedding_files
 from tests.support.models.adapter_files import AdapterFile
-from tests.support.parity import adapted
-from tests.support.parity.cases import Verdict, verdicts
-from tests.support.parity.pairs import Pair
-from tests.support.parity.prompts import Meant, PromptReference, chunk, meant
-from tests.support.parity.random_prompts import CHUNK, LETTERS, random_prompt
+from tests.support.parity import adapted, comparison
+from tests.support.parity.cases import Verdict, doubted, verdict
+from tests.support.parity.pairs import DEMO
+from tests.support.parity.prompts import Meant, PromptPairs, PromptReference, chunk, meant
+from tests.support.parity.random_prompts import EMBEDDINGS, LETTERS, chunks, random_prompt
 from tests.support.parity.references import NoImageError, Reference
 
-FAMILIES: Final[Mapping[str, str]] = {"SD 1.5": "sd", "SD 2.1-v": "sd21_v", "SDXL": "sdxl"}
-"""Builders of models, by what they stand for."""
+FAMILIES: Final[Mapping[str, str]] = {
+    "SD 1.5": "sd",
+    "SD 2.1-v": "sd21_v",
+    "SDXL": "sdxl",
+    "demo": DEMO,
+}
+"""Models as requests and ``Pairs`` call them, by what they stand for."""
+
+SCALE: Final = {DEMO: 4}
+"""Its autoencoder shrinks by eight, and those of the others by two."""
 
 ADAPTERS: Final = ("attention", "everything", "peft", *adapter_files.KINDS)
 PLAIN: Final = (
     "a cat",
     "a (cat:1.4) [x|y] AND b",
     r"two \\(Words\\), <lora:none:1> 3rd! BREAK",
+    "a <one> cat, <trio>",
     "x" * 90,
 )
-TOGETHER: Final = 24
-"""Requests that arrive at once."""
+TOGETHER: Final = 96
+"""Requests that arrive at once: to all models, each of which draws eight images at a time."""
 GROUPS: Final = (
     *("sampler", "schedule", "steps", "guidance", "eta", "clip_skip", "images", "size"),
-    *("syntax", "prompt", "adapters", "adapter", "batch"),
+    *("syntax", "prompt", "embeddings", "adapters", "adapter", "batch"),
 )
 """Of the constructs, in the order of the table."""
 
@@ -62,7 +72,9 @@ def random_request(seed: int, number: int) -> RandomRequest:
     # A few pairs that do not exist; of LCM and TCD diffusers takes them, and draws its own.
     odd = chance.random() < 0.04 and sampler.most_steps is None
     steps = chance.choice((1, 2, 3, 4, 6))
+    model = list(FAMILIES.values())[number % len(FAMILIES)]
     body: dict[str, Any] = {
+        "model": model,
         "sampler": sampler,
         "schedule": chance.choice(list(Schedule) if odd else sampler.schedules),
         "steps": steps,
@@ -73,8 +85,8 @@ def random_request(seed: int, number: int) -> RandomRequest:
         "clip_skip": chance.choice((1, 1, 1, 2)),
         "seed": chance.randrange(2**32),
         "num_images": chance.choice((1, 1, 1, 2)),
-        "width": chance.choice((32, 32, 16)),
-        "height": chance.choice((32, 32, 16)),
+        "width": chance.choice((32, 32, 16)) * SCALE.get(model, 1),
+        "height": chance.choice((32, 32, 16)) * SCALE.get(model, 1),
     }
     meaning = _texts(chance, body)
     _adapters(chance, body)
@@ -89,15 +101,13 @@ def _texts(chance: random.Random, body: dict[str, Any]) -> tuple[Meant, ...]:
     kind = chance.choice(("plain", "plain", "chunks", *["a1111"] * 5))
     if kind == "plain":
         body["prompt"] = chance.choice(PLAIN)
-        body["negative_prompt"] = chance.choice(("", "a dog", "(b)", "y" * 80))
+        body["negative_prompt"] = chance.choice(("", "a dog", "(b)", "y" * 80, "<one>"))
         return ()
     body["long_prompts"] = "chunks"
     if kind == "chunks":
-        letters = chance.choices(LETTERS, k=chance.choice((40, 90, 160)))
-        body["prompt"], body["negative_prompt"] = " ".join(letters), "a dog"
-        parts = range(0, len(letters), CHUNK)
-        texts = [[(" ".join(letters[first : first + CHUNK]), 1.0)] for first in parts]
-        return (meant(texts, chunk("a dog")),)
+        words = chance.choices((*LETTERS, "<trio>"), k=chance.choice((40, 90, 160)))
+        body["prompt"], body["negative_prompt"] = " ".join(words), "a dog"
+        return (meant(chunks([(body["prompt"], 1.0)]), chunk("a dog")),)
     found = random_prompt(chance, body["steps"])
     body |= {
         "prompt": found.written,
@@ -136,7 +146,8 @@ def _constructs(request: GenerationSpec) -> Iterator[str]:
         yield "eta above 0"
     yield f"clip_skip {request.clip_skip}"
     yield f"images {request.num_images}"
-    yield f"size {request.width}x{request.height}"
+    scale = SCALE.get(request.model, 1)
+    yield f"size {request.width // scale}x{request.height // scale}"
     long = ", chunks" if request.long_prompts == "chunks" else ""
     yield f"syntax {request.prompt_syntax}{long}"
     yield f"prompt negative {'given' if request.negative_prompt else 'empty'}"
@@ -149,8 +160,13 @@ def _constructs(request: GenerationSpec) -> Iterator[str]:
             for name, mark in marks.items()
             if mark in (text if name == "escapes" else plain)
         )
+    yield f"embeddings {'named' if NAMED.search(text) else 'none'}"
     yield f"adapters {len(request.adapters)}"
     yield from (f"adapter {each.name}" for each in request.adapters)
+
+
+NAMED: Final = re.compile(rf"\b({'|'.join(EMBEDDINGS)})\b", re.IGNORECASE)
+"""An embedding's name; other words are letters, or none of them."""
 
 
 class RequestReference:
@@ -188,39 +204,62 @@ class RequestReference:
             return self.images(request)
 
 
-def compared(pair: Pair, folder: Path, requests: Sequence[RandomRequest]) -> Iterator[Verdict]:
-    """Draw requests in company, and each by itself in diffusers; say what each shows.
+class Comparison:
+    """Models with adapters and embeddings, each in a folder of its own below ``root``."""
 
-    The adapters are written into a folder of the model's own.
-    """
-    files = adapter_files.several(folder, pair.reference.pipeline)
-    reference = RequestReference(pair.reference, files, requests)
-    for first in range(0, len(requests), TOGETHER):
-        some = requests[first : first + TOGETHER]
-        yield from verdicts(pair.model, reference, some, adapters=AdapterCatalog(folder))
+    def __init__(self, root: Path) -> None:
+        self.pairs = PromptPairs(root / "models")
+        self._files: dict[str, Mapping[str, AdapterFile]] = {}
+        self._adapters: dict[str, AdapterCatalog] = {}
+        for kind in FAMILIES.values():
+            pipeline, folder = self.pairs(kind).reference.pipeline, root / "loras" / kind
+            self._files[kind] = adapter_files.several(folder, pipeline)
+            embedding_files.taught(pipeline, embedding_files.written(folder, pipeline))
+            self._adapters[kind] = AdapterCatalog(folder)
+
+    def __call__(self, requests: Sequence[RandomRequest]) -> Iterator[Verdict]:
+        """Draw requests in company, and each by itself in diffusers; say what each shows."""
+        for first in range(0, len(requests), TOGETHER):
+            yield from self._together(requests[first : first + TOGETHER])
+
+    def _together(self, requests: Sequence[RandomRequest]) -> Iterator[Verdict]:
+        models = {kind: self.pairs(kind).model for kind in FAMILIES.values()}
+        references = {
+            kind: RequestReference(self.pairs(kind).reference, self._files[kind], requests)
+            for kind in models
+        }
+        ours = comparison.pooled(
+            models, {str(each.number): each.request for each in requests}, adapters=self._adapters
+        )
+        for each in requests:
+            kind = each.request.model
+            found = verdict(each, ours[str(each.number)], references[kind])
+            if found.kind == "different":
+                adapters = self._adapters[kind]
+                found = doubted(found, models[kind], references[kind], adapters=adapters)
+            yield found
 
 
-def table(found: Mapping[str, Sequence[Verdict]]) -> str:
+def table(verdicts: Iterable[Verdict]) -> str:
     """Return how many requests with each construct were same, refused and sensitive, by model.
 
     A fourth number is of faults.
     """
     counts: dict[str, dict[str, Counter[str]]] = {}
-    for model, verdicts_ in found.items():
-        for each in verdicts_:
-            kind = each.kind if each.good else "fault"
-            made = each.case.constructs if isinstance(each.case, RandomRequest) else ()
-            for construct in ("all", *made, *(["batch shared"] if each.shared else [])):
-                row = counts.setdefault(construct, {})
-                row.setdefault(model, Counter())[kind] += 1
+    for each in verdicts:
+        kind = each.kind if each.good else "fault"
+        made = each.case.constructs if isinstance(each.case, RandomRequest) else ()
+        for construct in ("all", *made, *(["batch shared"] if each.shared else [])):
+            row = counts.setdefault(construct, {})
+            row.setdefault(each.case.request.model, Counter())[kind] += 1
 
     def order(construct: str) -> tuple[int, str]:
         group = construct.split(maxsplit=1)[0]
         return (GROUPS.index(group) if group in GROUPS else -1), construct
 
-    lines = [" | ".join((f"{'same/refused/sensitive':24}", *(f"{each:>12}" for each in found)))]
+    lines = [" | ".join((f"{'same/refused/sensitive':24}", *(f"{each:>12}" for each in FAMILIES)))]
     for construct in sorted(counts, key=order):
-        cells = [_cell(counts[construct].get(model, Counter())) for model in found]
+        cells = [_cell(counts[construct].get(model, Counter())) for model in FAMILIES.values()]
         lines.append(" | ".join((f"{construct:24}", *(f"{each:>12}" for each in cells))))
     return "\n".join(lines)
 

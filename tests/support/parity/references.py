@@ -74,6 +74,14 @@ SAMPLERS: Final[Mapping[str, tuple[Any, Mapping[str, Any]]]] = {
 }
 """Scheduler class and keywords, by sampler name."""
 
+PUBLISHED_FOR: Final = {
+    "beta_schedule": "scaled_linear",
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "prediction_type": "epsilon",
+}
+"""The schedules that Align Your Steps has steps for: those of Stable Diffusion 1.5 and XL."""
+
 EPSILON: Final = torch.finfo(torch.float32).eps
 """Distance of 1 from the next number."""
 
@@ -127,6 +135,8 @@ class Reference:
 
     def _aligned(self) -> Sequence[float]:
         """Return the ten steps that were published for this model and their end, or nothing."""
+        if {name: self.config[name] for name in PUBLISHED_FOR} != PUBLISHED_FOR:
+            return ()
         if isinstance(self.pipeline, StableDiffusionXLPipeline):
             return schedules.ALIGNED_XL
         second = self.pipeline.unet.config.use_linear_projection

@@ -67,7 +67,7 @@ def taught(
     root = tmp_path_factory.mktemp("models")
     pair = PromptPairs(root)(request.param)
     folder = root / "loras" / "embeddings"
-    vectors = embedding_files.written(folder, pair.reference.pipeline, request.param)
+    vectors = embedding_files.written(folder, pair.reference.pipeline)
     reference = Reference(pair.reference.folder)
     embedding_files.taught(reference.pipeline, vectors)
     yield Taught(pair=pair, folder=folder, reference=reference)

@@ -3,13 +3,13 @@
 200 of a fixed seed here; ``python -m tests.support.parity`` draws as many as are asked for.
 """
 
-from pathlib import Path
+from collections.abc import Iterator
 
 import pytest
+import torch
 
 from tests.support.parity.pairs import SENSITIVE
-from tests.support.parity.prompts import PromptPairs
-from tests.support.parity.random_requests import FAMILIES, compared, random_request, table
+from tests.support.parity.random_requests import Comparison, random_request, table
 
 pytestmark = [
     # diffusers corrects old scheduler files, which some of the models here have on purpose.
@@ -20,18 +20,29 @@ pytestmark = [
 
 SEED = 8
 COUNT = 200
+PARTS = 2
 
 
-@pytest.mark.parametrize("model", FAMILIES)
-def test_random_requests_as_in_diffusers(tmp_path: Path, model: str) -> None:
-    """Whatever a request is made of, in a shared batch it has the image of its meaning."""
-    pair = PromptPairs(tmp_path / "models")(FAMILIES[model])
-    numbers = range(COUNT)[list(FAMILIES).index(model) :: len(FAMILIES)]
-    requests = [random_request(SEED, number) for number in numbers]
+@pytest.fixture(scope="module")
+def comparison(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Comparison]:
+    """Return models of every family, and the demo, with adapters and embeddings."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield Comparison(tmp_path_factory.mktemp("random"))
+    torch.set_num_threads(threads)
 
-    found = list(compared(pair, tmp_path / "loras", requests))
+
+@pytest.mark.parametrize("part", range(PARTS))
+def test_random_requests_as_in_diffusers(comparison: Comparison, part: int) -> None:
+    """Whatever a request is made of, in a shared batch it has the image of its meaning.
+
+    Requests to all models come at once, and an engine that holds all of them draws the images.
+    """
+    numbers = range(COUNT * part // PARTS, COUNT * (part + 1) // PARTS)
+
+    found = list(comparison([random_request(SEED, number) for number in numbers]))
 
     faults = [str(each) for each in found if not each.good]
-    assert not faults, "\n".join([table({model: found}), *faults])
+    assert not faults, "\n".join([table(found), *faults])
     assert sum(each.kind == "sensitive" for each in found) <= SENSITIVE * len(found)
     assert sum(each.shared for each in found) > len(found) / 2

@@ -1,7 +1,6 @@
 """Random-weight models of the published shapes: their size, and that the service draws with one."""
 
 import shutil
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +12,7 @@ from transformers import CLIPTokenizer
 
 from scripts.random_model import __main__ as random_model
 from scripts.random_model import folder, networks
-from scripts.random_model.folder import SHAPES
+from scripts.random_model.shapes import SHAPES
 from service.cli.exits import Exit
 from service.config.table import Config
 from service.core.events import JobFinished
@@ -22,42 +21,9 @@ from service.diffusion.load import Model, load_model
 from service.diffusion.loop.step_loop import StepLoop
 from service.errors import ConfigError, DiskFull, FolderUnusable
 from service.models import catalog
-from service.models.figures import Figures
 from service.models.vocabulary import MARKS
 
-NARROW_CLIP = {
-    "hidden_size": 64,
-    "intermediate_size": 64,
-    "projection_dim": 64,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-}
-NARROW: dict[str, dict[str, dict[str, Any]]] = {
-    "sd15": {
-        "unet": {"block_out_channels": (32, 64, 64, 64), "cross_attention_dim": 64},
-        "vae": {"block_out_channels": (32, 32, 32, 32)},
-        "text_encoder": NARROW_CLIP,
-    },
-    "sdxl": {
-        "unet": {
-            "block_out_channels": (32, 64, 64),
-            "attention_head_dim": (2, 4, 4),
-            "cross_attention_dim": 128,
-            "addition_time_embed_dim": 8,
-            "projection_class_embeddings_input_dim": 6 * 8 + 64,
-        },
-        "vae": {"block_out_channels": (32, 32, 32, 32)},
-        "text_encoder": NARROW_CLIP,
-        "text_encoder_2": NARROW_CLIP,
-    },
-}
-
-
-def narrow(name: str) -> Figures:
-    """Return a shape with all its layers, a tenth as wide."""
-    shape = SHAPES[name]
-    changed = {part: {**config, **NARROW[name][part]} for part, config in shape.parts.items()}
-    return replace(shape, parts=changed)
+TINY = [name for name in SHAPES if name.startswith("tiny-")]
 
 
 def load(path: Path, **settings: Any) -> Model:
@@ -73,6 +39,9 @@ def load(path: Path, **settings: Any) -> Model:
         ("sd15", "unet", 859.5),
         ("sd15", "vae", 83.7),
         ("sd15", "text_encoder", 123.1),
+        ("sd21-v", "unet", 865.9),
+        ("sd21-v", "vae", 83.7),
+        ("sd21-v", "text_encoder", 340.4),
         ("sdxl", "unet", 2567.5),
         ("sdxl", "vae", 83.7),
         ("sdxl", "text_encoder", 123.1),
@@ -84,13 +53,16 @@ def test_the_shapes_are_the_published_ones(name, part, millions):
     assert round(networks.parameters(part, SHAPES[name].parts[part]) / 1e6, 1) == millions
 
 
-@pytest.mark.parametrize("name", ["sd15", "sdxl"])
+@pytest.mark.parametrize("name", TINY)
 def test_the_service_loads_one_and_draws(name, tmp_path):
-    """A narrow one of the same layers is written in float16, loaded, and makes an image."""
-    path = folder.build(narrow(name), tmp_path / "random")
+    """A tiny one of the same layers is written in float16, loaded, and makes an image."""
+    path = folder.build(SHAPES[name], tmp_path / "random")
     model = load(path, device="cpu")
-    assert model.info.family == ("sdxl" if name == "sdxl" else "sd")
+    velocity = name == "tiny-sd21-v"
+    assert model.info.family == ("sdxl" if name == "tiny-sdxl" else "sd")
+    assert model.info.prediction_type == ("v_prediction" if velocity else "epsilon")
     assert (model.info.version, model.info.prompt_tokens) == ("random", 77)
+    assert model.info.sizes.usual == {"tiny-sd15": 512, "tiny-sd21-v": 768, "tiny-sdxl": 1024}[name]
     loop = StepLoop(model, batch_limit=1)
     loop.add("one", GenerationSpec(prompt="a cat", width=64, height=64, steps=2))
     outcomes = [outcome for _ in range(9) if loop.busy for outcome in loop.step()]
@@ -100,7 +72,7 @@ def test_the_service_loads_one_and_draws(name, tmp_path):
 
 def test_no_activation_overflows_in_half_precision(tmp_path):
     """Nothing that any layer computes comes near to 65,504, with prompt and without."""
-    model = load(folder.build(narrow("sd15"), tmp_path / "random"), device="cpu")
+    model = load(folder.build(SHAPES["tiny-sd15"], tmp_path / "random"), device="cpu")
     seen: list[float] = []
 
     def watch(_module: Any, _given: Any, made: Any) -> None:
@@ -124,7 +96,7 @@ def test_no_activation_overflows_in_half_precision(tmp_path):
 
 def test_the_files_are_of_the_format_that_was_asked_for(tmp_path):
     """The same seed makes the same weights; half precision is the rounded single one."""
-    shape = narrow("sd15")
+    shape = SHAPES["tiny-sd15"]
     half, single, other = (
         load_file(folder.build(shape, tmp_path / name, dtype=dtype, seed=seed) / "vae" / FILE)
         for name, dtype, seed in (
@@ -171,7 +143,7 @@ def test_a_build_that_fails_leaves_nothing(tmp_path, monkeypatch):
 
     monkeypatch.setattr(networks, "save_file", lambda *_, **__: fail())
     with pytest.raises(FolderUnusable, match=r"random cannot be written .*No space left"):
-        folder.build(narrow("sd15"), tmp_path / "random")
+        folder.build(SHAPES["tiny-sd15"], tmp_path / "random")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -179,7 +151,7 @@ def test_what_is_there_is_not_replaced(tmp_path, capsys):
     """A folder that exists is kept, and the command says so in one line."""
     (tmp_path / "kept").touch()
     with pytest.raises(ConfigError, match="exists already"):
-        folder.build(narrow("sd15"), tmp_path)
+        folder.build(SHAPES["tiny-sd15"], tmp_path)
     assert random_model.main(["--out", str(tmp_path)]) == Exit.SETTING
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.endswith("exists already. Name another folder, or remove it first.")
@@ -188,7 +160,7 @@ def test_what_is_there_is_not_replaced(tmp_path, capsys):
 
 def test_files_have_the_names_that_the_libraries_give_them(tmp_path):
     """Of weights, and of each weight in them."""
-    built = folder.build(narrow("sdxl"), tmp_path / "random")
+    built = folder.build(SHAPES["tiny-sdxl"], tmp_path / "random")
     found = load_file(built / "text_encoder_2" / "model.safetensors")
     assert "text_model.embeddings.token_embedding.weight" in found
     assert "text_projection.weight" in found
