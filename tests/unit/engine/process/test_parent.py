@@ -19,6 +19,7 @@ from service.system.executors import ENGINE
 from tests.unit.engine.process import children
 
 WAIT_SECONDS = 30.0
+MOST_EXITS = 10
 CONFIG = Config()
 
 
@@ -38,8 +39,12 @@ class Heard:
         return event
 
     async def works_again(self, engine: ProcessEngine) -> None:
+        exits = []
         while not isinstance(event := await self.end(), EngineReady):
             assert isinstance(event, EngineExited)
+            exits.append(event)
+            # Children that cannot live would be started for ever.
+            assert len(exits) < MOST_EXITS, exits
         engine.generate("works", request("a cat"), 1)
         assert await self.end() == children.finished("works", request("a cat"))
 
