@@ -15,7 +15,7 @@ NARROW_CLIP: Final[Mapping[str, Any]] = {
 """Text embeddings keep their width: models and adapters of a family are known by it."""
 
 NARROW: Final[Mapping[str, Mapping[str, Mapping[str, Any]]]] = {
-    "sd15": {"unet": {"block_out_channels": (32, 64, 64, 64)}},
+    "sd15": {"unet": {"block_out_channels": (32, 64, 64, 64), "attention_head_dim": 2}},
     "sd21-v": {
         "unet": {"block_out_channels": (32, 64, 64, 64), "attention_head_dim": (2, 4, 4, 4)},
     },
