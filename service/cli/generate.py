@@ -94,6 +94,7 @@ def generate(config: Config, arguments: argparse.Namespace) -> int:
     from service.models.adapters.catalog import catalog_of  # noqa: PLC0415
     from service.models.served.catalog import DEFAULT  # noqa: PLC0415
     from service.models.served.catalog import catalog_of as models_of  # noqa: PLC0415
+    from service.models.served.hashes import ModelHashes  # noqa: PLC0415
 
     logs.configure(config)
     fields = {each.name: getattr(arguments, each.name) for each in FIELDS}
@@ -114,6 +115,8 @@ def generate(config: Config, arguments: argparse.Namespace) -> int:
     request = read_request({**given, "seed": request.seed}, limits)
     demand_sampler(request, info)
     demand_adapters(request, catalog_of(config), info.family)
+    hashes = ModelHashes(models, config.model_cache_dir)
+    hashes.ask(model)  # It is read while the images are drawn.
     began = time.monotonic()
     outcome = _outcome(loop, request)
     if isinstance(outcome, JobFailed):
@@ -124,6 +127,8 @@ def generate(config: Config, arguments: argparse.Namespace) -> int:
         **asdict(request),
         "seeds": list(request.seeds),
         "model_version": info.version,
+        **info.facts(request),
+        "model_hash": hashes.ask(model),
         "generation_time_seconds": round(time.monotonic() - began, 4),
         "prompt_tokens_cut": outcome.prompt_tokens_cut,
         "adapter_hashes": dict(outcome.adapter_hashes),
@@ -131,7 +136,7 @@ def generate(config: Config, arguments: argparse.Namespace) -> int:
     }
     written = []
     for path, image in zip(paths, outcome.images, strict=True):
-        content = _encoded(image, request, facts)
+        content = _encoded(image, request, facts, bare=config.bare_images)
         name = output.stem(request.prompt, image.seed)
         try:
             file = _written(path, name, content)
@@ -152,10 +157,12 @@ def _places(named: Path | None, count: int) -> list[Path | None]:
     return [None] * count
 
 
-def _encoded(image: RawImage, request: GenerationSpec, facts: Mapping[str, Any]) -> bytes:
+def _encoded(
+    image: RawImage, request: GenerationSpec, facts: Mapping[str, Any], *, bare: bool
+) -> bytes:
     from service.images.encode import png  # noqa: PLC0415 - Pillow takes a while to import
 
-    return png(image, request, str(facts["model_version"]), facts, whole=False)
+    return png(image, request, str(facts["model_version"]), facts, whole=False, bare=bare)
 
 
 def _written(path: Path | None, name: str, content: bytes) -> Path:

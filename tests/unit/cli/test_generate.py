@@ -16,6 +16,7 @@ from service.core.events import JobFailed, JobFinished, Stepped
 from service.core.image import RawImage
 from service.core.spec import Adapter
 from service.engine.process import worker
+from service.images.infotext import read
 from service.models.catalog import DEMO_FOLDER
 from tests.support.engine_extra import needs_engine
 from tests.support.models.adapter_headers import written
@@ -114,6 +115,20 @@ def test_a_script_reads_files_and_metadata_as_json(here, capsys):
     assert (facts["prompt"], facts["steps"]) == ("a cat", 3)
     assert facts["model_version"] == FAKE_MODEL.version
     assert len(facts["seeds"]) == 2
+    assert (facts["model"], facts["vae"]) == (FAKE_MODEL.model_id, FAKE_MODEL.vae)
+    assert set(facts["model_hash"]) <= set("0123456789abcdef")
+
+
+@needs_engine
+@pytest.mark.usefixtures("loaded")
+@pytest.mark.parametrize("setting", ["full", "none"])
+def test_files_say_how_they_were_made_unless_told_otherwise(here, monkeypatch, setting):
+    """IMAGE_METADATA counts here as it does for the service."""
+    monkeypatch.setenv("IMAGE_METADATA", setting)
+    assert main(["generate", "a cat", "-o", "cat.png"]) == 0
+    text = read((here / "cat.png").read_bytes())
+    assert (text is None) == (setting == "none")
+    assert text is None or text.startswith("a cat\nSteps: ")
 
 
 @needs_engine
