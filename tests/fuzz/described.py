@@ -1,6 +1,7 @@
 """A service, asked for everything that its own description says, and for what it forbids."""
 
 import json
+import re
 from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -10,6 +11,9 @@ import requests
 import schemathesis
 from schemathesis.engine import events, from_schema
 from schemathesis.engine.recorder import Interaction, ScenarioRecorder
+
+from service.errors import KINDS
+from tests.fuzz.error_forms import A1111, NATIVE, OPENAI, Form, form_of
 
 Operation = schemathesis.APIOperation[Any, Any, Any, Any]
 
@@ -34,6 +38,17 @@ which cursors were given out, how many images a job has, which adapters there ar
 
 TOLD_BY_ANOTHER_FIELD = frozenset({"eta", "negative_prompt", "prompt", "schedule"})
 """Fields whose values are judged together with another's, which no description can say."""
+
+GENEROUS: Mapping[str, Any] = {
+    **CHECKS,
+    "positive_data_acceptance": {"enabled": False},
+    "negative_data_rejection": {"enabled": False},
+}
+"""For APIs that take nearly everything, and whose limits are those of the model: what is valid
+or not is no matter of the description there."""
+
+OPENAI_CODES = {"unauthorized": "invalid_api_key"}
+"""Codes of errors that are other ones there."""
 
 UNDESCRIBED_METHOD = frozenset({"method_not_allowed", "unauthorized"})
 """What a method is answered with that the description does not have; keys are asked for first."""
@@ -89,42 +104,43 @@ class Findings:
                 self.wrong[reason] = check.failure_info.code_sample
 
     def _error(self, operation: Operation, interaction: Interaction) -> list[str]:
-        """Say what is wrong with an error: each is a problem, of a code that is described."""
-        answer = interaction.response
+        """Say what is wrong with an error: each has the form of its API, and is described."""
+        answer, form = interaction.response, form_of(operation.path)
         assert answer is not None
         status = answer.status_code
         try:
-            problem = json.loads(answer.content)
-            code = problem["code"]
-        except (ValueError, KeyError, TypeError):
-            return [f"{status} is no problem"]
+            kind = form.kind(answer.content or b"")
+        except (ValueError, KeyError, TypeError) as error:
+            return [f"{status} has another form: {error}"]
         found = []
-        if answer.headers["content-type"] != ["application/problem+json"]:
-            found.append(f"{code} comes as {answer.headers['content-type']}")
-        if problem["status"] != status:
-            found.append(f"{code} has status {problem['status']} inside and {status} outside")
-        if status >= 500 and code not in self.failures:
-            found.append(f"{status} {code} without a cause")
-        if code not in self._codes(operation, interaction):
-            found.append(f"{status} {code} is not described")
+        if not answer.headers["content-type"][0].startswith(form.media_type):
+            found.append(f"{kind} comes as {answer.headers['content-type']}")
+        if form is NATIVE and (inside := json.loads(answer.content)["status"]) != status:
+            found.append(f"{kind} has status {inside} inside and {status} outside")
+        if status >= 500 and kind not in {_called(code, form) for code in self.failures}:
+            found.append(f"{status} {kind} without a cause")
+        if kind not in self._kinds(operation, interaction, form):
+            found.append(f"{status} {kind} is not described")
         return found
 
-    def _codes(self, operation: Operation, interaction: Interaction) -> Collection[str]:
+    def _kinds(self, operation: Operation, interaction: Interaction, form: Form) -> Collection[str]:
         if interaction.request.method.lower() != operation.method.lower():
-            return UNDESCRIBED_METHOD
+            return {_called(code, form) for code in UNDESCRIBED_METHOD}
         assert interaction.response is not None
         described = self.document["paths"][operation.path][operation.method]["responses"]
         response = described.get(str(interaction.response.status_code), {})
         if "$ref" in response:
             name = response["$ref"].rpartition("/")[2]
             response = self.document["components"]["responses"][name]
-        problems = response.get("content", {}).get("application/problem+json", {})
-        return set(problems.get("examples", {}))
+        examples = response.get("content", {}).get(form.media_type, {}).get("examples", {})
+        return {form.inner(example["value"])[form.name] for example in examples.values()}
 
     def _of_the_state(self, recorder: ScenarioRecorder, case_id: str, check: str) -> bool:
         """Whether a request got its answer for what no description can know."""
         answer = recorder.interactions[case_id].response
         if answer is None or not check.endswith(("_rejection", "_acceptance")):
+            return False
+        if form_of(recorder.cases[case_id].value.operation.path) is not NATIVE:
             return False
         problem = json.loads(answer.content)
         if answer.status_code >= 500:
@@ -134,18 +150,27 @@ class Findings:
         return check == "positive_data_acceptance" and bool(wrong) and wrong <= explained
 
 
+def _called(code: str, form: Form) -> str:
+    """Return what a form calls a kind of errors."""
+    if form is A1111:
+        return KINDS[code]().title
+    return OPENAI_CODES.get(code, code) if form is OPENAI else code
+
+
 def fuzz(
     url: str,
     *,
     seed: int,
     examples: int,
     failures: frozenset[str] = frozenset(),
+    paths: str = "",
     **settings: Any,
 ) -> Findings:
     """Ask the service at ``url`` for all that it describes: ``examples`` drawn per operation.
 
-    Before them come the examples of the description and the boundaries of every field, and
-    after them chains of requests along its links.
+    ``paths`` is a pattern of the paths that are asked for; empty for all. Before what is drawn
+    come the examples of the description and the boundaries of every field, and after it chains
+    of requests along its links.
     """
     settings = {
         "seed": seed,
@@ -167,6 +192,9 @@ def fuzz(
     document = requests.get(f"{url}/openapi.json", timeout=30).json()
     # From its address the library would leave the description's own route out.
     schema = schemathesis.openapi.from_dict(document, config=config)
+    if paths:
+        document["paths"] = {k: v for k, v in document["paths"].items() if re.match(paths, k)}
+        schema = schemathesis.openapi.from_dict(document, config=config)
     findings = Findings(document, failures)
     for event in from_schema(schema).execute():
         match event:

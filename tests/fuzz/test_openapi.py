@@ -17,7 +17,7 @@ DRAWN = {"coverage": {"enabled": False}}
 
 JOBS = (
     *("GET /jobs", "POST /jobs", "GET /jobs/{id}", "DELETE /jobs/{id}"),
-    *("GET /jobs/{id}/events", "GET /jobs/{id}/image"),
+    *("GET /jobs/{id}/events", "GET /jobs/{id}/image", "POST /jobs/{id}/interrupt"),
 )
 
 

@@ -15,16 +15,22 @@ from service.errors import CrossOrigin
 from service.http.state import CONFIG, KEYRING
 
 METHODS: Final = "GET, HEAD, POST, DELETE"
+STAINLESS: Final = (
+    *("Arch", "Helper-Method", "Lang", "OS", "Package-Version", "Retry-Count", "Runtime"),
+    *("Runtime-Version", "Timeout"),
+)
+"""Ends of the names of headers that OpenAI's package sends with every request, from pages, too."""
 REQUEST_HEADERS: Final = ", ".join(
     (
         *("Accept", "Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID"),
         *("Prefer", "X-API-Key", "X-Request-ID", "X-Request-Timeout", "traceparent", "tracestate"),
+        *("OpenAI-Organization", "OpenAI-Project", *(f"X-Stainless-{end}" for end in STAINLESS)),
     )
 )
 ANSWER_HEADERS: Final = ", ".join(
     (
         *("Idempotent-Replayed", "Location", "Preference-Applied", "Retry-After", "X-Metadata"),
-        *("X-Job-Id", "X-Request-ID"),
+        *("X-Job-Id", "X-Request-ID", "X-Should-Retry"),
         *(
             f"X-RateLimit-{part}-{kind}"
             for kind in ("Requests", "Images")
