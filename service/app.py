@@ -3,13 +3,14 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 
 from aiohttp import web
 
 from service.access.allowance import Allowance
+from service.access.links import LinkSigner
 from service.config.table import Config
 from service.engine.base import Engine
 from service.gpu.collector import GpuCollector
@@ -29,6 +30,7 @@ from service.jobs.service import JobService
 from service.models.adapters.catalog import catalog_of
 from service.models.served.catalog import catalog_of as models_of
 from service.models.served.hashes import ModelHashes
+from service.system.executors import FILES
 from service.system.malloc import keep_trimmed, share_arenas
 from service.telemetry.disk import DiskCollector, DiskSampler
 from service.telemetry.metrics import Metrics
@@ -47,6 +49,7 @@ def create_app(config: Config, engine: Engine, metrics: Metrics | None = None) -
     app[state.STREAMS] = Shares(config.max_event_streams_per_key)
     app[state.SENDING] = Shared()
     auth.add_to(app)
+    app[state.LINKS] = LinkSigner()
     app[state.MODELS] = models = models_of(config)
     app[state.HASHES] = hashes = ModelHashes(models, config.model_cache_dir)
     app[state.DISPATCHER] = Dispatcher(
@@ -110,7 +113,11 @@ async def _samplers(app: web.Application) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def _durable(app: web.Application) -> AsyncIterator[None]:
-    async with app[state.DURABLE].opened() if state.DURABLE in app else nullcontext():
+    if state.DURABLE not in app:
+        yield
+        return
+    async with app[state.DURABLE].opened():
+        await FILES.run(app[state.LINKS].load, Path(app[state.CONFIG].data_dir))
         yield
 
 

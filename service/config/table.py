@@ -259,6 +259,13 @@ class Config:
     results_max_age_seconds: float = setting(
         86_400.0, "Time that finished jobs and their images are kept.", minimum=60.0
     )
+    image_url_seconds: float = setting(
+        3600.0,
+        "Time that links to images (response_format=url on the OpenAI API) can be opened, if less "
+        "than RESULTS_MAX_AGE_SECONDS.",
+        minimum=1.0,
+        maximum=1e10,
+    )
     results_max_bytes: int = setting(
         2 * 2**30, "Space for kept images. The oldest are deleted first.", minimum=2**20
     )

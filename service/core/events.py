@@ -59,6 +59,8 @@ class JobFinished(AttemptEvent):
     times: StageTimes = field(default=StageTimes())
     memory: MemoryUse = field(default=MemoryUse(), compare=False)
     """After the decode, which takes the most."""
+    prompt_tokens: int = 0
+    """Tokens of the prompt, those that the text encoder could not read included."""
     prompt_tokens_cut: int = 0
     """Tokens of the prompt that the text encoder could not read."""
     adapter_hashes: Mapping[str, str] = field(default_factory=dict)

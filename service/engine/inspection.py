@@ -116,6 +116,7 @@ class Inspector:
             case JobFinished():
                 _check_images(request, said.images)
                 _check_memory(said.memory)
+                _counts(said.prompt_tokens)
                 _counts(said.prompt_tokens_cut)
                 if not said.adapter_hashes.keys() <= {each.name for each in request.adapters}:
                     raise GarbageError("an image was made with adapters that nobody asked for")

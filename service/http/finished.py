@@ -164,6 +164,7 @@ def metadata(job: Job, result: JobFinished) -> Metadata:
         "generation_time_seconds": round((job.drawn or started) - started, 4),
         "queue_seconds": round(started - job.created, 4),
         "attempts": job.attempts,
+        "prompt_tokens": result.prompt_tokens,
         "prompt_truncated": result.prompt_tokens_cut > 0,
         "prompt_tokens_cut": result.prompt_tokens_cut,
         "adapter_hashes": dict(result.adapter_hashes),

@@ -7,6 +7,7 @@ from aiohttp import web
 
 from service.access.allowance import Allowance
 from service.access.keyring import Keyring
+from service.access.links import LinkSigner
 from service.access.lockout import Lockout
 from service.config.credentials import ApiKey
 from service.config.table import Config
@@ -37,6 +38,9 @@ DISK = web.AppKey("disk", DiskSampler)
 DISPATCHER = web.AppKey("dispatcher", Dispatcher)
 DURABLE = web.AppKey("durable", DurableJobs)
 """Stored jobs; absent without DATA_DIR."""
+
+LINKS = web.AppKey("links", LinkSigner)
+"""Signs links to images."""
 
 LOCKOUT = web.AppKey("lockout", Lockout)
 """Wrong keys of each client."""

@@ -115,6 +115,17 @@ def preview(seen: Mapping[str, Any]) -> dict[str, Any]:
     return {**said, "media_type": MEDIA_TYPES["jpeg"], "image_base64": encoded}
 
 
+def enlarged(seen: Mapping[str, Any], size: tuple[int, int], media_type: str) -> bytes:
+    """Return a preview as a file of this width and height in pixels."""
+    small = Image.frombytes("RGB", (seen["width"], seen["height"]), seen["pixels"])
+    image = small.resize(size, Image.Resampling.BICUBIC)
+    file = io.BytesIO()
+    if media_type == MEDIA_TYPES["png"]:
+        image.save(file, "PNG", compress_type=Z_RLE)
+        return file.getvalue()
+    return _saved(image, media_type, JPEG_QUALITY)
+
+
 def converted(
     kept: bytes, media_type: str, quality: int | None = None, *, bare: bool = False
 ) -> bytes:

@@ -256,6 +256,16 @@ class JobService:
         size = stored.request.width, stored.request.height
         return await self._kept.results.read(stored.id, index, size, owner=stored.owner)
 
+    async def kept_image(self, job_id: str, index: int, reader: str) -> Encoded:
+        """Return an image for a reader who was given it, whoever owns the job.
+
+        Raises:
+            NotFound, JobExpired, ResultDamaged, StorageUnavailable: as the results say.
+            JobsOff: nothing is kept here.
+
+        """
+        return await self._kept.results.read(job_id, index, owner=reader)
+
     async def events(
         self, job: LiveJob | StoredJob, seen: str = "", *, previews: bool = False
     ) -> AsyncGenerator[JobEvent, None]:

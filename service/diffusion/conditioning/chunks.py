@@ -52,6 +52,11 @@ class Chunks:
     read: tuple[Chunk, ...]
     cut: int = 0
 
+    @property
+    def tokens(self) -> int:
+        """How many tokens the text has."""
+        return sum(len(each.tokens) for each in self.read) + self.cut
+
 
 def chunks(
     text: str,

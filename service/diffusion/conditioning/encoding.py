@@ -71,6 +71,8 @@ class Conditioning:
     """The texts of each step, where they change; else empty."""
     extras: Mapping[str, torch.Tensor] = field(default_factory=dict)
     """Further inputs ``[1, width]`` by name; all images of a model have the same ones."""
+    tokens: int = 0
+    """Tokens of the prompt."""
     tokens_cut: int = 0
     """Tokens of the prompt that the text encoder cannot read."""
 

@@ -139,9 +139,10 @@ def read(
     return TextEmbedding(states=torch.cat(wide, dim=-1), pooled=encoded[-1][0][1])
 
 
-def tokens_cut(text: str, reading: Reading, encoders: Sequence[Encoder]) -> int:
-    """Return the tokens of a text that no chunk has room for."""
-    return max(each.chunks(text, reading).cut for each in encoders)
+def count_tokens(text: str, reading: Reading, encoders: Sequence[Encoder]) -> tuple[int, int]:
+    """Return the tokens of a text, and those of them that no chunk has room for."""
+    found = [each.chunks(text, reading) for each in encoders]
+    return max(each.tokens for each in found), max(each.cut for each in found)
 
 
 def _empty(count: int) -> tuple[Chunk, ...]:

@@ -18,7 +18,7 @@ from service.diffusion.conditioning.encoding import (
     TextEmbedding,
     Word,
 )
-from service.diffusion.conditioning.reader import Encoded, Encoder, read, tokens_cut
+from service.diffusion.conditioning.reader import Encoded, Encoder, count_tokens, read
 from service.diffusion.conditioning.texts import Texts, texts_of
 from service.diffusion.families.base import DenoiseRow, Family
 
@@ -54,15 +54,17 @@ class UNetFamily(Family):
         guided = texts.composed or ("timestep_cond" not in extras and request.guidance_scale > 1)
         by_step = texts.by_step(request.steps)
         embedded = {each: self._embedded(each, texts, encode, guided=guided) for each in by_step}
+        counts = [
+            count_tokens(each, texts.reading_of(each), self._encoders)
+            for each in {each for _, *prompts in embedded for each in prompts}
+        ]
         return Conditioning(
             texts=embedded[by_step[0]],
             weights=texts.prompt.weights,
             by_step=tuple(embedded[each] for each in by_step) if len(embedded) > 1 else (),
             extras=extras,
-            tokens_cut=max(
-                tokens_cut(each, texts.reading_of(each), self._encoders)
-                for each in {each for _, *prompts in embedded for each in prompts}
-            ),
+            tokens=max(tokens for tokens, _ in counts),
+            tokens_cut=max(cut for _, cut in counts),
         )
 
     def _embedded(

@@ -347,6 +347,7 @@ class StepLoop:
                 images=tuple(task.images[i] for i in sorted(task.images)),
                 times=task.times,
                 memory=self.meter.use(),
+                prompt_tokens=task.conditioning.tokens if task.conditioning else 0,
                 prompt_tokens_cut=task.conditioning.tokens_cut if task.conditioning else 0,
                 adapter_hashes=used[False],
                 embeddings=used[True],

@@ -51,13 +51,17 @@ class Flag(Once, fields.Boolean):
 class Passed(Once):
     """A field of the native API, which is checked there with the limits of its model."""
 
-    def __init__(self, asked: RequestField, description: str = "") -> None:
+    def __init__(
+        self, asked: RequestField, *, description: str = "", required: bool = False
+    ) -> None:
         kind: dict[str, Any] = {"type": JSON_TYPES.get(asked.kind, "array")}
         if asked.choices:
             kind["enum"] = list(asked.choices)
+        about: dict[str, Any] = {"required": True} if required else {"load_default": None}
         super().__init__(
-            load_default=None,
+            error_messages={"required": f"is required: {asked.meaning.lower().rstrip('.')}"},
             metadata={**kind, "description": description or asked.help},
+            **about,
         )
 
 

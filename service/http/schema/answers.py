@@ -100,6 +100,9 @@ Metadata: Final = Schema.from_dict(
         "prompt_truncated": described(
             fields.Boolean, "Whether the model could not read the whole prompt.", False
         ),
+        "prompt_tokens": described(
+            fields.Integer, "Tokens of the prompt, for the text encoder.", 7
+        ),
         "prompt_tokens_cut": described(
             fields.Integer, "Tokens of the prompt that the model did not read.", 0
         ),

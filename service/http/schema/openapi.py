@@ -30,6 +30,7 @@ DESCRIPTION: Final = (
 )
 TAGS: Final = {
     "images": "Make images.",
+    "openai": "Make images as the API of OpenAI does.",
     "jobs": "Make images in the background and fetch them later.",
     "models": "What images are made with.",
     "health": "Status of the service.",
@@ -71,6 +72,7 @@ LINKS: Final = {
 }
 """From a job to what can be done with it."""
 FACTS: Final = ErrorFacts(instance="/generate", request_id="7f1c9a52", prefix="")
+EVENTS: Final = "text/event-stream"
 BINARY: Final = {"schema": {"type": "string", "format": "binary"}}
 DESCRIPTIONS: Final = 8
 """Descriptions that are kept: one for the limits of each model, of about 150 kB."""
@@ -200,6 +202,8 @@ def _success(code: str, response: dict[str, Any], produces: list[str]) -> dict[s
         return {**response, "headers": _headers()}
     content: dict[str, Any] = {"application/json": {"schema": response["schema"]}}
     described: dict[str, Any] = {"description": response["description"], "headers": _headers()}
+    if EVENTS in produces:
+        content[EVENTS] = {"schema": {"type": "string"}}
     if int(code) == HTTPStatus.OK and "image/png" in produces:
         described["headers"]["X-Job-Id"] = _always("The job that made the images.")
         content |= {name: BINARY for name in produces if name.startswith("image/")}

@@ -1,5 +1,6 @@
 """The licence and the size of a model, as its files tell them."""
 
+import os
 import re
 from contextlib import suppress
 from pathlib import Path
@@ -44,11 +45,21 @@ def licence(source: Source) -> str:
 
 def size(source: Source) -> int | None:
     """Return the bytes of the weights that loading reads; None where they are not here."""
+    found = _weights(source)
+    return None if found is None else sum(each.st_size for each in found)
+
+
+def created(source: Source) -> int:
+    """Return the Unix time of the newest of those files; 0 where they are not here."""
+    return int(max((each.st_mtime for each in _weights(source) or ()), default=0))
+
+
+def _weights(source: Source) -> list[os.stat_result] | None:
     if source.path is None:
         return None
     try:
         found = weights.read_files(source, half=False) or weights.read_files(source, half=True)
-        return sum(path.stat().st_size for path in found)
+        return [path.stat() for path in found]
     except (ServiceError, OSError):
         return None
 

@@ -14,7 +14,7 @@ from service.errors import ConfigError, ModelNotFound, ModelUnavailable, Service
 from service.models import catalog
 from service.models.defaults.known import UNKNOWN, Known, look, look_at
 from service.models.files import SUFFIX, hub_place
-from service.models.served.about import licence, size
+from service.models.served.about import created, licence, size
 from service.models.source import Source
 
 LISTED: Final = 20
@@ -35,6 +35,8 @@ class Served:
     """Empty where nothing tells."""
     size: int | None = None
     """Bytes of its weights; None where they are not here."""
+    created: int = 0
+    """Unix time of its weights; 0 where they are not here."""
     problem: str = ""
     """Why it cannot be used; empty if it can, as far as its small files tell."""
 
@@ -151,7 +153,17 @@ def _default(config: Config) -> Served:
         source = catalog.resolve(config.model_id, config.model_cache_dir)
     except ServiceError as error:
         return Served(known=known, problem=error.detail)
-    return Served(known=known, source=source, licence=licence(source), size=size(source))
+    return _served(known, source)
+
+
+def _served(known: Known, source: Source) -> Served:
+    return Served(
+        known=known,
+        source=source,
+        licence=licence(source),
+        size=size(source),
+        created=created(source),
+    )
 
 
 def _named(part: str, config: Config) -> Iterator[Served]:
@@ -192,7 +204,7 @@ def _read(name: str, entry: catalog.Entry | None, config: Config) -> Served:
     except (ServiceError, OSError) as error:
         problem = error.detail if isinstance(error, ServiceError) else str(error)
         return Served(known=Known(model_id=name), source=source, problem=problem)
-    return Served(known=known, source=source, licence=licence(source), size=size(source))
+    return _served(known, source)
 
 
 def _path(model: Served) -> Path | None:

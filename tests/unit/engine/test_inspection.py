@@ -179,6 +179,7 @@ def test_a_model_must_be_one(said):
         wrong(STEPPED, pixels=1.5),
         wrong(STEPPED, seconds="1"),
         wrong(STEPPED, memory=None),
+        wrong(FINISHED, prompt_tokens=-1),
         wrong(FINISHED, prompt_tokens_cut=-1),
         wrong(FINISHED, images=(None, None)),
         wrong(FINISHED, interrupted_after=3),

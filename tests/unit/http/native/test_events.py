@@ -3,7 +3,7 @@
 import asyncio
 from types import SimpleNamespace
 
-from service.http.native import events
+from service.http import event_stream
 from tests.support.job_service import BODY, ask, service
 from tests.support.simulation.fake_engine import FakeEngine
 
@@ -17,7 +17,7 @@ async def test_a_silent_stream_shows_every_15_seconds_that_it_lives(tmp_path, mo
         return await wait(tasks, **more | {"timeout": 0.01})
 
     patched = SimpleNamespace(**vars(asyncio) | {"wait": impatient})
-    monkeypatch.setattr(events, "asyncio", patched)
+    monkeypatch.setattr(event_stream, "asyncio", patched)
     engine = FakeEngine(step_seconds=None)
     async with service(tmp_path, engine) as client:
         job = (await ask(client, "POST", "/jobs", 202, json=BODY))["id"]

@@ -71,6 +71,7 @@ async def test_the_answer_holds_the_image_and_what_it_was_made_from(client):
         "model_version": "fake-1",
         "attempts": 1,
         "prompt_truncated": False,
+        "prompt_tokens": 2,
         "prompt_tokens_cut": 0,
         "adapter_hashes": {},
         "embeddings": {},
