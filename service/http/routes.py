@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Iterable
 from functools import partial
-from typing import Final
 
 from aiohttp import web
 
@@ -11,9 +10,7 @@ from service.http.native import adapters, health, jobs, models, swagger
 from service.http.native.generate import generate_handler
 from service.http.native.problems import NATIVE
 from service.http.native.scrape import scrape
-from service.http.openai import files, images
-from service.http.openai import models as openai_models
-from service.http.openai.errors import OPENAI
+from service.http.openai import rows as openai_rows
 from service.http.page import page
 from service.http.route import Access, Route, RouteTable
 from service.http.schema import openapi
@@ -22,31 +19,9 @@ from service.http.state import CONFIG, DISPATCHER, ROUTES, SCRAPING
 native = partial(Route, api=NATIVE)
 public = partial(native, access=Access.PUBLIC)
 probe = partial(public, polled=True, tag="health")
-openai_api = partial(Route, api=OPENAI, tag="openai")
 job = partial(native, tag="jobs")
 about = partial(native, tag="models")
 described = partial(public, tag="description")
-
-OPENAI_ROWS: Final = (
-    openai_api(
-        "POST",
-        "/v1/images/generations",
-        images.generate,
-        counted=True,
-        operation="createOpenAIImages",
-    ),
-    openai_api("POST", "/v1/images/edits", images.unsupported, operation="editOpenAIImages"),
-    openai_api("POST", "/v1/images/variations", images.unsupported, operation="varyOpenAIImages"),
-    openai_api("GET", files.PATH, files.get_file, access=Access.PUBLIC, operation="getOpenAIImage"),
-    openai_api("GET", "/v1/models", openai_models.list_models, operation="listOpenAIModels"),
-    openai_api(
-        "GET",
-        "/v1/models/{id}",
-        openai_models.get_model,
-        pattern="/v1/models/{id:.+}",
-        operation="getOpenAIModel",
-    ),
-)
 
 
 def rows(app: web.Application) -> Iterable[Route]:
@@ -68,7 +43,7 @@ def rows(app: web.Application) -> Iterable[Route]:
         job("GET", "/jobs/{id}/events", jobs.stream_events, operation="watchJob"),
         about("GET", "/models", models.list_models, operation="listModels"),
         about("GET", "/models/adapters", adapters.list_adapters, operation="listAdapters"),
-        *OPENAI_ROWS,
+        *openai_rows.ROWS,
         probe("GET", "/health", health.health, access=details, operation="health"),
         probe("GET", "/health/live", health.live, operation="live"),
         probe("GET", "/health/ready", health.ready, operation="ready"),

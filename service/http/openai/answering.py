@@ -61,6 +61,8 @@ def warnings(metadata: Mapping[str, Any], asked: Asked) -> list[str]:
     found = [*asked.warnings, *metadata.get("warnings", ())]
     if cut := metadata["prompt_tokens_cut"]:
         found.append(f"prompt: the model did not read its last {cut} tokens.")
+    if metadata.get("interrupted"):
+        found.append(f"steps: the job was interrupted after {metadata['steps_done']}.")
     flagged = [str(place) for place, unsafe in enumerate(metadata["unsafe"], 1) if unsafe]
     if flagged:
         found.append(f"data: the safety checker blacked out image {', '.join(flagged)}.")

@@ -248,29 +248,19 @@ class FakeEngine(Engine):
     def _finish(self, job_id: str, request: GenerationSpec) -> None:
         if not self._survives(Stage.VAE_DECODE, (job_id,)):
             return
-<<<<<<< HEAD
         done = self._done.pop(job_id)
         self._ending.discard(job_id)
         del self.batch[job_id]
-        words_read = self._loading.prompt_tokens - 2
-=======
-        del self.batch[job_id], self._done[job_id]
         words, words_read = len(request.prompt.split()), self._loading.prompt_tokens - 2
->>>>>>> 209c800 (The images API of OpenAI)
         self._tell(
             JobFinished(
                 job_id=job_id,
                 epoch=self._epochs[job_id],
                 images=tuple(gradient(request, seed) for seed in request.seeds),
-<<<<<<< HEAD
                 times=StageTimes(denoise=done * (self._step_seconds or 0.0)),
                 interrupted_after=done if done < request.steps else None,
-                prompt_tokens_cut=max(len(request.prompt.split()) - words_read, 0),
-=======
-                times=StageTimes(denoise=request.steps * (self._step_seconds or 0.0)),
                 prompt_tokens=words,
                 prompt_tokens_cut=max(words - words_read, 0),
->>>>>>> 209c800 (The images API of OpenAI)
             )
         )
         self._notify()
