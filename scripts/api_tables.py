@@ -123,7 +123,7 @@ def kinds() -> list[type[ServiceError]]:
 def fields(document: Any, name: str) -> Iterator[str]:
     """Return the fields of a schema; whether they must be there is said of requests only."""
     schema = document["components"]["schemas"][name]
-    if name in {"GenerationRequest", "JobOrder"}:
+    if name in {"GenerationRequest", "JobOrder", "OpenAIImageRequest"}:
         yield "| Field | Type | Default | Limits | Meaning |"
         yield "|---|---|---|---|---|"
         for field, about in schema["properties"].items():
@@ -178,7 +178,7 @@ def _number(value: float) -> str:
 
 
 def _default(about: Mapping[str, Any]) -> str:
-    if "default" not in about:
+    if about.get("default") is None:
         return ""
     return "empty" if about["default"] == "" else f"`{about['default']}`"
 

@@ -4,6 +4,8 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
+from service.core.capacity import MemoryUse
+from service.core.events import JobFinished
 from service.core.image import RawImage
 from service.core.spec import GenerationSpec
 from service.core.stage import Stage, StageTimes
@@ -88,6 +90,22 @@ class Task:
         """Steps done, averaged down over the images."""
         moving = sum(each.row.steps_done for each in self.samples if each.row)
         return (moving + self.steps_drawn) // self.request.num_images
+
+    def finished(self, memory: MemoryUse) -> JobFinished:
+        """Return the report of the job, all of whose images are decoded; it has its adapters."""
+        read = self.conditioning
+        return JobFinished(
+            job_id=self.job_id,
+            epoch=self.epoch,
+            images=tuple(self.images[index] for index in sorted(self.images)),
+            times=self.times,
+            memory=memory,
+            prompt_tokens=read.tokens if read else 0,
+            prompt_tokens_cut=read.tokens_cut if read else 0,
+            adapter_hashes=self.adapters.hashes(words=False),
+            embeddings=self.adapters.hashes(words=True),
+            interrupted_after=self.interrupted_after,
+        )
 
     @property
     def interrupted_after(self) -> int | None:

@@ -8,7 +8,7 @@ from typing import Final, TypeVar
 
 import torch
 
-from service.core.events import JobCancelled, JobFinished, LoopEvent, OutOfMemoryHit, Stepped
+from service.core.events import JobCancelled, LoopEvent, OutOfMemoryHit, Stepped
 from service.core.image import RawImage
 from service.core.prompt.syntax import PromptSyntax
 from service.core.prompt.words import texts
@@ -338,22 +338,9 @@ class StepLoop:
         task.steps_drawn += row.steps_done
         if task.samples:
             return
-        used = {words: task.adapters.hashes(words=words) for words in (False, True)}
+        done = task.finished(self.meter.use())
         self._remove(task)
-        self._outcomes.append(
-            JobFinished(
-                job_id=task.job_id,
-                epoch=task.epoch,
-                images=tuple(task.images[i] for i in sorted(task.images)),
-                times=task.times,
-                memory=self.meter.use(),
-                prompt_tokens=task.conditioning.tokens if task.conditioning else 0,
-                prompt_tokens_cut=task.conditioning.tokens_cut if task.conditioning else 0,
-                adapter_hashes=used[False],
-                embeddings=used[True],
-                interrupted_after=task.interrupted_after,
-            )
-        )
+        self._outcomes.append(done)
 
     def _decoded(self, row: Row, latents: torch.Tensor) -> RawImage:
         self.fault(Stage.VAE_DECODE, 1)

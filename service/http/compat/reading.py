@@ -56,7 +56,9 @@ class Passed(Once):
     ) -> None:
         kind: dict[str, Any] = {"type": JSON_TYPES.get(asked.kind, "array")}
         if asked.choices:
-            kind["enum"] = list(asked.choices)
+            kind["enum"] = [*asked.choices, *([] if required else [None])]
+        if asked.entries is not None:
+            kind["items"] = {"type": "object"}
         about: dict[str, Any] = {"required": True} if required else {"load_default": None}
         super().__init__(
             error_messages={"required": f"is required: {asked.meaning.lower().rstrip('.')}"},

@@ -90,7 +90,8 @@ async def get_file(request: web.Request) -> web.Response:
     if (body := sending.get(key)) is None:
         reader = auth.client_of(request)
         image = await request.app[JOBS].kept_image(job_id, int(match[1]), reader)
-        convert = partial(converted, image.data, media_type, quality)
+        bare = request.app[CONFIG].bare_images
+        convert = partial(converted, image.data, media_type, quality, bare=bare)
         body = sending.keep(key, await CONVERSIONS.run_for(reader, convert))
     # Who has the link may also show the image in a page of another origin.
     headers = {

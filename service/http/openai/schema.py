@@ -48,7 +48,8 @@ class Lora(Once):
                     "LoRA files: objects with `name` and `scale` (or `weight`), or names, each "
                     "with its weight behind a colon if wanted. One of them needs no list."
                 ),
-                "anyOf": [{"type": "string"}, entry, {"type": "array"}],
+                "type": ["array", "object", "string"],
+                "items": entry,
                 "examples": [[{"name": "ink", "scale": 0.8}]],
             },
         )

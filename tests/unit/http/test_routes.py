@@ -34,10 +34,17 @@ async def test_the_routes_are_these(client):
         "GET /models",
         "GET /models/adapters",
         "GET /openapi.json",
+        "GET /v1/images/{id}/{name}",
+        "GET /v1/models",
+        "GET /v1/models/{id}",
         "GET /page/{version}/{folder}/{name}",
         "GET /page/{version}/{name}",
         "POST /generate",
         "POST /jobs",
+        "POST /jobs/{id}/interrupt",
+        "POST /v1/images/edits",
+        "POST /v1/images/generations",
+        "POST /v1/images/variations",
     }
     assert expected == routes
 
