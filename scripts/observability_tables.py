@@ -28,7 +28,7 @@ DASHBOARDS: Final = {
 DECISION: Final = re.compile(r"^\| `(\w+)` \|.*\| ([^|]*) \|$", re.MULTILINE)
 
 GROUPS: Final = {
-    "requests": ("sd_http_", "sd_requests_", "sd_connections", "sd_event_streams"),
+    "requests": ("sd_http_", "sd_requests_", "sd_connections", "sd_event_streams", "sd_sdapi_"),
     "jobs": ("sd_jobs_", "sd_answers_", "sd_queue_", "sd_job_duration_", "sd_job_last_"),
     "kept": ("sd_store_", "sd_jobs_kept", "sd_results_", "sd_webhook"),
     "generation": ("sd_generation_", "sd_stage_", "sd_step_", "sd_batch_"),

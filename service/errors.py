@@ -51,6 +51,10 @@ class SamplerUnsuitable(ServiceError, code="sampler_unsuitable", status=400):
     """Validation Error: the sampler cannot take so many steps with this model."""
 
 
+class SamplerNotFound(ServiceError, code="sampler_not_found", status=404, refusal="validation"):
+    """Sampler not found."""
+
+
 class AdapterUnsuitable(ServiceError, code="adapter_unsuitable", status=400):
     """Validation Error: an adapter cannot be used with this model."""
 

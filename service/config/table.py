@@ -23,6 +23,9 @@ class Config:
         8000, "Port to listen on. 0 takes a free port.", minimum=0, maximum=65535
     )
     max_body_bytes: int = setting(65_536, "Largest request body in bytes.", minimum=1024)
+    max_image_bytes: int = setting(
+        16_777_216, "Largest image that a request may bring, in bytes.", minimum=1024
+    )
     max_connections: int = setting(
         512,
         "Most open connections. A further one closes the connection that has been idle "

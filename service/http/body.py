@@ -83,17 +83,41 @@ async def read_json(request: web.Request) -> dict[str, Any]:
         ValidationFailed: it is no UTF-8, no JSON or no object.
 
     """
+    return parsed(request, await received(request))
+
+
+async def received(request: web.Request) -> bytes:
+    """Return the body as it is sent, for ``parsed``.
+
+    Raises:
+        ServiceError: as ``read_json`` says, without what is wrong with the JSON.
+
+    """
     _check_content_type(request)
     _check_content_encoding(request)
     try:
-        text = unpacked(request, await _arrived(request)).decode(UTF_8)
-        body = json.loads(text, object_pairs_hook=_object)
+        return await _arrived(request)
+    except web.RequestPayloadError as error:
+        raise _not_json(error) from error
+
+
+def parsed(request: web.Request, body: bytes) -> dict[str, Any]:
+    """Return the JSON object that a received body is; of a large one in a thread.
+
+    Raises:
+        ValidationFailed: it is no UTF-8, no JSON or no object.
+        HTTPRequestEntityTooLarge: unpacked it is.
+
+    """
+    try:
+        text = unpacked(request, body).decode(UTF_8)
+        found = json.loads(text, object_pairs_hook=_object)
     # ValueError also covers UnicodeDecodeError and integers of more than 4300 digits.
     except (ValueError, RecursionError, web.RequestPayloadError) as error:
         raise _not_json(error) from error
-    if not isinstance(body, dict):
+    if not isinstance(found, dict):
         raise ValidationFailed({"body": ['must be a JSON object, e.g. {"prompt": "a boat"}']})
-    return body
+    return found
 
 
 def _not_json(error: Exception) -> ValidationFailed:

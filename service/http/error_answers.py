@@ -10,7 +10,7 @@ from service import errors
 from service.errors import ServiceError
 from service.http.prefix import prefixed
 from service.http.route import Api, ErrorFacts
-from service.http.state import ERROR_CODE, REQUEST_ID
+from service.http.state import ERROR_CODE, REQUEST_ID, ROUTE
 
 
 def error_answer(request: web.BaseRequest, error: ServiceError, api: Api) -> web.Response:
@@ -23,7 +23,8 @@ def error_answer(request: web.BaseRequest, error: ServiceError, api: Api) -> web
     if error.retry_after is not None:
         answer.headers[hdrs.RETRY_AFTER] = str(max(1, math.ceil(error.retry_after)))
     if isinstance(error, errors.Unauthorized):
-        answer.headers[hdrs.WWW_AUTHENTICATE] = error.challenge
+        basic = 'Basic realm="sd-api", charset="UTF-8"'
+        answer.headers[hdrs.WWW_AUTHENTICATE] = basic if api.basic else error.challenge
     if isinstance(error, errors.MethodNotAllowed):
         answer.headers[hdrs.ALLOW] = ", ".join(error.allow)
     if isinstance(error, errors.UnsupportedEncoding):
@@ -66,8 +67,9 @@ def from_aiohttp(error: web.HTTPException, request: web.BaseRequest) -> ServiceE
             allow = tuple(sorted(error.allowed_methods))
             return errors.MethodNotAllowed(f"Use {' or '.join(allow)} here.", allow=allow)
         case web.HTTPRequestEntityTooLarge():
-            limit = request.client_max_size
+            limit, row = request.client_max_size, request.get(ROUTE)
+            setting = "MAX_IMAGE_BYTES" if row and row.body_bytes else "MAX_BODY_BYTES"
             return errors.BodyTooLarge(
-                f"The body must not be larger than {limit} bytes (MAX_BODY_BYTES)."
+                f"The body must not be larger than {limit} bytes ({setting})."
             )
     return ServiceError()

@@ -96,6 +96,9 @@ class Route:
     """Whether machines ask every few seconds: no spans, no INFO line for a good answer, and
     places beyond the limits on connections."""
 
+    body_bytes: int = 0
+    """Most bytes of the body where it may bring an image; 0 for MAX_BODY_BYTES."""
+
     tag: str = ""
     operation: str = ""
     """Name of the operation in the API description; empty: the route is not in it."""

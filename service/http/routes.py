@@ -14,6 +14,7 @@ from service.http.openai import rows as openai_rows
 from service.http.page import page
 from service.http.route import Access, Route, RouteTable
 from service.http.schema import openapi
+from service.http.sdapi import routes as sdapi
 from service.http.state import CONFIG, DISPATCHER, ROUTES, SCRAPING
 
 native = partial(Route, api=NATIVE)
@@ -44,6 +45,7 @@ def rows(app: web.Application) -> Iterable[Route]:
         about("GET", "/models", models.list_models, operation="listModels"),
         about("GET", "/models/adapters", adapters.list_adapters, operation="listAdapters"),
         *openai_rows.ROWS,
+        *sdapi.rows(app[CONFIG]),
         probe("GET", "/health", health.health, access=details, operation="health"),
         probe("GET", "/health/live", health.live, operation="live"),
         probe("GET", "/health/ready", health.ready, operation="ready"),
@@ -59,6 +61,7 @@ def add_to(app: web.Application) -> None:
     """Add the routes, and their description."""
     app[ROUTES] = RouteTable(app, rows(app))
     app[SCRAPING] = asyncio.Lock()
+    sdapi.add_to(app)
     openapi.current(app)
     # Read now: a busy service has no time for it, perhaps no file descriptor.
     swagger.assets()

@@ -69,6 +69,14 @@ class Metrics(Registry):
         self.answers_failed = self.counter(
             "sd_answers_failed_total", "Answers that failed after their job had succeeded."
         )
+        self.options_held = self.gauge(
+            "sd_sdapi_callers_with_options",
+            "Callers of the AUTOMATIC1111 API who have set options.",
+        )
+        self.options_evicted = self.counter(
+            "sd_sdapi_options_evicted_total",
+            "Callers whose options were dropped to make room for those of another.",
+        )
         self.refused = self.counter(
             "sd_requests_refused_total",
             "Requests refused before any work on them, by API and reason.",

@@ -5,6 +5,8 @@ The row of its route says which credentials it needs. Wired by ``add_to``, and b
 """
 
 import asyncio
+import base64
+import binascii
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Final
@@ -71,6 +73,8 @@ def caller(request: web.Request) -> ApiKey:
     if access is Access.PUBLIC or not keyring:
         return ANONYMOUS
     given = _parts(request, HEADER) + bearer_tokens(request)
+    if request[ROUTE].api.basic:
+        given += basic_passwords(request)
     if access is Access.OPTIONAL_KEY and not given:
         return ANONYMOUS
     return _admitted(request, given, keyring.find)
@@ -89,6 +93,22 @@ def bearer_tokens(request: web.Request) -> list[str]:
         if secret and scheme.lower() == "bearer":
             found += secret
     return found
+
+
+def basic_passwords(request: web.Request) -> list[str]:
+    """Return the passwords of ``Authorization: Basic`` (RFC 7617); the user may be any.
+
+    Clients without a password send the header all the same, with nothing or ``:`` in it: that is
+    no credential, and no guess.
+    """
+    found = []
+    for part in _parts(request, hdrs.AUTHORIZATION):
+        scheme, *pair = part.split(maxsplit=1)
+        if pair and scheme.lower() == "basic":
+            with suppress(binascii.Error, UnicodeDecodeError):
+                decoded = base64.b64decode(pair[0], validate=True).decode("utf-8")
+                found.append(decoded.partition(":")[2])
+    return [password for password in found if password]
 
 
 def _parts(request: web.Request, name: str) -> list[str]:

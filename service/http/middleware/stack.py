@@ -24,7 +24,9 @@ REST: Final = web.RequestKey("rest", dict)
 @web.middleware
 async def route(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Look up the row of the request, once for all middlewares after it."""
-    request[ROUTE] = request.app[ROUTES].row(request)
+    request[ROUTE] = row = request.app[ROUTES].row(request)
+    if row.body_bytes:
+        request._client_max_size = row.body_bytes  # noqa: SLF001 - a clone is another request
     return await handler(request)
 
 

@@ -31,6 +31,7 @@ DESCRIPTION: Final = (
 TAGS: Final = {
     "images": "Make images.",
     "openai": "Make images as the API of OpenAI does.",
+    "sdapi": "Make images as the API of AUTOMATIC1111's web UI does.",
     "jobs": "Make images in the background and fetch them later.",
     "models": "What images are made with.",
     "health": "Status of the service.",
@@ -51,6 +52,7 @@ CLOSED: Final = (errors.Unauthorized, errors.TooManyFailures)
 COUNTED: Final = (errors.RateLimited, errors.QuotaExceeded)
 SCHEMES: Final = {
     "bearer": {"type": "http", "scheme": "bearer"},
+    "basic": {"type": "http", "scheme": "basic"},
     "api_key": {"type": "apiKey", "in": "header", "name": auth.HEADER},
     "metrics_token": {"type": "http", "scheme": "bearer"},
 }
@@ -126,7 +128,7 @@ def _describe(
     for route in filter(lambda route: route.operation, rows):
         operation = {
             **_operation(route, headers, limits),
-            **_security(route.access, keys=keys, token=token),
+            **_security(route, keys=keys, token=token),
         }
         spec.path(path=route.path, operations={route.method.lower(): operation})
     return json.dumps(spec.to_dict()).encode()
@@ -151,14 +153,16 @@ def _timeout(most: float) -> dict[str, Any]:
     }
 
 
-def _security(access: Access, *, keys: bool, token: bool) -> dict[str, Any]:
+def _security(route: Route, *, keys: bool, token: bool) -> dict[str, Any]:
     """Return the credentials that a route asks for."""
+    access = route.access
     if access is Access.METRICS_TOKEN:
         return {"security": [{"metrics_token": []}]} if token else {}
     if access is Access.PUBLIC or not keys:
         return {}
     optional: list[dict[str, Any]] = [{}] if access is Access.OPTIONAL_KEY else []
-    return {"security": [*optional, {"bearer": []}, {"api_key": []}]}
+    basic: list[dict[str, Any]] = [{"basic": []}] if route.api.basic else []
+    return {"security": [*optional, {"bearer": []}, {"api_key": []}, *basic]}
 
 
 def _operation(
@@ -227,7 +231,7 @@ def _response(kinds: tuple[type[ServiceError], ...], api: Api) -> dict[str, Any]
             "schema": {"type": "integer", "minimum": 1},
         }
     if status == HTTPStatus.UNAUTHORIZED:
-        headers["WWW-Authenticate"] = _always("Bearer.")
+        headers["WWW-Authenticate"] = _always("Basic." if api.basic else "Bearer.")
     if status == HTTPStatus.METHOD_NOT_ALLOWED:
         headers["Allow"] = _always("Methods to use.")
     examples = [_example(kind) for kind in kinds]

@@ -9,6 +9,17 @@ from prometheus_client.parser import text_string_to_metric_families
 from service.http.schema import openapi
 from service.http.state import METRICS
 
+SDAPI_READ = (
+    *("cmd-flags", "embeddings", "face-restorers", "hypernetworks", "latent-upscale-modes"),
+    *("loras", "memory", "options", "progress", "prompt-styles", "realesrgan-models", "samplers"),
+    *("schedulers", "script-info", "scripts", "sd-models", "sd-vae", "upscalers"),
+)
+SDAPI_POST = (
+    *("interrupt", "options", "png-info", "refresh-checkpoints", "refresh-embeddings"),
+    *("refresh-loras", "refresh-vae", "reload-checkpoint", "skip", "txt2img"),
+    "unload-checkpoint",
+)
+
 
 async def test_the_routes_are_these(client):
     """A new one appears here, in the documentation and in the dashboards."""
@@ -45,6 +56,9 @@ async def test_the_routes_are_these(client):
         "POST /v1/images/edits",
         "POST /v1/images/generations",
         "POST /v1/images/variations",
+        *("GET /config", "GET /internal/ping", "GET /queue/status"),
+        *(f"GET /sdapi/v1/{path}" for path in SDAPI_READ),
+        *(f"POST /sdapi/v1/{path}" for path in SDAPI_POST),
     }
     assert expected == routes
 

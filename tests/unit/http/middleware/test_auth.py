@@ -155,7 +155,7 @@ async def test_every_route_is_closed_unless_it_is_listed(serve):
     assert found == listed
     assert listed == {
         *("/", "/docs", "/docs/start.js", "/docs/{name}", "/openapi.json"),
-        *("/health", "/health/live", "/health/ready", "/metrics"),
+        *("/health", "/health/live", "/health/ready", "/metrics", "/internal/ping"),
         *("/page/{version}/{name}", "/page/{version}/{folder}/{name}"),
         "/v1/images/{id}/{name}",
     }

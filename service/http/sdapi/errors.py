@@ -1,0 +1,53 @@
+"""Error form of the AUTOMATIC1111 API: the four fields of its own answers."""
+
+import json
+from typing import Any, Final
+
+from aiohttp import web
+from marshmallow import Schema, fields
+
+from service.errors import NotFound, ServiceError, Unauthorized
+from service.http.route import Api, ErrorFacts
+from service.http.schema.answers import described
+from service.telemetry import labels
+
+WORDS: Final = {
+    NotFound: "Not Found",
+    Unauthorized: "Incorrect username or password",
+}
+"""Details that clients compare with, in AUTOMATIC1111's words; ``errors`` then has ours."""
+
+
+class Refused(Schema):
+    """An error, as AUTOMATIC1111 answers it."""
+
+    error = described(fields.String, "Kind of error.", "Validation Error")
+    detail = described(
+        fields.String, "What went wrong this time, and how to fix it.", "Sampler not found"
+    )
+    body = described(fields.String, "Always empty: nothing of a request is repeated.", "")
+    errors = described(fields.String, "What went wrong, once more.", "")
+
+
+def refused(error: ServiceError, facts: ErrorFacts) -> web.Response:
+    """Return ``error`` in AUTOMATIC1111's form."""
+    del facts
+    body: dict[str, Any] = {
+        "error": error.title,
+        "detail": WORDS.get(type(error), error.detail),
+        "body": "",
+        "errors": error.detail,
+    }
+    # ASCII escapes keep half a surrogate pair in an unknown name from failing here.
+    return web.Response(
+        status=error.status, body=json.dumps(body).encode(), content_type="application/json"
+    )
+
+
+SDAPI: Final = Api(
+    name=labels.SDAPI,
+    prefixes=("/sdapi", "/internal", "/queue", "/config"),
+    basic=True,
+    render_error=refused,
+    error_schema=Refused,
+)
