@@ -78,5 +78,6 @@ class Background:
                     transient=True,
                 )
             yield
-        self._running.remove(future)  # type: ignore[arg-type] # as above
+        # It may be gone already: whoever asked whether any thread works has left it out.
+        self._running = [each for each in self._running if each is not future]
         return future.result()

@@ -34,6 +34,17 @@ def test_its_result_comes_back_from_a_thread_of_its_own() -> None:
     assert not background.active
 
 
+def test_its_result_comes_though_somebody_saw_its_end_before() -> None:
+    """Whoever asks whether a thread works takes nothing away from who waits for it."""
+    background, proceed = Background(most_seconds=30.0), threading.Event()
+    waiting = background.run(lambda _begin: proceed.wait(30.0))
+    next(waiting)
+    proceed.set()
+    while background.active:
+        background.rest()
+    assert waited(background, waiting)
+
+
 def test_work_that_takes_too_long_is_given_up() -> None:
     """Its thread stays: until it ends nothing that is measured means anything."""
     background, proceed = Background(most_seconds=0.0), threading.Event()
