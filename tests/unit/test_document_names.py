@@ -21,7 +21,13 @@ from tests.support.documents import DOCUMENTS, LINKED, ROOT, anchors, code, link
 README = ROOT / "README.md"
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 SETTINGS = {environment_name(row) for row in fields(Config)}
-OF_OTHERS = re.compile(r"(?:HF|OTEL)_[A-Z_]+|HTTPS?_PROXY|NO_GPU_USED|KEY|NAME")
+OF_OTHERS = re.compile(
+    r"(?:HF|OTEL)_[A-Z_]+|HTTPS?_PROXY|NO_GPU_USED|KEY|NAME"
+    # Of clients: Open WebUI, LibreChat, aiyabot.
+    r"|ENABLE_IMAGE_GENERATION|IMAGE_GENERATION_(?:ENGINE|MODEL)|IMAGE_SIZE|IMAGE_STEPS"
+    r"|IMAGES_OPENAI_API_(?:BASE_URL|KEY)|AUTOMATIC1111_(?:BASE_URL|API_AUTH)"
+    r"|IMAGE_GEN_OAI_(?:API_KEY|BASEURL)|SD_WEBUI_URL|URL|APIUSER|APIPASS|API_AUTH|BASE_URL"
+)
 """Variables of libraries, the event that is written in capitals, and words of examples."""
 
 DEFINITIONS = Metrics().definitions
