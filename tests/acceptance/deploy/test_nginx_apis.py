@@ -1,0 +1,81 @@
+"""docker-compose.nginx.yml's configuration in front of the APIs that clients already have."""
+
+import asyncio
+import json
+from typing import Any
+from urllib.parse import urlsplit
+
+from service.config.addresses import Networks
+from tests.support.deploy.nginx import needs_nginx
+from tests.support.deploy.proxied import PATIENCE, client_of, posted, two
+from tests.support.simulation.fake_engine import FakeEngine
+
+pytestmark = needs_nginx
+GENERATIONS = "/v1/images/generations"
+BODY: dict[str, Any] = {"prompt": "a boat", "size": "256x256", "steps": 4, "seed": 7}
+
+
+async def test_partial_images_arrive_as_they_are_made(tmp_path):
+    """The first is there while the job still runs: nothing is collected on the way."""
+    engine = FakeEngine(step_seconds=None)
+    body = BODY | {"stream": True, "partial_images": 3}
+    async with (
+        two(tmp_path, engine) as (_, client),
+        asyncio.timeout(PATIENCE),
+        client.post(GENERATIONS, json=body) as stream,
+    ):
+        assert stream.content_type == "text/event-stream"
+        while not engine.watched:
+            async with client.get("/health/live"):
+                pass
+        await engine.step()
+        while b"image_generation.partial_image" not in (
+            part := await stream.content.readuntil(b"\n\n")
+        ):
+            assert part.startswith(b":"), part  # A sign of life.
+        for _ in range(BODY["steps"] - 1):
+            await engine.step()
+        assert b"image_generation.completed" in await stream.content.read()
+
+
+async def test_a_stream_that_is_left_frees_the_engine(tmp_path):
+    """The proxy hangs up, too."""
+    engine = FakeEngine(step_seconds=None)
+    async with two(tmp_path, engine) as (_, client), asyncio.timeout(PATIENCE):
+        async with client.post(GENERATIONS, json=BODY | {"stream": True}) as stream:
+            assert stream.status == 200
+            (job,) = await engine.jobs(1)
+        await engine.jobs(0)
+        assert engine.cancelled == [job]
+
+
+async def test_a_link_is_opened_wherever_its_image_is(tmp_path):
+    """From another address than that of the caller, and with whichever service has it."""
+    settings = {"trusted_proxies": Networks("127.0.0.1")}  # Whose word on TLS is believed.
+    async with (
+        two(tmp_path, **settings) as (proxy, client),
+        client_of(proxy, "127.0.0.2") as other,
+    ):
+        for _ in range(4):
+            status, _, answer = await posted(client, GENERATIONS, BODY | {"response_format": "url"})
+            assert status == 200
+            link = urlsplit(answer["data"][0]["url"])
+            assert (link.scheme, link.path.split("/")[:3]) == ("https", ["", "v1", "images"])
+            for _ in range(3):
+                async with other.get(f"{link.path}?{link.query}") as image:
+                    assert (image.status, image.content_type) == (200, "image/png")
+        async with other.get(f"{link.path}?expires=1&signature=x") as refused:
+            assert refused.status == 403
+
+
+async def test_a_full_service_hands_over_to_the_other(tmp_path):
+    """As with /generate: an image needs nothing but its request."""
+    engines = [FakeEngine(step_seconds=None) for _ in range(2)]
+    full = {"queue_size": 1, "max_concurrent_requests": 1}
+    async with two(tmp_path, *engines, **full) as (proxy, client), asyncio.timeout(PATIENCE):
+        asked = [asyncio.create_task(posted(client, GENERATIONS, BODY)) for _ in range(4)]
+        while not all(task.done() for task in asked):
+            await asyncio.gather(*(engine.step() for engine in engines))
+        assert [task.result()[0] for task in asked] == [200] * 4
+        lines = [json.loads(line) for line in proxy.log.splitlines()]
+        assert len({port for line in lines for port in line["upstream"].split(", ")}) == 2
