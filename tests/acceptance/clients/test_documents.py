@@ -20,6 +20,7 @@ PLACES = {
     "/v1": "/v1/images/generations",
     "/v1/images/generations": "/v1/images/generations",
     "": "/sdapi/v1/txt2img",
+    "/sdapi/v1/txt2img": "/sdapi/v1/txt2img",
 }
 """Addresses that a client is given, and the route that it asks below them."""
 

@@ -1,11 +1,19 @@
 """docker-compose.nginx.yml's configuration in front of the APIs that clients already have."""
 
 import asyncio
+import base64
+import hashlib
+import io
 import json
+import os
 from typing import Any
 from urllib.parse import urlsplit
 
+import aiohttp
+from PIL import Image, PngImagePlugin
+
 from service.config.addresses import Networks
+from service.config.credentials import Keys
 from tests.support.deploy.nginx import needs_nginx
 from tests.support.deploy.proxied import PATIENCE, client_of, posted, two
 from tests.support.simulation.fake_engine import FakeEngine
@@ -79,3 +87,41 @@ async def test_a_full_service_hands_over_to_the_other(tmp_path):
         assert [task.result()[0] for task in asked] == [200] * 4
         lines = [json.loads(line) for line in proxy.log.splitlines()]
         assert len({port for line in lines for port in line["upstream"].split(", ")}) == 2
+
+
+async def test_an_image_to_read_may_be_large_and_nothing_else(tmp_path):
+    """The limit of the service holds for it, and the usual one for other requests."""
+    image = Image.frombytes("RGB", (480, 480), os.urandom(3 * 480 * 480))
+    file = io.BytesIO()
+    image.save(file, "PNG", pnginfo=told(parameters="a boat\nSteps: 4, Sampler: Euler, Seed: 7"))
+    body = {"image": base64.b64encode(file.getvalue()).decode()}
+    assert len(body["image"]) > 900_000
+    async with two(tmp_path) as (_, client):
+        status, _, answer = await posted(client, "/sdapi/v1/png-info", body)
+        assert (status, answer["info"].splitlines()[0]) == (200, "a boat")
+        status, _, answer = await posted(client, "/sdapi/v1/txt2img", {"prompt": "x" * 70_000})
+        assert (status, answer["code"]) == (413, "body_too_large")
+
+
+def told(**texts: str) -> PngImagePlugin.PngInfo:
+    """Return what goes into a PNG as text."""
+    chunks = PngImagePlugin.PngInfo()
+    for name, text in texts.items():
+        chunks.add_text(name, text)
+    return chunks
+
+
+async def test_a_callers_options_are_found_again(tmp_path):
+    """Every request of a key goes to the same service; those of another may go elsewhere."""
+    keys = [hashlib.sha256(bytes([number])).hexdigest() for number in range(20)]
+    named = Keys(",".join(f"key{number}:{secret}" for number, secret in enumerate(keys)))
+    async with two(tmp_path, changed={"BURST": "200"}, api_keys=named) as (proxy, client):
+        for number, secret in enumerate(keys):
+            basic = {"Authorization": aiohttp.encode_basic_auth("any", secret)}
+            quality = 50 + number
+            wanted = {"jpeg_quality": quality}
+            assert (await posted(client, "/sdapi/v1/options", wanted, headers=basic))[0] == 200
+            async with client.get("/sdapi/v1/options", headers=basic) as answer:
+                assert (await answer.json())["jpeg_quality"] == quality
+        used = {json.loads(line)["upstream"] for line in proxy.log.splitlines()}
+    assert len(used) == 2, "all keys went to one service"

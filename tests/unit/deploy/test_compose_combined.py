@@ -284,6 +284,8 @@ def test_nginx_fits_the_limits_of_the_service():
     given = found["services"]["nginx"]["environment"]
     chosen = settings(found["services"]["sd-api"])
     assert given["BODY_LIMIT"] == f"{chosen.max_body_bytes // 1024}k"
+    megabytes = float(given["IMAGE_BODY_LIMIT"].removesuffix("m"))
+    assert megabytes * 2**20 > chosen.max_image_bytes * 4 / 3 + chosen.max_body_bytes
     assert float(given["ANSWER_SECONDS"]) > chosen.request_timeout_seconds
     assert given["UPSTREAM_SERVERS"] == f"server sd-api:{chosen.api_port} max_fails=0;"
     assert given.keys() == words().keys()
