@@ -125,8 +125,10 @@ SCHEDULES: Final = {
     **{label.lower(): schedule for schedule, label in LABELS.items() if schedule != AUTOMATIC},
     **{each.value: each for each in Schedule if each != Schedule.AUTOMATIC},
     "uniform": Schedule.NORMAL,
+    "discrete": Schedule.NORMAL,
+    "ays": Schedule.ALIGN_YOUR_STEPS,
 }
-"""Names and labels of schedules, in lower case."""
+"""Names and labels of schedules in lower case, two of stable-diffusion.cpp among them."""
 
 
 def listed_samplers() -> list[dict[str, Any]]:

@@ -36,7 +36,8 @@ FORMATS: Final = {
     "jpg": "image/jpeg",
     "jpeg": "image/jpeg",
 }
-OWN_VAE: Final = ("Automatic", "None", "")
+OWN_VAE: Final = ("Automatic", "None", "", None)
+"""Values of ``sd_vae`` that mean what is done anyway: the VAE is part of a model here."""
 SHOWN: Final = 32
 """Refused options that are listed."""
 
@@ -150,7 +151,7 @@ def understood(
                 known[name] = READ[name](request, value)
         elif name not in now:
             refused[name] = "is not known here"
-        elif number(value) != now[name]:
+        elif number(value) != now[name] and not (name == VAE and value in OWN_VAE):
             refused[name] = f"cannot be changed; it is {now[name]!r}"
     return known, refused
 
@@ -178,12 +179,6 @@ def _clip(request: web.Request, value: Any) -> int:
     return max(1, int(found))
 
 
-def _vae(request: web.Request, value: Any) -> None:
-    del request
-    if value not in OWN_VAE:
-        raise ValidationFailed({VAE: ["must be Automatic: the VAE is part of a model here"]})
-
-
 def _format(request: web.Request, value: Any) -> str:
     del request
     if not isinstance(value, str) or value.lower() not in FORMATS:
@@ -204,7 +199,6 @@ OPTIONS: Final = web.AppKey("options", CallerOptions)
 READ: Final[Mapping[str, Callable[[web.Request, Any], Any]]] = {
     MODEL: _model,
     CLIP: _clip,
-    VAE: _vae,
     FORMAT: _format,
     QUALITY: _quality,
 }

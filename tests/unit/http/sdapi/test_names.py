@@ -33,6 +33,8 @@ from service.http.sdapi.names import meant
         ("PLMS", "", ("pndm", "automatic")),
         ("UniPC", "Align Your Steps", ("unipc", "align_your_steps")),
         ("LCM", "", ("lcm", "automatic")),
+        ("dpm++2m", "discrete", ("dpmpp_2m", "normal")),
+        ("euler_a", "ays", ("euler_a", "align_your_steps")),
         ("", "Karras", (None, "karras")),
         ("", "", (None, None)),
     ],

@@ -89,7 +89,6 @@ async def test_what_is_refused_is_listed_with_the_reason(client):
         ({"CLIP_stop_at_last_layers": 99}, 400),
         ({"samples_format": "gif"}, 400),
         ({"jpeg_quality": 0}, 400),
-        ({"sd_vae": "other.pt"}, 400),
     ],
 )
 async def test_values_that_cannot_be_are_errors_and_change_nothing(client, given, status):
