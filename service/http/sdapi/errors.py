@@ -6,13 +6,14 @@ from typing import Any, Final
 from aiohttp import web
 from marshmallow import Schema, fields
 
-from service.errors import NotFound, ServiceError, Unauthorized
+from service.errors import MethodNotAllowed, NotFound, ServiceError, Unauthorized
 from service.http.route import Api, ErrorFacts
 from service.http.schema.answers import described
 from service.telemetry import labels
 
 WORDS: Final = {
     NotFound: "Not Found",
+    MethodNotAllowed: "Method Not Allowed",
     Unauthorized: "Incorrect username or password",
 }
 """Details that clients compare with, in AUTOMATIC1111's words; ``errors`` then has ours."""

@@ -289,6 +289,8 @@ class Dispatcher:
         rest = event.times.total - event.times.denoise
         slot.estimate.observe_rest(pixels=pixels(job.request), seconds=rest, model=job.model)
         record.finished(self._metrics, job, event)
+        if job.interrupted:
+            self._queue.refund(job)
         if self.observer.drawn(job):
             self._forecast.left(job)
             return

@@ -170,8 +170,14 @@ class JobQueue(asyncio.Queue[Job]):
             self._leaving = None
 
     def refund(self, job: Job) -> None:
-        """Credit the key of a job that leaves the engine unfinished with what is left of it."""
-        self._lanes.refund(job.owner, work(job.request, steps_done=job.steps_done))
+        """Credit the key of a job that leaves the engine unfinished with what is left of it.
+
+        The images of one that was interrupted are decoded: only its steps are left.
+        """
+        left = work(job.request, steps_done=job.steps_done)
+        if job.interrupted and job.drawn is not None:
+            left -= work(job.request, steps_done=job.request.steps)
+        self._lanes.refund(job.owner, left)
         self._changed()
 
     @property

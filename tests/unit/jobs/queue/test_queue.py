@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from service.core.events import JobFinished
 from service.core.spec import GenerationSpec
 from service.jobs.job import Job
 from service.jobs.queue.queue import SPARE, JobQueue, Limit
@@ -201,6 +202,22 @@ async def test_an_unfinished_job_that_leaves_the_engine_is_refunded():
     cancelled.steps_done = 0
     queue.refund(cancelled)
     assert [each.owner for each in queue.waiting] == list("ababb")
+
+
+async def test_an_interrupted_job_is_refunded_the_steps_that_it_did_not_do(monkeypatch):
+    """Its images were decoded, which it pays for; one that came too late for it gets nothing."""
+    queue = filled(JobQueue(), job("a"), job("a"))
+    refunds: list[int] = []
+    monkeypatch.setattr(queue._lanes, "refund", lambda _owner, left: refunds.append(left))
+    for after in (5, None):
+        early = queue.get_nowait()
+        early.steps_done = early.request.steps
+        result = JobFinished(job_id=early.id, epoch=1, images=(), interrupted_after=after)
+        early.draw(result, "fake-1")
+        if early.interrupted:
+            queue.refund(early)
+    steps = early.request.steps - 5
+    assert refunds == [early.request.width * early.request.height * steps]
 
 
 async def test_a_promised_place_may_be_beyond_the_share_and_not_beyond_the_bound():
