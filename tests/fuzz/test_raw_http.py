@@ -10,8 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
-from service import errors
-from service.errors import ServiceError
+from service.errors import KINDS
+from tests.fuzz.error_forms import NATIVE, form_of
 from tests.fuzz.serving import Served, serving
 
 pytestmark = pytest.mark.filterwarnings("ignore:Generating overly large repr")
@@ -20,17 +20,16 @@ BODY = json.dumps({"prompt": "a boat", "steps": 1}).encode()
 PATIENCE = {"HEADER_TIMEOUT_SECONDS": "0.2", "BODY_TIMEOUT_SECONDS": "0.2"}
 """Half a request is half of one for ever; the service shall not be asked to wait long."""
 
-CODES = {
-    found.code: found.status
-    for found in vars(errors).values()
-    if isinstance(found, type) and issubclass(found, ServiceError)
-}
+OTHERS = ("/v1/images/generations", "/sdapi/v1/txt2img", "/sdapi/v1/options")
+"""Routes of other APIs that read a body."""
 PATHS = (
     *("/", "/docs", "/docs/start.js", "/docs/swagger-ui.css", "/docs/x", "/health", "/metrics"),
     *("/health/live", "/health/ready", "/openapi.json", "/generate", "/jobs", "/jobs/" + "0" * 32),
     *("/jobs/JOB", "/jobs/JOB/events", "/jobs/JOB/image", "/jobs/%00", "/jobs/..%2f..%2fx/image"),
     *("/jobs?limit=" + "9" * 5000, "/jobs?limit=%D9%A3", "/jobs?state=&cursor=%00", "/nothing"),
     *("/jobs/JOB/image?index=" + "9" * 5000, "/jobs/JOB/image?format=%00", "*", "//", "/%"),
+    *(*OTHERS, "/v1/models/a%00/%2e%2e", "/v1/images/JOB/0.png?expires=9&signature=%FF", "/v1/"),
+    *("/sdapi/v1/progress?skip_current_image=%00", "/sdapi/v1/nothing", "/queue/status", "/config"),
     *("http://127.0.0.1/health", "/generate?prompt=%FF", "/jobs/JOB/events?preview=%00"),
 )
 METHODS = ("GET", "POST", "DELETE", "HEAD", "PUT", "OPTIONS", "PATCH", "TRACE", "CONNECT", "X-Y")
@@ -111,6 +110,7 @@ class Sent:
     """One request, as bytes."""
 
     method: str
+    path: str
     content: bytes
 
 
@@ -119,7 +119,7 @@ def requests(draw, job: str) -> Sent:
     """Draw a request: most of it right, some of it not."""
     asked = st.tuples(st.sampled_from(METHODS), st.sampled_from(PATHS))
     read = st.tuples(st.just("GET"), st.sampled_from(PATHS))
-    made = st.tuples(st.just("POST"), st.sampled_from(("/generate", "/jobs")))
+    made = st.tuples(st.just("POST"), st.sampled_from(("/generate", "/jobs", *OTHERS)))
     method, path = draw(st.one_of(made, read, made, asked, made))
     path = path.replace("JOB", job)
     lines = [f"{method} {path} HTTP/1.1".encode()]
@@ -142,7 +142,7 @@ def requests(draw, job: str) -> Sent:
     if method == "POST" and draw(st.integers(0, 5)) < 5:
         given_headers.insert(0, (b"Content-Type", b"application/json"))
     lines += [name + b": " + value for name, value in given_headers]
-    return Sent(method, b"\r\n".join(lines) + b"\r\n\r\n" + body)
+    return Sent(method, path, b"\r\n".join(lines) + b"\r\n\r\n" + body)
 
 
 def ask(port: int, sent: Sent) -> tuple[HTTPResponse, bytes] | None:
@@ -169,7 +169,7 @@ def job(service: Served) -> str:
     """Have a job with an image."""
     head = b"POST /jobs HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     sent = head + b"Content-Length: %d\r\n\r\n" % len(BODY) + BODY
-    found = ask(service.port, Sent("POST", sent))
+    found = ask(service.port, Sent("POST", "/jobs", sent))
     assert found is not None
     return str(json.loads(found[1])["id"])
 
@@ -177,6 +177,7 @@ def job(service: Served) -> str:
 def test_whatever_is_sent_no_answer_is_an_error_of_the_service(service, job, fuzz_cases, fuzz_seed):
     """Each is a good answer or a problem that says what is wrong; then the service is well."""
     statuses: Counter[int | None] = Counter()
+    kinds: Counter[tuple[str, str]] = Counter()
 
     @seed(fuzz_seed)
     @settings(
@@ -196,13 +197,21 @@ def test_whatever_is_sent_no_answer_is_an_error_of_the_service(service, job, fuz
         assert answer.headers["X-Request-ID"], sent
         if answer.status < 400:
             return
-        assert answer.headers["Content-Type"] == "application/problem+json", (content, sent)
+        form = NATIVE
+        if answer.headers["Content-Type"].partition(";")[0] != form.media_type:
+            form = form_of(sent.path)
+            assert form is not NATIVE, (content, sent)
         if sent.method != "HEAD":
-            problem = json.loads(content)
-            assert CODES[problem["code"]] == problem["status"] == answer.status
+            kind = form.kind(content)
+            kinds[form.name, form.media_type] += 1
+            if form is NATIVE:
+                assert KINDS[kind].status == json.loads(content)["status"] == answer.status
 
     check()
+    assert len(kinds) == 3, kinds
     assert {200, 202, 400, 404, 405, 408, 415, 417} <= statuses.keys()  # It reaches deep.
-    found = ask(service.port, Sent("GET", b"GET /health/ready HTTP/1.1\r\nHost: localhost\r\n\r\n"))
+    found = ask(
+        service.port, Sent("GET", "", b"GET /health/ready HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    )
     assert found is not None
     assert found[0].status == 200
