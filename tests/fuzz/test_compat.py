@@ -9,9 +9,9 @@ import pytest
 import requests
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
-from service.http.sdapi.fields import REQUEST as A1111_REQUEST
 
 from service.http.openai.schema import REQUEST as OPENAI_REQUEST
+from service.http.sdapi.fields import REQUEST as A1111_REQUEST
 from service.images.encode import MEDIA_TYPES, file
 from tests.fuzz.described import GENEROUS, fuzz
 from tests.fuzz.error_forms import form_of

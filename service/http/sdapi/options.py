@@ -10,13 +10,14 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from aiohttp import web
+from marshmallow import fields
 
 from service.errors import ModelNotFound, ValidationFailed
-from service.http.compat.reading import number, read
-from service.http.schema.decorators import docs
+from service.http.compat.reading import LooseSchema, number, read
+from service.http.schema.decorators import described_body, docs
 from service.http.sdapi.models import key_of, title
 from service.http.sdapi.tasks import caller_of
-from service.http.state import DISPATCHER, HASHES, MODELS
+from service.http.state import CONFIG, DISPATCHER, HASHES, MODELS
 from service.models.served.catalog import DEFAULT
 
 MODEL: Final = "sd_model_checkpoint"
@@ -47,7 +48,6 @@ FIXED: Final[Mapping[str, Any]] = {
     "inpainting_mask_weight": 1.0,
     "initial_noise_multiplier": 1.0,
     "img2img_color_correction": False,
-    "enable_pnginfo": True,
     "live_previews_enable": True,
     "show_progress_every_n_steps": 1,
     "return_grid": False,
@@ -119,6 +119,7 @@ def shown(request: web.Request, held: Mapping[str, Any]) -> dict[str, Any]:
         CLIP: held.get(CLIP, 1),
         FORMAT: held.get(FORMAT, "png"),
         QUALITY: held.get(QUALITY, 90),
+        "enable_pnginfo": not request.app[CONFIG].bare_images,
         **FIXED,
         "sd_checkpoints_limit": len(models.entries),
     }
@@ -205,12 +206,24 @@ READ: Final[Mapping[str, Callable[[web.Request, Any], Any]]] = {
 """What reads the options that can be set."""
 
 
+SetOptions: Final = LooseSchema.from_dict(
+    {
+        MODEL: fields.String(metadata={"description": "Title of a model."}),
+        CLIP: fields.Integer(metadata={"description": "Layer of the text encoder, from the end."}),
+        FORMAT: fields.String(metadata={"description": f"One of {', '.join(FORMATS)}."}),
+        QUALITY: fields.Integer(metadata={"description": "From 1 to 100, also of WebP."}),
+    },
+    name="SetOptions",
+)
+
+
 @docs(summary="Return the caller's options.")
 async def get_options(request: web.Request) -> web.Response:
     """Answer with what the caller has set, and with what cannot be set."""
     return web.json_response(shown(request, request.app[OPTIONS].of(caller_of(request))))
 
 
+@described_body(SetOptions(), example={FORMAT: "webp"})
 @docs(
     summary="Set options for later requests of the caller.",
     description=(

@@ -19,11 +19,19 @@ from tests.support.simulation.fake_engine import FakeEngine
 
 CHROMIUM = shutil.which("chromium")
 SIZE = {"width": 256, "height": 256, "steps": 1}
+A1111 = {"prompt": "a boat", "cfg_scale": 7, "batch_size": 1, "n_iter": 1, **SIZE}
+DALLE = {"model": "dall-e-3", "prompt": "a boat", "n": 1, "size": "1024x1024"}
+DALLE["response_format"] = "b64_json"
 
 CALLS: dict[str, tuple[str, str, dict[str, str], dict[str, object] | None, str]] = {
+    "options": ("GET", "/sdapi/v1/options", {}, None, "samples_format"),
+    "models": ("GET", "/sdapi/v1/sd-models", {}, None, "0"),
+    "txt2img": ("POST", "/sdapi/v1/txt2img", {}, A1111, "images"),
+    "dalle": ("POST", "/v1/images/generations", {"Authorization": "Bearer x"}, DALLE, "data"),
     "native": ("POST", "/generate", {}, {"prompt": "a boat", **SIZE}, "image_base64"),
 }
-"""What a page asks for, and the field that it reads."""
+"""KoboldAI Lite of 2026-07-21: what it asks for from its page, and the field that it reads; and
+the native API."""
 
 SCRIPT = """
 async ([url, method, headers, body]) => {
