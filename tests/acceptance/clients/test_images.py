@@ -1,26 +1,35 @@
 """The packages sd-parsers 0.6 and sd-prompt-reader 1.3.5 read the images of the service."""
 
 import base64
+import io
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
 import pytest
+from aiohttp.test_utils import TestClient, TestServer
 from hypothesis import given, settings
+from PIL import Image
 
+from service.app import create_app
+from service.config.table import Config
 from service.core.sampler import Sampler
 from service.core.spec import Adapter, GenerationSpec
 from service.images.encode import MEDIA_TYPES, file
 from service.images.infotext import infotext
 from tests.support import client_packages
 from tests.support.images.prompts import requests, words
-from tests.support.simulation.fake_engine import gradient
+from tests.support.simulation.fake_engine import FakeEngine, gradient
 
 pytestmark = client_packages.needed
 
 Read = Callable[[bytes], dict[str, dict[str, Any]]]
 
+Call = tuple[str, dict[str, Any], dict[str, str]]
+"""Path, body and headers."""
+
+SIZE = {"width": 256, "height": 256, "steps": 2, "seed": 7}
 REQUEST = GenerationSpec(prompt="a boat", negative_prompt="fog", width=64, height=128, seed=7)
 IMAGE = gradient(REQUEST, 7)
 DETAILS = {
@@ -121,6 +130,57 @@ def test_what_each_package_failed_at(read: Read, request_: GenerationSpec, media
 def test_whatever_a_user_types(read: Read, request: GenerationSpec, media_type: str) -> None:
     """Both packages read both prompts and every parameter, in every format."""
     check(read, request, media_type)
+
+
+def _native(name: str) -> Call:
+    return "/generate", {"prompt": "a boat", **SIZE}, {"Accept": f"image/{name}"}
+
+
+def _openai(name: str) -> Call:
+    body = {"prompt": "a boat", "size": "256x256", "steps": 2, "seed": 7, "output_format": name}
+    return "/v1/images/generations", body, {}
+
+
+def _a1111(name: str) -> Call:
+    options = {"samples_format": name, "jpeg_quality": 80}
+    body = {"prompt": "a boat", **SIZE, "sampler_name": "Euler a", "override_settings": options}
+    return "/sdapi/v1/txt2img", body, {}
+
+
+CALLS: dict[str, Callable[[str], Call]] = {"native": _native, "openai": _openai, "sdapi": _a1111}
+"""By API a request for one image in a format."""
+
+
+@pytest.mark.parametrize("name", MEDIA_TYPES)
+@pytest.mark.parametrize("api", CALLS)
+async def test_images_of_every_api(read: Read, api: str, name: str) -> None:
+    """As the service answers them, and png-info reads them again."""
+    path, body, headers = CALLS[api](name)
+    async with TestClient(TestServer(create_app(Config(data_dir=""), FakeEngine()))) as client:
+        async with client.post(path, json=body, headers=headers) as answer:
+            assert answer.status == 200, await answer.text()
+            data = await answer.read()
+        if api != "native":
+            found = json.loads(data)
+            given = found["images"][0] if api == "sdapi" else found["data"][0]["b64_json"]
+            data = base64.b64decode(given, validate=True)
+        sent = {"image": base64.b64encode(data).decode()}
+        async with client.post("/sdapi/v1/png-info", json=sent) as answer:
+            told = await answer.json()
+    with Image.open(io.BytesIO(data)) as image:
+        assert (image.format, image.size) == (name.upper(), (256, 256))
+    sampler = "Euler a" if api == "sdapi" else "DPM++ 2M"
+    assert told["parameters"]["Prompt"] == "a boat"
+    assert (told["parameters"]["Seed"], told["parameters"]["Size-1"]) == ("7", "256")
+    readings = read(data)
+    for theirs in readings.values():
+        assert (theirs["prompt"], theirs["negative_prompt"]) == ("a boat", "")
+    assert (readings["sd-parsers"]["sampler"], readings["sd-parsers"]["values"]["seed"]) == (
+        sampler,
+        "7",
+    )
+    assert readings["sd-prompt-reader"]["values"]["sampler"] == sampler
+    assert readings["sd-prompt-reader"]["values"]["model"] == "fake-1"
 
 
 def test_the_one_thing_that_is_lost_is_lost_for_automatic1111_too() -> None:
