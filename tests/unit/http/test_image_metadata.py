@@ -62,6 +62,25 @@ async def test_json_says_how_images_were_made_all_the_same(serve):
     assert not {"parameters", "metadata"} & image.info.keys()
 
 
+@pytest.mark.parametrize("setting", ["full", "none"])
+@pytest.mark.parametrize("name", FORMATS)
+async def test_the_setting_holds_for_every_api(serve, name, setting):
+    """What an answer says next to its images stays; AUTOMATIC1111's clients can ask."""
+    client = await serve(image_metadata=setting)
+    body = {"prompt": "a cat", "size": "256x256", "output_format": name}
+    async with client.post("/v1/images/generations", json=body) as answer:
+        files = [each["b64_json"] for each in (await answer.json())["data"]]
+    body = {"prompt": "a cat", "width": 256, "height": 256, "steps": 1}
+    body["override_settings"] = {"samples_format": name}
+    async with client.post("/sdapi/v1/txt2img", json=body) as answer:
+        found = await answer.json()
+    assert json.loads(found["info"])["infotexts"][0].startswith("a cat\nSteps: 1")
+    texts = [read(base64.b64decode(each)) for each in (*files, *found["images"])]
+    assert [text is not None for text in texts] == [setting == "full"] * 2
+    async with client.get("/sdapi/v1/options") as answer:
+        assert (await answer.json())["enable_pnginfo"] == (setting == "full")
+
+
 @pytest.mark.parametrize("name", FORMATS)
 async def test_the_setting_holds_for_images_that_were_kept_before_it(tmp_path, name):
     """They lose their texts on the way out; and what is kept under it has none to lose."""

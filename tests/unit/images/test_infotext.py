@@ -2,6 +2,9 @@
 
 import io
 import json
+import struct
+import tracemalloc
+import zlib
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -10,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from service import __version__
 from service.core.sampler import Sampler, Schedule
@@ -264,6 +268,25 @@ def test_damaged_files_have_one_kind_of_error(whole: bytes, data: st.DataObject)
     with suppress(ValueError):
         found = read(bytes(damaged))
         assert found is None or isinstance(found, str)
+
+
+def test_a_bomb_is_refused_before_it_is_unpacked() -> None:
+    """Neither a text of a gigabyte in a megabyte, nor an image of more pixels than memory."""
+    info = PngInfo()
+    info.add_text("parameters", "a" * 2**28, zip=True)
+    file = io.BytesIO()
+    Image.new("1", (8, 8)).save(file, "PNG", pnginfo=info)
+    header = b"IHDR" + struct.pack(">IIBBBBB", 40_000, 40_000, 1, 0, 0, 0, 0)
+    wide = b"\x89PNG\r\n\x1a\n\0\0\0\x0d" + header + struct.pack(">I", zlib.crc32(header))
+    wide += b"\0\0\0\x00IDAT" + struct.pack(">I", zlib.crc32(b"IDAT"))
+    for bomb in (file.getvalue(), wide):
+        assert len(bomb) < 2**20
+        tracemalloc.start()
+        with pytest.raises(ValueError, match="must be a PNG"):
+            read(bomb)
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert most < 2**23
 
 
 def test_the_text_is_json_where_it_is_quoted() -> None:
