@@ -42,6 +42,7 @@ def create_app(config: Config, engine: Engine, metrics: Metrics | None = None) -
     app = server.application(config)
     app[state.CONFIG] = config
     app[state.METRICS] = metrics = metrics or Metrics()
+    app[state.PROBED] = {}
     app[state.ADAPTERS] = catalog_of(config)
     app[state.ALLOWANCE] = Allowance()
     app[state.CONNECTIONS] = ConnectionLimiter(config)

@@ -20,6 +20,8 @@ class ServiceError(Exception):
     """Reason in the metrics of a request that HTTP refuses; others are counted where they arise."""
     cure: ClassVar[str] = ""
     """Detail of an error that is raised without one; empty: its title."""
+    field: ClassVar[str] = ""
+    """The field of a request that an engine finds wrong: clients get ``validation_error``."""
 
     def __init_subclass__(cls, *, code: str, status: int | None = None, refusal: str = "") -> None:
         cls.code, cls.refusal = code, refusal
@@ -50,6 +52,8 @@ class ValidationFailed(ServiceError, code="validation_error", status=400, refusa
 class SamplerUnsuitable(ServiceError, code="sampler_unsuitable", status=400):
     """Validation Error: the sampler cannot take so many steps with this model."""
 
+    field = "sampler"
+
 
 class SamplerNotFound(ServiceError, code="sampler_not_found", status=404, refusal="validation"):
     """Sampler not found."""
@@ -57,6 +61,8 @@ class SamplerNotFound(ServiceError, code="sampler_not_found", status=404, refusa
 
 class AdapterUnsuitable(ServiceError, code="adapter_unsuitable", status=400):
     """Validation Error: an adapter cannot be used with this model."""
+
+    field = "adapters"
 
 
 class MalformedRequest(ServiceError, code="malformed_request", status=400, refusal="validation"):
@@ -310,3 +316,14 @@ class GpuTooSmall(ModelError, code="gpu_too_small"):
 def error_class(code: str) -> type[ServiceError]:
     """Return the class whose ``code`` crossed a process boundary; unknown codes are internal."""
     return KINDS.get(code, ServiceError)
+
+
+def error_of(code: str, detail: str) -> ServiceError:
+    """Return the error that an engine told, or that a job ended with, as its client gets it."""
+    kind = error_class(code)
+    if kind.field:
+        return ValidationFailed({kind.field: [detail]})
+    if kind is ValidationFailed:
+        field, _, said = detail.partition(": ")
+        return ValidationFailed({field: [said]} if said else {}, detail)
+    return kind(detail)

@@ -114,7 +114,7 @@ def generate(config: Config, arguments: argparse.Namespace) -> int:
     limits = limits_of(config, info.sizes, info.recipe, info.max_clip_skip)
     request = read_request({**given, "seed": request.seed}, limits)
     demand_sampler(request, info)
-    demand_adapters(request, catalog_of(config), info.family)
+    demand_adapters(request, catalog_of(config), info.adapters or info.family)
     hashes = ModelHashes(models, config.model_cache_dir)
     hashes.ask(model)  # It is read while the images are drawn.
     began = time.monotonic()

@@ -30,6 +30,8 @@ class ModelInfo:
     """What answers carry as ``model_version``."""
     family: str
     """``sd`` (1.x and 2.x) or ``sdxl``."""
+    adapters: str = ""
+    """``sd1``, ``sd2`` or ``sdxl``: what its adapters are made for; empty where nothing tells."""
     sizes: Sizes = SD
     """Sizes of images that suit it."""
     max_clip_skip: int = CLIP_LAYERS

@@ -19,7 +19,6 @@ from service.core.spec import GenerationSpec
 from service.core.stage import Stage
 from service.diffusion import device as devices
 from service.diffusion import vae
-from service.diffusion.families.aligned_steps import aligned
 from service.diffusion.families.base import BatchKey, Family
 from service.diffusion.families.unet import FAMILIES
 from service.diffusion.loop.samplers import Samplers
@@ -27,6 +26,7 @@ from service.diffusion.memory.usage import is_out_of_memory
 from service.errors import GpuBusy, GpuTooSmall, ModelError, ModelUnsuitable, ServiceError
 from service.models import catalog, layout
 from service.models.defaults import known
+from service.models.defaults.aligned_steps import aligned
 from service.models.hub import pull
 from service.models.layout import Layout
 from service.models.source import Source
@@ -138,6 +138,7 @@ def load_model(
         model_id=source.name,
         version=source.version,
         family=found.family,
+        adapters=known.adapters_of(found),
         sizes=known.sizes_of(found),
         max_clip_skip=known.max_clip_skip_of(found),
         recipe=recipe,

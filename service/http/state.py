@@ -51,6 +51,9 @@ JOBS = web.AppKey("jobs", JobService)
 KEYRING = web.AppKey("keyring", Keyring)
 METRICS = web.AppKey("metrics", Metrics)
 MODELS = web.AppKey("models", ModelCatalog)
+PROBED: web.AppKey[dict[str, int]] = web.AppKey("probed")
+"""Status of the last answer of each polled route, by its path."""
+
 RELOAD = web.AppKey("reload", asyncio.Event)
 """Set by SIGHUP: read the file of keys again."""
 

@@ -64,7 +64,7 @@ async def submit(request: web.Request, durability: Durability) -> JobHandle:
     """Submit the job that a request asks for.
 
     Raises:
-        ValidationFailed: the loaded model does not work with its sampler and steps, or there
+        ValidationFailed: the model does not work with its sampler and steps, or there
             is no such adapter.
         ServiceError: as ``JobService.submit`` says.
 
@@ -73,9 +73,9 @@ async def submit(request: web.Request, durability: Durability) -> JobHandle:
     models = request.app[state.MODELS]
     model = models.key(order.generation.model)
     loaded = request.app[state.DISPATCHER].lead.info(model)
-    demand_sampler(order.generation, loaded)
+    demand_sampler(order.generation, loaded or models[model].known)
     if may_need_files(order.generation):
-        family = loaded.family if loaded else models[model].family
+        family = (loaded.adapters or loaded.family) if loaded else models[model].family
         await FILES.run(demand_adapters, order.generation, request.app[state.ADAPTERS], family)
     terms = Terms(
         charge=lambda: limits.charge(request, order.generation),

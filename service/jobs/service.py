@@ -361,7 +361,7 @@ class JobHandle:
         if not self.stored.final:
             raise errors.ServiceError("The result of the job could not be stored.")
         if self.stored.error_code:
-            raise errors.error_class(self.stored.error_code)(self.stored.error_detail)
+            raise errors.error_of(self.stored.error_code, self.stored.error_detail)
         return self.stored
 
     def events(self, seen: str = "", *, previews: bool = False) -> AsyncGenerator[JobEvent, None]:

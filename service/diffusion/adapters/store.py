@@ -89,11 +89,12 @@ class AdapterStore:
         device: torch.device,
         *,
         catalog: AdapterCatalog | None = None,
+        family: str = "",
         host_budget: int = 2 * GIB,
         device_budget: int = GIB,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        self._catalog = catalog
+        self._catalog, self._family = catalog, family
         self._modules = Modules(parts)
         self._rows = {part: RowAdapters(self._modules, part) for part in self._modules.parts}
         self._device = device
@@ -151,7 +152,8 @@ class AdapterStore:
         try:
             lease.entries = tuple(self._find(each.name) for each in wanted)
             if self._catalog is not None:
-                lease.entries += tuple(self._catalog.embeddings_in(texts, bare=bare))
+                named = self._catalog.embeddings_in(texts, bare=bare, family=self._family)
+                lease.entries += tuple(named)
         except ServiceError as error:
             lease.error = error
             return lease
@@ -226,7 +228,7 @@ class AdapterStore:
     def _find(self, name: str) -> Entry:
         if self._catalog is None:
             raise AdapterUnsuitable(f"There is no adapter {name!r}: no folder of adapters is set.")
-        return self._catalog.find(name)
+        return self._catalog.find(name, self._family)
 
     def _admit(self, lease: Lease) -> None:
         held = {stamp: self._cache.get(stamp) for stamp in lease.stamps}
@@ -307,4 +309,5 @@ def _unforeseen(stamp: Stamp, error: BaseException) -> AdapterUnsuitable:
 def store_of(model: Any, **settings: Any) -> AdapterStore:
     """Return the store of a loaded model."""
     parts = {n: part for named in model.family.parts.values() for n, part in named.items()}
-    return AdapterStore(parts, model.device, **settings)
+    family = model.info.adapters or model.info.family
+    return AdapterStore(parts, model.device, family=family, **settings)

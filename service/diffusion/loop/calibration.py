@@ -96,6 +96,8 @@ def _measured(
             break
         taken = seconds / count
         found[count] = seconds
+        facts = {"images": count, "most": most, "size": size, "seconds": round(seconds, 3)}
+        log.info("batch_measured", model_id=loop.model.info.model_id, **facts)
     return found
 
 

@@ -1,7 +1,8 @@
 """The first images of a model, made before anyone waits: they measure what images take."""
 
+import time
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 
 import structlog
 
@@ -53,6 +54,7 @@ def first_images(
         if number == 1:
             loop.memory_model.forget()
         loop.add(f"warm-up-{number}", request)
+        since = time.monotonic()
         while loop.busy:
             yield
             for outcome in loop.step():
@@ -63,6 +65,7 @@ def first_images(
                     events.append(outcome)
                 elif isinstance(outcome, Stepped) and number:
                     events.append(_baseline(outcome))
+        log.info("trial_image_ended", **_facts(loop, request, number, time.monotonic() - since))
     loop.fault = fault
     if len(failures) == IMAGES and all(one.code != OutOfMemory.code for one in failures):
         raise _unsuitable(loop.model, failures[0])
@@ -95,6 +98,18 @@ def _unsuitable(model: Model, failure: JobFailed) -> ModelUnsuitable:
     return ModelUnsuitable(
         f"{model.info.model_id} draws nothing: all {IMAGES} trial images failed ({cause}).{cure}"
     )
+
+
+def _facts(loop: StepLoop, request: GenerationSpec, number: int, seconds: float) -> dict[str, Any]:
+    """Return what is logged of a trial image: how far the trial is, and how long it took."""
+    return {
+        "model_id": loop.model.info.model_id,
+        "image": number + 1,
+        "images": IMAGES,
+        "width": request.width,
+        "height": request.height,
+        "seconds": round(seconds, 3),
+    }
 
 
 def _baseline(step: Stepped) -> StepBaseline:

@@ -237,6 +237,7 @@ class ModelPool:
     def _tried_out(self, member: Member) -> Waiting[list[Said]]:
         """Make the trial images of a new model between the steps of others."""
         self._residents.connect(member)
+        log.info("model_trial_started", model_id=member.name)
         trial = self._opener.trial(member.loop)
         while True:
             self._opener.fault(Stage.LOAD, 0)  # A first image takes longer than a usual step.

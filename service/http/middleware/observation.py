@@ -1,22 +1,25 @@
 """The log line and the metrics of each answer."""
 
 import time
+from typing import Final
 
 import structlog
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
 
-from service.errors import Disconnected
-from service.http.state import ERROR_CODE, METRICS, REQUEST_ID, ROUTE, TRACE_ID
+from service.errors import Disconnected, EngineUnavailable
+from service.http.state import ERROR_CODE, METRICS, PROBED, REQUEST_ID, ROUTE, TRACE_ID
 from service.telemetry.exemplars import exemplar
 
 log = structlog.get_logger(__name__)
+
+NOT_READY: Final = EngineUnavailable.status
 
 
 @web.middleware
 async def observation(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Log and count the answer and its time by route."""
-    metrics, route = request.app[METRICS], request[ROUTE]
+    metrics, route, last = request.app[METRICS], request[ROUTE], request.app[PROBED]
     started, status = time.monotonic(), Disconnected.status
     metrics.http_in_flight.inc()
     try:
@@ -31,7 +34,11 @@ async def observation(request: web.Request, handler: Handler) -> web.StreamRespo
         metrics.http_duration.labels(*labels).observe(
             seconds, exemplar(request[REQUEST_ID], request[TRACE_ID])
         )
-        quiet = route.polled and status < 400  # noqa: PLR2004 - the first error status
+        # A service that is not ready is worth a line, but not one for each probe.
+        still = status == last.get(route.path) == NOT_READY
+        quiet = route.polled and (still or status < 400)  # noqa: PLR2004 - the first error status
+        if route.polled:
+            last[route.path] = status
         (log.debug if quiet else log.info)(
             "request_answered" if status != Disconnected.status else "request_abandoned",
             method=request.method,

@@ -11,7 +11,6 @@ from aiohttp.typedefs import Handler
 from service.core.limits import RequestLimits
 from service.core.spec import TEXTS
 from service.errors import (
-    AdapterUnsuitable,
     Cancelled,
     EngineCrashed,
     GenerationFailed,
@@ -20,7 +19,6 @@ from service.errors import (
     NotAcceptable,
     Overloaded,
     ResultDamaged,
-    SamplerUnsuitable,
     ServiceError,
     ValidationFailed,
 )
@@ -59,8 +57,8 @@ def generate_handler(limits: RequestLimits, longest: float) -> Handler:
         produces=list(OFFERED),
         parameters=[PARAMETER],
         errors=(
-            *(ValidationFailed, SamplerUnsuitable, AdapterUnsuitable, ModelNotFound),
-            *(NotAcceptable, IdempotencyConflict, Cancelled),
+            *(ValidationFailed, ModelNotFound, NotAcceptable),
+            *(IdempotencyConflict, Cancelled),
             *(*REFUSALS, EngineCrashed, GenerationFailed, ResultDamaged, Overloaded, ServiceError),
         ),
     )

@@ -11,7 +11,7 @@ from service.core.prompt.words import may_name_any, texts, texts_by_field
 from service.core.spec import Adapter, GenerationSpec
 from service.errors import AdapterUnsuitable, ValidationFailed
 from service.http.schema.fields import ANYTHING, Once, RealNumber, Text
-from service.models.adapters.catalog import LONGEST_NAME, AdapterCatalog, Entry
+from service.models.adapters.catalog import LONGEST_NAME, AdapterCatalog
 
 MOST_WEIGHT: Final = 10.0
 """Beyond it, in both directions, nothing but noise is left of an image."""
@@ -23,9 +23,6 @@ SHOWN: Final = 16
 NAME: Final = "Name of the adapter, as `GET /models/adapters` lists it."
 STRENGTH: Final = "Strength of its changes: 1 is as it was trained, 0 is nothing."
 TEXT_STRENGTH: Final = "Strength of its changes to the text encoders; `weight` if left out."
-
-FAMILIES: Final = {"sd1": "sd", "sd2": "sd", "sdxl": "sdxl"}
-"""The family of a model (``ModelInfo.family``) by that of the adapters that are made for it."""
 
 
 class AdapterList(Once):
@@ -102,36 +99,28 @@ class AdapterList(Once):
         return Adapter(**read)
 
 
-def demand_adapters(generation: GenerationSpec, catalog: AdapterCatalog, model_family: str) -> None:
+def demand_adapters(generation: GenerationSpec, catalog: AdapterCatalog, family: str) -> None:
     """Refuse adapters and embeddings that are missing, damaged, or made for another family.
 
-    It reads files. What their headers do not tell the engine finds out, as it does where
-    ``model_family`` is empty.
+    It reads files. ``family`` is that of the model, or of the adapters for it; what headers do not
+    tell the engine finds out, as it does where ``family`` is empty.
 
     Raises:
         ValidationFailed: with what is wrong with each.
 
     """
     faults: dict[str, list[str]] = {}
-    found: list[tuple[str, Entry]] = []
     for adapter in generation.adapters:
         try:
-            found.append(("adapters", catalog.find(adapter.name)))
+            catalog.find(adapter.name, family)
         except AdapterUnsuitable as error:
             faults.setdefault("adapters", []).append(error.detail)
     bare = generation.prompt_syntax != PromptSyntax.PLAIN
     for field, written in texts_by_field(generation).items():
         try:
-            found += [(field, each) for each in catalog.embeddings_in(written, bare=bare)]
+            catalog.embeddings_in(written, bare=bare, family=family)
         except AdapterUnsuitable as error:
             faults.setdefault(field, []).append(error.detail)
-    for field, entry in found:
-        family = entry.header.family if entry.header else ""
-        if model_family and FAMILIES.get(family, model_family) != model_family:
-            faults.setdefault(field, []).append(
-                f"{entry.name} is made for {family}, and the model is of the family "
-                f"{model_family}; use one of that family"
-            )
     if faults:
         raise ValidationFailed(faults)
 

@@ -1,27 +1,28 @@
-"""Whether the loaded model can be drawn with the sampler and the steps that a request asks for."""
+"""Whether a model can be drawn with the sampler and the steps that a request asks for."""
 
 from service.core.model import ModelInfo
 from service.core.sampler import Sampler, Schedule
 from service.core.spec import GenerationSpec
 from service.errors import ValidationFailed
+from service.models.defaults.known import Known
 
 
-def demand_sampler(generation: GenerationSpec, model: ModelInfo | None) -> None:
+def demand_sampler(generation: GenerationSpec, model: ModelInfo | Known) -> None:
     """Refuse a pair of sampler and steps that the model's noise schedule does not allow.
 
-    Before a model is loaded nothing is known of it: the engine then refuses such a pair.
+    Before a model is loaded its files tell the schedules alone: the engine refuses the rest.
 
     Raises:
         ValidationFailed: with the pairs that the model does allow.
 
     """
     sampler, steps, schedule = generation.sampler, generation.steps, generation.schedule
-    if model is None or model.takes(sampler, steps, schedule):
-        return
     if schedule not in model.schedules:
         known = ", ".join(each for each in model.schedules if each in Sampler(sampler).schedules)
         cure = f"{schedule} does not exist for this model; use {known}"
         raise ValidationFailed({"schedule": [cure]})
+    if isinstance(model, Known) or model.takes(sampler, steps, schedule):
+        return
     if schedule != Schedule.AUTOMATIC:
         works = ", ".join(name for name in model.samplers if model.takes(name, steps, schedule))
         cure = f"{sampler} cannot draw with this model; {schedule} works with {works}"

@@ -306,7 +306,7 @@ class Dispatcher:
             slot.residency.loaded.discard(job.model)
             self._wait_again(job, counted=False)
         else:
-            job.fail(errors.error_class(event.code)(event.detail))
+            job.fail(errors.error_of(event.code, event.detail))
             record.used(self._metrics, job, event.times)
             self._ended(job)
 

@@ -30,6 +30,9 @@ EMBEDDINGS: Final = "embeddings"
 LISTED: Final = 20
 """Names that an error lists."""
 
+FAMILIES: Final = {"sd1": "sd", "sd2": "sd", "sdxl": "sdxl"}
+"""The family of a model (``ModelInfo.family``) by that of the adapters that are made for it."""
+
 CHUNK: Final = 2**20
 SHORT: Final = 12
 """Hex digits of AUTOMATIC1111's short form."""
@@ -84,6 +87,27 @@ class Entry:
             return Kind.EMBEDDING if folder == EMBEDDINGS else Kind.LORA
         return Kind.EMBEDDING if self.header.vectors else Kind.LORA
 
+    def suits(self, family: str) -> bool:
+        """Whether it is made for a family of adapters or of models, as far as its header tells."""
+        own = self.header.family if self.header else ""
+        return not own or not family or family in {own, FAMILIES[own]}
+
+    def demand_for(self, family: str) -> None:
+        """Refuse to use it with a family.
+
+        Raises:
+            AdapterUnsuitable: it cannot be used at all, or not with this family.
+
+        """
+        if self.problem:
+            raise AdapterUnsuitable(self.problem)
+        if not self.suits(family):
+            own = self.header.family if self.header else ""
+            raise AdapterUnsuitable(
+                f"{self.name} is made for {own}, and the model is of the family {family}; use one "
+                "of that family."
+            )
+
 
 class AdapterCatalog:
     """The adapters in folders, read again where a file has changed; safe for several threads.
@@ -123,25 +147,25 @@ class AdapterCatalog:
             self._hashes = {k: v for k, v in self._hashes.items() if k in kept}
         return [self._entry(name, stamp) for name, stamp in sorted(stamps.items())]
 
-    def find(self, name: str) -> Entry:
-        """Return the adapter of a name.
+    def find(self, name: str, family: str = "") -> Entry:
+        """Return the adapter of a name, for a model of a family; empty where that is not known.
 
         Raises:
-            AdapterUnsuitable: there is none, with the names that there are; or it cannot be used.
+            AdapterUnsuitable: there is none, with the names that would do; or it cannot be used.
 
         """
         stamps = self.stamps()
         if name not in stamps:
-            raise AdapterUnsuitable(f"There is no adapter {name[:LONGEST_NAME]!r}. {_list(stamps)}")
+            there = self._list(family)
+            raise AdapterUnsuitable(f"There is no adapter {name[:LONGEST_NAME]!r}. {there}")
         entry = self._entry(name, stamps[name])
-        if entry.problem:
-            raise AdapterUnsuitable(entry.problem)
+        entry.demand_for(family)
         if entry.kind is Kind.EMBEDDING:
             raise AdapterUnsuitable(f"{name} is an embedding: write <{name}> into the prompt.")
         return entry
 
-    def embeddings_in(self, texts: Collection[str], *, bare: bool) -> list[Entry]:
-        """Return the embeddings that texts name, sorted by name.
+    def embeddings_in(self, texts: Collection[str], *, bare: bool, family: str = "") -> list[Entry]:
+        """Return the embeddings that texts name, sorted by name, for a model of a family.
 
         With ``bare`` a name counts without brackets, too. A name of nothing is text.
 
@@ -156,8 +180,7 @@ class AdapterCatalog:
         found = [self._entry(name, stamps[name]) for name in sorted(named)]
         embeddings = [each for each in found if each.kind is Kind.EMBEDDING]
         for each in embeddings:
-            if each.problem:
-                raise AdapterUnsuitable(each.problem)
+            each.demand_for(family)
         return embeddings
 
     def hashes(self, entry: Entry, until: float = float("inf")) -> Hashes | None:
@@ -177,6 +200,17 @@ class AdapterCatalog:
             with self._lock:
                 self._hashes[entry.stamp] = found
         return found
+
+    def _list(self, family: str) -> str:
+        """Say which adapters a model of a family can have."""
+        found = [each for each in self.entries() if each.kind is Kind.LORA]
+        names = [each.name for each in found if not each.problem and each.suits(family)]
+        if not names:
+            which = "that fits this model " if found else ""
+            return f"There is none {which}in the folder of adapters (LORA_DIR)."
+        shown = ", ".join(names[:LISTED])
+        more = len(names) - LISTED
+        return f"There are: {shown}{f' and {more} more' if more > 0 else ''}."
 
     def _entry(self, name: str, stamp: Stamp) -> Entry:
         with self._lock:
@@ -204,14 +238,6 @@ def _inside(folder: Path) -> list[Path]:
         return sorted(folder.iterdir())
     except OSError:
         return []
-
-
-def _list(names: dict[str, Stamp]) -> str:
-    if not names:
-        return "The folder of adapters (LORA_DIR) is empty."
-    shown = ", ".join(sorted(names)[:LISTED])
-    more = len(names) - LISTED
-    return f"There are: {shown}{f' and {more} more' if more > 0 else ''}."
 
 
 def _hashed(entry: Entry, until: float) -> Hashes | None:

@@ -9,9 +9,13 @@ from service.config.limits import limits_of
 from service.config.table import Config
 from service.core.limits import CLIP_LAYERS, SD, SD_2_V, SDXL, Sizes
 from service.core.recipe import NO_RECIPE, Recipe
+from service.core.sampler import Schedule
 from service.errors import ModelUnsuitable, ServiceError
 from service.models import catalog, layout
+from service.models.adapters.catalog import FAMILIES
+from service.models.adapters.header import WIDTHS
 from service.models.defaults import recipes, table
+from service.models.defaults.aligned_steps import aligned
 from service.models.layout import Layout
 from service.models.source import Source, name_of
 
@@ -24,6 +28,7 @@ SD_2_LAYERS: Final = 23
 """Layers of the text encoder of Stable Diffusion 2.x, which leaves the 24th out."""
 
 DEMO_LAYERS: Final = 3
+DEMO_SCHEDULES: Final = tuple(each for each in Schedule if each != Schedule.ALIGN_YOUR_STEPS)
 
 SETTINGS: Final = {"steps": ("MAX_STEPS", "the sampler"), "size": ("MIN_SIZE", "MAX_SIZE")}
 """What bounds the values of a recipe."""
@@ -43,9 +48,13 @@ class Known:
 
     model_id: str = catalog.DEMO_ID
     family: str = "sd"
+    adapters: str = ""
+    """``sd1``, ``sd2`` or ``sdxl``: what its adapters are made for; empty where nothing tells."""
     sizes: Sizes = SD
     recipe: Recipe = NO_RECIPE
     max_clip_skip: int = CLIP_LAYERS
+    schedules: tuple[Schedule, ...] = tuple(Schedule)
+    """Noise schedules that exist for it, as far as is known."""
 
 
 UNKNOWN: Final = Known()
@@ -72,17 +81,30 @@ def look_at(source: Source, config: Config) -> Known:
 
     """
     if source.demo:
-        return Known(recipe=recipes.DEMO, max_clip_skip=DEMO_LAYERS)
+        return Known(recipe=recipes.DEMO, max_clip_skip=DEMO_LAYERS, schedules=DEMO_SCHEDULES)
     if source.path is None:
         return _by_name(source.id, config)
     found = layout.read(source, config.model_cache_dir, prediction_type=config.prediction_type)
     return Known(
         model_id=source.name,
         family=found.family,
+        adapters=adapters_of(found),
         sizes=sizes_of(found),
         recipe=recipe_of(source, found, config),
         max_clip_skip=max_clip_skip_of(found),
+        schedules=schedules_of(found),
     )
+
+
+def adapters_of(found: Layout) -> str:
+    """Return what the adapters for a model are made for; empty where its width is of no family."""
+    family = WIDTHS.get(found.configs["unet"].get("cross_attention_dim", 0), "")
+    return family if FAMILIES.get(family) == found.family else ""
+
+
+def schedules_of(found: Layout) -> tuple[Schedule, ...]:
+    """Return the noise schedules that exist for a model."""
+    return tuple(each for each in Schedule if aligned(found) or each != Schedule.ALIGN_YOUR_STEPS)
 
 
 def recipe_of(source: Source, found: Layout, config: Config) -> Recipe:

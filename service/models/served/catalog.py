@@ -58,8 +58,9 @@ class Served:
 
     @property
     def family(self) -> str:
-        """Its family, as its files tell it; empty where they are not here."""
-        return self.known.family if self.here and not self.problem else ""
+        """Its family, or that of its adapters, as its files tell; empty if they are not here."""
+        known = self.known
+        return (known.adapters or known.family) if self.here and not self.problem else ""
 
 
 class ModelCatalog:

@@ -26,10 +26,41 @@ def look(model: object, cache: Path, **settings: Any) -> known.Known:
 def test_the_demo_is_known_without_a_look() -> None:
     """It is SD 1.x in small."""
     assert known.look(Config()) == known.Known(
-        model_id="demo", family="sd", sizes=SD, recipe=recipes.DEMO, max_clip_skip=3
+        model_id="demo",
+        family="sd",
+        sizes=SD,
+        recipe=recipes.DEMO,
+        max_clip_skip=3,
+        schedules=known.DEMO_SCHEDULES,
     )
     layout = read(catalog.resolve(catalog.DEMO_ID, Path()), Path())
     assert known.max_clip_skip_of(layout) == known.DEMO_LAYERS
+    assert known.schedules_of(layout) == known.DEMO_SCHEDULES
+    assert known.adapters_of(layout) == ""
+
+
+@pytest.mark.parametrize(
+    ("family", "width", "adapters"),
+    [
+        ("sd", 768, "sd1"),
+        ("sd", 1024, "sd2"),
+        ("sdxl", 2048, "sdxl"),
+        ("sd", 2048, ""),
+        ("sd", 32, ""),
+        ("sd", None, ""),
+    ],
+)
+def test_the_width_of_a_model_tells_its_adapters(
+    family: str, width: int | None, adapters: str
+) -> None:
+    """As it tells what an adapter is made for."""
+    layout = Layout(
+        family=family,
+        configs={"unet": {"cross_attention_dim": width}},
+        schedule=Schedule(numbers={}, prediction_from="a test"),
+        configuration="a test",
+    )
+    assert known.adapters_of(layout) == adapters
 
 
 @pytest.mark.parametrize(("kind", "family", "sizes"), [("sd", "sd", SD), ("sdxl", "sdxl", SDXL)])

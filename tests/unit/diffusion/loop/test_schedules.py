@@ -11,11 +11,11 @@ import torch
 from diffusers.schedulers.scheduling_utils import AysSchedules
 
 from service.core.sampler import Sampler, Schedule
-from service.diffusion.families.aligned_steps import ALIGNED, aligned
 from service.diffusion.loop.samplers import SCHEDULERS, Samplers, build, seed_noise
 from service.diffusion.loop.schedules import ARGUMENTS
 from service.errors import SamplerUnsuitable
 from service.models import layout
+from service.models.defaults.aligned_steps import ALIGNED, aligned
 from tests.support.models import tiny_models
 from tests.support.parity.schedules import levels
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from service.http.state import METRICS
+from service.http.state import DISPATCHER, METRICS
 from tests.support.samples import sample
 from tests.support.simulation.fake_engine import FakeEngine
 
@@ -50,13 +50,27 @@ async def test_what_machines_ask_all_the_time_is_logged_at_debug(client):
     assert [line["log_level"] for line in lines] == ["debug"] * 4
 
 
-async def test_a_failed_probe_is_logged_like_any_other_error(serve):
-    """A service that is not ready is worth a line."""
-    client = await serve(FakeEngine(loads=False))
-    with capture_logs() as lines:
-        async with client.get("/health/ready"):
-            pass
-    assert (answered(lines)["log_level"], answered(lines)["status"]) == ("info", 503)
+async def test_a_failed_probe_is_logged_once(serve):
+    """A service that is not ready is worth a line, and again when it was ready in between."""
+    engine = FakeEngine(loads=False)
+    client = await serve(engine)
+
+    async def probed(times: int) -> list[tuple[str, int]]:
+        with capture_logs() as lines:
+            for _ in range(times):
+                async with client.get("/health/ready"), client.get("/health/live"):
+                    pass
+        return [
+            (line["log_level"], line["status"])
+            for line in lines
+            if line["event"] == "request_answered" and line["route"] == "/health/ready"
+        ]
+
+    assert await probed(3) == [("info", 503), ("debug", 503), ("debug", 503)]
+    engine.become_ready()
+    assert await probed(1) == [("debug", 200)]
+    client.app[DISPATCHER].admission.draining = True
+    assert await probed(2) == [("info", 503), ("debug", 503)]
 
 
 async def test_answers_are_counted_by_route_template(client):

@@ -78,7 +78,33 @@ def test_adapters_that_are_not_there_or_do_not_fit(tmp_path: Path) -> None:
     with pytest.raises(ValidationFailed, match="xl is made for sdxl, and the model is of the"):
         demand_adapters(request, catalog, "sd")
     unknown = read_request({"prompt": "x", "adapters": [{"name": "../open"}]}, LIMITS)
-    with pytest.raises(ValidationFailed, match=r"no adapter '../open'. There are: open, xl\."):
+    with pytest.raises(ValidationFailed, match=r"no adapter '../open'. There are: open\."):
         demand_adapters(unknown, catalog, "sd")
+    with pytest.raises(ValidationFailed, match=r"no adapter '../open'. There are: open, xl\."):
+        demand_adapters(unknown, catalog, "sdxl")
     tells_nothing = read_request({"prompt": "x", "adapters": [{"name": "open"}]}, LIMITS)
     demand_adapters(tells_nothing, catalog, "sdxl")
+
+
+@pytest.mark.parametrize(
+    ("width", "family", "suits"),
+    [
+        (1024, "sd1", False),
+        (768, "sd2", False),
+        (768, "sd1", True),
+        (1024, "sd2", True),
+        (1024, "sd", True),
+        (1024, "", True),
+    ],
+)
+def test_an_adapter_for_2_x_is_none_for_1_x(
+    tmp_path: Path, width: int, family: str, suits: bool
+) -> None:
+    """Their text encoders have other widths; a model of neither width takes what its layers do."""
+    written(tmp_path / "mine.safetensors", low_rank(TO_K, into=width))
+    request = read_request({"prompt": "x", "adapters": [{"name": "mine"}]}, LIMITS)
+    if suits:
+        demand_adapters(request, AdapterCatalog(tmp_path), family)
+        return
+    with pytest.raises(ValidationFailed, match=f"and the model is of the family {family}; use one"):
+        demand_adapters(request, AdapterCatalog(tmp_path), family)

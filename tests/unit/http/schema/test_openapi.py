@@ -162,8 +162,6 @@ def test_every_error_that_generate_answers_is_described_with_an_example():
     expected = {
         400: {
             "validation_error",
-            "sampler_unsuitable",
-            "adapter_unsuitable",
             "malformed_request",
         },
         401: {"unauthorized"},

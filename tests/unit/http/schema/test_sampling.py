@@ -12,6 +12,7 @@ from service.core.spec import GenerationSpec
 from service.errors import SamplerUnsuitable, ValidationFailed
 from service.http.schema.sampling import demand_sampler
 from service.http.state import DISPATCHER
+from service.models.defaults.known import UNKNOWN, Known
 from tests.support.simulation.fake_engine import FAKE_MODEL, FakeEngine
 
 EVERY: Mapping[Sampler, tuple[tuple[int, int], ...]] = dict.fromkeys(Sampler, ((1, 50),))
@@ -22,7 +23,7 @@ SHORT = replace(
 )
 
 
-def refused(model: ModelInfo | None, sampler: str, steps: int) -> dict[str, list[str]]:
+def refused(model: ModelInfo | Known, sampler: str, steps: int) -> dict[str, list[str]]:
     """Return the fields that are told to be wrong; empty where none is."""
     try:
         demand_sampler(GenerationSpec(prompt="x", sampler=sampler, steps=steps), model)
@@ -34,7 +35,7 @@ def refused(model: ModelInfo | None, sampler: str, steps: int) -> dict[str, list
 @pytest.mark.parametrize(
     ("model", "sampler", "steps"),
     [
-        (None, "pndm", 50),
+        (UNKNOWN, "pndm", 50),
         (FAKE_MODEL, "pndm", 50),
         (ZERO_SNR, "heun", 20),
         (ZERO_SNR, "dpmpp_2m", 50),
@@ -42,8 +43,8 @@ def refused(model: ModelInfo | None, sampler: str, steps: int) -> dict[str, list
         (SHORT, "ddim", 6),
     ],
 )
-def test_pairs_that_work(model: ModelInfo | None, sampler: str, steps: int) -> None:
-    """What the model allows is not refused; nor is anything before a model is loaded."""
+def test_pairs_that_work(model: ModelInfo | Known, sampler: str, steps: int) -> None:
+    """What the model allows is not refused; nor is it before a model is loaded."""
     assert refused(model, sampler, steps) == {}
 
 
@@ -124,9 +125,10 @@ async def test_a_request_that_came_before_the_model(serve):
     engine = FakeEngine(step_seconds=None, loads=False)
     client = await serve(engine)
 
-    async def draw() -> tuple[int, str]:
+    async def draw() -> tuple[int, str, dict[str, list[str]]]:
         async with client.post("/generate", json={"prompt": "a boat", "sampler": "pndm"}) as answer:
-            return answer.status, (await answer.json(content_type=None))["code"]
+            body = await answer.json(content_type=None)
+            return answer.status, body["code"], body["errors"]
 
     waiting = asyncio.create_task(draw())
     while client.app[DISPATCHER].depth != 1:
@@ -134,6 +136,20 @@ async def test_a_request_that_came_before_the_model(serve):
             pass
     engine.become_ready()
     await engine.jobs(1)
-    engine.fail(SamplerUnsuitable.code, "The sampler pndm cannot take 20 steps with this model.")
+    detail = "The sampler pndm cannot take 20 steps with this model."
+    engine.fail(SamplerUnsuitable.code, detail)
 
-    assert await waiting == (400, "sampler_unsuitable")
+    assert await waiting == (400, "validation_error", {"sampler": [detail]})
+
+
+async def test_a_schedule_that_the_files_of_a_model_rule_out_is_refused_before_it_is_loaded(serve):
+    """Nobody published levels for the demo model; the engine need not be there to know."""
+    client = await serve(FakeEngine(step_seconds=None, loads=False))
+    body = {"prompt": "a boat", "schedule": "align_your_steps"}
+    async with client.post("/generate", json=body) as answer:
+        told = await answer.json(content_type=None)
+    assert (answer.status, told["code"]) == (400, "validation_error")
+    assert (
+        "align_your_steps does not exist for this model; use automatic, normal"
+        in (told["errors"]["schedule"][0])
+    )

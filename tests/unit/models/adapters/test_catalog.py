@@ -28,7 +28,7 @@ def test_no_folder_is_an_empty_catalogue(tmp_path: Path) -> None:
     """Nobody has to make the folder; a request names what is wrong."""
     catalog = AdapterCatalog(tmp_path / "none")
     assert catalog.entries() == []
-    with pytest.raises(AdapterUnsuitable, match=r"no adapter 'ink'\. The folder of adapters"):
+    with pytest.raises(AdapterUnsuitable, match=r"no adapter 'ink'\. There is none in the folder"):
         catalog.find("ink")
 
 
@@ -38,6 +38,25 @@ def test_an_unknown_name_is_told_with_the_names_there_are(tmp_path: Path) -> Non
         written(tmp_path / f"a{number:02}.safetensors")
     with pytest.raises(AdapterUnsuitable, match=r"a00, a01, .*a19 and 5 more"):
         AdapterCatalog(tmp_path).find("ink")
+
+
+def test_names_that_are_told_are_those_that_can_be_used(tmp_path: Path) -> None:
+    """Embeddings, pickles, damaged files and those of another family would fail, too."""
+    written(tmp_path / "xl.safetensors", low_rank(TO_K, into=2048))
+    written(tmp_path / "two.safetensors", low_rank(TO_K, into=1024))
+    written(tmp_path / "word.safetensors", {"emb_params": (2, 768)})
+    (tmp_path / "old.ckpt").write_bytes(b"PK\3\4data.pkl")
+    (tmp_path / "cut.safetensors").write_bytes(b"\0")
+    catalog = AdapterCatalog(tmp_path)
+    for family, words in (
+        ("", r"There are: two, xl\."),
+        ("sd", r"There are: two\."),
+        ("sd2", r"There are: two\."),
+        ("sd1", "There is none that fits this model in the folder of adapters"),
+        ("sdxl", r"There are: xl\."),
+    ):
+        with pytest.raises(AdapterUnsuitable, match=rf"There is no adapter 'ink'\. {words}"):
+            catalog.find("ink", family)
 
 
 @pytest.mark.parametrize("name", ["../ink", "/etc/passwd", "sub/ink", "ink.safetensors", "."])
