@@ -97,7 +97,7 @@ def _measured(
         taken = seconds / count
         found[count] = seconds
         facts = {"images": count, "most": most, "size": size, "seconds": round(seconds, 3)}
-        log.info("batch_measured", model_id=loop.model.info.model_id, **facts)
+        log.info("batch_measured", **facts)
     return found
 
 

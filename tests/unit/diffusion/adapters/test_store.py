@@ -238,7 +238,7 @@ def test_adapters_that_nobody_uses_leave_when_memory_runs_out(sd: Model, loras: 
         ({"emb_params": torch.zeros(2, 31)}, "has vectors of 31 numbers, and the model's have 32"),
         (
             {"clip_l": torch.zeros(1, 32), "clip_g": torch.zeros(1, 32)},
-            "has vectors for 2 text encoders, and the model has 1 (it is made for sdxl)",
+            "toy is made for sdxl, and the model is of the family sd; use one of that family",
         ),
         ({"emb_params": torch.full((1, 32), torch.nan)}, "holds NaN or infinite values"),
     ],
