@@ -168,7 +168,7 @@ def test_the_base_is_untouched(pair: Pairs, folder: Path) -> None:
 
     after = made(mixed, {"it": BASE})["it"].images
 
-    assert not any(mixed.adapters.held.values())
+    assert not any(mixed.adapters.memory.held.values())
     assert comparison.difference(after, before).equal == 1.0
     networks = pair("sd").model.family.parts.values()
     hooks = [m._forward_hooks for n in networks for part in n.values() for m in part.modules()]

@@ -144,13 +144,14 @@ class Config:
     )
     lora_host_gb: float = setting(
         2.0,
-        "Most host memory for adapters, in GB. Those that were not used for longest are dropped "
-        "first.",
+        "Most host memory for the adapters of all models together, in GB. Those that were not used "
+        "for longest are dropped first.",
         minimum=0.0,
     )
     lora_gpu_gb: float = setting(
         1.0,
-        "Most GPU memory for adapters, in GB; on a CPU only LORA_HOST_GB counts.",
+        "Most GPU memory for the adapters of all models together, in GB; on a CPU only "
+        "LORA_HOST_GB counts.",
         minimum=0.0,
     )
     cuda_visible_devices: str = setting(

@@ -162,6 +162,8 @@ class ModelLoading(ModelEvent):
 
     model_id: str
     """As ``LoadModel`` named it."""
+    room: bool = True
+    """False takes that back: models with jobs are in the way after all."""
 
 
 @dataclass(frozen=True, kw_only=True)

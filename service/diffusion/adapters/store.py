@@ -11,10 +11,9 @@ from typing import Any, Final
 import structlog
 import torch
 
-from service.core.capacity import AdapterPlace
 from service.core.events import AdaptersChanged
 from service.core.spec import Adapter
-from service.diffusion.adapters.cache import Cache
+from service.diffusion.adapters.cache import AdapterMemory, Key, Owner, memory_of
 from service.diffusion.adapters.modules import Modules
 from service.diffusion.adapters.reading import Loaded, read
 from service.diffusion.adapters.rows import RowAdapters, Use
@@ -90,16 +89,16 @@ class AdapterStore:
         *,
         catalog: AdapterCatalog | None = None,
         family: str = "",
-        host_budget: int = 2 * GIB,
-        device_budget: int = GIB,
+        memory: AdapterMemory | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._catalog, self._family = catalog, family
         self._modules = Modules(parts)
         self._rows = {part: RowAdapters(self._modules, part) for part in self._modules.parts}
         self._device = device
-        self._host = Cache(host_budget)
-        self._cache = Cache(device_budget) if device.type != "cpu" else self._host
+        self.memory = memory or memory_of(host_budget=2 * GIB, device_budget=GIB)
+        self._host, self._cache = self.memory.host, self.memory.next_to(device)
+        self._owner = Owner(self._forget_stacks)
         self._loads: dict[Stamp, Future[Loaded]] = {}
         self._waiting: list[Lease] = []
         self._thread: ThreadPoolExecutor | None = None
@@ -111,16 +110,9 @@ class AdapterStore:
         self._evicted = 0
         """Evictions that were reported."""
 
-    @property
-    def held(self) -> dict[AdapterPlace, int]:
-        """Bytes that adapters take, by where."""
-        if self._cache is self._host:
-            return {AdapterPlace.HOST: self._host.used}
-        return {AdapterPlace.HOST: self._host.used, AdapterPlace.GPU: self._cache.used}
-
     def news(self) -> AdaptersChanged | None:
         """Return what has changed since this was called last; None for nothing."""
-        evictions = self._cache.evictions
+        evictions = self._owner.evictions
         with self._lock:
             seconds, self._seconds = tuple(self._seconds), []
         failures, self._failures = self._failures, 0
@@ -128,7 +120,7 @@ class AdapterStore:
         if not (seconds or failures or evicted):
             return None
         return AdaptersChanged(
-            load_seconds=seconds, failures=failures, evictions=evicted, held=self.held
+            load_seconds=seconds, failures=failures, evictions=evicted, held=self.memory.held
         )
 
     @property
@@ -167,35 +159,38 @@ class AdapterStore:
     def give_back(self, lease: Lease) -> None:
         """Let the adapters of a job go; they stay until their memory is needed."""
         if lease in self._waiting:
-            self._waiting.remove(lease)
+            self._wait_no_more(lease)
         if lease.pinned:
-            self._cache.unpin(lease.stamps)
+            self._cache.unpin(self._keys(lease))
             lease.pinned = False
         lease.loaded, lease.ready = (), False
 
     def pump(self) -> None:
         """Take in what was loaded, and load what is asked for, as far as there is room."""
-        short = False
+        short = self._cache.first not in {None, self._owner}
         for lease in list(self._waiting):
-            missing = [s for s in lease.stamps if self._cache.get(s) is None]
+            missing = [s for s in lease.stamps if self._cache.get((self._owner, s)) is None]
             if not missing and not short:
                 self._admit(lease)
                 continue
             found = [done for s in missing if (done := self._taken(lease, s)) is not None]
             if lease.error is not None:
-                self._waiting.remove(lease)
+                self._wait_no_more(lease)
                 continue
             if short or len(found) < len(missing):
                 continue
             size = sum(each.size for each in found)
-            if not self._cache.make_room(size, keep=lease.stamps):
+            if not self._cache.make_room(size, keep=self._keys(lease)):
                 self._demand_possible(lease, found)
                 # Nobody overtakes it now, or it would never have room.
                 short = lease.error is None
+                if short:
+                    self._cache.first = self._owner
                 continue
             self._forget_stacks()
             for each in found:
-                self._cache.put(each.to(self._device) if self._cache is not self._host else each)
+                there = each.to(self._device) if self._cache is not self._host else each
+                self._cache.put(self._owner, there)
                 self._loads.pop(each.stamp, None)
             self._admit(lease)
         self._drop_unwanted()
@@ -206,8 +201,19 @@ class AdapterStore:
         wait(loads, timeout=seconds, return_when=FIRST_COMPLETED)
 
     def release_memory(self) -> None:
-        """Evict what no job uses, because memory ran out."""
+        """Evict what no job of any model uses, because memory ran out."""
         self._cache.evict_unused()
+        self._forget_stacks()
+
+    def leave_device(self) -> None:
+        """Evict what was read for this model, which leaves the device."""
+        self._cache.evict_unused(self._owner)
+        self._forget_stacks()
+
+    def close(self) -> None:
+        """Let everything go: the model is no more."""
+        for cache in {self._host, self._cache}:
+            cache.drop(self._owner)
         self._forget_stacks()
 
     @contextmanager
@@ -231,15 +237,27 @@ class AdapterStore:
         return self._catalog.find(name, self._family)
 
     def _admit(self, lease: Lease) -> None:
-        held = {stamp: self._cache.get(stamp) for stamp in lease.stamps}
+        held = {stamp: self._cache.get((self._owner, stamp)) for stamp in lease.stamps}
         lease.loaded = tuple(found for e in lease.entries if (found := held[e.stamp]) is not None)
-        self._cache.pin(lease.stamps)
+        self._cache.pin(self._keys(lease))
         lease.pinned = lease.ready = True
+        self._wait_no_more(lease)
+
+    def _keys(self, lease: Lease) -> list[Key]:
+        return [(self._owner, stamp) for stamp in lease.stamps]
+
+    def _wait_no_more(self, lease: Lease) -> None:
+        """Take a job out of those that wait; other models may go on if it was the one to wait for.
+
+        Whoever has no room says so again.
+        """
         self._waiting.remove(lease)
+        if self._cache.first is self._owner:
+            self._cache.first = None
 
     def _taken(self, lease: Lease, stamp: Stamp) -> Loaded | None:
         """Return an adapter in host memory, or begin to load it; None while it is on its way."""
-        if self._host is not self._cache and (kept := self._host.get(stamp)) is not None:
+        if self._host is not self._cache and (kept := self._kept(stamp)) is not None:
             return kept
         if stamp not in self._loads:
             entry = next(each for each in lease.entries if each.stamp == stamp)
@@ -258,8 +276,11 @@ class AdapterStore:
             return None
         loaded = load.result()
         if self._host is not self._cache and self._host.make_room(loaded.size):
-            self._host.put(loaded)
+            self._host.put(self._owner, loaded)
         return loaded
+
+    def _kept(self, stamp: Stamp) -> Loaded | None:
+        return self._host.get((self._owner, stamp))
 
     def _load(self, entry: Entry) -> Loaded:
         """Read an adapter, on the thread."""
@@ -276,7 +297,7 @@ class AdapterStore:
 
     def _demand_possible(self, lease: Lease, missing: Sequence[Loaded]) -> None:
         """Fail a job whose adapters alone are more than the budget."""
-        held = [self._cache.get(stamp) for stamp in lease.stamps]
+        held = [self._cache.get(key) for key in self._keys(lease)]
         size = sum(each.size for each in (*held, *missing) if each is not None)
         if size > self._cache.budget:
             setting = "LORA_HOST_GB" if self._cache is self._host else "LORA_GPU_GB"
@@ -284,7 +305,7 @@ class AdapterStore:
                 f"The adapters take {size / GIB:.2f} GB, and {setting} allows "
                 f"{self._cache.budget / GIB:.2f} GB. Use fewer of them, or raise it."
             )
-            self._waiting.remove(lease)
+            self._wait_no_more(lease)
 
     def _drop_unwanted(self) -> None:
         """Let go of what was loaded for jobs that are gone."""
@@ -292,7 +313,7 @@ class AdapterStore:
         for stamp in [s for s, load in self._loads.items() if s not in wanted and load.done()]:
             load = self._loads.pop(stamp)
             if load.exception() is None and self._host.make_room(load.result().size):
-                self._host.put(load.result())
+                self._host.put(self._owner, load.result())
 
     def _forget_stacks(self) -> None:
         for rows in self._rows.values():

@@ -44,10 +44,14 @@ class Member(Resident):
             move(part, self.loop.model.device)
 
     def park(self) -> None:
-        """Bring all weights to host memory, and let the adapters go."""
-        self.loop.adapters.release_memory()
+        """Bring all weights to host memory; ``leave_device`` of the adapters comes before."""
         for part in self._parts:
             move(part, HOST)
+
+    def leave(self) -> None:
+        """Let go of all that is kept for it: it is no more."""
+        self.loop.adapters.close()
+        self.unlock()
 
     def need(self, pixels: int | None = None, places: float = 1) -> int:
         """Return the bytes that an image takes, by default one of the usual size; 0 if unknown."""

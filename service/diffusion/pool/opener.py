@@ -8,6 +8,7 @@ from service.config.limits import limits_of
 from service.config.table import Config
 from service.core.capacity import Capacity
 from service.core.events import BatchCalibrated, OutOfMemoryHit, StepBaseline
+from service.diffusion.adapters.cache import memory_of
 from service.diffusion.adapters.store import GIB, store_of
 from service.diffusion.device import chosen_device, chosen_dtype
 from service.diffusion.load import load_model
@@ -33,6 +34,11 @@ class Opener:
     def __init__(self, config: Config, fault: Fault) -> None:
         self._config = config
         self.fault = fault
+        self.adapters = memory_of(
+            host_budget=round(config.lora_host_gb * GIB),
+            device_budget=round(config.lora_gpu_gb * GIB),
+        )
+        """What the adapters of all models may take together."""
 
     @cached_property
     def _catalog(self) -> ModelCatalog:
@@ -68,8 +74,7 @@ class Opener:
         adapters = store_of(
             model,
             catalog=catalog_of(config),
-            host_budget=round(config.lora_host_gb * GIB),
-            device_budget=round(config.lora_gpu_gb * GIB),
+            memory=self.adapters,
         )
         limit = config.max_concurrent_requests
         loop = StepLoop(model, batch_limit=limit, fault=self.fault, adapters=adapters)

@@ -1,14 +1,13 @@
 """The models of one engine: each draws in a loop of its own, one is loaded at a time."""
 
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Final
 
 import structlog
 
-from service.core.capacity import AdapterPlace, Capacity
+from service.core.capacity import Capacity
 from service.core.events import (
     MODEL_NOT_LOADED,
     AdaptersChanged,
@@ -16,7 +15,6 @@ from service.core.events import (
     JobFailed,
     ModelFailed,
     ModelLoaded,
-    ModelLoading,
     StepBaseline,
     Stepped,
     UnloadReason,
@@ -59,17 +57,23 @@ class ModelPool:
         self._wanted: list[str] = []
         """Models to load; the first one's load may have begun."""
         self._load: Waiting[None] | None = None
+        self._unwanted: dict[str, UnloadReason] = {}
+        """Models to take out of memory when nothing is loaded."""
+        self._leaving: Waiting[None] | None = None
+        """One of them on its way out."""
+        residents.hurry = self._end_leaving
         self._watched: set[str] = set()
         """Jobs whose previews are wanted."""
         self._outbox = residents.said
-        self._adapters = self._adapters_held
+        self._adapters = opener.adapters.held
         self._beat = float("-inf")
         self._housekeeping = Housekeeping()
 
     @property
     def busy(self) -> bool:
         """Whether ``step`` has anything to do or to report."""
-        return bool(self._outbox or self._wanted or self._residents.busy)
+        leaving = self._unwanted or self._leaving
+        return bool(self._outbox or self._wanted or leaving or self._residents.busy)
 
     @property
     def loading(self) -> bool:
@@ -112,6 +116,7 @@ class ModelPool:
 
     def load(self, name: str) -> None:
         """Load a model when its turn comes and there is room; at once if it is here."""
+        self._unwanted.pop(name, None)
         if (member := self._residents.members.get(name)) is not None:
             member.used = self._clock()
             self._outbox.append(_loaded(member, 0.0))
@@ -119,12 +124,13 @@ class ModelPool:
             self._wanted.append(name)
 
     def unload(self, name: str, reason: UnloadReason) -> None:
-        """Free the memory of a model without jobs; of one that is parked, too."""
+        """Free the memory of a model without jobs, or of one that is parked; others draw on."""
         residents = self._residents
-        if name in residents.members and name not in residents.busy:
-            residents.evict_now([name], reason)
+        if name in residents.members:
+            self._unwanted[name] = reason
+            self._let_go()
         elif name in residents.parked and name not in self._wanted:
-            residents.parked.pop(name).unlock()
+            residents.parked.pop(name).leave()
 
     def step(self) -> list[Said]:
         """Give one loop its turn, take the load further; report what happened.
@@ -136,9 +142,10 @@ class ModelPool:
         busy = self._residents.busy
         if busy:
             self._outbox += self._turn(min(busy.values(), key=lambda each: each.spent))
-        elif self._wanted:
+        elif self._wanted or self._leaving is not None:
             self._wait()
-        if self._load is None and self._wanted:
+        self._let_go()
+        if self._load is None and self._leaving is None and self._wanted:
             self._load = self._loading(self._wanted[0])
         if self._load is not None:
             try:
@@ -162,6 +169,28 @@ class ModelPool:
         """Give back host memory that finished images left behind: now if idle, else seldom."""
         self._housekeeping.tidy(idle=not self.busy)
 
+    def _let_go(self) -> None:
+        """Take models that nobody wants out of memory, one after the other, a look at a time."""
+        while self._load is None and (self._unwanted or self._leaving is not None):
+            if self._leaving is None:
+                name = next(iter(self._unwanted))
+                reason = self._unwanted.pop(name)
+                if name not in self._residents.members or name in self._residents.busy:
+                    continue
+                self._leaving = self._residents.evict([name], reason)
+            try:
+                next(self._leaving)
+            except StopIteration:
+                self._leaving = None
+            else:
+                return
+
+    def _end_leaving(self) -> None:
+        """Wait until the model that is on its way out has left."""
+        while self._leaving is not None:
+            self._background.rest()
+            self._let_go()
+
     def _turn(self, member: Member) -> list[Said]:
         started = self._clock()
         said = _tagged(member.loop.step(), member.name)
@@ -182,7 +211,7 @@ class ModelPool:
         log.info("model_load_started", model_id=name, parked=parked)
         taught: list[Said] = []
         member = None
-        self._residents.coming = name
+        self._residents.begin(name)
         try:
             member = yield from self._opened(name)
             if not parked:
@@ -191,7 +220,7 @@ class ModelPool:
             if is_device_lost(error):
                 raise
             if member is not None and not parked:
-                member.unlock()
+                member.leave()
             self._outbox.append(_failed(name, error))
         else:
             self._residents.parked.pop(name, None)
@@ -207,20 +236,18 @@ class ModelPool:
         """
         residents = self._residents
         member = residents.parked.get(name)
-        begun = False
         if member is None:
             needed = yield from self._background.run(lambda _begin: self._opener.needed(name))
             if not residents.movable:
-                yield from residents.room(name, needed, wait=True)
-            if begun := not residents.movable or residents.fits(needed):
-                self._outbox.append(ModelLoading(model_id=name))
+                yield from residents.room(name, needed)
+            if not residents.movable or residents.fits(needed):
+                residents.reading()
             member = yield from residents.with_room(self._reading(name))
         if not member.movable:
             return member
         try:
-            yield from residents.room(name, member.size, member.need(), wait=not begun)
-            if not begun:
-                self._outbox.append(ModelLoading(model_id=name))
+            yield from residents.room(name, member.size, member.need())
+            residents.reading()
             yield from residents.with_room(_placing(member))
         except Exception:
             member.park()  # A part of it may have come to the device.
@@ -257,16 +284,10 @@ class ModelPool:
         member.told = idle
         return replace(capacity, available=capacity.available + idle, model_id=member.name)
 
-    @property
-    def _adapters_held(self) -> Counter[AdapterPlace]:
-        held: Counter[AdapterPlace] = Counter()
-        for member in self._residents.members.values():
-            held.update(member.loop.adapters.held)
-        return held
-
     def _adapters_changed(self) -> AdaptersChanged | None:
         """Return what became of the adapters of all models."""
-        members, held = self._residents.members.values(), self._adapters_held
+        residents, held = self._residents, self._opener.adapters.held
+        members = [*residents.members.values(), *residents.parked.values()]
         found = [each for member in members if (each := member.loop.adapters.news())]
         if not found and held == self._adapters:
             return None
@@ -275,7 +296,7 @@ class ModelPool:
             load_seconds=tuple(seconds for each in found for seconds in each.load_seconds),
             failures=sum(each.failures for each in found),
             evictions=sum(each.evictions for each in found),
-            held=dict(held),
+            held=held,
         )
 
 

@@ -77,6 +77,10 @@ class Residents:
         """Not reported yet, by whomever."""
         self.coming = ""
         """Name of the model that is being loaded: it stays parked meanwhile."""
+        self.hurry: Callable[[], None] = lambda: None
+        """Ends what frees memory by and by, because it is needed now."""
+        self._read = False
+        """Whether the service was told that the model is read."""
         self._reported = ModelsResident()
         self.admit(first)
 
@@ -113,11 +117,29 @@ class Residents:
         self._reported = now
         return now
 
+    def begin(self, name: str) -> None:
+        """Begin to load a model."""
+        self.coming, self._read = name, False
+
+    def reading(self) -> None:
+        """Tell the service that there is room: it starts jobs of other models again."""
+        if not self._read:
+            self._read = True
+            self.said.append(ModelLoading(model_id=self.coming))
+
+    def _hold(self) -> None:
+        """Ask the service to start nothing until there is room."""
+        if self._read:
+            self._read = False
+            log.info("model_load_waits", model_id=self.coming, jobs_of=sorted(self.busy))
+            self.said.append(ModelLoading(model_id=self.coming, room=False))
+
     def with_room(self, work: Callable[[Fault], T]) -> Waiting[T]:
         """Do work on a thread, again with fewer models next to it while memory runs out.
 
+        Where all of them have jobs it waits: the service gives them no more.
+
         Raises:
-            GpuBusy: memory ran out, and all models in it have jobs.
             Exception: what the work raises.
 
         """
@@ -126,36 +148,39 @@ class Residents:
                 return (yield from self._background.run(work))
             except Exception as error:
                 short = is_out_of_memory(error) or isinstance(error, GpuBusy | GpuTooSmall)
-                if not short or not (self.members or self.parked):
+                of_host = isinstance(error.__cause__ or error, MemoryError)
+                droppable = self.movable and of_host and self.parked.keys() - {self.coming}
+                if not short or not (self.members or droppable):
                     raise
                 log.warning("model_load_out_of_memory", error=str(error))
-                of_host = isinstance(error.__cause__ or error, MemoryError)
             # Outside the handler: the error's frames keep what did not fit.
             free_cache(self._device)
             if self.movable and of_host and self._drop_parked(1):
                 continue
-            yield from self.evict(self._least_valuable(1) or self._none(), UnloadReason.MEMORY)
+            while (victims := self._least_valuable(1)) is None:
+                self._hold()
+                yield
+            yield from self.evict(victims, UnloadReason.MEMORY)
+            self.reading()
 
     def fits(self, size: int) -> bool:
         """Whether a model fits next to those that are here."""
         return self._lack(size, 0) <= 0
 
-    def room(self, name: str, size: int, need: int = 0, *, wait: bool) -> Waiting[None]:
+    def room(self, name: str, size: int, need: int = 0) -> Waiting[None]:
         """Make room for a model and one image.
 
-        ``need`` is what an image of the new model takes, 0 if that is not known. With ``wait``
-        models with jobs are waited for: the service gives them no more.
+        ``need`` is what an image of the new model takes, 0 if that is not known. Models with jobs
+        are waited for: the service gives them no more.
 
         Raises:
             OutOfMemory: it would not fit with no other model in memory.
-            GpuBusy: it does not fit next to those with jobs.
 
         """
         while (lack := self._lack(size, need)) > 0:
             victims = self._least_valuable(lack)
             if victims is None and self.busy:
-                if not wait:
-                    self._none()
+                self._hold()
                 yield
                 continue
             if victims is None:
@@ -172,10 +197,11 @@ class Residents:
             self.said.append(ModelUnloaded(model_id=name, reason=reason))
             member = self.members.pop(name)
             if reason != UnloadReason.ASKED and self._may_park(member):
+                member.loop.adapters.leave_device()
                 yield from self._background.run(_parking(member))
                 self.parked[name] = member
             else:
-                member.unlock()
+                member.leave()
             del member
         free_cache(self._device)
 
@@ -195,6 +221,7 @@ class Residents:
 
     def _relieve(self, name: str) -> None:
         """Evict all models without jobs, because memory ran out for another."""
+        self.hurry()
         if idle := self.members.keys() - self.busy.keys() - {name}:
             self.evict_now(sorted(idle), UnloadReason.MEMORY)
 
@@ -213,9 +240,6 @@ class Residents:
     @property
     def _free(self) -> int | None:
         return self._device_available() if self.movable else self._host_available()
-
-    def _none(self) -> list[str]:
-        raise GpuBusy("The memory is taken by models that draw now.", transient=True)
 
     def _demand_possible(self, name: str, size: int) -> None:
         free, held = self._free, self._held
@@ -244,7 +268,7 @@ class Residents:
         """Drop the least valuable parked models for so many bytes; return which."""
         gone = giving_way(lack, self.parked, keep={self.coming}, now=self._clock()) or []
         for name in gone:
-            self.parked.pop(name).unlock()
+            self.parked.pop(name).leave()
         return gone
 
 

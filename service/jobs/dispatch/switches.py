@@ -67,7 +67,8 @@ class Switches:
         residency = slot.residency
         match event:
             case ModelLoading():
-                residency.reading = residency.wanted == self._models.key(event.model_id)
+                wanted = residency.wanted == self._models.key(event.model_id)
+                residency.reading = wanted and event.room
             case ModelLoaded():
                 key = self._models.key(event.model_id)
                 residency.came(event, key)

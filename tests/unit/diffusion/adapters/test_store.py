@@ -20,12 +20,14 @@ from service.core.events import (
 )
 from service.core.spec import Adapter, GenerationSpec
 from service.diffusion.adapters import reading
+from service.diffusion.adapters.cache import AdapterMemory, memory_of
 from service.diffusion.adapters.modules import Modules
 from service.diffusion.adapters.reading import Loaded
 from service.diffusion.adapters.store import AdapterStore, Lease, store_of
 from service.diffusion.load import Model
 from service.diffusion.loop.step_loop import StepLoop
 from service.models.adapters.catalog import AdapterCatalog, Entry
+from service.models.adapters.names import Part
 from tests.support.models import adapter_files
 from tests.unit.diffusion.step_loops import drained, no_memory, of, raising
 
@@ -45,6 +47,11 @@ def loras(sd: Model, tmp_path: Path) -> Path:
             tmp_path / f"{name}.safetensors", sd.family.pipeline, {"unet": ("to_q",)}, seed=seed
         )
     return tmp_path
+
+
+def room_for(size: int) -> AdapterMemory:
+    """Return empty host memory for adapters of so many bytes."""
+    return memory_of(host_budget=size, device_budget=0)
 
 
 def loaded(store: AdapterStore, *names: str) -> Lease:
@@ -78,7 +85,7 @@ def test_adapters_come_in_the_order_of_the_request(sd: Model, loras: Path) -> No
 
 def test_what_was_unused_for_longest_goes_first(sd: Model, loras: Path, size: int) -> None:
     """The budget holds two: the third takes the place of the one that nobody uses."""
-    store = store_of(sd, catalog=AdapterCatalog(loras), host_budget=2 * size)
+    store = store_of(sd, catalog=AdapterCatalog(loras), memory=room_for(2 * size))
     for name in "ab":
         store.give_back(loaded(store, name))
     kept = loaded(store, "a")
@@ -86,7 +93,7 @@ def test_what_was_unused_for_longest_goes_first(sd: Model, loras: Path, size: in
     news = store.news()
     assert news is not None
     assert (len(news.load_seconds), news.evictions) == (3, 1)
-    assert store.held == {AdapterPlace.HOST: 2 * size}
+    assert store.memory.held == {AdapterPlace.HOST: 2 * size}
     store.give_back(kept)
     assert loaded(store, "a").ready
     assert store.news() is None
@@ -94,7 +101,7 @@ def test_what_was_unused_for_longest_goes_first(sd: Model, loras: Path, size: in
 
 def test_a_job_waits_for_room_and_nobody_overtakes_it(sd: Model, loras: Path, size: int) -> None:
     """Adapters in use stay; what came later waits, too, so that the first one has its turn."""
-    store = store_of(sd, catalog=AdapterCatalog(loras), host_budget=2 * size)
+    store = store_of(sd, catalog=AdapterCatalog(loras), memory=room_for(2 * size))
     first = loaded(store, "a", "b")
     second = loaded(store, "c", "d")
     third = store.ask(wanted("a"))
@@ -108,9 +115,69 @@ def test_a_job_waits_for_room_and_nobody_overtakes_it(sd: Model, loras: Path, si
     assert loaded(store, "a").ready
 
 
+def test_models_share_one_budget(sd: Model, loras: Path, size: int) -> None:
+    """What one model's jobs use no more gives way to another's; what was made of it is freed."""
+    memory = room_for(2 * size)
+    catalog = AdapterCatalog(loras)
+    one, two = (store_of(sd, catalog=catalog, memory=memory) for _ in range(2))
+    used = loaded(one, "a", "b")
+    with one.on_rows([used.denoiser]):
+        stacks = one._rows[Part.UNET]
+        assert stacks._set == used.loaded
+    one.give_back(used)
+    theirs = loaded(two, "a")
+    assert memory.held == {AdapterPlace.HOST: 2 * size}
+    assert stacks._set == ()
+    news = [store.news() for store in (one, two)]
+    assert [each and each.evictions for each in news] == [1, 0]
+    assert theirs.loaded[0] not in used.loaded
+    one.close()
+    assert memory.held == {AdapterPlace.HOST: size}
+
+
+def test_a_model_that_waits_for_room_is_overtaken_by_no_other(
+    sd: Model, loras: Path, size: int
+) -> None:
+    """Else the jobs of one could keep its adapters in use for ever."""
+    memory = room_for(2 * size)
+    catalog = AdapterCatalog(loras)
+    one, two = (store_of(sd, catalog=catalog, memory=memory) for _ in range(2))
+    used = loaded(one, "a", "b")
+    waits = loaded(two, "c")
+    late = loaded(one, "a")
+    assert (waits.ready, late.ready) == (False, False)
+    one.give_back(used)
+    two.pump()
+    one.pump()
+    assert (waits.ready, late.ready) == (True, True)
+    stuck = loaded(one, "a", "b")
+    assert not stuck.ready
+    one.give_back(stuck)
+    assert memory.host.first is None
+
+
+def test_a_job_that_gives_up_its_wait_lets_other_models_go_on(
+    sd: Model, loras: Path, size: int
+) -> None:
+    """So does a model that leaves."""
+    memory = room_for(size)
+    one, two = (store_of(sd, catalog=AdapterCatalog(loras), memory=memory) for _ in range(2))
+    used = loaded(one, "a")
+    for leaves in (False, True):
+        waits = loaded(two, "c")
+        assert not loaded(one, "a").ready
+        if leaves:
+            two.close()
+        else:
+            two.give_back(waits)
+        one.pump()
+        assert not one.waiting
+    one.give_back(used)
+
+
 def test_more_than_the_budget_is_refused(sd: Model, loras: Path, size: int) -> None:
     """No waiting would help; the line names the setting."""
-    store = store_of(sd, catalog=AdapterCatalog(loras), host_budget=2 * size)
+    store = store_of(sd, catalog=AdapterCatalog(loras), memory=room_for(2 * size))
     lease = loaded(store, "a", "b", "c")
     assert lease.error is not None
     assert "LORA_HOST_GB allows" in lease.error.detail
@@ -268,10 +335,10 @@ def test_an_embedding_is_held_and_evicted_as_an_adapter(sd: Model, tmp_path: Pat
     store.pump()
 
     assert [each.name for each in lease.words] == ["toy"]
-    assert store.held == {AdapterPlace.HOST: 2 * 32 * 4}
+    assert store.memory.held == {AdapterPlace.HOST: 2 * 32 * 4}
     store.give_back(lease)
     store.release_memory()
     news = store.news()
     assert news is not None
     assert (len(news.load_seconds), news.evictions) == (1, 1)
-    assert store.held == {AdapterPlace.HOST: 0}
+    assert store.memory.held == {AdapterPlace.HOST: 0}

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from threading import Event
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from service.core.events import (
     JobFinished,
     ModelFailed,
     ModelLoaded,
+    ModelLoading,
     ModelsResident,
     ModelUnloaded,
     Stepped,
@@ -20,7 +22,7 @@ from service.core.image import RawImage
 from service.core.spec import GenerationSpec
 from service.diffusion.pool import member
 from service.diffusion.pool.member import HOST, Member
-from service.diffusion.pool.residents import GIB
+from service.diffusion.pool.residents import GIB, Said
 from service.errors import GpuTooSmall
 from tests.unit.diffusion.pool.conftest import OTHER_NAME, Machine
 from tests.unit.diffusion.step_loops import of
@@ -96,16 +98,75 @@ def test_memory_that_runs_out_in_a_load_evicts_and_tries_again(machine: Make) ->
     assert (gone(said), loaded(said)) == ([("", MEMORY)], [("sdxl", False)])
 
 
-def test_memory_that_runs_out_in_a_load_takes_nothing_from_those_with_jobs(machine: Make) -> None:
-    """The service may ask again later: by then they may be done."""
+WAITS = [True, False, JobFinished, ModelUnloaded, True, ModelLoaded]
+"""A load that begins, has to wait for a job, and begins again."""
+
+
+def story(said: list[Said]) -> list[object]:
+    """Return what became of a load and of those in its way; for ``ModelLoading`` its ``room``."""
+    kinds = JobFinished | JobFailed | ModelFailed | ModelLoading | ModelUnloaded | ModelLoaded
+    found = (each for each in said if isinstance(each, kinds))
+    return [each.room if isinstance(each, ModelLoading) else type(each) for each in found]
+
+
+def test_memory_that_runs_out_in_a_load_waits_for_those_with_jobs(machine: Make) -> None:
+    """The service is told, so that it gives them no more; nothing is failed."""
     two = machine()
     two.opener.errors += [MemoryError("full")]
-    two.pool.add("a", replace(REQUEST, steps=50), 1)
+    two.pool.add("a", replace(REQUEST, steps=9), 1)
     two.pool.load("sdxl")
-    said = two.until(ModelFailed)
-    (failed,) = of(ModelFailed, said)
-    assert (failed.code, failed.transient, gone(said)) == ("gpu_busy", True, [])
-    two.pool.cancel("a")
+    assert story(two.rest()) == WAITS
+    assert two.opener.opened == ["", "sdxl", "sdxl"]
+
+
+def test_a_model_that_was_read_and_has_no_place_waits_for_those_with_jobs(machine: Make) -> None:
+    """There was a place when reading began; what was read stays in host memory."""
+    gpu = machine(gpu=True)
+    gpu.opener.proceed.clear()
+    gpu.pool.add("a", replace(REQUEST, steps=30), 1)
+    gpu.pool.load("lcm")
+    said = gpu.until(ModelLoading)
+    gpu.total = gpu.size * 3 // 2
+    gpu.opener.proceed.set()
+    assert story(said + gpu.rest()) == WAITS
+    assert gpu.opener.opened == ["", "lcm"]
+
+
+def test_rows_go_on_while_an_idle_model_is_parked(
+    machine: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The move takes seconds on a GPU; a load of the model that leaves waits for its end."""
+    gpu = machine(gpu=True)
+    gpu.pool.load("lcm")
+    gpu.rest()
+    moves = Event()
+
+    def move(_part: torch.nn.Module, _where: torch.device) -> None:
+        assert moves.wait(30)
+
+    monkeypatch.setattr(member, "move", move)
+    gpu.pool.unload("", UnloadReason.IDLE)
+    gpu.pool.add("a", replace(REQUEST, model="lcm"), 1)
+    said = gpu.until(JobFinished)
+    assert story(said) == [ModelUnloaded, JobFinished]
+    assert (gpu.pool.busy, gpu.pool.loading, gpu.residents.parked) == (True, True, {})
+    gpu.pool.load("")
+    moves.set()
+    assert loaded(gpu.rest()) == [("", True)]
+    assert gpu.opener.opened == ["", "lcm"]
+
+
+def test_an_idle_model_that_is_wanted_again_stays(machine: Make) -> None:
+    """A load goes first, and by its end somebody may have asked for it."""
+    gpu = machine(gpu=True)
+    gpu.opener.proceed.clear()
+    gpu.pool.load("lcm")
+    gpu.until(ModelLoading)
+    gpu.pool.unload("", UnloadReason.IDLE)
+    gpu.pool.load("")
+    gpu.opener.proceed.set()
+    said = gpu.rest()
+    assert (gone(said), sorted(loaded(said))) == ([], [("", False), ("lcm", False)])
 
 
 def test_memory_of_the_host_that_runs_out_takes_parked_models(machine: Make) -> None:
@@ -114,10 +175,11 @@ def test_memory_of_the_host_that_runs_out_takes_parked_models(machine: Make) -> 
     gpu.pool.load("lcm")
     gpu.rest()
     gpu.pool.unload("", UnloadReason.IDLE)
+    gpu.rest()
     gpu.opener.errors += [MemoryError("full")]
     gpu.pool.load("v_prediction")
     said = gpu.rest()
-    assert [each.model_id for each in of(ModelUnloaded, said)] == [""]
+    assert of(ModelUnloaded, said) == []
     assert loaded(said) == [("v_prediction", False)]
     assert gpu.residents.parked == {}
 
@@ -192,6 +254,7 @@ def test_the_budget_of_parked_models_holds(machine: Make, budget: int, kept: set
     gpu.residents.members["lcm"].load_seconds = 60.0
     gpu.pool.unload("", UnloadReason.IDLE)
     gpu.pool.unload("lcm", UnloadReason.IDLE)
+    gpu.rest()
     assert gpu.residents.parked.keys() == kept
     assert resident(gpu).device.keys() == {"v_prediction"}
 
@@ -201,6 +264,7 @@ def test_unloaded_on_request_a_model_leaves_both_memories(machine: Make) -> None
     gpu = machine(gpu=True)
     assert resident(gpu).device.keys() == {""}
     gpu.pool.unload("", UnloadReason.IDLE)
+    gpu.rest()
     assert gpu.residents.parked.keys() == {""}
     gpu.pool.unload("", UnloadReason.ASKED)
     assert (gpu.residents.members, gpu.residents.parked) == ({}, {})

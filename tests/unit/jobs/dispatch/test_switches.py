@@ -10,7 +10,7 @@ import pytest
 
 from service.config.table import Config
 from service.core.capacity import Capacity
-from service.core.events import ModelFailed
+from service.core.events import ModelFailed, ModelLoading
 from service.core.spec import GenerationSpec
 from service.core.stage import Stage
 from service.errors import ModelNotFound, ModelUnavailable, OutOfMemory
@@ -152,6 +152,22 @@ async def test_a_load_that_failed_for_a_while_is_tried_again(metrics, monkeypatc
         engine.held.finish()
         await engine.jobs(1)
         assert other.state is JobState.RUNNING
+
+
+async def test_a_load_that_has_no_room_after_all_starts_nothing_until_it_has(metrics):
+    """The jobs in its way run out, and no others come."""
+    async with serving(metrics) as (dispatcher, engine):
+        dispatcher.submit(job("b"))
+        await until(lambda: engine.held.wanted == ["b"])
+        dispatcher._on_event(dispatcher.lead, ModelLoading(model_id="b"))
+        assert dispatcher.lead.has_room
+        dispatcher._on_event(dispatcher.lead, ModelLoading(model_id="b", room=False))
+        mine = job()
+        dispatcher.submit(mine)
+        assert (dispatcher.lead.has_room, mine.state) == (False, JobState.QUEUED)
+        dispatcher._on_event(dispatcher.lead, ModelLoading(model_id="b"))
+        await engine.jobs(1)
+        assert mine.state is JobState.RUNNING
 
 
 async def test_jobs_outlive_an_engine_that_is_killed_while_a_model_loads(metrics):
