@@ -59,13 +59,18 @@ SCHEDULERS: Final[Mapping[Sampler, tuple[Any, Mapping[str, Any]]]] = {
 }
 """Scheduler class and what it changes in the model's numbers."""
 
-LIKE: Final[Mapping[str, Sampler]] = dict.fromkeys(
-    (Sampler.DPM2, Sampler.DPM2_A, Sampler.DPMPP_SDE, Sampler.LMS), Sampler.HEUN
-)
-"""Samplers with the levels of another, which works them out ten times as fast."""
+LIKE: Final[Mapping[str, Sampler]] = {
+    **dict.fromkeys((Sampler.DPM2, Sampler.DPM2_A, Sampler.DPMPP_SDE, Sampler.LMS), Sampler.HEUN),
+    **dict.fromkeys((Sampler.DPMPP_2M_SDE, Sampler.DPMPP_3M_SDE), Sampler.DPMPP_2M),
+}
+"""Samplers with the levels of another, which works them out as fast or ten times as fast."""
 
-ALL_TRIED: Final = 8
-"""Up to so many steps each count is tried out at the start; further ones if they look odd."""
+TRIED: Final = (1, 2, 3, 8)
+"""Numbers of steps that are tried out at the start; others are if their levels look odd.
+
+The first ones, because a sampler of a higher order takes them differently, and one that has all of
+its parts.
+"""
 
 
 def build(
@@ -73,7 +78,7 @@ def build(
     numbers: Mapping[str, Any],
     schedule: str = Schedule.AUTOMATIC,
     *,
-    steps: int = ALL_TRIED,
+    steps: int = TRIED[-1],
     ten: tuple[float, ...] = (),
 ) -> Any:
     """Return a scheduler of the model's noise schedule, prediction type and timestep spacing.
@@ -123,6 +128,9 @@ class Samplers:
         self._templates: dict[tuple[str, str, bool], Any] = {}
         self._tried: dict[tuple[str, str, int], str] = {}
         """Why a pair cannot take a number of steps; empty for those that can."""
+        self._looked_at: dict[Sampler, Any] = {}
+        """Schedulers that are set to one number of steps after the other, and take none."""
+        self._odd: dict[tuple[str, int], bool] = {}
         self.schedules = tuple(
             each for each in Schedule if ten or each != Schedule.ALIGN_YOUR_STEPS
         )
@@ -189,13 +197,7 @@ class Samplers:
         return tuple(found)
 
     def _set(self, sampler: str, steps: int, schedule: str) -> Any:
-        key = sampler, schedule, steps == 1
-        if key not in self._templates:
-            self._templates[key] = build(
-                sampler, self._numbers, schedule, steps=steps, ten=self._ten
-            )
-        # A copy takes a fifth of the time of from_config, which checks every key.
-        scheduler = copy.deepcopy(self._templates[key])
+        scheduler = self._copy(sampler, steps, schedule)
         # Timesteps and sigmas stay on the CPU: as scalars they reach a kernel's arguments
         # without a copy, while a timestep on the GPU costs a synchronisation per lookup.
         scheduler.set_timesteps(steps)
@@ -205,6 +207,15 @@ class Samplers:
         if counts and hasattr(scheduler, "set_begin_index"):
             scheduler.set_begin_index(0)
         return scheduler
+
+    def _copy(self, sampler: str, steps: int, schedule: str) -> Any:
+        key = sampler, schedule, steps == 1 and schedule != Schedule.AUTOMATIC
+        if key not in self._templates:
+            self._templates[key] = build(
+                sampler, self._numbers, schedule, steps=steps, ten=self._ten
+            )
+        # A copy takes a fifth of the time of from_config, which checks every key.
+        return copy.deepcopy(self._templates[key])
 
     def _trial(self, sampler: str, steps: int, schedule: str = Schedule.AUTOMATIC) -> str:
         """Take all steps once with four numbers in place of an image: some milliseconds."""
@@ -226,10 +237,19 @@ class Samplers:
 
     def _doubtful(self, sampler: str, steps: int) -> bool:
         """Tell whether a number of steps has to be tried, by its timesteps alone."""
-        if steps <= ALL_TRIED or self._trial(sampler, ALL_TRIED):
+        if steps in TRIED or self._trial(sampler, TRIED[-1]):
             return True
+        key = LIKE.get(sampler, Sampler(sampler)), steps
+        if key not in self._odd:
+            self._odd[key] = self._looks_odd(*key)
+        return self._odd[key]
+
+    def _looks_odd(self, sampler: Sampler, steps: int) -> bool:
         try:
-            scheduler = self._set(LIKE.get(sampler, sampler), steps, Schedule.AUTOMATIC)
+            if sampler not in self._looked_at:
+                self._looked_at[sampler] = self._copy(sampler, steps, Schedule.AUTOMATIC)
+            scheduler = self._looked_at[sampler]
+            scheduler.set_timesteps(steps)
         except Exception:  # noqa: BLE001 - the trial will tell why
             return True
         timesteps = scheduler.timesteps.double()

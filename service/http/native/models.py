@@ -42,7 +42,7 @@ def _listed(key: str, model: Served, dispatcher: Dispatcher) -> dict[str, Any]:
         "default": key == DEFAULT,
         "state": "failed" if problem else slot.state_of(key, model),
         "problem": problem or None,
-        "family": known.family,
+        "family": known.family or None,
         "recipe": recipe_of(known),
         "warnings": known.recipe.warnings,
         "vae": "" if info is None else info.vae,

@@ -261,9 +261,10 @@ class ListedModel(Schema):
     )
     family = described(
         fields.String,
-        "`sd` is Stable Diffusion 1.x and 2.x.",
+        "`sd` is Stable Diffusion 1.x and 2.x; null for a model whose files cannot be read.",
         "sd",
-        enum=["sd", "sdxl"],
+        enum=["sd", "sdxl", None],
+        allow_none=True,
     )
     recipe = described(
         partial(fields.Nested, RecipeAnswer), "null where it has none.", allow_none=True

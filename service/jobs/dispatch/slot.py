@@ -89,7 +89,8 @@ class EngineSlot:
             return "loading"
         if key in self.residency.parked:
             return "parked"
-        return "on_disk" if model.here else "on_hub"
+        # One that had to be fetched is here once it was loaded.
+        return "on_disk" if model.here or key in self.residency.infos else "on_hub"
 
     @property
     def delay(self) -> float:

@@ -48,6 +48,7 @@ class Known:
 
     model_id: str = catalog.DEMO_ID
     family: str = "sd"
+    """Empty for a model that cannot be read."""
     adapters: str = ""
     """``sd1``, ``sd2`` or ``sdxl``: what its adapters are made for; empty where nothing tells."""
     sizes: Sizes = SD
@@ -69,7 +70,12 @@ def look(config: Config) -> Known:
     try:
         return look_at(catalog.resolve(config.model_id, config.model_cache_dir), config)
     except (ServiceError, OSError):
-        return Known(model_id=name_of(config.model_id))  # Loading it says what is wrong.
+        return unreadable(name_of(config.model_id))  # Loading it says what is wrong.
+
+
+def unreadable(model_id: str) -> Known:
+    """Return what is known of a model whose files are damaged, or of another kind."""
+    return Known(model_id=model_id, family="")
 
 
 def look_at(source: Source, config: Config) -> Known:

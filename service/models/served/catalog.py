@@ -12,7 +12,7 @@ from service.config.table import Config
 from service.core.spec import LONGEST_MODEL
 from service.errors import ConfigError, ModelNotFound, ModelUnavailable, ServiceError
 from service.models import catalog
-from service.models.defaults.known import UNKNOWN, Known, look, look_at
+from service.models.defaults.known import UNKNOWN, Known, look, look_at, unreadable
 from service.models.files import SUFFIX, hub_place
 from service.models.served.about import created, licence, size
 from service.models.source import Source
@@ -204,7 +204,7 @@ def _read(name: str, entry: catalog.Entry | None, config: Config) -> Served:
         known = look_at(source, config)
     except (ServiceError, OSError) as error:
         problem = error.detail if isinstance(error, ServiceError) else str(error)
-        return Served(known=Known(model_id=name), source=source, problem=problem)
+        return Served(known=unreadable(name), source=source, problem=problem)
     return _served(known, source)
 
 

@@ -121,11 +121,15 @@ def test_a_model_that_is_not_here_is_guessed_by_its_name(
     assert [line["event"] for line in lines] == ["model_family_guessed"]
 
 
-@pytest.mark.parametrize("name", ["somebody/something", "no such model", "nowhere"])
-def test_what_nothing_tells_of_counts_as_stable_diffusion_1(tmp_path: Path, name: str) -> None:
-    """Loading it says what is wrong with it."""
+@pytest.mark.parametrize(
+    ("name", "family"), [("somebody/something", "sd"), ("no such model", ""), ("nowhere", "")]
+)
+def test_what_nothing_tells_of_counts_as_stable_diffusion_1(
+    tmp_path: Path, name: str, family: str
+) -> None:
+    """What is nowhere is of no family; loading it says what is wrong with it."""
     found = look(name, tmp_path)
-    assert (found.model_id, found.family, found.sizes) == (name, "sd", SD)
+    assert (found.model_id, found.family, found.sizes) == (name, family, SD)
 
 
 @pytest.mark.parametrize("path", ["/folders/here/night", "~/night", "./night", "../night"])
@@ -193,4 +197,5 @@ def test_a_damaged_model_is_no_reason_to_fail(
     """The service stays to say what is wrong with it."""
     copy = shutil.copytree(folder("sdxl"), tmp_path / "copy")
     (copy / "unet" / "config.json").write_text(json.dumps([]))
-    assert look(copy, tmp_path).sizes == SD
+    found = look(copy, tmp_path)
+    assert (found.family, found.sizes) == ("", SD)

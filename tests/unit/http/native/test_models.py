@@ -9,6 +9,7 @@ import pytest
 
 from service.config.addresses import Listed
 from service.config.credentials import Keys
+from service.core.events import UnloadReason
 from service.core.limits import SDXL
 from service.core.recipe import Recipe
 from service.http.state import DISPATCHER
@@ -205,6 +206,8 @@ async def test_all_models_are_listed_with_what_is_known_of_each(several):
     assert xl["limits"]["width"]["maximum"] == 1536
     assert (xl["defaults"]["steps"], demo["defaults"]["steps"]) == (4, 20)
     assert "pickle" in old["problem"]
+    assert (old["family"], old["recipe"], old["version"], old["size_bytes"]) == (None,) * 4
+    assert old["limits"]["width"] == demo["limits"]["width"]
     assert await states() == {"demo": "loaded", XL: "on_hub", "old.ckpt": "failed"}
     sending = asyncio.create_task(sent(client, model=XL))
     while (await states())[XL] != "loading":
@@ -213,6 +216,27 @@ async def test_all_models_are_listed_with_what_is_known_of_each(several):
     status, answer = await sending
     assert (status, answer["metadata"]["model"], answer["metadata"]["width"]) == (200, XL, 512)
     assert (await states())[XL] == "loaded"
+    for name in ("", XL):
+        engine.held.unload(name, UnloadReason.IDLE)
+    assert await states() == {"demo": "on_disk", XL: "on_disk", "old.ckpt": "failed"}
+    _, xl, _ = (await read(client, "/models"))["models"]
+    assert (xl["version"], xl["limits"]["width"]["maximum"]) == ("xl-1", 1536)
+    async with client.get("/health/ready") as answer:
+        assert answer.status == 200
+
+
+async def test_a_model_that_could_not_be_loaded_is_listed_with_the_reason(serve):
+    """Its files look well; it is tried again later."""
+    engine = FakeEngine(models={XL: replace(OTHER, error="The UNet is damaged.")}, room=2)
+    client = await serve(engine, models=Listed(XL))
+    sending = asyncio.create_task(sent(client, model=XL))
+    while not engine.held.wanted:
+        await read(client, "/health")
+    engine.held.finish()
+    assert (await sending)[0] == 503
+    _, xl = (await read(client, "/models"))["models"]
+    assert (xl["state"], xl["problem"]) == ("failed", "The UNet is damaged.")
+    assert (xl["family"], xl["recipe"]["name"]) == ("sdxl", "turbo")
 
 
 async def test_requests_are_checked_by_the_model_that_they_name(several):
