@@ -73,6 +73,18 @@ its parts.
 """
 
 
+PLAIN: Final[Mapping[str, Any]] = {
+    **schedules.FLAGS,
+    "rescale_betas_zero_snr": False,
+    "timestep_type": "discrete",
+    **dict.fromkeys(("sigma_min", "sigma_max")),
+}
+"""Numbers of a noise schedule whose levels are those of timesteps at even distances."""
+
+APART: Final = 10
+"""Timesteps between two steps from which on rounding cannot make them one, or let one fall out."""
+
+
 def build(
     sampler: str,
     numbers: Mapping[str, Any],
@@ -131,6 +143,7 @@ class Samplers:
         self._looked_at: dict[Sampler, Any] = {}
         """Schedulers that are set to one number of steps after the other, and take none."""
         self._odd: dict[tuple[str, int], bool] = {}
+        self._most, self._even = most_steps, _levels_apart(numbers, most_steps)
         self.schedules = tuple(
             each for each in Schedule if ten or each != Schedule.ALIGN_YOUR_STEPS
         )
@@ -239,6 +252,8 @@ class Samplers:
         """Tell whether a number of steps has to be tried, by its timesteps alone."""
         if steps in TRIED or self._trial(sampler, TRIED[-1]):
             return True
+        if self._even and steps < self._most and Sampler(sampler).most_steps is None:
+            return False  # They are further apart than with the most.
         key = LIKE.get(sampler, Sampler(sampler)), steps
         if key not in self._odd:
             self._odd[key] = self._looks_odd(*key)
@@ -260,6 +275,23 @@ class Samplers:
         levels = sigmas[:: scheduler.order].tolist()
         repeats = len(set(levels)) < len(levels)
         return not inside or not looked_up_once or repeats or not bool(sigmas.isfinite().all())
+
+
+def _levels_apart(numbers: Mapping[str, Any], most_steps: int) -> bool:
+    """Tell whether so many steps, and all fewer ones, have levels well apart with every class.
+
+    Timesteps at even distances, of which rounding moves none out of the model's or onto another,
+    and noise that grows from each to the next, up to a finite one.
+    """
+    if any(numbers.get(name, usual) != usual for name, usual in PLAIN.items()):
+        return False
+    try:
+        alphas = build(Sampler.DDIM, numbers).alphas_cumprod.double()
+        apart = len(alphas) // most_steps
+        falls = bool((alphas.diff() < 0).all() and alphas[-1] > 0 and alphas[0] < 1)
+        return falls and apart >= APART and 0 <= numbers.get("steps_offset", 0) < apart
+    except Exception:  # noqa: BLE001 - they raise as many classes as there are mistakes
+        return False
 
 
 def step_extras(scheduler: Any, generator: torch.Generator, *, eta: float = 0.0) -> dict[str, Any]:
