@@ -104,7 +104,8 @@ def look_at(source: Source, config: Config) -> Known:
 
 def adapters_of(found: Layout) -> str:
     """Return what the adapters for a model are made for; empty where its width is of no family."""
-    family = WIDTHS.get(found.configs["unet"].get("cross_attention_dim", 0), "")
+    width = found.configs["unet"].get("cross_attention_dim")  # Of some networks it is a list.
+    family = WIDTHS.get(width, "") if isinstance(width, int) else ""
     return family if FAMILIES.get(family) == found.family else ""
 
 

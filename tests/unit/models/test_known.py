@@ -48,10 +48,11 @@ def test_the_demo_is_known_without_a_look() -> None:
         ("sd", 2048, ""),
         ("sd", 32, ""),
         ("sd", None, ""),
+        ("sd", [768, 768], ""),
     ],
 )
 def test_the_width_of_a_model_tells_its_adapters(
-    family: str, width: int | None, adapters: str
+    family: str, width: int | list[int] | None, adapters: str
 ) -> None:
     """As it tells what an adapter is made for."""
     layout = Layout(
