@@ -12,7 +12,7 @@ from diffusers import DPMSolverSDEScheduler, StableDiffusionPipeline
 
 from service.core.sampler import Sampler
 from service.diffusion.load import Model
-from service.diffusion.loop.samplers import SCHEDULERS, Samplers, build
+from service.diffusion.loop.samplers import SCHEDULERS, Samplers, _levels_apart, build
 from service.errors import ModelUnsuitable, SamplerUnsuitable
 from service.models import schedule
 from tests.support.parity.references import SAMPLERS as DIFFUSERS
@@ -252,6 +252,34 @@ def test_steps_beyond_those_that_were_asked_about() -> None:
 
     assert found.ranges[Sampler.EULER] == ((1, 3),)
     assert len(found.new("euler", 60).timesteps) == 60
+
+
+@pytest.mark.parametrize(
+    ("numbers", "even"),
+    [
+        (BETAS, True),
+        ({**BETAS, "timestep_spacing": "leading", "steps_offset": 1}, True),
+        ({"beta_schedule": "squaredcos_cap_v2"}, True),
+        (ZERO_SNR, False),
+        ({**BETAS, "use_karras_sigmas": True}, False),
+        ({**BETAS, "timestep_spacing": "leading", "steps_offset": 10}, False),
+        ({**BETAS, "num_train_timesteps": 999}, False),
+        ({"trained_betas": [0.0] * 1000}, False),
+        ({**BETAS, "steps_offset": "one"}, False),
+    ],
+)
+def test_where_the_levels_of_fewer_steps_need_no_look(
+    numbers: dict[str, Any], *, even: bool
+) -> None:
+    """Timesteps ten apart and more; a hundred steps make it so of a thousand."""
+    assert _levels_apart(numbers, 100) is even
+
+
+def test_samplers_with_a_limit_of_their_own_are_looked_at_with_each_number() -> None:
+    """They pick their steps out of fifty."""
+    found = Samplers(BETAS, counts_positions=False, most_steps=100)
+
+    assert (found.ranges[Sampler.LCM], found.ranges[Sampler.EULER]) == (((1, 50),), ((1, 100),))
 
 
 @pytest.mark.parametrize(

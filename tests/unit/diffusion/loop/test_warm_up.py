@@ -89,6 +89,19 @@ def test_faults_on_purpose_are_for_requests(sd: Model) -> None:
     assert any(isinstance(outcome, OutOfMemoryHit) for outcome in drained(loop))
 
 
+def test_each_trial_image_is_a_line_of_the_log(sd: Model) -> None:
+    """They may take half a minute each, and an operator wants to see that something happens."""
+    with structlog.testing.capture_logs() as lines:
+        warm_up(StepLoop(sd, batch_limit=3), size=16, batch_limit=3)
+    ended = [line for line in lines if line["event"] == "trial_image_ended"]
+    assert [(line["image"], line["images"], line["width"]) for line in ended] == [
+        (1, 3, 16),
+        (2, 3, 16),
+        (3, 3, 32),
+    ]
+    assert {line["model_id"] for line in ended} == {sd.info.model_id}
+
+
 def test_model_that_fails(sd: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is logged; that memory ran out is told; the service starts."""
     loop = StepLoop(sd, batch_limit=1)
