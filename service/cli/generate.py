@@ -92,6 +92,7 @@ def generate(config: Config, arguments: argparse.Namespace) -> int:
     from service.http.schema.generation import read_request  # noqa: PLC0415
     from service.http.schema.sampling import demand_sampler  # noqa: PLC0415
     from service.models.adapters.catalog import catalog_of  # noqa: PLC0415
+    from service.models.defaults import adapters  # noqa: PLC0415
     from service.models.served.catalog import DEFAULT  # noqa: PLC0415
     from service.models.served.catalog import catalog_of as models_of  # noqa: PLC0415
     from service.models.served.hashes import ModelHashes  # noqa: PLC0415
@@ -127,7 +128,7 @@ def generate(config: Config, arguments: argparse.Namespace) -> int:
         **asdict(request),
         "seeds": list(request.seeds),
         "model_version": info.version,
-        **info.facts(request),
+        **adapters.facts(request, info.facts(request), config.max_steps),
         "model_hash": hashes.ask(model),
         "generation_time_seconds": round(time.monotonic() - began, 4),
         "prompt_tokens_cut": outcome.prompt_tokens_cut,

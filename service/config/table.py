@@ -150,8 +150,7 @@ class Config:
     )
     lora_gpu_gb: float = setting(
         1.0,
-        "Most GPU memory for the adapters of all models together, in GB; on a CPU only "
-        "LORA_HOST_GB counts.",
+        "Most GPU memory for all models' adapters, in GB; on a CPU only LORA_HOST_GB counts.",
         minimum=0.0,
     )
     cuda_visible_devices: str = setting(
