@@ -62,22 +62,30 @@ def from_clone(folder: Path, watch: Watch) -> None:
         run(["make", "--silent", "install"], place)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    with watch.part("make serve, until the model is loaded"):
-        service = subprocess.Popen(
-            ["make", "--silent", "serve"],  # noqa: S607 - wherever it is
-            cwd=place,
-            env={**environment(), "API_PORT": str(port), "LOG_LEVEL": "WARNING"},
-            start_new_session=True,
-        )
-        until_loaded(port, service)
-    try:
+    with serving(place, port) as service:
+        with watch.part("make serve, until the model is loaded"):
+            until_loaded(port, service)
         with watch.part("POST /generate, 512x512, 20 steps"):
             body = json.dumps({"prompt": PROMPT})
             headers = {"Content-Type": "application/json", "Accept": "image/png"}
             image = asked(port, "POST", "/generate", body, headers)
             demand(image.startswith(PNG), "the answer is no PNG")
+
+
+@contextmanager
+def serving(place: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
+    """Run ``make serve``, and end all of it whatever happens."""
+    service = subprocess.Popen(
+        ["make", "--silent", "serve"],  # noqa: S607 - wherever it is
+        cwd=place,
+        env={**environment(), "API_PORT": str(port), "LOG_LEVEL": "WARNING"},
+        start_new_session=True,
+    )
+    try:
+        yield service
     finally:
-        os.killpg(service.pid, signal.SIGTERM)
+        with suppress(ProcessLookupError):
+            os.killpg(service.pid, signal.SIGTERM)
         service.wait(WAIT_SECONDS)
 
 
@@ -156,6 +164,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("way", choices=tuple(WAYS))
     chosen = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # Nothing is left behind then, too.
     watch = Watch()
     with tempfile.TemporaryDirectory(prefix="first-image-") as folder:
         WAYS[chosen.way](Path(folder), watch)
