@@ -97,4 +97,16 @@ def apis() -> list[Panel]:
             overrides=colored(COLORS),
             stacked=True,
         ),
+        lines(
+            "Options of callers",
+            "Callers of the AUTOMATIC1111 API who have set options, and how many lost theirs to "
+            "make room, per hour: at 1,000 callers those who used them least lately do.",
+            "short",
+            Target(expr=q.total("sd_sdapi_callers_with_options"), legend="callers"),
+            Target(
+                expr=f"3600 * {q.rate('sd_sdapi_options_evicted_total')}", legend="lost per hour"
+            ),
+            overrides=colored({"callers": BLUE, "lost per hour": RED}),
+            width=24,
+        ),
     ]
