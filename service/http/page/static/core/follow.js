@@ -2,7 +2,7 @@
 
 import { call, eventsOf, getJson } from "./api.js";
 import { shown, wantImages } from "./images.js";
-import { drop, keep, keptJobs } from "./kept.js";
+import { drop, keep, keptJob, keptJobs } from "./kept.js";
 import { change, isHidden, isOver, jobOf, patchJob, putJob, state } from "./store.js";
 
 // A browser opens six connections to a service for all windows of the page together: streams
@@ -92,6 +92,14 @@ export function followed(told) {
   if (isOver(job)) job.preview = null;
   putJob(job);
   if (known && isOver(job)) ended(job);
+  if (!known && !isOver(job)) recall(job.id);
+}
+
+// The service says what a job was asked for when it is over; the window that sent it kept that.
+async function recall(id) {
+  const row = await keptJob(id);
+  const job = jobOf(id);
+  if (row && job && !job.metadata) patchJob(id, { settings: row.settings, count: row.count });
 }
 
 function ended(job) {

@@ -36,6 +36,9 @@ export async function keptJobs() {
   return (allowed() && (await within("readonly", (store) => store.getAll()))) || [];
 }
 
+export const keptJob = async (id) =>
+  (allowed() && (await within("readonly", (store) => store.get(id)))) || null;
+
 export async function keep(job) {
   if (!allowed()) return;
   const { id, created, state, settings, metadata, count, images } = job;

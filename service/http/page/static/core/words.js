@@ -13,7 +13,7 @@ const ADVICE = {
   forbidden: "Open this page under a name that the service knows, such as localhost.",
   rate_limited: "Wait a moment, then try again.",
   quota_exceeded: "Wait until the quota is renewed, or ask the operator for a larger one.",
-  queue_full: "Wait a moment, then try again.",
+  queue_full: "The queue is full: wait a moment, then try again.",
   timeout: "Use fewer steps or a smaller image, or try again when less is waiting.",
   out_of_memory: "Use a smaller size or fewer images.",
   model_unavailable: "Wait until the model is loaded; the status at the top says when.",
@@ -27,10 +27,8 @@ const ADVICE = {
   lost: "Use its settings and generate it again.",
 };
 
-export function adviceFor(error) {
-  const advice = ADVICE[error.code] ?? "Try again; if it happens again, tell the operator.";
-  return error.retryAfter ? `${advice} Possible again in ${seconds(error.retryAfter)}.` : advice;
-}
+export const adviceFor = (error) =>
+  ADVICE[error.code] ?? "Try again; if it happens again, tell the operator.";
 
 export function seconds(value) {
   if (value < 1) return "less than a second";

@@ -26,7 +26,7 @@ export function told(faults, name) {
 
 export const Field = ({ name, label, children, hint }) => html`
   <div class="field">
-    <label for=${`field-${name}`}>${label}${hint && html`<span class="hint">${hint}</span>`}</label>
+    <label for=${`field-${name}`}>${label}${hint && html` <span class="hint">${hint}</span>`}</label>
     ${children}
     <${Faults} name=${name} />
   </div>

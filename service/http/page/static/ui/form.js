@@ -128,7 +128,8 @@ function scheduleChoices(model, form) {
   return [["", `${worded(model.defaults.schedule)} (default)`], ...all];
 }
 
-const worded = (name) => `${name[0].toUpperCase()}${name.slice(1).replaceAll("_", " ")}`;
+const worded = (name) =>
+  `${name[0].toUpperCase()}${name.slice(1).replaceAll("_", " ")}`.replace("Sgm", "SGM");
 
 function Size({ model }) {
   const { form, faults } = useStore();

@@ -25,8 +25,8 @@ export const Icon = ({ name }) => html`
 
 // A button with a drawing; where the words are not shown they are its label.
 export const Action = ({ icon, label, short = false, ...rest }) => html`
-  <button type="button" class=${`action ${short ? "short" : ""}`} aria-label=${short ? label : null}
-    title=${short ? label : null} ...${rest}>
+  <button type="button" class=${`action ${short ? "short" : ""}`} aria-label=${short ? label : undefined}
+    title=${short ? label : undefined} ...${rest}>
     <${Icon} name=${icon} />${short ? null : html`<span>${label}</span>`}
   </button>
 `;
