@@ -27,7 +27,7 @@ def test_an_image_is_made_and_watched(page):
     size = image_of(page).evaluate("(image) => [image.naturalWidth, image.naturalHeight]")
     assert size == [512, 512]
     facts = page.locator(".facts")
-    for text in ("512 × 512", "DPM++ 2M", "7.5", "Seed"):
+    for text in ("512 \N{MULTIPLICATION SIGN} 512", "DPM++ 2M", "7.5", "Seed"):
         expect(facts).to_contain_text(text)
     expect(page.get_by_role("status").last).to_have_text("The image is finished.")
 
@@ -44,9 +44,18 @@ def test_what_the_form_says_is_what_is_made(service, page):
     made = jobs(service, "succeeded")[0]["metadata"]
     assert isinstance(made, dict)
     sent = {
-        **{"prompt": "a (red:1.2) fox", "negative_prompt": "fog", "prompt_syntax": "a1111"},
-        **{"width": 448, "height": 640, "steps": 5, "guidance_scale": 6, "seed": 42},
-        **{"sampler": "euler_a", "schedule": "karras", "num_images": 2, "seeds": [42, 43]},
+        "prompt": "a (red:1.2) fox",
+        "negative_prompt": "fog",
+        "prompt_syntax": "a1111",
+        "width": 448,
+        "height": 640,
+        "steps": 5,
+        "guidance_scale": 6,
+        "seed": 42,
+        "sampler": "euler_a",
+        "schedule": "karras",
+        "num_images": 2,
+        "seeds": [42, 43],
     }
     assert sent.items() <= made.items()
     expect(page.get_by_role("button", name="a (red:1.2) fox")).to_have_count(2)

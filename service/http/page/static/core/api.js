@@ -11,6 +11,7 @@ const listeners = new Set();
 let key = session.get(KEY) ?? local.get(KEY) ?? "";
 
 export const hasKey = () => key !== "";
+export const hadKey = () => hasKey() || [session, local].some((kept) => kept.get(KEY) !== null);
 export const keyIsKept = () => local.get(KEY) !== null;
 export const onKeyNeeded = (listener) => listeners.add(listener);
 
@@ -54,7 +55,11 @@ export async function call(method, path, { body, headers = {}, signal } = {}) {
   }
   if (answer.ok) return answer;
   const error = await refused(answer);
-  if (error.status === 401) listeners.forEach((listener) => listener(error));
+  if (error.status === 401) {
+    // Sent again and again it would count as guessing.
+    if (sent.Authorization === `Bearer ${key}`) key = "";
+    listeners.forEach((listener) => listener(error, "Authorization" in sent));
+  }
   throw error;
 }
 

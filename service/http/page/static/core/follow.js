@@ -10,7 +10,7 @@ import { change, isHidden, isOver, jobOf, patchJob, putJob, state } from "./stor
 const MOST_STREAMS = 2;
 const POLL_MS = 2000;
 const PAGE = 50;
-const TRIES = 5;
+const TRIES = 20;
 const TRY_MS = 300;
 
 const streams = new Map();
@@ -144,17 +144,17 @@ async function stream(id) {
   }
 }
 
-// A request that was sent a moment ago may not be a job yet; with the safety checker there are
-// no previews.
+// A request that was sent a moment ago may not be a job yet, which services without stored jobs
+// answer in their own way; with the safety checker there are no previews.
 async function opened(id, signal) {
   for (let left = TRIES; ; left -= 1) {
+    if (!state.durable) await new Promise((resolve) => setTimeout(resolve, TRY_MS));
     const query = ignored.previews ? "" : "?preview=true";
     try {
       return await call("GET", `/jobs/${id}/events${query}`, { signal });
     } catch (error) {
       if (error.status === 400 && !ignored.previews) ignored.previews = true;
-      else if (error.status !== 404 || !left) throw error;
-      else await new Promise((resolve) => setTimeout(resolve, TRY_MS));
+      else if (state.durable || !left) throw error;
     }
   }
 }

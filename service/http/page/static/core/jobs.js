@@ -94,19 +94,17 @@ async function generate(id) {
     follow();
     const { image_base64: first, images_base64: all, metadata } = await (await request).json();
     const images = (all ?? [first]).map((each) => shown(blobOf(each)));
-    finished(id, { images, metadata, count: images.length });
-    await keep(jobOf(id));
+    const made = { state: "succeeded", preview: null, images, metadata, count: images.length };
+    // There is no other copy: what is shown as finished survives a reload.
+    await keep({ ...jobOf(id), ...made });
+    patchJob(id, made);
+    change({ said: "The image is finished." });
   } catch (error) {
     if (abort.signal.aborted) patchJob(id, { state: "cancelled" });
     else refusedOrFailed(id, error);
   } finally {
     aborts.delete(id);
   }
-}
-
-function finished(id, patch) {
-  patchJob(id, { state: "succeeded", preview: null, ...patch });
-  change({ said: "The image is finished." });
 }
 
 // Faults of fields are shown at the fields; everything else at the job.

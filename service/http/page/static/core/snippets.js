@@ -16,7 +16,8 @@ function curl(url, body) {
   const send = `curl -fsS ${quoted(url)} \\\n${key}  -H 'Content-Type: application/json' `;
   const data = `  -d ${quoted(JSON.stringify(body))}`;
   if (!several(body)) return `${send}-H 'Accept: image/png' \\\n${data} -o image.png`;
-  const split = `jq -r '.images_base64[]' |\n  while read -r image; do echo "$image" | base64 -d > "image-$((++n)).png"; done`;
+  const split = `jq -r '.images_base64 | to_entries[] | "\\(.key) \\(.value)"' |
+  while read -r n image; do echo "$image" | base64 -d > "image-$n.png"; done`;
   return `${send}\\\n${data} |\n  ${split}`;
 }
 

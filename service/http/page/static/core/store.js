@@ -28,18 +28,23 @@ export const EMPTY = Object.freeze({
   eta: "",
 });
 
+// What belongs to one key.
+export const NOTHING = Object.freeze({
+  models: [],
+  adapters: [],
+  jobs: [],
+  cursor: null,
+  selected: "",
+  started: false,
+});
+
 export const state = {
   form: { ...EMPTY, ...readJson(local, FORM, {}) },
   faults: {},
   notice: null,
-  models: [],
-  adapters: [],
+  ...NOTHING,
   health: null,
-  jobs: [],
-  cursor: null,
-  selected: "",
   durable: true,
-  started: false,
   unreachable: false,
   keyWanted: null,
   keyed: false,

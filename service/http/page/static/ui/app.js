@@ -22,10 +22,9 @@ const RETRY_MS = 3000;
 async function begin() {
   change({ keyed: state.keyed || hasKey() });
   try {
-    const [{ models }, { adapters }] = await Promise.all([
-      getJson("/models"),
-      getJson("/models/adapters"),
-    ]);
+    // One after the other: a wrong key is sent once.
+    const { models } = await getJson("/models");
+    const { adapters } = await getJson("/models/adapters");
     change({ models, adapters, unreachable: false });
     await resume();
   } catch (error) {

@@ -1,10 +1,10 @@
 // Dialogs: the key, the request as code, and an image alone.
 
 import { html, useEffect, useRef, useState } from "../preact.js";
-import { forgetKey, hasKey, keyIsKept, setKey } from "../core/api.js";
+import { forgetKey, hadKey, keyIsKept, setKey } from "../core/api.js";
 import { dropAll } from "../core/kept.js";
 import { LANGUAGES, snippet } from "../core/snippets.js";
-import { change, entries, selection, state, useStore } from "../core/store.js";
+import { change, entries, NOTHING, selection, state, useStore } from "../core/store.js";
 import { Chips } from "./fields.js";
 import { Action, Icon } from "./icons.js";
 import { fileName } from "./stage.js";
@@ -22,6 +22,12 @@ function Dialog({ label, kind, onClose, children }) {
   `;
 }
 
+// Nothing of one key is left for the next one.
+function forgetAll() {
+  dropAll();
+  change({ ...NOTHING });
+}
+
 export function KeyDialog({ onKey }) {
   const { keyWanted } = useStore();
   const field = useRef(null);
@@ -32,15 +38,14 @@ export function KeyDialog({ onKey }) {
     event.preventDefault();
     const value = field.current.value.trim();
     if (!value) return;
-    if (hasKey()) dropAll();
+    if (hadKey()) forgetAll();
     setKey(value, keep);
     close();
     onKey();
   };
   const forget = () => {
     forgetKey();
-    dropAll();
-    change({ jobs: [], models: [], adapters: [], selected: "", keyed: false });
+    forgetAll();
     close();
     onKey();
   };
@@ -57,7 +62,7 @@ export function KeyDialog({ onKey }) {
         </label>
         <div class="actions">
           <button type="submit" class="primary">Use this key</button>
-          ${hasKey() && html`<${Action} icon="trash" label="Forget the key and my images" onClick=${forget} />`}
+          ${hadKey() && html`<${Action} icon="trash" label="Forget the key and my images" onClick=${forget} />`}
         </div>
       </form>
     <//>
@@ -131,6 +136,6 @@ export const KeyButton = () => {
   return html`<${Action} icon="key" label="API key" onClick=${() => change({ keyWanted: {} })} />`;
 };
 
-export const wanted = (error) => {
-  if (!state.keyWanted) change({ keyed: true, keyWanted: { wrong: hasKey(), detail: error.detail } });
+export const wanted = (error, wrong) => {
+  if (!state.keyWanted) change({ keyed: true, keyWanted: { wrong, detail: error.detail } });
 };
