@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import requests
 from PIL import Image
-from playwright.sync_api import expect
+from playwright.sync_api import Dialog, expect
 
 from tests.support.page.browser import PageService, generate, image_of, visiting
 from tests.support.service_process import ending
@@ -179,8 +179,13 @@ def test_a_service_that_keeps_nothing_asks_before_its_page_is_closed(browser, fo
         page = visit.page
         generate(page, "soon lost", steps=50)
         expect(page.locator(".progress")).to_contain_text("Step")
-        asked = []
-        page.once("dialog", lambda dialog: (asked.append(dialog.type), dialog.accept()))
+        asked: list[str] = []
+
+        def answer(dialog: Dialog) -> None:
+            asked.append(dialog.type)
+            dialog.accept()
+
+        page.once("dialog", answer)
         page.reload()
         expect(page.locator("#field-prompt")).to_have_value("soon lost")
         assert asked == ["beforeunload"]

@@ -1,6 +1,7 @@
 """The page makes images: sent, watched, cancelled, refused."""
 
 import re
+from typing import Any
 
 import pytest
 import requests
@@ -10,9 +11,9 @@ from tests.support.page.browser import PageService, generate, image_of, visiting
 from tests.support.service_process import ending
 
 
-def jobs(service: PageService, state: str) -> list[dict[str, object]]:
+def jobs(service: PageService, state: str) -> list[dict[str, Any]]:
     answer = requests.get(f"{service.url}/jobs?state={state}", timeout=20)
-    found: list[dict[str, object]] = answer.json()["jobs"]
+    found: list[dict[str, Any]] = answer.json()["jobs"]
     return found
 
 
@@ -42,7 +43,6 @@ def test_what_the_form_says_is_what_is_made(service, page):
     generate(page, "a (red:1.2) fox", steps=5, guidance_scale=6, seed=42)
     expect(image_of(page)).to_be_visible()
     made = jobs(service, "succeeded")[0]["metadata"]
-    assert isinstance(made, dict)
     sent = {
         "prompt": "a (red:1.2) fox",
         "negative_prompt": "fog",
@@ -73,7 +73,6 @@ def test_an_adapter_is_chosen_with_its_weight_and_words(service, page):
     page.get_by_role("button", name="Generate").click()
     expect(image_of(page)).to_be_visible()
     made = jobs(service, "succeeded")[0]["metadata"]
-    assert isinstance(made, dict)
     assert made["adapters"] == [{"name": "ink", "weight": 0.6, "text_weight": 0.6}]
     word.click()
     expect(page.get_by_label("Prompt", exact=True)).to_have_value("a boat")
@@ -108,6 +107,21 @@ def test_a_failed_job_says_why_and_what_to_do(page):
     expect(page.locator(".frame")).to_contain_text("Try again")
     page.get_by_role("button", name="Try again").click()
     expect(page.locator(".tile.failed")).to_have_count(1)
+
+
+def test_a_job_can_be_finished_now(browser, slow):
+    """The image is shown as it is after the step, and says that it is unfinished."""
+    with visiting(browser, slow.url) as visit:
+        page = visit.page
+        generate(page, "soon enough", steps=50)
+        expect(page.locator(".progress")).to_contain_text(re.compile("Step [2-9]"))
+        page.get_by_role("button", name="Finish now").click()
+        expect(image_of(page)).to_be_visible()
+        expect(page.locator(".facts")).to_contain_text(
+            re.compile(r"Steps\d+ of 50, finished early")
+        )
+    [job] = [each for each in jobs(slow, "succeeded") if each["metadata"]["interrupted"]]
+    assert job["steps"] == 50
 
 
 @pytest.fixture(scope="module")

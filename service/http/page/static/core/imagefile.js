@@ -1,11 +1,13 @@
 // Texts in image files: chunks of a PNG, the Exif comment of a WebP or a JPEG. Nothing leaves
 // the browser.
 
-const LATIN = new TextDecoder("latin1");
 const UTF8 = new TextDecoder();
 const EXIF_FOLDER = 0x8769;
 const USER_COMMENT = 0x9286;
 const LONGEST = 16 * 2 ** 20;
+
+// TextDecoder has no Latin-1: what it calls so is Windows-1252.
+const latin = (bytes) => Array.from(bytes, (each) => String.fromCharCode(each)).join("");
 
 // The texts of a file by name; A1111's is `parameters`.
 export async function textsOf(file) {
@@ -17,17 +19,18 @@ export async function textsOf(file) {
   return comment ? { parameters: comment } : {};
 }
 
-const starts = (bytes, at, text) => LATIN.decode(bytes.subarray(at, at + text.length)) === text;
+const starts = (bytes, at, text) => latin(bytes.subarray(at, at + text.length)) === text;
 
 async function pngTexts(bytes, view) {
   const texts = {};
   for (let at = 8; at + 12 <= bytes.length; ) {
     const length = view.getUint32(at);
-    const kind = LATIN.decode(bytes.subarray(at + 4, at + 8));
+    if (at + 12 + length > bytes.length) break;
+    const kind = latin(bytes.subarray(at + 4, at + 8));
     const data = bytes.subarray(at + 8, at + 8 + length);
     if (["tEXt", "iTXt", "zTXt"].includes(kind)) {
       const end = data.indexOf(0);
-      texts[LATIN.decode(data.subarray(0, end))] = await pngText(kind, data.subarray(end + 1));
+      texts[latin(data.subarray(0, end))] = await pngText(kind, data.subarray(end + 1));
     }
     at += 12 + length;
   }
@@ -35,8 +38,8 @@ async function pngTexts(bytes, view) {
 }
 
 async function pngText(kind, data) {
-  if (kind === "tEXt") return LATIN.decode(data);
-  if (kind === "zTXt") return LATIN.decode(await inflated(data.subarray(1)));
+  if (kind === "tEXt") return latin(data);
+  if (kind === "zTXt") return latin(await inflated(data.subarray(1)));
   const language = data.indexOf(0, 2);
   const text = data.subarray(data.indexOf(0, language + 1) + 1);
   return UTF8.decode(data[0] ? await inflated(text) : text);

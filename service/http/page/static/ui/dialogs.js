@@ -55,7 +55,7 @@ export function KeyDialog({ onKey }) {
         <h2>This service needs a key</h2>
         <p>${keyWanted.wrong ? html`<strong class="fault" role="alert">${keyWanted.detail}</strong>` : "Ask whoever runs the service for one."}</p>
         <label for="key">API key</label>
-        <input id="key" type="password" ref=${field} autocomplete="off" spellcheck="false" autofocus required />
+        <input id="key" type="password" ref=${field} autocomplete="off" spellcheck=${false} autofocus required />
         <label class="check">
           <input type="checkbox" checked=${keep} onChange=${(event) => setKeep(event.target.checked)} />
           <span>Keep the key and my images in this browser<span class="hint">Otherwise the key is forgotten when this tab is closed.</span></span>

@@ -65,7 +65,7 @@ function Running({ job, frame: style }) {
     </div>
     <p class="prompt">${job.settings.prompt ?? "A request of another client"}</p>
     <div class="actions">
-      ${job.state === "running" && state.durable && html`
+      ${job.state === "running" && html`
         <${Action} icon="flag" label="Finish now" onClick=${() => finishNow(job.id)} />`}
       <${Action} icon="close" label="Cancel" onClick=${() => cancel(job.id)} />
     </div>
@@ -133,7 +133,7 @@ function Facts({ job, index }) {
   const took = job.metadata?.generation_time_seconds;
   const facts = {
     Size: all.width && `${all.width} × ${all.height}`,
-    Steps: all.steps,
+    Steps: all.interrupted ? `${all.steps_done} of ${all.steps}, finished early` : all.steps,
     Sampler: samplers.find(({ name }) => name === all.sampler)?.label ?? all.sampler,
     Guidance: all.guidance_scale,
     LoRA: all.adapters?.map(({ name, weight }) => `${name} ${weight}`).join(", "),
