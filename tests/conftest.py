@@ -14,6 +14,7 @@ pytest.register_assert_rewrite("tests.fuzz", "tests.support", "tests.unit")
 TESTS = Path(__file__).parent
 SERVING = (
     *("acceptance/test_chaos", "acceptance/test_documents", "acceptance/test_hostile"),
+    "acceptance/page/test_demo",
     *("acceptance/test_memory_stress", "acceptance/test_monitoring", "acceptance/test_overload"),
     *("acceptance/test_readme", "acceptance/test_webhooks"),
     *("test_integration_cardinality", "test_integration_damaged", "test_integration_log"),

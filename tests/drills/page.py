@@ -52,8 +52,7 @@ def main() -> int:
             saved(page, "gallery")
             generate(page, LAST[0], steps=99, width=300)
             expect(page.locator("#fault-width")).to_be_visible()
-            page.locator(".notice").hover()
-            saved(page, "error")
+            saved(page, "error", scrolled=True)
             kept = page.context.storage_state()
         with opened(browser, service, storage_state=kept, color_scheme="dark") as page:
             expect(image_of(page)).to_be_visible()
@@ -113,7 +112,7 @@ def finished(found: Locator) -> None:
     expect(found.locator("img:not(.preview)")).to_be_visible(timeout=WAIT_MS)
 
 
-def saved(page: Page, name: str) -> None:
+def saved(page: Page, name: str, *, scrolled: bool = False) -> None:
     """Write what the window shows, small enough for a repository.
 
     Raises:
@@ -121,6 +120,8 @@ def saved(page: Page, name: str) -> None:
 
     """
     page.evaluate("document.activeElement?.blur()")
+    if not scrolled:
+        page.evaluate("document.querySelector('.form').scrollTop = 0")
     shown = Image.open(io.BytesIO(page.screenshot(animations="disabled"))).convert("RGB")
     for colours in COLOURS:
         file = io.BytesIO()

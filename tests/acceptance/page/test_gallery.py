@@ -16,6 +16,9 @@ from playwright.sync_api import Dialog, expect
 from tests.support.page.browser import PageService, generate, image_of, visiting
 from tests.support.service_process import ending
 
+DRAWN = "img:not(.preview)"
+"""The finished image of a tile."""
+
 
 def prompt_of(page):
     return page.get_by_label("Prompt", exact=True)
@@ -35,17 +38,17 @@ def test_a_reload_in_the_middle_loses_nothing(page):
     expect(page.locator("#field-steps")).to_have_value("50")
 
 
-def test_two_windows_show_the_same(visit):
+def test_two_windows_show_the_same(browser, slow):
     """What is made, cancelled and finished in one shows in the other at once."""
-    first, second = visit.page, visit.open()
-    generate(first, "for both windows", steps=50)
-    tile = second.get_by_role("button", name=re.compile(r"^for both windows\. Step"))
-    tile.click()
-    second.get_by_role("button", name="Cancel", exact=True).click()
-    expect(first.get_by_role("heading", name="Cancelled")).to_be_visible()
-    generate(second, "and this one")
-    expect(image_of(second)).to_be_visible()
-    expect(first.get_by_role("button", name="and this one").locator("img")).to_be_visible()
+    with visiting(browser, slow.url) as visit:
+        first, second = visit.page, visit.open()
+        generate(first, "for both windows", steps=50)
+        second.get_by_role("button", name=re.compile(r"^for both windows\. Step")).click()
+        second.get_by_role("button", name="Cancel", exact=True).click()
+        expect(first.get_by_role("heading", name="Cancelled")).to_be_visible()
+        generate(second, "and this one", steps=3)
+        expect(image_of(second)).to_be_visible()
+        expect(first.get_by_role("button", name="and this one").locator(DRAWN)).to_be_visible()
 
 
 def test_images_of_other_clients_are_found(service, page):
@@ -54,7 +57,7 @@ def test_images_of_other_clients_are_found(service, page):
     requests.post(f"{service.url}/jobs", json=order, timeout=20)
     page.reload()
     tile = page.get_by_role("button", name="sent by curl")
-    expect(tile.locator("img")).to_be_visible()
+    expect(tile.locator(DRAWN)).to_be_visible()
     tile.click()
     expect(page.locator(".facts")).to_contain_text("Seed7")
 
@@ -74,7 +77,7 @@ def test_settings_are_used_again(service, page):
     expect(page.locator("#field-seed")).to_have_value("99")
     page.get_by_role("button", name="Generate").click()
     expect(page.locator(".progress")).to_have_count(0)
-    expect(page.get_by_role("button", name="a <boat>").locator("img")).to_have_count(2)
+    expect(page.get_by_role("button", name="a <boat>").locator(DRAWN)).to_have_count(2)
     address = f"{service.url}/jobs?limit=2&state=succeeded"
     listed = requests.get(address, timeout=20).json()["jobs"]
     again, before = (each["metadata"] for each in listed)
@@ -159,14 +162,14 @@ def test_a_service_that_keeps_nothing_works_as_well(browser, forgetful):
         page.get_by_role("button", name="Cancel", exact=True).click()
         expect(page.get_by_role("heading", name="Cancelled")).to_be_visible()
         for number in range(4):
-            generate(page, f"at once {number}", steps=10)
+            generate(page, f"at once {number}", steps=30)
         expect(page.locator(".progress")).to_contain_text("Waiting in this page")
         for number in range(4):
             expect(
-                page.get_by_role("button", name=f"at once {number}").locator("img")
+                page.get_by_role("button", name=f"at once {number}").locator(DRAWN)
             ).to_be_visible()
         page.reload()
-        expect(page.get_by_role("button", name="at once 3").locator("img")).to_be_visible()
+        expect(page.get_by_role("button", name="at once 3").locator(DRAWN)).to_be_visible()
         expect(page.get_by_role("button", name="not stored", exact=True)).to_be_visible()
     deadline = time.monotonic() + 20
     while requests.get(f"{forgetful.url}/health", timeout=20).json()["running"]:
@@ -210,7 +213,7 @@ def test_the_page_waits_for_a_service_that_is_away(browser):
                 again.logged("model_loaded")
                 expect(page.locator(".banner")).to_have_count(0)
                 expect(
-                    page.get_by_role("button", name="interrupted").locator("img")
+                    page.get_by_role("button", name="interrupted").locator(DRAWN)
                 ).to_be_visible()
 
 

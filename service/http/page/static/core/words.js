@@ -2,7 +2,7 @@
 
 const ADVICE = {
   unreachable: "Check that the service runs and that this computer reaches it; the page keeps trying.",
-  foreign_answer: "A proxy in front of the service may be in the way; ask who runs it.",
+  foreign_answer: "A proxy in front of the service may be in the way; tell its operator.",
   validation_error: "Correct the marked fields, then generate again.",
   sampler_unsuitable: "Choose another sampler or another number of steps.",
   adapter_unsuitable: "Remove that LoRA, or choose a model that it fits.",

@@ -53,7 +53,7 @@ export function KeyDialog({ onKey }) {
     <${Dialog} label="API key" kind="small" onClose=${close}>
       <form onSubmit=${take}>
         <h2>This service needs a key</h2>
-        <p>${keyWanted.wrong ? html`<strong class="fault" role="alert">${keyWanted.detail}</strong>` : "Ask whoever runs the service for one."}</p>
+        <p>${keyWanted.wrong ? html`<strong class="fault" role="alert">${keyWanted.detail}</strong>` : "Ask the operator of the service for one."}</p>
         <label for="key">API key</label>
         <input id="key" type="password" ref=${field} autocomplete="off" spellcheck=${false} autofocus required />
         <label class="check">

@@ -4,7 +4,7 @@ import { html, useEffect, useState } from "../preact.js";
 import { getJson } from "../core/api.js";
 import { refresh } from "../core/follow.js";
 import { change, isOver, state, useStore } from "../core/store.js";
-import { seconds } from "../core/words.js";
+import { plural, seconds } from "../core/words.js";
 
 const BUSY_MS = 1500;
 const IDLE_MS = 5000;
@@ -67,7 +67,7 @@ function Panel({ health }) {
       <h2>The service now</h2>
       <dl>
         <${Fact} name="Queue" share=${[queue.depth, queue.limit]}>${queue.depth} of ${queue.limit} places taken<//>
-        <${Fact} name="In work">${health.running} of ${health.running + queue.depth} requests<//>
+        <${Fact} name="In work">${plural(health.running, "request")}<//>
         <${Fact} name="Engine">${engine.state}${engine.restarts ? `, restarted ${engine.restarts} times` : ""}${engine.circuit === "closed" ? "" : `, circuit ${engine.circuit}`}<//>
         ${total > 0
           ? html`<${Fact} name="GPU memory" share=${[used, total]}>${health.gpu_memory_used} of ${health.gpu_memory_total}<//>`
