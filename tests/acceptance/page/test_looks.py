@@ -159,7 +159,7 @@ def test_everything_can_be_reached_by_the_keyboard(browser, service):
             const at = document.activeElement;
             const shown = getComputedStyle(at).outlineStyle !== "none";
             if (at === document.body) return ["", true];
-            const label = at.ariaLabel || at.innerText || at.labels?.[0]?.innerText || at.tagName;
+            const label = at.ariaLabel || at.labels?.[0]?.innerText || at.innerText || at.tagName;
             return [label.trim().split("\\n")[0], shown];
         }"""
         reached = []
