@@ -20,7 +20,8 @@ BODY = json.dumps({"prompt": "a boat", "steps": 1}).encode()
 PATIENCE = {"HEADER_TIMEOUT_SECONDS": "0.2", "BODY_TIMEOUT_SECONDS": "0.2"}
 """Half a request is half of one for ever; the service shall not be asked to wait long."""
 
-OTHERS = ("/v1/images/generations", "/sdapi/v1/txt2img", "/sdapi/v1/options")
+FORM = "multipart/form-data; boundary=x"
+OTHERS = ("/v1/images/generations", "/v1/images/edits", "/sdapi/v1/txt2img", "/sdapi/v1/options")
 """Routes of other APIs that read a body."""
 PATHS = (
     *("/", "/docs", "/docs/start.js", "/docs/swagger-ui.css", "/docs/x", "/health", "/metrics"),
@@ -58,7 +59,9 @@ headers = st.lists(
         header("Authorization", "Bearer x", "Basic eDp5", "Bearer"),
         header("Connection", "close", "keep-alive", "upgrade"),
         header("Content-Encoding", "gzip", "deflate", "br", "identity", "gzip, gzip"),
-        header("Content-Type", "application/json", "application/json; charset=utf-16", "text/x"),
+        header(
+            "Content-Type", "application/json", "application/json; charset=utf-16", "text/x", FORM
+        ),
         header("Cookie", "a=b", "=;=;"),
         header("Expect", "100-continue", "200-ok"),
         header("Forwarded", "for=_x"),

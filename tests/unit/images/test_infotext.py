@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
@@ -20,6 +20,8 @@ from service.core.sampler import Sampler, Schedule
 from service.core.spec import Adapter, GenerationSpec
 from service.images.encode import png
 from service.images.infotext import exif, infotext, parsed, read
+from service.models.catalog import DEMO_FOLDER
+from tests.support.engine_extra import needs_engine
 from tests.support.images.prompts import requests, texts, words
 from tests.support.images.readers import a1111, civitai
 from tests.support.simulation.fake_engine import gradient
@@ -34,6 +36,7 @@ REQUEST = GenerationSpec(
     sampler="dpmpp_2m_karras",
 )
 IMAGE = gradient(REQUEST, 8)
+CONTROLS = {*"\x0b\x0c\x1c\x1d\x1e\x1f\x85"}
 END = f", Version: sd-api {__version__}"
 DETAILS: dict[str, Any] = {
     "model_version": "demo-1",
@@ -149,6 +152,21 @@ def test_automatic1111_reads_what_was_asked(request: GenerationSpec) -> None:
     assert (found["Steps"], found["Seed"]) == (str(request.steps), "8")
     assert (found["Size-1"], found["Size-2"], found["Model"]) == ("64", "128", "demo-1")
     assert found["Lora hashes"] == "ink: 0cf9180a764a"
+
+
+@needs_engine
+@given(requests)
+def test_what_is_read_makes_the_same_image(request: GenerationSpec) -> None:
+    """The text encoder gets the same tokens from the file as from the request."""
+    from tokenizers import Tokenizer  # noqa: PLC0415 - of the extra
+
+    # AUTOMATIC1111 takes control characters at the end of a line for white space.
+    assume(not CONTROLS & {*request.prompt, *request.negative_prompt})
+    read_as = Tokenizer.from_file(str(DEMO_FOLDER / "tokenizer" / "tokenizer.json")).encode
+    found = a1111(infotext(request, IMAGE, "demo-1"))
+    assert read_as(found["Prompt"].strip()).ids == read_as(request.prompt.strip()).ids
+    theirs = found["Negative prompt"].strip()
+    assert read_as(theirs).ids == read_as(request.negative_prompt.strip()).ids
 
 
 @given(requests)
