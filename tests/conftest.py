@@ -16,7 +16,7 @@ SERVING = (
     *("acceptance/test_chaos", "acceptance/test_documents", "acceptance/test_hostile"),
     "acceptance/page/test_demo",
     *("acceptance/test_memory_stress", "acceptance/test_monitoring", "acceptance/test_overload"),
-    *("acceptance/test_readme", "acceptance/test_webhooks"),
+    *("acceptance/test_readme", "acceptance/test_switches", "acceptance/test_webhooks"),
     *("test_integration_cardinality", "test_integration_damaged", "test_integration_log"),
     *("test_integration_memory", "test_integration_optimize", "test_integration_performance"),
     *("test_integration_profile", "test_integration_service", "test_integration_start"),

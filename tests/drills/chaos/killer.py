@@ -59,12 +59,24 @@ class Killer:
             ready = await self._service.is_ready()
             await asyncio.sleep(self._chance.uniform(0, MOST_WORK if ready else MOST_REST))
             begun = time.monotonic()
-            await (self._strike_engine if blow in OF_ENGINES else self._strike_service)(blow)
+            await self._strike(blow)
             # Some blows fall on a service that has not recovered from the one before.
             if self._chance.random() < UNREADY and number + 1 < len(blows):
                 continue
-            await until(self._again, READY_SECONDS, "the service ready after a kill")
-            self._ledger.kills[-1].ready_after = time.monotonic() - begun
+            await self._recovered(begun)
+
+    async def strike(self, blow: Blow) -> None:
+        """Strike one blow, and wait until the service is ready again."""
+        begun = time.monotonic()
+        await self._strike(blow)
+        await self._recovered(begun)
+
+    async def _strike(self, blow: Blow) -> None:
+        await (self._strike_engine if blow in OF_ENGINES else self._strike_service)(blow)
+
+    async def _recovered(self, begun: float) -> None:
+        await until(self._again, READY_SECONDS, "the service ready after a kill")
+        self._ledger.kills[-1].ready_after = time.monotonic() - begun
 
     async def _strike_engine(self, blow: Blow) -> None:
         # A stopped engine is noticed by its silence, and one that loads has nothing to say.
