@@ -62,6 +62,11 @@ FIXED: Final[Mapping[str, Any]] = {
 }
 """Options that clients read and that are always so."""
 
+HASH: Final = "sd_checkpoint_hash"
+FOLLOWING: Final = frozenset({HASH, "sd_checkpoints_limit"})
+"""What follows from others: sent back it says nothing, also where it changed meanwhile, as the
+hash of a model does that becomes known."""
+
 Known = dict[str, Any]
 
 
@@ -114,7 +119,7 @@ def shown(request: web.Request, held: Mapping[str, Any]) -> dict[str, Any]:
     known = request.app[HASHES].known(key)
     return {
         MODEL: title(request, key),
-        "sd_checkpoint_hash": known,
+        HASH: known,
         VAE: "Automatic",
         CLIP: held.get(CLIP, 1),
         FORMAT: held.get(FORMAT, "png"),
@@ -150,6 +155,8 @@ def understood(
         if name in READ:
             if value is not None:
                 known[name] = READ[name](request, value)
+        elif name in FOLLOWING:
+            continue
         elif name not in now:
             refused[name] = "is not known here"
         elif number(value) != now[name] and not (name == VAE and value in OWN_VAE):
