@@ -14,12 +14,13 @@ from PIL import Image, PngImagePlugin
 
 from service.config.addresses import Networks
 from service.config.credentials import Keys
-from tests.support.deploy.nginx import needs_nginx
+from tests.support.deploy.nginx import needs_nginx, nginx
 from tests.support.deploy.proxied import PATIENCE, client_of, posted, two
 from tests.support.simulation.fake_engine import FakeEngine
 
 pytestmark = needs_nginx
 GENERATIONS = "/v1/images/generations"
+TOO_LARGE = "body_too_large"
 BODY: dict[str, Any] = {"prompt": "a boat", "size": "256x256", "steps": 4, "seed": 7}
 
 
@@ -89,6 +90,39 @@ async def test_a_full_service_hands_over_to_the_other(tmp_path):
         assert len({port for line in lines for port in line["upstream"].split(", ")}) == 2
 
 
+def told_to_openai(answer: dict[str, Any]) -> tuple[str, str]:
+    """Return type and code as OpenAI's packages read them; the words are those of the problem."""
+    error = answer["error"]
+    assert error.keys() == {"message", "type", "param", "code"}
+    assert (error["message"], error["code"]) == (answer["detail"], answer["code"])
+    return error["type"], error["code"]
+
+
+async def test_what_the_proxy_refuses_is_read_by_openais_clients(tmp_path):
+    """Too large and too many."""
+    changed = {"RATE": "1r/m", "BURST": "1"}
+    async with two(tmp_path, FakeEngine(), changed=changed) as (_, client):
+        status, _, answer = await posted(client, GENERATIONS, BODY | {"prompt": "x" * 70_000})
+        assert (status, *told_to_openai(answer)) == (413, "invalid_request_error", TOO_LARGE)
+        answers = [await posted(client, GENERATIONS, BODY) for _ in range(3)]
+        status, headers, answer = answers[-1]
+        assert (status, *told_to_openai(answer)) == (429, "rate_limit_error", "rate_limited")
+        assert headers["Retry-After"] == "1"
+
+
+async def test_a_service_that_is_late_or_gone_is_told_to_openais_clients(tmp_path):
+    """What takes too long is not to be sent again; nobody there is."""
+    engine = FakeEngine(step_seconds=None)
+    async with two(tmp_path, engine, changed={"ANSWER_SECONDS": "1"}) as (_, client):
+        status, headers, answer = await posted(client, GENERATIONS, BODY)
+        assert (status, *told_to_openai(answer)) == (504, "server_error", "gateway_timeout")
+        assert headers["x-should-retry"] == "false"
+    async with nginx([1]) as proxy, client_of(proxy) as client:
+        status, headers, answer = await posted(client, GENERATIONS, BODY)
+        assert (status, *told_to_openai(answer)) == (502, "server_error", "bad_gateway")
+        assert "x-should-retry" not in headers
+
+
 async def test_an_image_to_read_may_be_large_and_nothing_else(tmp_path):
     """The limit of the service holds for it, and the usual one for other requests."""
     image = Image.frombytes("RGB", (480, 480), os.urandom(3 * 480 * 480))
@@ -100,7 +134,7 @@ async def test_an_image_to_read_may_be_large_and_nothing_else(tmp_path):
         status, _, answer = await posted(client, "/sdapi/v1/png-info", body)
         assert (status, answer["info"].splitlines()[0]) == (200, "a boat")
         status, _, answer = await posted(client, "/sdapi/v1/txt2img", {"prompt": "x" * 70_000})
-        assert (status, answer["code"]) == (413, "body_too_large")
+        assert (status, answer["code"]) == (413, TOO_LARGE)
 
 
 def told(**texts: str) -> PngImagePlugin.PngInfo:
