@@ -20,6 +20,8 @@ MOST_ENTRIES: Final = 512
 SHOWN: Final = 16
 """Unknown names that an answer lists."""
 MOST: Final = 1_000_000_000
+FARTHEST: Final = 2.0**64
+"""From 0; of numbers that change little or nothing here, and may be seeds of other servers."""
 
 Entries = Mapping[str, Any]
 
@@ -87,7 +89,7 @@ def _count(text: str) -> WholeNumber:
 
 def _number(text: str, default: float) -> RealNumber:
     return RealNumber(
-        low=-MOST, high=MOST, example=default, load_default=None, metadata=_about(text)
+        low=-FARTHEST, high=FARTHEST, example=default, load_default=None, metadata=_about(text)
     )
 
 
@@ -114,7 +116,11 @@ TextToImage: Final = LooseSchema.from_dict(
         "cfg_scale": Passed(BY_NAME["guidance_scale"]),
         "width": Passed(BY_NAME["width"]),
         "height": Passed(BY_NAME["height"]),
-        "clip_skip": Passed(BY_NAME["clip_skip"]),
+        "clip_skip": Passed(
+            BY_NAME["clip_skip"],
+            description="Layer of the text encoder, from the end, as stable-diffusion.cpp takes "
+            "it; 0 and less say nothing.",
+        ),
         "eta": _number("Share of new noise in each step of DDIM or TCD.", 0),
         "s_churn": _number("Noise that Euler and Heun add. " + NOT_HERE, 0),
         "s_noise": _number("Strength of that noise. " + NOT_HERE, 1),

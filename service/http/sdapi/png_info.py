@@ -29,6 +29,7 @@ READING: Final = web.AppKey("reading", Shares)
 
 PREFIX: Final = "data:"
 LONGEST_PREFIX: Final = 128
+LINE_ENDS: Final = b"\r\n"
 
 PngInfoRequest: Final = LooseSchema.from_dict(
     {
@@ -105,7 +106,8 @@ def _image(given: Any, most: int) -> bytes:
         _, comma, rest = given[:LONGEST_PREFIX].partition(",")
         given = given[LONGEST_PREFIX - len(rest) :] if comma else given
     try:
-        data = base64.b64decode(given, validate=True)
+        # Encoders of mail, which some clients use, break lines.
+        data = base64.b64decode(given.encode("ascii").translate(None, LINE_ENDS), validate=True)
     except (binascii.Error, ValueError):
         raise ValidationFailed({"image": ["must be an image in base64"]}) from None
     if len(data) > most:

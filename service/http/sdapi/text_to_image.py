@@ -82,7 +82,8 @@ async def text_to_image(request: web.Request) -> web.Response:
     held = request.app[options.OPTIONS].of(caller_of(request))
     known, refused = options.understood(request, sent["override_settings"], held)
     overrides = dict(known)
-    if sent["clip_skip"] is not None:  # Of other servers; options of the request go before it.
+    if sent["clip_skip"] is not None and not _below(sent["clip_skip"], 1):
+        # Of stable-diffusion.cpp, where -1 and 0 say nothing; options of the request go before it.
         overrides.setdefault(options.CLIP, sent["clip_skip"])
     values, told = _meant(request, sent, held | overrides)
     translated = translate(request, values, names=NAMES)
@@ -164,10 +165,14 @@ def _meant(
 
 def _seed(seed: Any) -> Any:
     """Return a seed as the native API takes it: every negative one is random."""
-    found = number(seed)
-    if isinstance(found, int | float) and not isinstance(found, bool) and -math.inf < found < 0:
-        return -1
-    return seed
+    return -1 if _below(seed, 0) else seed
+
+
+def _below(value: Any, limit: int) -> bool:
+    """Return whether a value is a finite number below a limit, also as a text."""
+    found = number(value)
+    counts = isinstance(found, int | float) and not isinstance(found, bool)
+    return counts and -math.inf < found < limit
 
 
 def _form(chosen: Mapping[str, Any]) -> Form:

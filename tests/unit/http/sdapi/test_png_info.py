@@ -29,6 +29,17 @@ async def test_an_image_says_what_it_was_made_from(client, prefix):
     assert (parameters["Steps"], parameters["Size-1"]) == ("2", "256")
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+async def test_base64_may_be_broken_into_lines(client, end):
+    """As encoders of mail do; spaces are still no base64."""
+    made = await draw(client)
+    text = made["images"][0]
+    lines = end.join(text[at : at + 76] for at in range(0, len(text), 76)) + end
+    found = await ask(client, "POST", "png-info", json={"image": lines})
+    assert found["info"] == info(made)["infotexts"][0]
+    await ask(client, "POST", "png-info", 400, json={"image": text[:8] + " " + text[8:]})
+
+
 async def test_an_image_without_parameters_says_nothing(client):
     """Which is no error."""
     image = base64.b64encode(png()).decode()

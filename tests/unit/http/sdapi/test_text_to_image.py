@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 from service.http.state import METRICS
 from service.images import infotext
 from tests.support.samples import sample
-from tests.unit.http.sdapi.asking import BODY, V1, draw, info
+from tests.unit.http.sdapi.asking import BODY, V1, ask, draw, info
 
 Fields = dict[str, Any]
 
@@ -202,8 +202,21 @@ async def test_clip_skip_comes_from_options_or_from_the_field(client):
         ({"override_settings": {"CLIP_stop_at_last_layers": 2.0}}, 2),
         ({"clip_skip": 3, "override_settings": {"CLIP_stop_at_last_layers": 1}}, 1),
         ({"clip_skip": None}, 1),
+        ({"clip_skip": -1}, 1),
+        ({"clip_skip": "-1"}, 1),
+        ({"clip_skip": -1, "override_settings": {"CLIP_stop_at_last_layers": 2}}, 2),
     ):
         assert info(await draw(client, **fields))["clip_skip"] == layer
+    await ask(client, "POST", "options", json={"CLIP_stop_at_last_layers": 3})
+    for unsaid in (0, -1):
+        assert info(await draw(client, clip_skip=unsaid))["clip_skip"] == 3
+
+
+@pytest.mark.parametrize("name", ["subseed", "seed_resize_from_h", "denoising_strength", "s_noise"])
+@pytest.mark.parametrize("value", [2**32 - 1, str(2**32 - 1), 2**63, -(2**63)])
+async def test_large_numbers_without_effect_are_no_error(client, name, value):
+    """Seeds of a variation have 32 bits in AUTOMATIC1111, and 64 elsewhere."""
+    await draw(client, **{name: value})
 
 
 async def test_eta_goes_to_samplers_that_take_it(client):
