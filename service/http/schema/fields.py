@@ -44,12 +44,16 @@ class Once(fields.Field[Any]):
 
 
 class WholeNumber(Once, fields.Integer):
-    """An integer between two limits; ``20.0`` is one (as in JSON Schema), ``"20"`` is not."""
+    """An integer between two limits; ``20.0`` is one (as in JSON Schema), ``"20"`` is not.
+
+    An example beyond a limit is shown as the limit.
+    """
 
     def __init__(
         self, *, low: int, high: int, example: int, multiple: int = 1, **kwargs: Any
     ) -> None:
         self._multiple = multiple
+        example = min(max(example, low), high)
         kind = "whole number" if multiple == 1 else f"multiple of {multiple}"
         self._cure = f"must be a {kind} between {low} and {high}, e.g. {example}"
         kwargs.setdefault("metadata", {})["examples"] = [example]
@@ -72,9 +76,10 @@ class WholeNumber(Once, fields.Integer):
 
 
 class RealNumber(Once, fields.Float):
-    """A finite number between two limits."""
+    """A finite number between two limits; an example beyond one is shown as the limit."""
 
     def __init__(self, *, low: float, high: float, example: float, **kwargs: Any) -> None:
+        example = min(max(example, low), high)
         cure = f"must be a number between {low:g} and {high:g}, e.g. {example:g}"
         kwargs.setdefault("metadata", {})["examples"] = [example]
         super().__init__(

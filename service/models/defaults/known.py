@@ -123,6 +123,11 @@ def recipe_of(source: Source, found: Layout, config: Config) -> Recipe:
 
     """
     recipe = _limited(recipes.recipe_of(source, found), sizes_of(found), config)
+    if recipe.schedule and recipe.schedule not in (there := schedules_of(found)):
+        raise ModelUnsuitable(
+            f"{recipes.recipe_file(source)}: the schedule {recipe.schedule} does not exist for "
+            f"this model; use {', '.join(there)}."
+        )
     for name, held in recipe.cut:
         if name in recipe.stated:
             settings = " or ".join(SETTINGS[name])

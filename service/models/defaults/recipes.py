@@ -32,8 +32,10 @@ DEMO: Final = Recipe(
 
 CHECKS: Final[Mapping[str, tuple[Callable[[Any], bool], str]]] = {
     "name": (
-        lambda value: isinstance(value, str) and 0 < len(value) <= LONGEST_NAME,
-        f"text of 1 to {LONGEST_NAME} characters",
+        lambda value: (
+            isinstance(value, str) and 0 < len(value) <= LONGEST_NAME and value.isprintable()
+        ),
+        f"text of 1 to {LONGEST_NAME} printable characters",
     ),
     "steps": (
         lambda value: type(value) is int and 1 <= value <= MOST_STEPS,
@@ -147,12 +149,13 @@ def _said(path: Path, below: Recipe) -> Recipe:
     if content.get("sampler") in ALIASES:
         meant, its_own = ALIASES[content["sampler"]]
         content = {"schedule": its_own, **content, "sampler": meant}
-    sampler, schedule = content.get("sampler"), content.get("schedule")
+    sampler = content.get("sampler", below.sampler)
+    schedule = content.get("schedule")
     if sampler and schedule and fitting(schedule, sampler) != schedule:
         raise ModelUnsuitable(
             f"{path}: the sampler {sampler} cannot follow the schedule {schedule}."
         )
-    if sampler:  # What it follows is part of the choice.
+    if "sampler" in content:  # What it follows is part of the choice.
         below = replace(below, schedule=None, eta=None)
     stated = {"name": path.name.removesuffix(SUFFIX)[:LONGEST_NAME], **content}
     guessed = below.guessed and not below.values.keys() <= content.keys()

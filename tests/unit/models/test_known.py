@@ -171,6 +171,20 @@ def test_a_recipe_of_the_users_own_asks_for_no_more_than_requests_may_have(
         assert known.look_at(source, wide).recipe.cut == ()
 
 
+def test_a_recipe_names_no_schedule_that_its_model_lacks(
+    folder: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """Every request that leaves the schedule out would be refused."""
+    shutil.copytree(folder("sd"), tmp_path / "mine")
+    numbers = tmp_path / "mine" / "scheduler" / "scheduler_config.json"
+    said = {**json.loads(numbers.read_text()), "prediction_type": "v_prediction"}
+    numbers.write_text(json.dumps(said))
+    (tmp_path / "mine.recipe.json").write_text('{"schedule": "align_your_steps"}')
+    source = catalog.resolve(str(tmp_path / "mine"), tmp_path)
+    with pytest.raises(ModelUnsuitable, match=r"mine\.recipe\.json: .* use automatic, normal, "):
+        known.look_at(source, Config(model_cache_dir=tmp_path))
+
+
 def test_what_the_limits_cut_from_a_recipe_of_others_is_told(
     folder: Callable[[str], Path], tmp_path: Path
 ) -> None:

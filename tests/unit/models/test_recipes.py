@@ -213,7 +213,9 @@ def test_a_model_of_the_hub_has_it_next_to_its_folder_in_the_cache(tmp_path: Pat
         ({"size": 500}, "size must be a multiple of 64 up to 1536"),
         ({"schedule": "magic"}, "schedule must be one of automatic, normal"),
         ({"sampler": "lcm", "schedule": "karras"}, "lcm cannot follow the schedule karras"),
-        ({"name": ""}, "name must be text of 1 to 40 characters"),
+        ({"name": ""}, "name must be text of 1 to 40 printable characters"),
+        ({"name": "house\nSteps: 4"}, "name must be text of 1 to 40 printable characters"),
+        ({"name": "\ud800"}, "name must be text of 1 to 40 printable characters"),
     ],
 )
 def test_a_wrong_recipe_is_refused(tmp_path: Path, content: dict[str, Any], words: str) -> None:
@@ -221,6 +223,13 @@ def test_a_wrong_recipe_is_refused(tmp_path: Path, content: dict[str, Any], word
     written(tmp_path / "mine.recipe.json", **content)
     with pytest.raises(ModelUnsuitable, match=words):
         found("some/model", path=tmp_path / "mine")
+
+
+def test_a_schedule_is_refused_that_a_sampler_known_otherwise_cannot_follow(tmp_path: Path) -> None:
+    """The sampler of a name counts as much as one that the file names."""
+    written(tmp_path / "my-lcm.recipe.json", schedule="karras")
+    with pytest.raises(ModelUnsuitable, match="lcm cannot follow the schedule karras"):
+        found("my-lcm", path=tmp_path / "my-lcm")
 
 
 def test_a_key_that_a_recipe_has_twice_is_refused(tmp_path: Path) -> None:

@@ -54,6 +54,17 @@ def test_a_number_must_be_finite_and_within_its_limits(value):
     assert caught.value.messages == ["must be a number between 0 and 30, e.g. 7.5"]
 
 
+@pytest.mark.parametrize("kind", [WholeNumber, RealNumber])
+@pytest.mark.parametrize(("example", "shown"), [(2, 1), (-1, 0), (1, 1)])
+def test_an_example_is_a_value_that_works(kind, example, shown):
+    """The limits of a model may leave out the usual example: an encoder of one layer skips none."""
+    field = kind(low=0, high=1, example=example)
+    assert field.metadata["examples"] == [shown]
+    with pytest.raises(ValidationError) as caught:
+        field.deserialize(5)
+    assert caught.value.messages[0].endswith(f" number between 0 and 1, e.g. {shown}")
+
+
 def test_an_integer_is_a_number():
     """A guidance scale of 7 is 7.0."""
     assert SCALE.deserialize(7) == 7.0
