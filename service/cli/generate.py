@@ -104,7 +104,9 @@ def generate(config: Config, arguments: argparse.Namespace) -> int:
     model = models.find(given.get("model", DEFAULT))
     models.demand(model)
     known = models[model].known
-    request = read_request(given, limits_of(config, known.sizes, known.recipe, known.max_clip_skip))
+    request = read_request(
+        given, limits_of(config, known.sizes, known.recipe, known.max_clip_skip, known.schedules)
+    )
     if model != DEFAULT:
         config = replace(config, model_id=models[model].address)
     paths = _places(arguments.output, request.num_images)
@@ -112,7 +114,7 @@ def generate(config: Config, arguments: argparse.Namespace) -> int:
     loop, ready = worker.load(config)
     # A model that was fetched just now is better known than before.
     info = ready.model
-    limits = limits_of(config, info.sizes, info.recipe, info.max_clip_skip)
+    limits = limits_of(config, info.sizes, info.recipe, info.max_clip_skip, info.schedules)
     request = read_request({**given, "seed": request.seed}, limits)
     demand_sampler(request, info)
     demand_adapters(request, catalog_of(config), info.adapters or info.family)

@@ -1,5 +1,7 @@
 """The limits and defaults of requests to a model, by the settings and by what suits the model."""
 
+from collections.abc import Container
+
 from service.config.table import Config
 from service.core.limits import CLIP_LAYERS, SD, RequestLimits, Sizes
 from service.core.recipe import NO_RECIPE, Recipe
@@ -12,10 +14,12 @@ def limits_of(
     sizes: Sizes = SD,
     recipe: Recipe = NO_RECIPE,
     max_clip_skip: int = CLIP_LAYERS,
+    schedules: Container[str] = tuple(Schedule),
 ) -> RequestLimits:
     """Return what holds for requests to a model that draws these sizes and has this recipe.
 
-    What a setting gives holds as it is; values of the model give way to it.
+    What a setting gives holds as it is; values of the model give way to it. A noise schedule that
+    the model does not have is no default of it: requests that name none would be refused.
     """
     low, high, usual = _sizes(config, sizes, recipe.size)
     sampler = config.default_sampler or recipe.sampler or GenerationSpec.sampler
@@ -23,6 +27,9 @@ def limits_of(
     if steps is None:
         most = Sampler(resolved(sampler)[0]).most_steps or config.max_steps
         steps = min(recipe.steps or GenerationSpec.steps, config.max_steps, most)
+    schedule = config.default_schedule or recipe.schedule or Schedule.AUTOMATIC
+    if schedule not in schedules:
+        schedule = Schedule.AUTOMATIC
     guidance = config.default_guidance_scale
     if guidance is None:
         guidance = recipe.guidance_scale
@@ -38,9 +45,7 @@ def limits_of(
         default_guidance_scale=GenerationSpec.guidance_scale if guidance is None else guidance,
         default_guidance_rescale=recipe.guidance_rescale or 0.0,
         default_eta=(recipe.eta or 0.0) if sampler in ETA else 0.0,
-        default_schedule=fitting(
-            config.default_schedule or recipe.schedule or Schedule.AUTOMATIC, sampler
-        ),
+        default_schedule=fitting(schedule, sampler),
         max_clip_skip=max_clip_skip,
     )
 

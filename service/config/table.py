@@ -342,7 +342,7 @@ class Config:
     default_schedule: str | None = setting(
         None,
         "Noise schedule of a request that names none. auto is the value of the model's recipe, "
-        "else automatic. A sampler that cannot follow it takes automatic.",
+        "else automatic. Automatic where the sampler or the model cannot follow it.",
         choices=tuple(Schedule),
     )
     default_guidance_scale: float | None = setting(

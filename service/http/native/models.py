@@ -6,7 +6,7 @@ from aiohttp import web
 
 from service.core.limits import RequestLimits
 from service.core.model import ModelInfo
-from service.core.sampler import Sampler, Schedule
+from service.core.sampler import Sampler
 from service.core.spec import FIELDS
 from service.http.schema.answers import ModelList
 from service.http.schema.decorators import docs, response_schema
@@ -50,19 +50,21 @@ def _listed(key: str, model: Served, dispatcher: Dispatcher) -> dict[str, Any]:
         "licence": model.licence or None,
         "size_bytes": model.size,
         **asked(slot.limits(key)),
-        "samplers": samplers(info),
+        "samplers": samplers(known),
     }
 
 
-def samplers(model: ModelInfo | None) -> list[dict[str, Any]]:
-    """Return the samplers that a model may be drawn with, and what each of them can follow."""
-    known = tuple(Schedule) if model is None else model.schedules
-    ruled_out = {} if model is None else model.samplers
+def samplers(model: Known | ModelInfo) -> list[dict[str, Any]]:
+    """Return the samplers that a model may be drawn with, and what each of them can follow.
+
+    Before a model is loaded its files tell the schedules alone.
+    """
+    ruled_out = model.samplers if isinstance(model, ModelInfo) else {}
     return [
         {
             "name": each.value,
             "label": each.infotext,
-            "schedules": [one.value for one in each.schedules if one in known],
+            "schedules": [one.value for one in each.schedules if one in model.schedules],
         }
         for each in Sampler
         if ruled_out.get(each, True)  # One that is left out can take any number of steps.

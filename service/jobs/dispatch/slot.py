@@ -79,7 +79,9 @@ class EngineSlot:
     def limits(self, key: str = DEFAULT) -> RequestLimits:
         """Return the limits and defaults of requests to a model, by the settings and the model."""
         model = self.info(key) or self._models[key].known
-        return limits_of(self._config, model.sizes, model.recipe, model.max_clip_skip)
+        return limits_of(
+            self._config, model.sizes, model.recipe, model.max_clip_skip, model.schedules
+        )
 
     def state_of(self, key: str, model: Served) -> str:
         """Return where a model is that can be used, in a word of ``GET /models``."""

@@ -104,6 +104,13 @@ def test_default_steps_are_those_that_the_default_sampler_takes():
 NOISY = Recipe(name="noisy", sampler="ddim", schedule="sgm_uniform")
 
 
+def test_a_default_schedule_that_a_model_lacks_is_none_of_it():
+    """With several models the setting holds for those that have it."""
+    config = Config(default_schedule="align_your_steps")
+    assert limits_of(config).default_schedule == "align_your_steps"
+    assert limits_of(config, schedules=("automatic", "karras")).default_schedule == "automatic"
+
+
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [

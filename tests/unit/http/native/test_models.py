@@ -59,6 +59,17 @@ async def test_the_model_of_the_settings_is_listed(client):
     assert (health["limits"], health["defaults"]) == (limits, defaults)
 
 
+async def test_the_schedules_of_a_model_are_those_of_its_files_before_it_is_loaded(serve):
+    """What a request would be refused for is listed nowhere."""
+    client = await serve(FakeEngine(loads=False), default_schedule="align_your_steps")
+    [model] = (await read(client, "/models"))["models"]
+    assert model["state"] == "loading"
+    assert model["defaults"]["schedule"] == "automatic"
+    listed = {name for each in model["samplers"] for name in each["schedules"]}
+    assert "karras" in listed
+    assert "align_your_steps" not in listed
+
+
 async def test_a_loaded_model_corrects_what_was_thought_of_it(serve):
     """One that had to be fetched is known by its files only then."""
     engine = FakeEngine(model=XL_MODEL, loads=False)
