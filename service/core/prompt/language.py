@@ -101,9 +101,11 @@ def parse(text: str, *, negative: bool = False) -> Prompt:
     adapters: list[Adapter] = []
     faults: list[str] = []
     for kind, words in TAG.findall(text):
-        tag = _tag(words) if kind != "hypernet" else None
+        tag = _tag(words)
         if negative:
             faults.append(f"must not name adapters: move <{kind}:{words}> to the prompt")
+        elif kind == "hypernet":
+            faults.append(f"must not name hypernetworks, which are not read: <{kind}:{words}>")
         elif tag is None:
             faults.append(f"<{kind}:{words}> must be <lora:name:weight> or <lora:name:text:image>")
         else:

@@ -44,6 +44,10 @@ class Opener:
     def _catalog(self) -> ModelCatalog:
         return models_of(self._config)
 
+    def title(self, name: str) -> str:
+        """Return the name of a model for people: the default one has none in requests."""
+        return name or self._config.model_id
+
     def needed(self, name: str) -> int:
         """Return the bytes of a model's weights in memory; 0 if it is not here yet.
 

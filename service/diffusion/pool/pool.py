@@ -208,7 +208,7 @@ class ModelPool:
     def _loading(self, name: str) -> Waiting[None]:
         """Load a model, and say how that ended."""
         started, parked = self._clock(), name in self._residents.parked
-        log.info("model_load_started", model_id=name, parked=parked)
+        log.info("model_load_started", model_id=self._opener.title(name), parked=parked)
         taught: list[Said] = []
         member = None
         self._residents.begin(name)
@@ -221,7 +221,7 @@ class ModelPool:
                 raise
             if member is not None and not parked:
                 member.leave()
-            self._outbox.append(_failed(name, error))
+            self._outbox.append(_failed(name, self._opener.title(name), error))
         else:
             self._residents.parked.pop(name, None)
             self._residents.admit(member)
@@ -264,7 +264,7 @@ class ModelPool:
     def _tried_out(self, member: Member) -> Waiting[list[Said]]:
         """Make the trial images of a new model between the steps of others."""
         self._residents.connect(member)
-        log.info("model_trial_started", model_id=member.name)
+        log.info("model_trial_started", model_id=self._opener.title(member.name))
         trial = self._opener.trial(member.loop)
         while True:
             self._opener.fault(Stage.LOAD, 0)  # A first image takes longer than a usual step.
@@ -321,12 +321,12 @@ def _loaded(member: Member, seconds: float, *, parked: bool = False) -> ModelLoa
     )
 
 
-def _failed(name: str, error: Exception) -> ModelFailed:
-    code, detail = ModelError.code, f"The model {name} cannot be loaded ({type(error).__name__})."
+def _failed(name: str, title: str, error: Exception) -> ModelFailed:
+    code, detail = ModelError.code, f"The model {title} cannot be loaded ({type(error).__name__})."
     if isinstance(error, ServiceError):
         code, detail = error.code, error.detail
     elif is_out_of_memory(error):
-        code, detail = OutOfMemory.code, f"The model {name} does not fit into memory."
-    log.error("model_failed", model_id=name, code=code, error=f"{type(error).__name__}: {error}")
+        code, detail = OutOfMemory.code, f"The model {title} does not fit into memory."
+    log.error("model_failed", model_id=title, code=code, error=f"{type(error).__name__}: {error}")
     transient = isinstance(error, ModelError) and error.transient
     return ModelFailed(model_id=name, code=code, detail=detail, transient=transient)

@@ -193,7 +193,6 @@ class Residents:
     def evict(self, names: Collection[str], reason: UnloadReason) -> Waiting[None]:
         """Park models, on a thread, or drop them."""
         for name in names:
-            log.info("model_unloaded", model_id=name, reason=reason)
             self.said.append(ModelUnloaded(model_id=name, reason=reason))
             member = self.members.pop(name)
             if reason != UnloadReason.ASKED and self._may_park(member):

@@ -66,7 +66,7 @@ def test_adapters(words: str, expected: Adapter) -> None:
         ("a <lora:ink:x>", "<lora:ink:x> must be"),
         ("a <lora::1>", "<lora::1> must be"),
         ("a <lora:ink:1:2:3>", "must be"),
-        ("a <hypernet:ink:1>", "must be"),
+        ("a <hypernet:ink:1>", "must not name hypernetworks"),
         (" AND ".join("a" * (MOST_SUBPROMPTS + 1)), "at most 8 parts"),
         ("a AND b:10.5", "not 10.5"),
         ("(a:11)", "not 11"),

@@ -162,6 +162,17 @@ def test_a_load_that_fails_leaves_the_others(
     assert of(JobFinished, said)
 
 
+def test_a_default_model_that_does_not_come_back_is_named(machine: Callable[..., Machine]) -> None:
+    """Requests leave its name out; who reads of the failure needs it."""
+    one = machine()
+    one.pool.unload("", UnloadReason.IDLE)
+    one.opener.errors.append(RuntimeError("no such driver"))
+    one.pool.load("")
+    (failed,) = of(ModelFailed, one.rest())
+    assert failed.model_id == ""
+    assert failed.detail == "The model demo cannot be loaded (RuntimeError)."
+
+
 def test_a_model_that_draws_nothing_is_refused(machine: Callable[..., Machine]) -> None:
     """Its trial images tell; its memory is free again."""
 
