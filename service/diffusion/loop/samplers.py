@@ -81,6 +81,11 @@ PLAIN: Final[Mapping[str, Any]] = {
 }
 """Numbers of a noise schedule whose levels are those of timesteps at even distances."""
 
+GENTLE: Final = ("linear", "scaled_linear")
+"""Noise schedules that end with some of the signal left. With the others each number up to the
+last of ``TRIED`` is tried: ancestral Euler overflows with four steps of a cosine, and not with five.
+"""
+
 APART: Final = 10
 """Timesteps between two steps from which on rounding cannot make them one, or let one fall out."""
 
@@ -144,6 +149,8 @@ class Samplers:
         """Schedulers that are set to one number of steps after the other, and take none."""
         self._odd: dict[tuple[str, int], bool] = {}
         self._most, self._even = most_steps, _levels_apart(numbers, most_steps)
+        gentle = numbers.get("beta_schedule", "linear") in GENTLE
+        self._few = frozenset(TRIED if gentle else range(1, TRIED[-1] + 1))
         self.schedules = tuple(
             each for each in Schedule if ten or each != Schedule.ALIGN_YOUR_STEPS
         )
@@ -250,7 +257,7 @@ class Samplers:
 
     def _doubtful(self, sampler: str, steps: int) -> bool:
         """Tell whether a number of steps has to be tried, by its timesteps alone."""
-        if steps in TRIED or self._trial(sampler, TRIED[-1]):
+        if steps in self._few or self._trial(sampler, TRIED[-1]):
             return True
         if self._even and steps < self._most and Sampler(sampler).most_steps is None:
             return False  # They are further apart than with the most.
