@@ -10,7 +10,7 @@ pytestmark = pytest.mark.long
 def test_clients_of_two_models_all_get_their_images_within_the_bound():
     """Under a budget of host memory, a limit of address space, and kills while a model loads."""
     code, said = drilled(
-        "tests.drills.switches", "--seconds", 5, "--images", 3, "--limit-gb", 3, "--rounds", 1
+        "tests.drills.switches", "--seconds", 5, "--images", 3, "--limit-gb", 6, "--rounds", 1
     )
     assert code == 0, said
     rows = [line.strip("| ").split("|") for line in said.splitlines() if "clients" in line[:12]]

@@ -7,7 +7,7 @@ a load. In the end each order must have its image, drawn by the model that it na
 may have waited longer than docs/decisions/012-several-models.md says.
 
     python -m tests.drills.switches                         60 s a scene, a limit of 6 GB
-    python -m tests.drills.switches --seconds 15 --limit-gb 3 --rounds 1
+    python -m tests.drills.switches --seconds 5 --images 3 --rounds 1
     python -m tests.drills.switches --write                 the outcome into its page, too
 
 Exit code 1: a check failed.
