@@ -83,7 +83,7 @@ PLAIN: Final[Mapping[str, Any]] = {
 
 GENTLE: Final = ("linear", "scaled_linear")
 """Noise schedules that end with some of the signal left. With the others each number up to the
-last of ``TRIED`` is tried: ancestral Euler overflows with four steps of a cosine, and not with five.
+last of ``TRIED`` is tried: ancestral Euler overflows with four steps of a cosine, not with five.
 """
 
 APART: Final = 10
