@@ -27,11 +27,18 @@ class Sample:
     task: "Task"
     index: int
     row: Row | None = None
+    start: Start = field(init=False)
+    key: BatchKey = field(init=False)
+    """The group that it belongs to."""
+
+    def __post_init__(self) -> None:
+        """Begin as its task says."""
+        self.start, self.key = self.task.start, self.task.key
 
     @property
     def pixels(self) -> int:
-        """Width times height of the image."""
-        return self.task.request.width * self.task.request.height
+        """Width times height of what its steps draw."""
+        return self.start.request.width * self.start.request.height
 
     @property
     def places(self) -> float:
@@ -46,9 +53,14 @@ class Sample:
         return not self.row.evaluations_left or (self.task.interrupted and self.row.position > 0)
 
     @property
+    def steps_done(self) -> int:
+        """Steps done so far."""
+        return self.row.steps_done if self.row else 0
+
+    @property
     def work_left(self) -> float:
         """Evaluations of the denoiser still to do, times pixels."""
-        left = self.row.evaluations_left if self.row else self.task.start.steps
+        left = self.row.evaluations_left if self.row else self.start.steps
         if self.task.interrupted:
             left = min(left, 1)
         return self.pixels * self.places * left
@@ -62,7 +74,7 @@ class Task:
     epoch: int
     request: GenerationSpec
     key: BatchKey
-    """The group that its images belong to."""
+    """The group that its images belong to at first."""
     arrived: int
     """The loop's work clock when it came, in pixel steps."""
     adapters: Lease = field(default_factory=lambda: Lease(ready=True))
@@ -88,7 +100,7 @@ class Task:
     @property
     def steps_done(self) -> int:
         """Steps done, averaged down over the images."""
-        moving = sum(each.row.steps_done for each in self.samples if each.row)
+        moving = sum(each.steps_done for each in self.samples)
         return (moving + self.steps_drawn) // self.request.num_images
 
     def finished(self, memory: MemoryUse) -> JobFinished:
@@ -169,9 +181,9 @@ def next_batch(samples: Iterable[Sample], limits: BatchLimits, clock: int) -> Se
     """
     groups: dict[BatchKey, list[Sample]] = {}
     for sample in samples:
-        groups.setdefault(sample.task.key, []).append(sample)
+        groups.setdefault(sample.key, []).append(sample)
     group = max(groups.values(), key=lambda group: max(_urgency(each, clock) for each in group))
-    most: float = limits.of(group[0].task.key, max(each.pixels for each in group))
+    most: float = limits.of(group[0].key, max(each.pixels for each in group))
     if sum(each.places for each in group) <= most:
         return group
     chosen: list[Sample] = []

@@ -200,7 +200,7 @@ class StepLoop:
         counted = sum(row.pixels * sample.places for sample, row in moved)
         pixels = round(counted * batch_size / places)
         self._clock += pixels
-        self.limits.moved(moved[0][0].task.key)
+        self.limits.moved(moved[0][0].key)
         shares: dict[str, float] = {}
         for sample, _ in moved:
             share = seconds * sample.places / places
@@ -246,7 +246,7 @@ class StepLoop:
                 sample.row = self._attempt(
                     task,
                     Stage.DENOISE,
-                    lambda: Row(self.model, scheduler, task.start, seed, conditioning),
+                    lambda: Row(self.model, scheduler, sample.start, seed, conditioning),
                 )
         return sample.row if self._alive(task) else None
 
@@ -293,7 +293,7 @@ class StepLoop:
             some = 1
             if is_out_of_memory(error):
                 places = sum(each.places for each, _ in batch)
-                self.limits.lower(batch[0][0].task.key, math.ceil(places))
+                self.limits.lower(batch[0][0].key, math.ceil(places))
                 some = (len(batch) + 1) // 2
         # Outside the handler: the error's frames keep the tensors alive that did not fit.
         free_cache(self.model.device)
@@ -335,7 +335,7 @@ class StepLoop:
         self._recovery.offloader.image_done()
         task.images[sample.index] = image
         task.samples.remove(sample)
-        task.steps_drawn += row.steps_done
+        task.steps_drawn += sample.steps_done
         if task.samples:
             return
         done = task.finished(self.meter.use())

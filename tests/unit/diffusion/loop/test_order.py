@@ -44,7 +44,7 @@ def test_sizes_do_not_mix() -> None:
 def test_what_shares_no_call_does_not_mix(other: dict[str, Any]) -> None:
     """Images of one size wait, too, for those that another property keeps apart."""
     apart = task("b")
-    apart.key = replace(apart.key, **other)
+    apart.samples[0].key = replace(apart.key, **other)
 
     assert chosen(task("a"), apart, task("c")) == ["a", "c"]
 
@@ -54,7 +54,7 @@ def test_a_family_may_mix_sizes() -> None:
     asked: list[int] = []
     tasks = [task("a"), task("b", side=512)]
     for one in tasks:
-        one.key = replace(one.key, shape=None)
+        one.samples[0].key = replace(one.key, shape=None)
 
     def fits(pixels: int, most: int) -> int:
         asked.append(pixels)
