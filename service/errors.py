@@ -176,6 +176,10 @@ class TooManyStreams(ServiceError, code="too_many_streams", status=429, refusal=
     """Too Many Requests: too many event streams are open."""
 
 
+class TooManyUploads(ServiceError, code="too_many_uploads", status=429, refusal="uploads"):
+    """Too Many Requests: this key is sending too many images at the same time."""
+
+
 class TooManyConnections(
     ServiceError, code="too_many_connections", status=503, refusal="connections"
 ):
@@ -184,6 +188,10 @@ class TooManyConnections(
 
 class Overloaded(ServiceError, code="overloaded", status=503):
     """Service Unavailable: too many requests of this key are waiting."""
+
+
+class UploadsFull(ServiceError, code="uploads_full", status=503, refusal="uploads"):
+    """Service Unavailable: too many images are being sent at the same time."""
 
 
 class QueueFull(ServiceError, code="queue_full", status=503):
@@ -232,6 +240,10 @@ class GenerationFailed(ServiceError, code="generation_failed", status=500):
 
 class ResultDamaged(ServiceError, code="result_damaged", status=500):
     """Internal Error: the stored image is damaged."""
+
+
+class InputLost(ServiceError, code="input_lost", status=500):
+    """Internal Error: an input image of the job is missing or damaged."""
 
 
 class Disconnected(ServiceError, code="disconnected", status=499):

@@ -30,6 +30,7 @@ JOB_ERRORS: Final = (
     "store_unavailable",
     "storage_full",
     "storage_unavailable",
+    "input_lost",
     "internal_error",
 )
 REFUSALS: Final = (
@@ -41,6 +42,7 @@ REFUSALS: Final = (
     "connections",
     "address",
     "streams",
+    "uploads",
     "queue_full",
     "draining",
     "model_unavailable",

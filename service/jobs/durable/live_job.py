@@ -12,6 +12,7 @@ from service.access.allowance import Charge
 from service.core.spec import GenerationSpec
 from service.errors import Disconnected, ServiceError
 from service.jobs.durable.event_log import LAST, EventLog, JobEvent
+from service.jobs.inputs.base import Upload
 from service.jobs.job import Job, new_id
 from service.jobs.store.stored import StoredJob
 from service.telemetry.labels import APIS, NATIVE
@@ -44,6 +45,8 @@ class Terms:
     idempotency_key: str | None = None
     idempotency_digest: str = ""
     webhook: str | None = None
+    uploads: Mapping[str, Upload] = field(default_factory=dict)
+    """Images that the request brought, by their names (``inputs.base.NAMES``)."""
 
 
 @dataclass(eq=False)

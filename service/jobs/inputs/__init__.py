@@ -1,0 +1,1 @@
+"""Images that requests bring, kept for their jobs."""
