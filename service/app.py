@@ -26,6 +26,8 @@ from service.images.encode import files
 from service.jobs.dispatch.dispatcher import Dispatcher
 from service.jobs.durable import wiring
 from service.jobs.durable.wiring import DurableJobs
+from service.jobs.inputs.bounds import UploadBounds
+from service.jobs.inputs.memory import MemoryInputs
 from service.jobs.service import JobService
 from service.models.adapters.catalog import catalog_of
 from service.models.served.catalog import catalog_of as models_of
@@ -69,6 +71,7 @@ def create_app(config: Config, engine: Engine, metrics: Metrics | None = None) -
     metrics.watch(DiskCollector(app[state.DISK]))
     app[state.TARGETS] = wiring.targets(config)
     if not config.data_dir:
+        app[state.INPUTS] = MemoryInputs(UploadBounds.of(config))
         app[state.JOBS] = JobService(
             app[state.DISPATCHER], metrics, spans=lambda: app.get(state.SPANS)
         )
@@ -84,7 +87,7 @@ def create_app(config: Config, engine: Engine, metrics: Metrics | None = None) -
             spans=lambda: app.get(state.SPANS),
             keys_of=app[state.KEYRING].webhook_keys,
         )
-        app[state.JOBS] = app[state.DURABLE].jobs
+        app[state.JOBS], app[state.INPUTS] = app[state.DURABLE].jobs, app[state.DURABLE].inputs
     tracing.add_to(app)
     stack.add_to(app)
     routes.add_to(app)

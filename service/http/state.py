@@ -19,6 +19,7 @@ from service.http.server.shares import Shares
 from service.http.server.writing import Shared
 from service.jobs.dispatch.dispatcher import Dispatcher
 from service.jobs.durable.wiring import DurableJobs
+from service.jobs.inputs.base import InputStore
 from service.jobs.service import JobService
 from service.models.adapters.catalog import AdapterCatalog
 from service.models.served.catalog import ModelCatalog
@@ -47,6 +48,9 @@ LOCKOUT = web.AppKey("lockout", Lockout)
 
 GPU = web.AppKey("gpu", GpuSampler)
 HASHES = web.AppKey("hashes", ModelHashes)
+INPUTS: web.AppKey[InputStore] = web.AppKey("inputs")
+"""Images that requests bring."""
+
 JOBS = web.AppKey("jobs", JobService)
 KEYRING = web.AppKey("keyring", Keyring)
 METRICS = web.AppKey("metrics", Metrics)

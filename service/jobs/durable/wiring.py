@@ -16,6 +16,8 @@ from service.jobs.dispatch.dispatcher import Dispatcher
 from service.jobs.durable.quota_ledger import QuotaLedger
 from service.jobs.durable.result_writer import Describe, Encode, OfSpans, ResultWriter
 from service.jobs.durable.store_metrics import StoreMetrics
+from service.jobs.inputs.bounds import UploadBounds
+from service.jobs.inputs.files import FileInputs
 from service.jobs.results.files import FileResults
 from service.jobs.service import JobService
 from service.jobs.store.sqlite import SqliteStore
@@ -28,6 +30,7 @@ log = structlog.get_logger(__name__)
 
 FILE: Final = "jobs.sqlite"
 IMAGES: Final = "results"
+INPUTS: Final = "inputs"
 SWEEP_SECONDS: Final = 60.0
 TOMBSTONE_AGES: Final = 7
 """How many times as long as the images an id is remembered, to say 410 and not 404."""
@@ -77,6 +80,7 @@ class DurableJobs:
         self._config = config
         self.store = SqliteStore(folder / FILE, metrics=metrics)
         self.results = FileResults(folder / IMAGES)
+        self.inputs = FileInputs(folder / INPUTS, UploadBounds.of(config))
         self._ledger = QuotaLedger(self.store, allowance)
         self._store_metrics = StoreMetrics(self.store, self.results, metrics)
         metrics.results_limit.set(config.results_max_bytes)
@@ -100,8 +104,11 @@ class DurableJobs:
     async def opened(self) -> AsyncIterator[None]:
         """Take up what an earlier process left, and keep the folder in its bounds."""
         await self.results.open()  # It makes the folder, too.
+        await self.inputs.open()
         async with self.store:
-            await self.results.clean(await self.store.with_images())
+            known = await self.store.with_images()
+            await self.results.clean(known)
+            await self.inputs.clean(known)
             await self.store.set_aside()
             unfinished = await self.store.unfinished()
             charges = await self._ledger.open(unfinished)
