@@ -6,7 +6,7 @@ import math
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -60,7 +60,7 @@ def add_generate_arguments(parser: argparse.ArgumentParser) -> None:
         "or ink:0.8:0.5; may be given several times.",
     )
     for each in FIELDS:
-        if each.entries is not None:
+        if each.entries is not None or each.needs:
             continue
         name = each.name if each.required else f"--{each.name.replace('_', '-')}"
         value = None if each.required else VALUES.get(each.kind, "TEXT")
@@ -98,7 +98,7 @@ def generate(config: Config, arguments: argparse.Namespace) -> int:
     from service.models.served.hashes import ModelHashes  # noqa: PLC0415
 
     logs.configure(config)
-    fields = {each.name: getattr(arguments, each.name) for each in FIELDS}
+    fields = {each.name: getattr(arguments, each.name, None) for each in FIELDS}
     models = models_of(config)
     given = {name: value for name, value in fields.items() if value is not None}
     model = models.find(given.get("model", DEFAULT))
@@ -127,7 +127,7 @@ def generate(config: Config, arguments: argparse.Namespace) -> int:
         print_error(f"{title}: {outcome.detail}")
         return Exit.MODEL_DAMAGED if _is_the_models_fault(loop, outcome) else Exit.FAILED
     facts = {
-        **asdict(request),
+        **request.used,
         "seeds": list(request.seeds),
         "model_version": info.version,
         **adapters.facts(request, info.facts(request), config.max_steps),
@@ -198,7 +198,7 @@ def _is_the_models_fault(loop: "StepLoop", failed: JobFailed) -> bool:
 def _outcome(loop: "StepLoop", request: GenerationSpec) -> JobFinished | JobFailed:
     """Work on one request until it has ended."""
     loop.add("cli", request)
-    with tqdm(total=request.steps, unit="step", file=sys.stderr) as bar:
+    with tqdm(total=request.total_steps, unit="step", file=sys.stderr) as bar:
         while loop.busy:
             for outcome in loop.step():
                 match outcome:
@@ -207,6 +207,6 @@ def _outcome(loop: "StepLoop", request: GenerationSpec) -> JobFinished | JobFail
                     case JobFailed():
                         return outcome
                     case JobFinished():
-                        bar.update(request.steps - bar.n)
+                        bar.update(request.total_steps - bar.n)
                         return outcome
     raise AssertionError("the step loop lost the request")

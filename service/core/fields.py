@@ -1,6 +1,6 @@
 """How a field of a request is declared: once, for all that reads, writes or explains it."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, is_dataclass, replace
 from typing import Any, Final
 
 REQUIRED: Final[Any] = object()
@@ -44,6 +44,15 @@ class RequestField:
     """Its label in AUTOMATIC1111's text; empty for none."""
     rare: bool = False
     """Whether that text leaves it out where it says nothing new."""
+
+    needs: tuple[str, ...] = ()
+    """Fields of which one must ask for something, or this one has no effect; it may be one of them.
+    Answers and rows have it only then."""
+
+    @property
+    def is_object(self) -> bool:
+        """Whether it is a JSON object, or an image that is one for the time being."""
+        return is_dataclass(self.kind)
 
     @property
     def required(self) -> bool:

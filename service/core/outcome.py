@@ -1,5 +1,6 @@
-"""How a job ended: one value for its metrics, log lines, spans, events and row."""
+"""How a job ended: one value for its metrics, log lines, spans, events and row; and its webhook."""
 
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
@@ -32,3 +33,23 @@ REASONS: Final = {
 def outcome_of(reason: ServiceError) -> Outcome:
     """Return how a job ends that is stopped for ``reason``."""
     return REASONS.get(type(reason), Outcome.FAILED)
+
+
+class DeliveryState(StrEnum):
+    """Where the webhook of a job is."""
+
+    PENDING = "pending"
+    DELIVERED = "delivered"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Delivery:
+    """How far the webhook of a job got."""
+
+    state: DeliveryState = DeliveryState.PENDING
+    attempts: int = 0
+    status: int | None = None
+    """The receiver's last answer; None where there was none."""
+    detail: str = ""
+    """What was wrong with the last attempt; never a word of the receiver's answer."""

@@ -1,9 +1,12 @@
 """What an image is made from: each field of a request, declared once."""
 
-from dataclasses import dataclass, fields, replace
-from typing import Final, get_type_hints
+import math
+from dataclasses import asdict, dataclass, fields, replace
+from types import UnionType
+from typing import Any, Final, get_args, get_type_hints
 
 from service.core.fields import RequestField, Setting, asked
+from service.core.inputs import Hires, InputImage, MaskFill, Pad, Resize
 from service.core.prompt.syntax import LongPrompts, PromptSyntax
 from service.core.sampler import ETA, SAMPLER_NAMES, Sampler, Schedule, resolved
 
@@ -25,6 +28,9 @@ LONGEST_MODEL: Final = 200
 
 MOST_ADAPTERS: Final = 8
 """Of one request."""
+
+MASKED: Final = ("mask", "pad")
+"""Fields by which a part of an image is drawn anew."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,6 +161,81 @@ class GenerationSpec:
         example="demo",
     )
 
+    image: InputImage | None = asked(
+        "Image to begin with: base64 of a file, or a finished job of yours as "
+        '`{"job": id, "index": 0}`.',
+        default=None,
+        needs=("image",),
+    )
+    mask: InputImage | None = asked(
+        "Mask of `image`: it is repainted where the mask is white. It is given as an image is.",
+        default=None,
+        needs=("mask",),
+    )
+    strength: float = asked(
+        "How much of `image` is redrawn: 0 nothing, 1 all of it.",
+        default=0.8,
+        low=0,
+        high=1,
+        needs=("image",),
+    )
+    resize: str = asked(
+        "How `image` gets the size that is drawn, if it has another shape.",
+        default=Resize.CROP,
+        choices=tuple(Resize),
+        needs=("image",),
+    )
+    mask_blur: int = asked(
+        "Radius in pixels by which the edge of the repainted part is blurred.",
+        default=4,
+        low=0,
+        high=64,
+        needs=MASKED,
+    )
+    mask_padding: int = asked(
+        "Pixels around the repainted part that are drawn with it, at the full size; the result is "
+        "put back into the image. -1 draws the whole image.",
+        default=-1,
+        low=-1,
+        high=512,
+        example=32,
+        needs=MASKED,
+    )
+    mask_invert: bool = asked("Repaint where the mask is black.", default=False, needs=("mask",))
+    mask_fill: str = asked(
+        "What the repainted part begins with.",
+        default=MaskFill.ORIGINAL,
+        choices=tuple(MaskFill),
+        needs=MASKED,
+    )
+    pad: Pad | None = asked(
+        "Sides to add to `image` before it is drawn; what is added is repainted.",
+        default=None,
+        needs=("pad",),
+    )
+    hires: Hires | None = asked(
+        "Second pass in a larger size, which begins with the image of the first.",
+        default=None,
+        needs=("hires",),
+    )
+    subseed: int = asked(
+        "Seed of the variation of the first image. -1 picks a random one; the answer names it.",
+        default=0,
+        low=0,
+        high=2**32 - 1,
+        random=RANDOM_SEED,
+        example=7,
+        needs=("subseed_strength",),
+    )
+    subseed_strength: float = asked(
+        "Share of `subseed` in the noise that an image begins with. With more than 0 all images "
+        "have the seed `seed`, and each the next subseed.",
+        default=0.0,
+        low=0,
+        high=1,
+        needs=("subseed_strength",),
+    )
+
     def __post_init__(self) -> None:
         """Replace what can be said in two ways by the one that is meant."""
         sampler, schedule = resolved(self.sampler, self.schedule)
@@ -162,16 +243,101 @@ class GenerationSpec:
         object.__setattr__(self, "schedule", schedule)
         if self.clip_skip == 0:
             object.__setattr__(self, "clip_skip", 1)
+        for each in fields(self):
+            declared: RequestField = each.metadata["asked"]
+            if declared.needs and not self._has_any(declared.needs):
+                object.__setattr__(self, each.name, declared.default)
+
+    def _has_any(self, names: tuple[str, ...]) -> bool:
+        """Whether one of some fields asks for anything; by default each is None or 0."""
+        return any(getattr(self, name) for name in names)
+
+    @property
+    def used(self) -> dict[str, Any]:
+        """The fields that have an effect, as plain values: what earlier versions had, and more."""
+        plain = asdict(self)
+        unused = {e.name for e in FIELDS if e.needs and not self._has_any(e.needs)}
+        return {name: value for name, value in plain.items() if name not in unused}
 
     @property
     def seeds(self) -> tuple[int, ...]:
-        """One seed per image: the asked one and those that follow it, modulo 2**32."""
-        return tuple((self.seed + i) % 2**32 for i in range(self.num_images))
+        """One seed per image: the asked one and those that follow it, modulo 2**32.
+
+        With variations it is the same for all, as AUTOMATIC1111 has it.
+        """
+        if self.subseed_strength:
+            return (self.seed,) * self.num_images
+        return _from(self.seed, self.num_images)
+
+    @property
+    def subseeds(self) -> tuple[int, ...]:
+        """One seed of a variation per image: the asked one and those that follow it."""
+        return _from(self.subseed, self.num_images)
+
+    @property
+    def masked(self) -> bool:
+        """Whether only a part of the image is drawn anew, and put into the rest of it."""
+        return self._has_any(MASKED)
+
+    @property
+    def first_steps(self) -> int:
+        """Denoising steps of the only or the first pass, as diffusers' ``get_timesteps`` counts."""
+        return self.steps if self.image is None else int(self.steps * self.strength)
+
+    @property
+    def hires_steps(self) -> int:
+        """Denoising steps of the second pass; 0 without one."""
+        if self.hires is None:
+            return 0
+        return int((self.hires.steps or self.steps) * self.hires.strength)
+
+    @property
+    def total_steps(self) -> int:
+        """Denoising steps of each image."""
+        return self.first_steps + self.hires_steps
+
+    @property
+    def drawn_size(self) -> tuple[int, int]:
+        """Width and height in pixels of the images that an engine returns."""
+        if self.hires is None:
+            return self.width, self.height
+        return self.hires.size(self.width, self.height)
+
+    @property
+    def output_size(self) -> tuple[int, int]:
+        """Width and height in pixels of the images that a client gets.
+
+        What was drawn of a part of an image is put back into the whole.
+        """
+        if self.image is None or not self.masked or self.mask_padding < 0:
+            return self.drawn_size
+        pad = self.pad or Pad()
+        wide = self.image.width + pad.left + pad.right
+        return wide, self.image.height + pad.top + pad.bottom
+
+    @property
+    def largest_pixels(self) -> int:
+        """Pixels of the largest image that an engine works on."""
+        return max(self.width * self.height, math.prod(self.drawn_size))
 
 
-FIELDS: Final[tuple[RequestField, ...]] = tuple(
-    replace(each.metadata["asked"], name=each.name, kind=get_type_hints(GenerationSpec)[each.name])
-    for each in fields(GenerationSpec)
-)
+def _from(first: int, count: int) -> tuple[int, ...]:
+    return tuple((first + i) % 2**32 for i in range(count))
+
+
+def _kind(hint: Any) -> Any:
+    """Return the type of a field without the None of one that can be left out."""
+    return get_args(hint)[0] if isinstance(hint, UnionType) else hint
+
+
+def declared(of: type) -> tuple[RequestField, ...]:
+    """Return what a dataclass of request fields declares, with names and types."""
+    hints = get_type_hints(of)
+    return tuple(
+        replace(e.metadata["asked"], name=e.name, kind=_kind(hints[e.name])) for e in fields(of)
+    )
+
+
+FIELDS: Final[tuple[RequestField, ...]] = declared(GenerationSpec)
 TEXTS: Final = tuple(each.name for each in FIELDS if each.is_text)
 """Fields that a user wrote: they stay out of logs, traces and headers."""

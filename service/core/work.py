@@ -29,19 +29,35 @@ def work(request: GenerationSpec, *, steps_done: int = 0) -> int:
 
 
 def evaluations(request: GenerationSpec, *, steps_done: int = 0) -> int:
-    """Return the UNet evaluations that each image of a request still needs."""
-    left = max(request.steps - steps_done, 0)
+    """Return the UNet evaluations that each image of a request still needs, at its last size.
+
+    Those of a first pass in another size count by their pixels.
+    """
+    first, second = request.first_steps, request.hires_steps
+    left = max(first - steps_done, 0)
+    if request.hires is not None:
+        of_second = second - max(steps_done - first, 0)
+        share = request.width * request.height / math.prod(request.drawn_size)
+        left = math.ceil(left * share) + max(of_second, 0)
     return left * EVALUATIONS[request.sampler]
 
 
 def pixels(request: GenerationSpec) -> int:
-    """Return the pixels of all images of a request, as many times as each counts."""
-    return int(request.width * request.height * places(request))
+    """Return the pixels of all images that are drawn, as many times as each counts."""
+    return int(math.prod(request.drawn_size) * places(request))
 
 
 def charged(request: GenerationSpec) -> int:
-    """Return the images of a quota that a request takes: whole ones."""
-    return math.ceil(places(request))
+    """Return the images of a quota that a request takes: whole ones.
+
+    One with a second pass counts by its evaluations in those of the first alone.
+    """
+    share = 1.0
+    if request.hires is not None:
+        first = request.width * request.height * request.first_steps
+        second = math.prod(request.drawn_size) * request.hires_steps
+        share += second / first
+    return math.ceil(places(request) * share)
 
 
 def places(request: GenerationSpec) -> float:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from enum import StrEnum
 
 from service.core.events import UnloadReason
+from service.core.inputs import InputSource
 from service.core.model import ModelInfo
 from service.core.spec import GenerationSpec
 from service.engine.protocol import Event
@@ -57,10 +58,17 @@ class Engine(ABC):
         """End the engine, whatever it is doing; no event follows."""
 
     @abstractmethod
-    def generate(self, job_id: str, request: GenerationSpec, epoch: int) -> None:
+    def generate(
+        self,
+        job_id: str,
+        request: GenerationSpec,
+        epoch: int,
+        inputs: InputSource | None = None,
+    ) -> None:
         """Let a job join the running batch before the next step.
 
-        ``epoch`` is the number of the attempt; it is in every event that follows.
+        ``epoch`` is the number of the attempt; it is in every event that follows. ``inputs`` reads
+        the images that the request refers to, on a thread; where it raises, ``JobFailed`` follows.
         """
 
     @abstractmethod

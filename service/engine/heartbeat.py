@@ -96,7 +96,7 @@ class Heartbeat:
             return self._most
         images: dict[Size, float] = {}
         for request in work:
-            size = request.model, request.width * request.height
+            size = request.model, request.largest_pixels
             images[size] = images.get(size, 0) + places(request)
         usual = [self._step(size, count) for size, count in images.items()]
         known = [seconds for seconds in usual if seconds is not None]

@@ -28,8 +28,8 @@ from service.core.events import (
     StepBaseline,
     Stepped,
 )
-from service.core.image import RawImage
-from service.core.limits import LARGEST, MOST_CLIP_LAYERS
+from service.core.inputs import EngineInputs
+from service.core.limits import HIRES_TIMES, LARGEST, MOST_CLIP_LAYERS
 from service.core.model import ModelInfo
 from service.core.sampler import Sampler, Schedule
 from service.core.spec import GenerationSpec
@@ -46,7 +46,23 @@ OTHER_BYTES: Final = 2**20
 
 def longest_message(config: Config) -> int:
     """Return the bytes of the largest message that these settings allow."""
-    return config.max_images * (config.max_size or LARGEST) ** 2 * CHANNELS + OTHER_BYTES
+    return (
+        config.max_images * (HIRES_TIMES * (config.max_size or LARGEST)) ** 2 * CHANNELS
+        + OTHER_BYTES
+    )
+
+
+def checked(inputs: EngineInputs, request: GenerationSpec) -> EngineInputs:
+    """Return input images that have the size that is drawn.
+
+    Raises:
+        GarbageError: they have another.
+
+    """
+    pixels = request.width * request.height
+    if len(inputs.image) != pixels * CHANNELS or len(inputs.mask) not in {0, pixels}:
+        raise GarbageError(f"images of {len(inputs.image)} and {len(inputs.mask)} bytes are wrong")
+    return inputs
 
 
 class Inspector:
@@ -114,7 +130,7 @@ class Inspector:
         _seconds(*said.times.by_stage.values())
         match said:
             case JobFinished():
-                _check_images(request, said.images)
+                _check_images(request, said)
                 _check_memory(said.memory)
                 _counts(said.prompt_tokens)
                 _counts(said.prompt_tokens_cut)
@@ -132,7 +148,7 @@ class Inspector:
             return
         if job_id not in self._interrupted:
             raise GarbageError("a job ended early that nobody interrupted")
-        if not 0 <= after < self._work[job_id].request.steps:
+        if not 0 <= after < self._work[job_id].request.total_steps:
             raise GarbageError("a job was interrupted after as many steps as were asked for")
 
     def _is_late(self, job_id: str, epoch: int) -> bool:
@@ -147,7 +163,7 @@ class Inspector:
     def _check_preview(self, said: Previewed) -> None:
         request = self._work[said.job_id].request
         _counts(said.step, said.width, said.height)
-        if said.step > request.steps:
+        if said.step > request.total_steps:
             raise GarbageError("a preview is of a step that was not asked for")
         if not said.pixels or len(said.pixels) != said.width * said.height * CHANNELS:
             raise GarbageError(f"{len(said.pixels)} bytes are no preview")
@@ -163,21 +179,25 @@ class Inspector:
         for job_id, done in said.progress.items():
             if self._is_late(job_id, said.epochs[job_id]):
                 continue
-            before, most = self._progress.get(job_id, 0), self._work[job_id].request.steps
+            before, most = self._progress.get(job_id, 0), self._work[job_id].request.total_steps
             if not before <= done <= most:
                 raise GarbageError(f"a job went from step {before} to {done} of {most}")
             self._progress[job_id] = done
 
 
-def _check_images(request: GenerationSpec, images: tuple[RawImage, ...]) -> None:
+def _check_images(request: GenerationSpec, said: JobFinished) -> None:
+    images = said.images
     if len(images) != request.num_images:
         raise GarbageError(f"{len(images)} images came where {request.num_images} were asked")
+    sizes = {request.drawn_size}
+    if said.interrupted_after is not None:
+        sizes.add((request.width, request.height))  # It may have ended in its first pass.
     for image, seed in zip(images, request.seeds, strict=True):
-        if (image.width, image.height, image.seed) != (request.width, request.height, seed):
+        if (image.width, image.height) not in sizes or image.seed != seed:
             raise GarbageError("an image has another size or seed than was asked for")
-        if len(image.pixels) != request.width * request.height * CHANNELS:
+        if len(image.pixels) != image.width * image.height * CHANNELS:
             raise GarbageError(
-                f"{len(image.pixels)} bytes are no {request.width}x{request.height} image"
+                f"{len(image.pixels)} bytes are no {image.width}x{image.height} image"
             )
 
 

@@ -16,6 +16,7 @@ from service.core.events import (
     StepBaseline,
     UnloadReason,
 )
+from service.core.inputs import EngineInputs
 from service.core.model import ModelInfo
 from service.core.spec import GenerationSpec
 from service.core.stage import Stage
@@ -28,6 +29,8 @@ class Generate:
     job_id: str
     epoch: int
     request: GenerationSpec
+    inputs: EngineInputs | None = None
+    """Pixels of the images that the request refers to."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Generic, TypeVar
 
@@ -156,9 +156,11 @@ def metadata(job: Job, result: JobFinished) -> Metadata:
     """Say how the images were made and how long each part took, in seconds."""
     generation = job.request
     started = job.started or job.created
+    early = result.interrupted_after is not None
     return {
-        **asdict(generation),
+        **generation.used,
         "seeds": list(generation.seeds),
+        **({"subseeds": list(generation.subseeds)} if generation.subseed_strength else {}),
         "model_version": job.model_version,
         **job.model_facts,
         "generation_time_seconds": round((job.drawn or started) - started, 4),
@@ -170,7 +172,7 @@ def metadata(job: Job, result: JobFinished) -> Metadata:
         "adapter_hashes": dict(result.adapter_hashes),
         "embeddings": dict(result.embeddings),
         "interrupted": job.interrupted,
-        "steps_done": generation.steps if result.interrupted_after is None else job.steps_done,
+        "steps_done": job.steps_done if early else generation.total_steps,
         "unsafe": [image.unsafe for image in result.images],
         "request_id": job.request_id,
     }

@@ -115,8 +115,7 @@ def _meant(order: Order, longest: float) -> str:
         for field in fields(generation)
         if getattr(generation, field.name) != field.default
     }
-    if order.random_seed:
-        meant["seed"] = None
+    meant |= dict.fromkeys(order.random)
     if order.webhook:
         meant["webhook"] = order.webhook
     if order.timeout_seconds < longest:

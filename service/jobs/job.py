@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from service.access.allowance import Charge
 from service.core.events import JobFinished
+from service.core.inputs import InputSource
 from service.core.model import facts_of
 from service.core.outcome import Outcome, outcome_of
 from service.core.spec import GenerationSpec
@@ -88,6 +89,8 @@ class Job:
     error: ServiceError | None = None
     outcome: Outcome | None = None
     """How it ended; None before."""
+    inputs: InputSource | None = field(default=None, repr=False)
+    """Reads the images that the request refers to; None where there are none."""
     model_version: str = ""
     model_facts: Mapping[str, Any] = field(default_factory=facts_of)
     """What the metadata say of the model that drew it."""
@@ -173,7 +176,7 @@ class Job:
             **({"key": self.owner} if self.owner != "anonymous" else {}),
             "width": request.width,
             "height": request.height,
-            "steps": request.steps,
+            "steps": request.total_steps,
             "sampler": request.sampler,
             "schedule": request.schedule,
             "num_images": request.num_images,

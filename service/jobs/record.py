@@ -36,8 +36,8 @@ def accepted(metrics: Metrics, job: Job, depth: int) -> None:
     request = job.request
     metrics.accepted.labels(job.api, request.sampler).inc()
     metrics.job_images.observe(request.num_images)
-    metrics.job_steps.observe(request.steps)
-    metrics.job_pixels.observe(request.width * request.height)
+    metrics.job_steps.observe(request.total_steps)
+    metrics.job_pixels.observe(request.largest_pixels)
 
 
 def given_up(metrics: Metrics, job: Job) -> None:

@@ -188,7 +188,7 @@ def _described(job: TracedJob) -> dict[str, AttributeValue]:
         "sd.job_id": job.id,
         "sd.width": request.width,
         "sd.height": request.height,
-        "sd.steps": request.steps,
+        "sd.steps": request.total_steps,
         "sd.num_images": request.num_images,
         "sd.sampler": request.sampler,
         "sd.schedule": request.schedule,

@@ -21,7 +21,7 @@ from weakref import WeakValueDictionary
 import structlog
 from yarl import URL
 
-from service.core.delivery import Delivery, DeliveryState
+from service.core.outcome import Delivery, DeliveryState
 from service.system.fair_line import FairLine, Limits, Place
 from service.webhooks import signature
 

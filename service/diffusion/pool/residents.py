@@ -214,7 +214,7 @@ class Residents:
         capacity = member.loop.budget.capacity() if len(self.members) > 1 else None
         if capacity is None:
             return
-        need = member.need(request.width * request.height, image_places(request))
+        need = member.need(request.largest_pixels, image_places(request))
         if victims := self._least_valuable(need - capacity.available, {member.name}):
             self.evict_now(victims, UnloadReason.MEMORY)
 

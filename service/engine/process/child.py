@@ -31,6 +31,9 @@ GROUP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 WorkerMain = Callable[[Channel[EngineEvent, Command], Config], None]
 """What the child runs: it must be importable by name, since it is pickled."""
 
+Later = Callable[[], Command | None]
+"""Makes a command, or none, when those before it are sent; runs on the writing thread."""
+
 
 def _begin(
     entry: WorkerMain, pipe: "Connection[bytes, bytes]", config: Config, name: str, terminal: bool
@@ -63,7 +66,7 @@ class Child:
             name="sd-engine",
             daemon=True,
         )
-        self._commands: queue.SimpleQueue[Command | None] = queue.SimpleQueue()
+        self._commands: queue.SimpleQueue[Command | Later | None] = queue.SimpleQueue()
         self._reader: threading.Thread | None = None
 
     @property
@@ -121,7 +124,7 @@ class Child:
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
-    def send(self, command: Command) -> None:
+    def send(self, command: Command | Later) -> None:
         """Hand over a command; what a dead child cannot read any more is dropped."""
         self._commands.put(command)
 
@@ -169,5 +172,7 @@ class Child:
         """Carry commands to the child until it ends; runs on a thread."""
         with contextlib.suppress(OSError):
             while (command := self._commands.get()) is not None:
-                self._channel.send(command)
+                made = command() if callable(command) else command
+                if made is not None:
+                    self._channel.send(made)
         self._channel.close()

@@ -1,21 +1,25 @@
 """An engine in a process of its own, started again when it ends by itself or hangs."""
 
 import asyncio
+import contextlib
+from dataclasses import replace
 
 import structlog
 
 from service.config.table import Config
 from service.core import events
+from service.core.inputs import InputSource
 from service.core.spec import GenerationSpec
 from service.core.stage import Stage
 from service.engine import protocol
 from service.engine.base import Engine, EngineState, Listener
 from service.engine.channel import GarbageError
 from service.engine.heartbeat import Heartbeat
-from service.engine.inspection import Inspector
+from service.engine.inspection import Inspector, checked
 from service.engine.process import worker
-from service.engine.process.child import Child, WorkerMain
+from service.engine.process.child import Child, Later, WorkerMain
 from service.engine.watchdog import Watchdog
+from service.errors import ServiceError
 
 log = structlog.get_logger(__name__)
 
@@ -85,18 +89,53 @@ class ProcessEngine(Engine):
             self._child.kill()
             await self._child.wait()
 
-    def generate(self, job_id: str, request: GenerationSpec, epoch: int) -> None:
+    def generate(
+        self,
+        job_id: str,
+        request: GenerationSpec,
+        epoch: int,
+        inputs: InputSource | None = None,
+    ) -> None:
         """Let a job join the running batch before the next step."""
         if self._child is None:
             return
         idle = not self._in_work
         command = protocol.Generate(job_id=job_id, epoch=epoch, request=request)
         self._in_work[job_id] = command
-        self._child.send(command)
+        self._child.send(self._with_inputs(command, inputs) if inputs else command)
         if idle:
             self._watchdog.hear(Stage.WAKE)
         else:
             self._watchdog.update()
+
+    def _with_inputs(self, command: protocol.Generate, inputs: InputSource) -> Later:
+        """Return what reads the images of a job; where it cannot, that job alone fails."""
+        loop, child = asyncio.get_running_loop(), self._child
+
+        def read() -> protocol.Generate | None:
+            try:
+                return replace(command, inputs=checked(inputs(), command.request))
+            except ServiceError as error:
+                code, detail = error.code, error.detail
+            except Exception:
+                log.exception("inputs_failed", job_id=command.job_id, engine=self.name)
+                code, detail = ServiceError.code, "The images of the request cannot be read."
+            failed = events.JobFailed(
+                job_id=command.job_id, epoch=command.epoch, code=code, detail=detail
+            )
+            with contextlib.suppress(RuntimeError):  # The loop is closed: nobody listens.
+                loop.call_soon_threadsafe(self._unread, child, failed)
+            return None
+
+        return read
+
+    def _unread(self, child: Child | None, failed: events.JobFailed) -> None:
+        """End a job whose images cannot be read, unless that attempt is over."""
+        known = self._in_work.get(failed.job_id)
+        if self._stopping or child is None or child is not self._child or child.cause:
+            return
+        if known is not None and known.epoch == failed.epoch:
+            self._pass_on(child, failed)
 
     def cancel(self, job_id: str) -> None:
         """Take a job out of the batch before the next step; unknown ids are ignored."""
@@ -153,7 +192,11 @@ class ProcessEngine(Engine):
             self._log.error("engine_garbage", reason=str(error), pid=child.pid)
             child.kill("garbage")
             return
-        if not current or not self._took_note(child, said):
+        if current:
+            self._pass_on(child, said)
+
+    def _pass_on(self, child: Child, said: protocol.EngineEvent) -> None:
+        if not self._took_note(child, said):
             return
         if self._in_work or isinstance(said, protocol.StageStarted):
             self._watchdog.hear(

@@ -8,11 +8,10 @@ from typing import Any, Final, TypeGuard
 from aiohttp import web
 from marshmallow import ValidationError
 
-from service.core.limits import RequestLimits
+from service.core.limits import RequestLimits, fitted
 from service.core.spec import FIELDS
 from service.errors import ValidationFailed
 from service.http.compat.reading import number
-from service.http.compat.sizes import fitted
 from service.http.schema.orders import Order, generate_schema
 from service.http.state import CONFIG, DISPATCHER, MODELS, ORDER
 
@@ -90,7 +89,9 @@ def _fit_size(
     if not (_whole(width) and _whole(height)):
         return
     width, height = int(width), int(height)
-    given["width"], given["height"] = found = fitted(width, height, limits)
+    given["width"], given["height"] = found = fitted(
+        width, height, limits.min_size, limits.max_size
+    )
     if found != (width, height):
         called = " and ".join(dict.fromkeys(names.get(side, side) for side in ("width", "height")))
         yield (

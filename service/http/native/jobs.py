@@ -269,7 +269,7 @@ def answer_of(request: web.Request, stored: StoredJob, live: LiveJob | None) -> 
         "finished_at": stored.finished_at,
         "deadline_at": stored.deadline_at,
         "attempts": job.attempts if job is not None else stored.attempts,
-        "steps": stored.request.steps,
+        "steps": stored.request.total_steps,
         "steps_done": job.steps_done if job is not None else stored.steps_done,
         "progress": dict(newest.data) if newest is not None else None,
         "error": {"code": stored.error_code, "detail": stored.error_detail}

@@ -97,5 +97,7 @@ def asked(limits: RequestLimits) -> dict[str, Any]:
             for each in declared
             if each.low is not None
         },
-        "defaults": {each.name: each.default for each in declared if not each.required},
+        "defaults": {
+            each.name: each.default for each in declared if not each.required and not each.is_object
+        },
     }

@@ -17,7 +17,8 @@ MOST_PARTIALS: Final = 3
 LONGEST_WORD: Final = 100
 """Characters of a choice that another service would offer, and that is read here all the same."""
 
-NATIVE: Final = tuple(each for each in FIELDS if each.name not in {"prompt", "num_images", "model"})
+ELSEWHERE: Final = ("prompt", "num_images", "model")
+NATIVE: Final = tuple(each for each in FIELDS if each.name not in ELSEWHERE and not each.needs)
 """Fields of the native API that this one takes by the same names."""
 
 BY_NAME: Final = {each.name: each for each in FIELDS}

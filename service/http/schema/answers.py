@@ -9,7 +9,8 @@ from marshmallow import Schema, fields
 from service.config.limits import limits_of
 from service.config.table import Config
 from service.core.fields import RequestField
-from service.core.spec import FIELDS
+from service.core.inputs import InputImage
+from service.core.spec import FIELDS, declared
 
 F = TypeVar("F", bound=fields.Field[Any])
 
@@ -34,7 +35,12 @@ def described(
     return kind(required=True, attribute=attribute, allow_none=allow_none, metadata=about)
 
 
-KINDS: Final = {str: fields.String, int: fields.Integer, float: fields.Float}
+KINDS: Final = {
+    str: fields.String,
+    int: fields.Integer,
+    float: fields.Float,
+    bool: fields.Boolean,
+}
 
 Weighted: Final = Schema.from_dict(
     {
@@ -50,21 +56,50 @@ Weighted: Final = Schema.from_dict(
 
 
 def _declared(asked: RequestField) -> fields.Field[Any]:
-    about: dict[str, Any] = {"required": True, "metadata": say(asked.meaning, asked.example)}
+    about: dict[str, Any] = {
+        "required": not asked.needs,
+        "metadata": say(asked.meaning, asked.example),
+    }
     if asked.entries is not None:
         return fields.List(fields.Nested(Weighted), **about)
+    if asked.is_object:
+        return fields.Nested(_object(asked.kind), **about)
     found: fields.Field[Any] = KINDS[asked.kind](**about)
     return found
 
+
+def _object(kind: type) -> type[Schema]:
+    """Return the schema of a dataclass that a request has as an object."""
+    if kind is InputImage:
+        return Reference
+    built = {each.name: _declared(each.within(limits_of(Config()))) for each in declared(kind)}
+    return Schema.from_dict(dict(built), name=kind.__name__)
+
+
+Reference: Final = Schema.from_dict(
+    {
+        "digest": described(
+            fields.String, "SHA-256 of its bytes as they were sent, in hexadecimal.", "9f86d081…"
+        ),
+        "width": described(fields.Integer, "Its width in pixels.", 512),
+        "height": described(fields.Integer, "Its height in pixels.", 512),
+    },
+    name="InputImage",
+)
+"""An image that a request came with; the image itself is in no answer."""
 
 Metadata: Final = Schema.from_dict(
     {
         **{
             each.name: _declared(each)
-            for each in (declared.within(limits_of(Config())) for declared in FIELDS)
+            for each in (one.within(limits_of(Config())) for one in FIELDS)
         },
         "seeds": described(
             partial(fields.List, fields.Integer()), "Seed of each image, in order.", [42]
+        ),
+        "subseeds": fields.List(
+            fields.Integer,
+            metadata=say("Seed of each image's variation, with `subseed_strength`.", [7]),
         ),
         "model_version": described(fields.String, "Version of the weights.", "demo-1.0"),
         "model_hash": described(

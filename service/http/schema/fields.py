@@ -148,3 +148,19 @@ class Choice(Once, fields.String):
             error_messages=dict.fromkeys(("invalid", "null", "invalid_utf8"), cure),
             **kwargs,
         )
+
+
+class Truth(Once, fields.Boolean):
+    """True or false, and nothing that only looks like one of them."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        cure = "must be true or false"
+        super().__init__(error_messages=dict.fromkeys(("invalid", "null"), cure), **kwargs)
+
+    def _deserialize(
+        self, value: Any, attr: str | None, data: Mapping[str, Any] | None, **kwargs: Any
+    ) -> bool:
+        del attr, data, kwargs
+        if not isinstance(value, bool):
+            raise self.make_error("invalid")
+        return value

@@ -9,14 +9,17 @@ from typing import Any
 from marshmallow import RAISE, Schema, ValidationError, post_load, pre_load, validates_schema
 
 from service.core.fields import RequestField
+from service.core.inputs import InputImage
 from service.core.limits import RequestLimits
 from service.core.prompt import language
 from service.core.prompt.syntax import LongPrompts, PromptSyntax
 from service.core.sampler import ALIASES, ETA, Sampler, Schedule, fitting, resolved
-from service.core.spec import FIELDS, MOST_ADAPTERS, RANDOM_SEED, GenerationSpec
+from service.core.spec import FIELDS, MOST_ADAPTERS, RANDOM_SEED, GenerationSpec, declared
 from service.errors import ValidationFailed
 from service.http.schema.adapters import AdapterList
-from service.http.schema.fields import Choice, Once, RealNumber, Text, WholeNumber
+from service.http.schema.fields import Choice, Once, RealNumber, Text, Truth, WholeNumber
+from service.http.schema.objects import ImageField, ObjectField
+from service.http.schema.starts import faults, with_size
 from service.models.adapters.catalog import LONGEST_NAME as LONGEST_ADAPTER
 from service.models.defaults.adapters import values_for
 
@@ -84,6 +87,21 @@ class GenerationSchema(StrictSchema):
             raise ValidationError(
                 {"eta": [f"must be 0 with the sampler {sampler}; {takes} takes it"]}
             )
+
+    @pre_load
+    def _size_of_the_image(self, data: dict[str, Any], **_: Any) -> dict[str, Any]:
+        return with_size(data, *self._sides)
+
+    @validates_schema(skip_on_field_errors=False)
+    def _start(self, data: dict[str, Any], **_: Any) -> None:
+        hires: Any = self.fields["hires"]
+        if found := faults(data, self._sides[0], hires.asked["width"].high):
+            raise ValidationError(found)
+
+    @property
+    def _sides(self) -> tuple[int, int]:
+        allowed: Any = self.fields["width"].validate
+        return allowed.min, allowed.max
 
     @pre_load
     def _long_prompts_of_the_syntax(self, data: dict[str, Any], **_: Any) -> dict[str, Any]:
@@ -165,10 +183,16 @@ def _with_eta(filled: dict[str, Any], asked: Mapping[str, Any]) -> dict[str, Any
     return filled
 
 
+def random_in(data: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the names of the seeds that checked fields leave to the service."""
+    names = ("seed", "subseed") if data["subseed_strength"] else ("seed",)
+    return tuple(name for name in names if data[name] == RANDOM_SEED)
+
+
 def generation_of(data: Mapping[str, Any]) -> GenerationSpec:
     """Return the generation that checked fields describe, with a seed for one that is random."""
-    seed = secrets.randbits(32) if data["seed"] == RANDOM_SEED else data["seed"]
-    request = GenerationSpec(**{**data, "seed": seed})
+    seeds = {name: secrets.randbits(32) for name in random_in(data)}
+    request = GenerationSpec(**{**data, **seeds})
     if request.prompt_syntax == PromptSyntax.PLAIN:
         return request
     named = language.parse(request.prompt).adapters_next_to(request.adapters)
@@ -177,26 +201,38 @@ def generation_of(data: Mapping[str, Any]) -> GenerationSpec:
 
 def generation_schema(limits: RequestLimits) -> Schema:
     """Build the schema of a generation with these limits and defaults."""
-    declared = {each.name: _built(each.within(limits)) for each in FIELDS}
-    return GenerationSchema.from_dict(dict(declared), name="GenerationRequest")()
+    built = {each.name: _built(each.within(limits), limits) for each in FIELDS}
+    return GenerationSchema.from_dict(dict(built), name="GenerationRequest")()
 
 
-def _built(asked: RequestField) -> Once:
+def _built(asked: RequestField, limits: RequestLimits) -> Once:
     """Return the field that reads what is declared."""
     given = {"required": True} if asked.required else {"load_default": asked.default}
     about: dict[str, Any] = {**given, "metadata": {"description": asked.help}}
-    if asked.entries is not None:
-        return AdapterList(most=asked.high, **about)
+    if asked.is_object or asked.entries is not None:
+        return _of_objects(asked, limits, about)
     if asked.choices:
         return Choice(choices=asked.choices, **about)
     if asked.is_text or asked.catalog:
         return Text(high=asked.high, blank=asked.blank, example=asked.example, **about)
+    if asked.kind is bool:
+        return Truth(**about)
     about |= {"low": asked.low, "high": asked.high, "example": asked.example}
     return (
         RealNumber(**about)
         if asked.kind is float
         else WholeNumber(multiple=asked.multiple, **about)
     )
+
+
+def _of_objects(asked: RequestField, limits: RequestLimits, about: dict[str, Any]) -> Once:
+    if asked.entries is not None:
+        return AdapterList(most=asked.high, **about)
+    if asked.kind is InputImage:
+        return ImageField(**about)
+    inner = [each.within(limits) for each in declared(asked.kind)]
+    built = {each.name: _built(each, limits) for each in inner}
+    return ObjectField(asked.kind, inner, built, **about)
 
 
 def read_request(fields: Mapping[str, Any], limits: RequestLimits) -> GenerationSpec:

@@ -12,7 +12,7 @@ from aiohttp import web
 from marshmallow import Schema, ValidationError, post_load, pre_load
 
 from service.core.limits import RequestLimits
-from service.core.spec import RANDOM_SEED, GenerationSpec
+from service.core.spec import GenerationSpec
 from service.http.accept import answered_at_once
 from service.http.schema.fields import RealNumber, Text
 from service.http.schema.generation import (
@@ -20,6 +20,7 @@ from service.http.schema.generation import (
     GenerationSchema,
     generation_of,
     generation_schema,
+    random_in,
 )
 from service.webhooks.targets import LONGEST_URL
 
@@ -34,8 +35,8 @@ class Order:
     generation: GenerationSpec
     timeout_seconds: float = math.inf
     webhook: str = ""
-    random_seed: bool = False
-    """Whether the service chose the seed, and would choose another for the same request."""
+    random: tuple[str, ...] = ()
+    """Seeds that the service chose; it would choose others for the same request."""
 
 
 class LimitedSchema(GenerationSchema):
@@ -64,8 +65,7 @@ class OrderSchema(LimitedSchema):
     @post_load
     def _generation(self, data: dict[str, Any], **_: Any) -> Order:
         rest = {name: data.pop(name) for name in ("timeout_seconds", "webhook")}
-        random_seed = data["seed"] == RANDOM_SEED
-        return Order(generation=generation_of(data), random_seed=random_seed, **rest)
+        return Order(generation=generation_of(data), random=random_in(data), **rest)
 
 
 class GenerateSchema(LimitedSchema):
@@ -103,7 +103,7 @@ class GenerateSchema(LimitedSchema):
 
     @post_load
     def _generation(self, data: dict[str, Any], **_: Any) -> Order:
-        return Order(generation=generation_of(data), random_seed=data["seed"] == RANDOM_SEED)
+        return Order(generation=generation_of(data), random=random_in(data))
 
 
 @lru_cache(maxsize=MODELS)

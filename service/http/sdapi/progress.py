@@ -123,7 +123,7 @@ def _said(
     job, place = live.job, told.get("position")
     started = time.localtime(live.stored.created_at)
     return {
-        "progress": max(FLOOR, job.steps_done / job.request.steps),
+        "progress": max(FLOOR, job.steps_done / job.request.total_steps),
         "eta_relative": float(told.get("eta_seconds", told.get("start_seconds", 0.0))),
         "state": {
             **IDLE["state"],
@@ -132,7 +132,7 @@ def _said(
             "job_count": count,
             "job_timestamp": time.strftime("%Y%m%d%H%M%S", started),
             "sampling_step": job.steps_done,
-            "sampling_steps": job.request.steps,
+            "sampling_steps": job.request.total_steps,
         },
         "current_image": image,
         "textinfo": f"Place {place} in the queue" if place else None,

@@ -26,7 +26,7 @@ def lack(
     ``smallest`` is the least side that may be asked for: with less room than that only time
     helps.
     """
-    pixels, places = request.width * request.height, image_places(request)
+    pixels, places = request.largest_pixels, image_places(request)
     if capacity.fits(pixels, places):
         return None
     stage, need = max(
@@ -36,9 +36,10 @@ def lack(
     had = capacity.available + capacity.relief.get(stage, 0)
     side = int(math.sqrt(capacity.most_pixels / places)) // SIDE * SIDE
     some = side >= smallest
+    width, height = max((request.width, request.height), request.drawn_size, key=math.prod)
     cure = f"Ask for {side}x{side} or less" if some else "Try again when other programs ended"
     return OutOfMemory(
-        f"An image of {request.width}x{request.height} needs about {_size(need)} of memory in "
+        f"An image of {width}x{height} needs about {_size(need)} of memory in "
         f"addition to the model ({stage}), and {_size(had)} are available. {cure}.",
         retry_after=None if some else RETRY_SECONDS,
     )

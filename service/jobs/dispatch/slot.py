@@ -246,7 +246,8 @@ class EngineSlot:
 
     def start(self, job: Job) -> None:
         """Hand a job to the engine; one that was interrupted in an earlier attempt, with that."""
-        self.engine.generate(job.id, replace(job.request, model=job.model), job.epoch)
+        request = replace(job.request, model=job.model)
+        self.engine.generate(job.id, request, job.epoch, job.inputs)
         if job.interrupted:
             self.engine.interrupt(job.id)
 

@@ -1,10 +1,10 @@
 """Disk space for the images of a job, checked before it is accepted."""
 
+import math
 from collections.abc import Collection
 from typing import Final
 
 from service.core.spec import TEXTS, GenerationSpec
-from service.core.work import pixels
 from service.errors import StorageFull, StorageUnavailable
 from service.jobs.durable.live_job import LiveJob
 from service.jobs.durable.result_writer import ResultWriter
@@ -24,7 +24,7 @@ MIB: Final = 2**20
 
 def need(request: GenerationSpec) -> int:
     """Return the bytes that a job takes on the disk at most: noise does not get any smaller."""
-    raw = pixels(request) * CHANNELS
+    raw = math.prod(request.output_size) * request.num_images * CHANNELS
     other = OTHER_BYTES + CHAR_BYTES * sum(len(getattr(request, name)) for name in TEXTS)
     return raw + raw // 50 + (request.num_images + 1) * other
 

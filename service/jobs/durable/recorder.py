@@ -48,14 +48,14 @@ class JobRecorder(Observer):
     def stepped(self, job: Job, left_seconds: float) -> None:
         """Say how far it is."""
         if live := self.live.get(job.id):
-            done, steps = job.steps_done, job.request.steps
+            done, steps = job.steps_done, job.request.total_steps
             eta = {"eta_seconds": round(left_seconds, 3)}
             live.events.say("step", {"step": done, "steps": steps, **eta})
 
     def previewed(self, job: Job, preview: Previewed) -> None:
         """Show those who asked for it how far the image is."""
         if (live := self.live.get(job.id)) and live.events.viewers:
-            data = {"step": preview.step, "steps": job.request.steps}
+            data = {"step": preview.step, "steps": job.request.total_steps}
             size = {"width": preview.width, "height": preview.height}
             live.events.say(PREVIEW, {**data, **size, "pixels": preview.pixels})
 

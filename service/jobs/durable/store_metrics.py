@@ -6,7 +6,7 @@ from typing import Final
 
 import structlog
 
-from service.core.delivery import Delivery, DeliveryState
+from service.core.outcome import Delivery, DeliveryState
 from service.errors import ServiceError
 from service.jobs.results.base import ResultStore
 from service.jobs.store.base import JobStore

@@ -176,7 +176,7 @@ class JobQueue(asyncio.Queue[Job]):
         """
         left = work(job.request, steps_done=job.steps_done)
         if job.interrupted and job.drawn is not None:
-            left -= work(job.request, steps_done=job.request.steps)
+            left -= work(job.request, steps_done=job.request.total_steps)
         self._lanes.refund(job.owner, left)
         self._changed()
 

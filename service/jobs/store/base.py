@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, Self
 
-from service.core.delivery import Delivery
+from service.core.outcome import Delivery
 from service.errors import JobExpired, NotFound, ServiceError, ValidationFailed
 from service.jobs.job import FINAL, JobState
 from service.jobs.store.stored import Page, StoredJob

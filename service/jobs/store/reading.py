@@ -4,8 +4,8 @@ import json
 import math
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import fields
-from typing import Any, Final, NoReturn
+from dataclasses import MISSING, fields
+from typing import Any, Final, NoReturn, get_type_hints
 
 from yarl import URL
 
@@ -88,10 +88,29 @@ def adapters(value: Any) -> bool:
     )
 
 
+def _object_of(kind: type) -> Check:
+    """Return what a JSON object of a request can have been; what it leaves out has defaults."""
+    checks = {name: OF_TYPES[hint] for name, hint in get_type_hints(kind).items()}
+    needed = {each.name for each in fields(kind) if each.default is MISSING}
+
+    def check(value: Any) -> bool:
+        return (
+            isinstance(value, dict)
+            and needed <= value.keys() <= checks.keys()
+            and all(checks[name](each) for name, each in value.items())
+        )
+
+    return maybe(check)
+
+
 def _accepted(asked: RequestField) -> Check:
     """Return what a field of a request can have been, whatever the settings were."""
     if asked.entries is not None:
         return adapters
+    if asked.is_object:
+        return _object_of(asked.kind)
+    if asked.kind is bool:
+        return OF_TYPES[bool]
     if asked.kind is str:
         return name if asked.choices else text
     if asked.kind is float:
@@ -103,6 +122,13 @@ def _accepted(asked: RequestField) -> Check:
     return lambda value: whole(value, low, high)
 
 
+OF_TYPES: Final[Mapping[Any, Check]] = {
+    str: text,
+    int: whole,
+    float: number,
+    bool: lambda value: isinstance(value, bool),
+}
+"""What a value of a type can have been."""
 OF_MODELS: Final[Mapping[str, Mapping[str, Any]]] = {
     "max_clip_skip": {"minimum": 1, "maximum": MOST_CLIP_LAYERS}
 }

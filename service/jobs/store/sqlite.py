@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from service.core.delivery import Delivery
+from service.core.outcome import Delivery
 from service.jobs.job import JobState
 from service.jobs.store import quarantine, statements
 from service.jobs.store.base import JobEnd, JobStore, StoreFigures, Used, missing, unknown_cursor

@@ -2,11 +2,12 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
-from service.core.delivery import Delivery, DeliveryState
-from service.core.spec import FIELDS, Adapter, GenerationSpec
+from service.core.fields import RequestField
+from service.core.outcome import Delivery, DeliveryState
+from service.core.spec import FIELDS, GenerationSpec
 from service.jobs.job import FINAL, JobState
 from service.jobs.store import reading
 from service.jobs.store.reading import DamagedRow
@@ -75,7 +76,7 @@ class Page:
 
 def request_to_json(request: GenerationSpec) -> str:
     """Return the request as JSON."""
-    return json.dumps(asdict(request))
+    return json.dumps(request.used)
 
 
 def request_from_json(text: str) -> tuple[GenerationSpec, bool]:
@@ -94,10 +95,17 @@ def request_from_json(text: str) -> tuple[GenerationSpec, bool]:
         raise DamagedRow("request has no prompt")
     request = GenerationSpec(**known)
     reading.demand(asdict(request), reading.REQUEST, "request")
-    adapters = tuple(Adapter(**each) for each in known.get("adapters", ()))
-    request = replace(request, adapters=adapters)
+    made = {each.name: _made(each, known[each.name]) for each in FIELDS if each.name in known}
+    request = GenerationSpec(**made)
     chosen = all(getattr(request, each.name) in each.choices for each in FIELDS if each.choices)
     return request, len(known) == len(values) and chosen
+
+
+def _made(asked: RequestField, value: Any) -> Any:
+    """Return the value of a field from its JSON."""
+    if asked.entries is not None:
+        return tuple(asked.entries(**each) for each in value)
+    return asked.kind(**value) if asked.is_object and value is not None else value
 
 
 CHECKS: Final[Mapping[str, reading.Check]] = {

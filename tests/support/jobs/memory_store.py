@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
-from service.core.delivery import Delivery, DeliveryState
+from service.core.outcome import Delivery, DeliveryState
 from service.core.spec import GenerationSpec
 from service.jobs.job import JobState
 from service.jobs.store.base import JobEnd, JobStore, StoreFigures, Used, missing, unknown_cursor

@@ -41,7 +41,7 @@ class ScriptedEngine(Engine):
     async def stop(self) -> None:
         self.state = EngineState.STOPPED
 
-    def generate(self, job_id, request, epoch) -> None:
+    def generate(self, job_id, request, epoch, inputs=None) -> None:
         self.started.append(job_id)
 
     def cancel(self, job_id) -> None:

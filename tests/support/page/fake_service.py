@@ -9,6 +9,7 @@ import sys
 
 from service.__main__ import main
 from service.config.table import Config
+from service.core.inputs import InputSource
 from service.core.spec import GenerationSpec
 from service.engine.process import parent
 from tests.support.simulation.fake_engine import FakeEngine
@@ -21,9 +22,15 @@ class PacedEngine(FakeEngine):
         del config
         super().__init__(step_seconds=float(os.environ["STEP_SECONDS"]))
 
-    def generate(self, job_id: str, request: GenerationSpec, epoch: int) -> None:
+    def generate(
+        self,
+        job_id: str,
+        request: GenerationSpec,
+        epoch: int,
+        inputs: InputSource | None = None,
+    ) -> None:
         """Let a job join, or fail, as its prompt says."""
-        super().generate(job_id, request, epoch)
+        super().generate(job_id, request, epoch, inputs)
         if "fails" in request.prompt:
             self._fail((job_id,), "generation_failed", "The model returned no numbers.")
 

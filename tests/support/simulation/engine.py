@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from service.core.events import MODEL_NOT_LOADED, JobFailed, JobFinished, Stepped, UnloadReason
+from service.core.inputs import InputSource
 from service.core.spec import GenerationSpec
 from service.core.stage import StageTimes
 from service.core.work import REST_STEPS, evaluations, pixels
@@ -94,8 +95,15 @@ class SimulatedEngine(Engine):
         """Free the memory of a model without jobs."""
         self.held.unload(model_id, reason)
 
-    def generate(self, job_id: str, request: GenerationSpec, epoch: int) -> None:
+    def generate(
+        self,
+        job_id: str,
+        request: GenerationSpec,
+        epoch: int,
+        inputs: InputSource | None = None,
+    ) -> None:
         """Let a job join before the next step, unless its model is not loaded."""
+        del inputs  # It makes no images.
         if request.model not in self.held.device:
             failed = JobFailed(job_id=job_id, epoch=epoch, code=MODEL_NOT_LOADED, detail="")
             asyncio.get_running_loop().call_soon(self._tell, failed)

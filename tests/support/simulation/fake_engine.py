@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import zlib
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -16,13 +17,14 @@ from service.core.events import (
     UnloadReason,
 )
 from service.core.image import RawImage
+from service.core.inputs import EngineInputs, InputSource
 from service.core.model import ModelInfo
 from service.core.spec import GenerationSpec
 from service.core.stage import OomRung, Stage, StageTimes
 from service.engine.base import Engine, EngineState, Listener
 from service.engine.faults import FaultInjector
 from service.engine.protocol import EngineExited, EngineFailed, EngineReady, Event
-from service.errors import ModelError, OutOfMemory
+from service.errors import ModelError, OutOfMemory, ServiceError
 from tests.support.simulation.fake_models import DEFAULT, FakeModel, FakeModels
 
 FAKE_MODEL = ModelInfo(
@@ -60,6 +62,8 @@ class FakeEngine(Engine):
     ) -> None:
         self.batch: dict[str, GenerationSpec] = {}
         """The jobs in work, the oldest first."""
+        self.inputs: dict[str, EngineInputs | None] = {}
+        """The images that each job came with, by its id."""
         self.cancelled: list[str] = []
         """Ids of the jobs that were taken out."""
         self.interrupted: list[str] = []
@@ -106,10 +110,25 @@ class FakeEngine(Engine):
             with contextlib.suppress(asyncio.CancelledError):
                 await self._pace
 
-    def generate(self, job_id: str, request: GenerationSpec, epoch: int) -> None:
-        """Let a job join the batch before the next step, unless its model is not loaded."""
+    def generate(
+        self,
+        job_id: str,
+        request: GenerationSpec,
+        epoch: int,
+        inputs: InputSource | None = None,
+    ) -> None:
+        """Let a job join the batch before the next step, unless its model is not loaded.
+
+        Its images are read at once.
+        """
         if self.held.device and request.model not in self.held.device:
             failed = JobFailed(job_id=job_id, epoch=epoch, code=MODEL_NOT_LOADED, detail="")
+            asyncio.get_running_loop().call_soon(self._tell, failed)
+            return
+        try:
+            self.inputs[job_id] = inputs() if inputs else None
+        except ServiceError as error:
+            failed = JobFailed(job_id=job_id, epoch=epoch, code=error.code, detail=error.detail)
             asyncio.get_running_loop().call_soon(self._tell, failed)
             return
         self.held.touch(request.model)
@@ -122,6 +141,7 @@ class FakeEngine(Engine):
         """Take a job out of the batch; unknown ids are ignored."""
         if self.batch.pop(job_id, None) is None:
             return
+        self.inputs.pop(job_id, None)
         self.cancelled.append(job_id)
         done = self._done.pop(job_id)
         times = StageTimes(denoise=done * (self._step_seconds or 0.0))
@@ -228,7 +248,7 @@ class FakeEngine(Engine):
             shown = self.batch[job_id], self._done[job_id], self._epochs[job_id]
             self._tell(preview(job_id, *shown))
         for job_id, request in list(self.batch.items()):
-            if self._done[job_id] >= request.steps or job_id in self._ending:
+            if self._done[job_id] >= request.total_steps or job_id in self._ending:
                 self._finish(job_id, request)
 
     def _survives(self, stage: Stage, jobs: tuple[str, ...]) -> bool:
@@ -256,24 +276,38 @@ class FakeEngine(Engine):
             JobFinished(
                 job_id=job_id,
                 epoch=self._epochs[job_id],
-                images=tuple(gradient(request, seed) for seed in request.seeds),
+                images=self._drawn(job_id, request),
                 times=StageTimes(denoise=done * (self._step_seconds or 0.0)),
-                interrupted_after=done if done < request.steps else None,
+                interrupted_after=done if done < request.total_steps else None,
                 prompt_tokens=words,
                 prompt_tokens_cut=max(words - words_read, 0),
             )
         )
         self._notify()
 
+    def _drawn(self, job_id: str, request: GenerationSpec) -> tuple[RawImage, ...]:
+        """Return an image for each seed, which depends on the subseed and on the input images."""
+        given = self.inputs.pop(job_id, None)
+        inputs = zlib.crc32(given.mask, zlib.crc32(given.image)) if given else 0
+        of_subseeds = [each if request.subseed_strength else 0 for each in request.subseeds]
+        width, height = request.drawn_size
+        sized = replace(request, width=width, height=height)
+        return tuple(
+            replace(gradient(sized, seed ^ other ^ inputs), seed=seed)
+            for seed, other in zip(request.seeds, of_subseeds, strict=True)
+        )
+
     def _fail(self, jobs: tuple[str, ...], code: str, detail: str) -> None:
         for job_id in jobs:
             del self.batch[job_id], self._done[job_id]
+            self.inputs.pop(job_id, None)
             epoch = self._epochs[job_id]
             self._tell(JobFailed(job_id=job_id, epoch=epoch, code=code, detail=detail))
         self._notify()
 
     def _forget(self) -> None:
         self.batch.clear()
+        self.inputs.clear()
         self.held.forget()
         self._ending.clear()
         self.watched.clear()  # A new engine has to be told again.
@@ -313,7 +347,7 @@ def preview(job_id: str, request: GenerationSpec, step: int, epoch: int = 1) -> 
     small = gradient(
         replace(request, width=request.width // 8, height=request.height // 8), request.seed
     )
-    pixels = bytes(value * step // request.steps for value in small.pixels)
+    pixels = bytes(value * step // request.total_steps for value in small.pixels)
     return Previewed(
         job_id=job_id,
         epoch=epoch,

@@ -1,6 +1,8 @@
 """The declaration of a request's fields."""
 
 from dataclasses import MISSING, fields
+from types import NoneType
+from typing import get_args
 
 import pytest
 
@@ -16,7 +18,7 @@ def test_every_field_of_a_spec_is_declared():
     """Names, types and defaults are those of the dataclass."""
     assert [each.name for each in FIELDS] == [each.name for each in fields(GenerationSpec)]
     for asked, field in zip(FIELDS, fields(GenerationSpec), strict=True):
-        assert asked.kind == field.type
+        assert asked.kind in {field.type, *get_args(field.type)} - {NoneType}
         assert asked.required is (field.default is MISSING)
         assert asked.required or asked.default == field.default
 
@@ -35,7 +37,9 @@ def test_settings_that_a_field_names_are_settings(asked: RequestField):
     assert not any(isinstance(limit, Setting) for limit in (found.low, found.high))
     if asked.entries is not None:
         assert len(found.default) <= found.high
-    elif asked.kind is not str:
+    elif asked.is_object:
+        assert found.default is None
+    elif asked.kind not in {str, bool}:
         assert found.low <= found.default <= found.high
         assert found.low <= found.example <= found.high
     elif asked.choices:

@@ -7,7 +7,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from service.config.webhook_key import webhook_key
-from service.core.delivery import Delivery, DeliveryState
+from service.core.outcome import Delivery, DeliveryState
 from service.core.spec import GenerationSpec
 from service.errors import StoreUnavailable
 from service.jobs.job import JobState

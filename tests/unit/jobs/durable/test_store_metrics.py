@@ -4,7 +4,7 @@ import sqlite3
 
 import pytest
 
-from service.core.delivery import Delivery, DeliveryState
+from service.core.outcome import Delivery, DeliveryState
 from service.core.spec import GenerationSpec
 from service.images.encoded import Encoded
 from service.jobs.durable.store_metrics import StoreMetrics

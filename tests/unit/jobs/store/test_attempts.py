@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from service.core.delivery import Delivery
+from service.core.outcome import Delivery
 from service.errors import OutOfMemory
 from service.jobs.job import FINAL, JobState
 from service.jobs.store.base import JobEnd

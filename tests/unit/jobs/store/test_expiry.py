@@ -4,7 +4,7 @@ from dataclasses import asdict
 
 import pytest
 
-from service.core.delivery import Delivery, DeliveryState
+from service.core.outcome import Delivery, DeliveryState
 from service.errors import JobExpired, NotFound, OutOfMemory
 from service.jobs.job import JobState
 from service.jobs.store.base import JobEnd

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from service.core.delivery import Delivery
+from service.core.outcome import Delivery
 from service.errors import OutOfMemory
 from service.jobs.job import FINAL, JobState
 from service.jobs.store.base import JobEnd
@@ -27,7 +27,7 @@ async def test_a_request_of_another_version_is_marked(sqlite, tmp_path):
     """It must be failed with a reason, not run as something else."""
     kept = await sqlite.add(stored())
     with sqlite3.connect(tmp_path / "data" / "jobs.sqlite3") as other:
-        other.execute("""UPDATE jobs SET request = '{"prompt": "a", "mask": "b"}'""")
+        other.execute("""UPDATE jobs SET request = '{"prompt": "a", "of_tomorrow": "b"}'""")
     other.close()
     assert [one.complete for one in await sqlite.unfinished()] == [False]
     assert not (await sqlite.get(kept.id, "anna")).complete

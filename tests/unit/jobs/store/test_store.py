@@ -5,7 +5,7 @@ import sqlite3
 
 import pytest
 
-from service.core.delivery import Delivery, DeliveryState
+from service.core.outcome import Delivery, DeliveryState
 from service.errors import NotFound, OutOfMemory, ValidationFailed
 from service.jobs.job import FINAL, JobState, new_id
 from service.jobs.store.base import JobEnd, StoreFigures, Used

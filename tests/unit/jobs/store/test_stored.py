@@ -1,14 +1,14 @@
 """Jobs as rows."""
 
-import dataclasses
 import json
 import random
 import string
 
 import pytest
 
-from service.core.delivery import Delivery, DeliveryState
-from service.core.spec import Adapter, GenerationSpec
+from service.core.inputs import Hires, InputImage, Pad
+from service.core.outcome import Delivery, DeliveryState
+from service.core.spec import FIELDS, Adapter, GenerationSpec
 from service.jobs.job import FINAL, JobState
 from service.jobs.store.reading import DamagedRow
 from service.jobs.store.stored import (
@@ -73,7 +73,49 @@ def test_a_webhook_is_pending_from_the_start():
 def test_every_part_of_a_request_is_written():
     """A field that JSON cannot hold would fail here, before it fails at the door."""
     written = json.loads(request_to_json(GenerationSpec(prompt="a")))
-    assert written.keys() == {item.name for item in dataclasses.fields(GenerationSpec)}
+    assert written.keys() == {each.name for each in FIELDS if not each.needs}
+
+
+IMAGE = InputImage(digest="0" * 64, width=640, height=480)
+WITH_IMAGES = GenerationSpec(
+    prompt="a",
+    image=IMAGE,
+    mask=IMAGE,
+    strength=0.5,
+    resize="fill",
+    mask_blur=8,
+    mask_padding=32,
+    mask_invert=True,
+    mask_fill="noise",
+    pad=Pad(left=64),
+    subseed=7,
+    subseed_strength=0.25,
+)
+
+
+@pytest.mark.parametrize(
+    "request_", [WITH_IMAGES, GenerationSpec(prompt="a", hires=Hires(scale=1.5))]
+)
+def test_what_a_request_begins_with_comes_back_as_it_was(request_):
+    """References to images, and objects with fields of their own."""
+    assert request_from_json(request_to_json(request_)) == (request_, True)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        '"image": "abc"',
+        '"image": {"digest": "0", "width": 64}',
+        '"pad": {"left": -1}',
+        '"hires": {"scale": "2"}',
+        '"hires": {"scale": 2, "bogus": 1}',
+        '"subseed_strength": "much"',
+    ],
+)
+def test_objects_that_cannot_be_read_are_damage(value):
+    """No request was ever stored so."""
+    with pytest.raises(DamagedRow, match=value.split('"')[1]):
+        request_from_json(f'{{"prompt": "a", {value}}}')
 
 
 @pytest.mark.parametrize("text", ["", "[]", "3", "{", '{"width": 512}', "null"])

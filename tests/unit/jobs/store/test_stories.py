@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from service.core.delivery import Delivery, DeliveryState
+from service.core.outcome import Delivery, DeliveryState
 from service.errors import OutOfMemory, ServiceError
 from service.jobs.job import FINAL, new_id
 from service.jobs.store.base import JobEnd, JobStore, Used
