@@ -25,8 +25,8 @@ from service.errors import (
 from service.http.accept import answered_at_once, preferred
 from service.http.finished import Form, generated
 from service.http.native.jobs import REFUSALS, accepted
-from service.http.schema.answers import Generated
 from service.http.schema.decorators import docs, request_schema, response_schema
+from service.http.schema.generated import Generated
 from service.http.schema.orders import MODELS, generate_schema
 from service.http.state import CONFIG, ORDER
 from service.http.submission import JOB_ID, PARAMETER, REPLAYED, key_of

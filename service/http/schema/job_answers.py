@@ -4,7 +4,8 @@ from functools import partial
 
 from marshmallow import Schema, fields
 
-from service.http.schema.answers import Metadata, described
+from service.http.schema.answers import described
+from service.http.schema.generated import Metadata
 from service.jobs.job import JobState
 
 
