@@ -25,7 +25,7 @@ from service.telemetry.labels import STAGES
 STEP: Final = "sd_step_duration_seconds"
 SIZE_COLORS: Final = {"small": GREEN, "medium": BLUE, "large": ORANGE, "huge": RED}
 STAGE_COLORS: Final[dict[str, str]] = dict(
-    zip(STAGES, ("purple", BLUE, ORANGE, GREY, GREEN), strict=True)
+    zip(STAGES, ("purple", "yellow", BLUE, ORANGE, GREY, GREEN), strict=True)
 )
 
 

@@ -14,6 +14,8 @@ class Stage(StrEnum):
     WAKE = "wake"
     """The first work after none."""
     TEXT_ENCODE = "text_encode"
+    VAE_ENCODE = "vae_encode"
+    """Pixels of an input image become latents."""
     DENOISE = "denoise"
     VAE_DECODE = "vae_decode"
     SAFETY = "safety"
@@ -37,6 +39,7 @@ class StageTimes:
     """Seconds of GPU time by stage; shared steps are divided among those who shared them."""
 
     text_encode: float = 0.0
+    vae_encode: float = 0.0
     denoise: float = 0.0
     vae_decode: float = 0.0
     safety: float = 0.0

@@ -1,6 +1,7 @@
 """What the life of a job and of its engine writes into the metrics and the log."""
 
 from collections.abc import Mapping
+from typing import Final
 
 import structlog
 
@@ -26,6 +27,9 @@ from service.telemetry.engine import MEMORY_KINDS, EngineMetrics
 from service.telemetry.exemplars import exemplar
 from service.telemetry.labels import CIRCUIT_OPEN, ENGINE_STATES, size_class
 from service.telemetry.metrics import Metrics
+
+RARE: Final = (Stage.VAE_ENCODE, Stage.SAFETY)
+"""Stages that only some requests and models have."""
 
 log = structlog.get_logger(__name__)
 
@@ -121,7 +125,7 @@ def finished(metrics: Metrics, job: Job, event: JobFinished) -> None:
     engine = metrics.engine(job.engine)
     memory(engine, event.memory)
     for stage, seconds in event.times.by_stage.items():
-        if seconds or stage is not Stage.SAFETY:  # Only models with a checker have this stage.
+        if seconds or stage not in RARE:
             engine.stage_duration(stage).observe(seconds, _exemplar(job))
     request = job.request
     engine.generation_duration(size_class(request.width * request.height)).observe(

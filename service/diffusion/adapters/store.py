@@ -329,6 +329,6 @@ def _unforeseen(stamp: Stamp, error: BaseException) -> AdapterUnsuitable:
 
 def store_of(model: Any, **settings: Any) -> AdapterStore:
     """Return the store of a loaded model."""
-    parts = {n: part for named in model.family.parts.values() for n, part in named.items()}
+    parts = model.family.networks
     family = model.info.adapters or model.info.family
     return AdapterStore(parts, model.device, family=family, **settings)

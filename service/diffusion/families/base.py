@@ -50,6 +50,25 @@ class FamilyLimits:
         return height // self.scale_factor, width // self.scale_factor
 
 
+@dataclass(frozen=True)
+class Encoded:
+    """An image as the VAE's encoder found it: a distribution of latents, or latents."""
+
+    found: Any
+
+    @property
+    def values(self) -> torch.Tensor:
+        """All numbers of it."""
+        return self.found if isinstance(self.found, torch.Tensor) else self.found.parameters
+
+    def latents(self, generator: torch.Generator) -> torch.Tensor:
+        """Return latents that are drawn from it, unscaled."""
+        if isinstance(self.found, torch.Tensor):
+            return self.found
+        drawn: torch.Tensor = self.found.sample(generator)
+        return drawn
+
+
 class DenoiseRow(Protocol):
     """One image in a call of the denoiser; its timestep is a scalar on the CPU."""
 
@@ -81,7 +100,7 @@ class Family(ABC):
             }
             for stage, names in self.stages.items()
         }
-        """The networks by stage and name."""
+        """The networks by stage and name; the VAE is in two stages."""
         self.decoder: Any = pipeline.vae
         self.small_decoder: Any = None
         """An AutoencoderTiny for previews; None for none."""
@@ -127,6 +146,21 @@ class Family(ABC):
         shape = (1, self.limits.latent_channels, *self.limits.latent_size(width, height))
         return torch.randn(shape, generator=generator, dtype=self._dtype, device="cpu")
 
+    @property
+    def networks(self) -> dict[str, torch.nn.Module]:
+        """The networks by name."""
+        return {name: part for named in self.parts.values() for name, part in named.items()}
+
+    def encode_image(self, image: torch.Tensor) -> Encoded:
+        """Return what the VAE makes of an image ``[1, 3, height, width]`` from -1 to 1."""
+        found = self.decoder.encode(image.to(self._device, self.decoder.dtype))
+        # An AutoencoderTiny has no distribution.
+        return Encoded(found.latent_dist if hasattr(found, "latent_dist") else found.latents)
+
+    def sampled(self, encoded: Encoded, generator: torch.Generator) -> torch.Tensor:
+        """Return latents ``[1, channels, height, width]`` in the scale of the denoiser."""
+        return self._scaled(encoded.latents(generator).to(self._dtype))
+
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
         """Return images ``[1, 3, height, width]`` from -1 to 1."""
         scaled = self._unscaled(latents).to(self.decoder.dtype)
@@ -141,6 +175,11 @@ class Family(ABC):
         scaled = (latents / small.config.scaling_factor).to(small.device, small.dtype)
         image: torch.Tensor = small.decode(scaled, return_dict=False)[0]
         return image
+
+    def _scaled(self, latents: torch.Tensor) -> torch.Tensor:
+        """Scale what the VAE's encoder found, as the pipelines do."""
+        scaled: torch.Tensor = self.decoder.config.scaling_factor * latents
+        return scaled
 
     def _unscaled(self, latents: torch.Tensor) -> torch.Tensor:
         """Undo the scaling that the VAE's encoder side applies, as the pipelines do."""

@@ -28,6 +28,7 @@ class UNetFamily(Family):
 
     stages: ClassVar = {
         Stage.TEXT_ENCODE: ("text_encoder", "text_encoder_2"),
+        Stage.VAE_ENCODE: ("vae",),
         Stage.DENOISE: ("unet",),
         Stage.VAE_DECODE: ("vae",),
         Stage.SAFETY: ("safety_checker",),
@@ -184,14 +185,28 @@ class XLFamily(UNetFamily):
         pooled = torch.zeros_like(prompt.pooled) if prompt.pooled is not None else None
         return TextEmbedding(states=torch.zeros_like(prompt.states), pooled=pooled)
 
+    def _scaled(self, latents: torch.Tensor) -> torch.Tensor:
+        spread = self._spread(latents)
+        if spread is None:
+            return super()._scaled(latents)
+        normalised: torch.Tensor = (latents - spread[0]) * self.decoder.config.scaling_factor
+        return normalised / spread[1]
+
     def _unscaled(self, latents: torch.Tensor) -> torch.Tensor:
+        spread = self._spread(latents)
+        if spread is None:
+            return super()._unscaled(latents)
+        denormalised: torch.Tensor = latents * spread[1] / self.decoder.config.scaling_factor
+        return denormalised + spread[0]
+
+    def _spread(self, latents: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """Return mean and standard deviation of the VAE's latents; None where it names none."""
         config = self.decoder.config
         mean, std = config.get("latents_mean"), config.get("latents_std")
         if mean is None or std is None:
-            return super()._unscaled(latents)
+            return None
         means, stds = (torch.tensor(each).view(1, -1, 1, 1).to(latents) for each in (mean, std))
-        denormalised: torch.Tensor = latents * stds / config.scaling_factor + means
-        return denormalised
+        return means, stds
 
 
 def _of_one_length(texts: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor | None]:

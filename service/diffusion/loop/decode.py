@@ -18,9 +18,9 @@ def decode(model: Model, latents: torch.Tensor, seed: int) -> RawImage:
             this check they would become a black image.
 
     """
-    _demand_finite(model, latents, "latents")
+    demand_finite(model, latents, "latents")
     image = model.family.decode(latents)
-    _demand_finite(model, image, "decoded image")
+    demand_finite(model, image, "decoded image")
     pixels = levels(image)
     height, width, _ = pixels.shape
     return RawImage(width=width, height=height, pixels=pixels.tobytes(), seed=seed)
@@ -34,7 +34,13 @@ def levels(image: torch.Tensor) -> Any:
     return found.to(torch.uint8).cpu().numpy()
 
 
-def _demand_finite(model: Model, values: torch.Tensor, name: str) -> None:
+def demand_finite(model: Model, values: torch.Tensor, name: str) -> None:
+    """Refuse values that are no numbers.
+
+    Raises:
+        GenerationFailed: with the cause, or what helps.
+
+    """
     if bool(torch.isfinite(values).all()):
         return
     if broken := broken_weights(model):
@@ -51,8 +57,10 @@ def _demand_finite(model: Model, values: torch.Tensor, name: str) -> None:
 
 def broken_weights(model: Model) -> str:
     """Return the first weight that holds NaN or infinite values; empty if none does."""
-    stages = [parts for stage, parts in model.family.parts.items() if stage != Stage.SAFETY]
-    for part, network in (each for parts in stages for each in parts.items()):
+    checkers = model.family.parts[Stage.SAFETY]
+    for part, network in model.family.networks.items():
+        if part in checkers:
+            continue
         for name, weight in network.named_parameters():
             if not bool(torch.isfinite(weight).all()):
                 return f"{name} of the {part}"

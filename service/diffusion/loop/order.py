@@ -12,9 +12,9 @@ from service.core.stage import Stage, StageTimes
 from service.core.work import image_places
 from service.diffusion.adapters.store import Lease
 from service.diffusion.conditioning.encoding import Conditioning
-from service.diffusion.families.base import BatchKey
+from service.diffusion.families.base import BatchKey, Encoded
 from service.diffusion.loop.row import Row
-from service.diffusion.loop.start import Start, TextStart
+from service.diffusion.loop.starts.base import Start
 
 RECOVERY_STEPS = 200
 """Steps of a group without an out-of-memory after which its batch may double again."""
@@ -77,8 +77,9 @@ class Task:
     """The group that its images belong to at first."""
     arrived: int
     """The loop's work clock when it came, in pixel steps."""
+    start: Start
+    """That of its images, or of their first pass."""
     adapters: Lease = field(default_factory=lambda: Lease(ready=True))
-    start: Start = field(init=False)
     places: float = field(init=False)
     """Images that each of its images counts as."""
     samples: list[Sample] = field(default_factory=list)
@@ -89,11 +90,12 @@ class Task:
     interrupted: bool = False
     """Whether it ends early, with its unfinished images."""
     conditioning: Conditioning | None = None
+    encoded: Sequence[Encoded] | None = None
+    """What the VAE found in its input images."""
     seconds: dict[Stage, float] = field(default_factory=lambda: defaultdict(float))
 
     def __post_init__(self) -> None:
-        """Choose the start, and make a sample of every image."""
-        self.start = TextStart(self.request)
+        """Make a sample of every image."""
         self.places = image_places(self.request)
         self.samples = [Sample(task=self, index=i) for i in range(self.request.num_images)]
 
@@ -122,7 +124,7 @@ class Task:
     @property
     def interrupted_after(self) -> int | None:
         """Steps done of a job that ended early; None where all were."""
-        return self.steps_done if self.steps_done < self.request.steps else None
+        return self.steps_done if self.steps_done < self.start.steps else None
 
     @property
     def times(self) -> StageTimes:

@@ -1,15 +1,18 @@
 """A row: one image on its way from noise to pixels, with a clock of its own."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
 from service.diffusion.conditioning.encoding import Conditioning
+from service.diffusion.families.base import Encoded
 from service.diffusion.load import Model
 from service.diffusion.loop.guidance import rescaled
+from service.diffusion.loop.noise import Noise
 from service.diffusion.loop.samplers import seed_noise, step_extras
-from service.diffusion.loop.start import Start
+from service.diffusion.loop.starts.base import Start
 
 
 class Row:
@@ -17,30 +20,39 @@ class Row:
 
     Noise comes from a CPU generator and everything is done in the order in which
     ``pipe(...)`` does it, so a seed gives the image that diffusers gives. ``scheduler`` is set
-    to its first step, and no other image's.
+    to its first step, and no other image's; ``encoded`` is what the VAE found in the images of
+    the start.
     """
 
     def __init__(
-        self, model: Model, scheduler: Any, start: Start, seed: int, conditioning: Conditioning
+        self,
+        model: Model,
+        scheduler: Any,
+        start: Start,
+        seed: int,
+        conditioning: Conditioning,
+        *,
+        encoded: Sequence[Encoded] = (),
+        subseed: int = 0,
     ) -> None:
         self.request = start.request
         self.seed = seed
+        self._start = start
         self._conditioning = conditioning
         self.position = 0
         self._scheduler = scheduler
-        self._generator = torch.Generator("cpu").manual_seed(seed)
-        skipped = (start.request.steps - start.steps) * scheduler.order
-        self._timesteps: torch.Tensor = scheduler.timesteps[skipped:]
+        noise = Noise(seed, subseed=subseed, strength=start.request.subseed_strength)
+        self._timesteps: torch.Tensor = start.timesteps(scheduler)
         self._latest: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = None
         """Latents, timestep and prediction of the latest step, for ``estimate``."""
-        self._step_extras = step_extras(scheduler, self._generator, eta=start.request.eta)
-        self.latents = start.latents(model, scheduler, self._generator)
+        self._step_extras = step_extras(scheduler, noise.generator, eta=start.request.eta)
+        self.latents = start.latents(model, scheduler, noise, encoded)
         seed_noise(scheduler, self.latents, seed)
 
     @property
     def pixels(self) -> int:
         """Width times height of the image."""
-        return self.request.width * self.request.height
+        return self._start.pixels
 
     @property
     def timestep(self) -> torch.Tensor:
@@ -54,8 +66,8 @@ class Row:
 
     @property
     def steps_done(self) -> int:
-        """Progress in asked-for steps."""
-        return self.position * self.request.steps // len(self._timesteps)
+        """Progress in the steps of the start."""
+        return self.position * self._start.steps // len(self._timesteps)
 
     @property
     def guided(self) -> bool:

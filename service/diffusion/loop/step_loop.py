@@ -3,25 +3,25 @@
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from typing import Final, TypeVar
+from typing import Final
 
 import torch
 
 from service.core.events import JobCancelled, LoopEvent, OutOfMemoryHit, Stepped
-from service.core.image import RawImage
+from service.core.inputs import EngineInputs
 from service.core.prompt.syntax import PromptSyntax
 from service.core.prompt.words import texts
 from service.core.spec import GenerationSpec
 from service.core.stage import OomRung, Stage
-from service.diffusion.adapters.store import AdapterStore, Lease, store_of
-from service.diffusion.conditioning.encoding import Conditioning, cached
-from service.diffusion.job_errors import failed
+from service.diffusion.adapters.store import AdapterStore, store_of
 from service.diffusion.load import Model
-from service.diffusion.loop.decode import decode
+from service.diffusion.loop.images import ImageCoder
 from service.diffusion.loop.order import BatchLimits, Sample, Task, next_batch
 from service.diffusion.loop.preview import Previews
 from service.diffusion.loop.row import Row
+from service.diffusion.loop.rows import RowMaker
+from service.diffusion.loop.starts.choice import start_of
+from service.diffusion.loop.tasks import Tasks
 from service.diffusion.memory.budget import MemoryBudget
 from service.diffusion.memory.model import MemoryModel
 from service.diffusion.memory.oom_recovery import OomRecovery
@@ -32,8 +32,6 @@ from service.diffusion.memory.usage import (
     is_out_of_memory,
     synchronise,
 )
-
-T = TypeVar("T")
 
 REST_SECONDS: Final = 0.05
 """Between two looks at commands while nothing but adapters is waited for."""
@@ -72,7 +70,6 @@ class StepLoop:
     ) -> None:
         self.model = model
         self.adapters = adapters or store_of(model)
-        self._outcomes: list[LoopEvent] = []
         self.fault: Fault = fault or no_fault
         self.relieve: Callable[[], object] = no_relief
         """Called when memory ran out, for others to free some."""
@@ -83,15 +80,16 @@ class StepLoop:
             self.memory_model,
             self.meter,
             self._recovery.offloader,
-            tiles=self._recovery.tiles.able,
+            tiles=self._recovery.tiles[Stage.VAE_DECODE].able,
             blind=model.offloaded,
             side=model.info.sizes.usual,
         )
         self.limits = BatchLimits(batch_limit, fits=self.budget.images)
-        self._samplers = model.samplers
-        self._encode = cached(model.family.encode)
         self.previews = Previews(model)
-        self._tasks: dict[str, Task] = {}
+        self._tasks = Tasks(self.adapters, self._recovery)
+        self._outcomes = self._tasks.outcomes
+        self._coder = ImageCoder(model, self._tasks, self._recovery, self.memory_model, self._begun)
+        self._rows = RowMaker(model, self._tasks, self.adapters, self._coder, self._begun)
         self._clock = 0
         """Pixel steps done so far, for anyone: what waiting is measured with."""
         self._decoded_last = False
@@ -103,15 +101,23 @@ class StepLoop:
         """Whether ``step`` has anything to do or to report."""
         return bool(self._tasks or self._outcomes)
 
-    def add(self, job_id: str, request: GenerationSpec, epoch: int = 1) -> None:
+    def add(
+        self,
+        job_id: str,
+        request: GenerationSpec,
+        epoch: int = 1,
+        inputs: EngineInputs | None = None,
+    ) -> None:
         """Take a job in; its images join a batch before its next step if they fit.
 
-        ``epoch`` is the number of the attempt, for those who make several.
+        ``epoch`` is the number of the attempt, for those who make several; ``inputs`` are the
+        pixels of the images that the request came with.
         """
         self._tasks[job_id] = Task(
             job_id=job_id,
             epoch=epoch,
             request=request,
+            start=start_of(request, inputs),
             key=self.model.batch_key(request),
             arrived=self._clock,
             adapters=self.adapters.ask(
@@ -125,7 +131,7 @@ class StepLoop:
         """Take a job out before the next step, which reports it; unknown ids are ignored."""
         task = self._tasks.get(job_id)
         if task is not None:
-            self._remove(task)
+            self._tasks.remove(task)
             self._outcomes.append(
                 JobCancelled(
                     job_id=job_id, epoch=task.epoch, steps_done=task.steps_done, times=task.times
@@ -169,7 +175,7 @@ class StepLoop:
             self.adapters.pump()
         for task in list(self._tasks.values()):
             if task.adapters.error is not None:
-                self._fail(task, task.adapters.error)
+                self._tasks.fail(task, task.adapters.error)
         return [task for task in self._tasks.values() if task.adapters.ready]
 
     def _rest(self) -> None:
@@ -180,14 +186,14 @@ class StepLoop:
         self.adapters.rest(REST_SECONDS)
 
     def _denoise(self, batch: Sequence[Sample]) -> None:
-        ready = [(sample, row) for sample in batch if (row := self._row(sample)) is not None]
+        ready = self._rows.of(batch)
         started = time.perf_counter() - self._recovery.lost
         moved = [
             (sample, row)
             for sample, row, prediction in self._predictions(ready)
-            if self._attempt(sample.task, Stage.DENOISE, lambda: row.advance(prediction), once=True)  # noqa: B023 - called at once
+            if self._advanced(sample, row, prediction)
         ]
-        moved = [(sample, row) for sample, row in moved if self._alive(sample.task)]
+        moved = [(sample, row) for sample, row in moved if self._tasks.alive(sample.task)]
         if not moved:
             return
         # One wait for the GPU per step: without it steps would queue up ahead of a cancel,
@@ -220,54 +226,20 @@ class StepLoop:
         )
         self._outcomes += self.previews.after(moved)
 
+    def _advanced(self, sample: Sample, row: Row, prediction: torch.Tensor) -> int | None:
+        return self._tasks.attempt(
+            sample.task, Stage.DENOISE, lambda: row.advance(prediction), once=True
+        )
+
+    def _begun(self, stage: Stage, images: int) -> None:
+        self.fault(stage, images)
+
     def _ran_out(self, hit: OutOfMemoryHit) -> None:
         """Report that memory ran out; adapters that no job uses leave it first."""
         self._outcomes.append(hit)
         if hit.rung == OomRung.FREE_CACHE:
             self.adapters.release_memory()
             self.relieve()
-
-    def _row(self, sample: Sample) -> Row | None:
-        """Return the sample's row, made when its first step comes; None if it failed."""
-        task = sample.task
-        if sample.row is None and self._alive(task):
-            request = task.request
-            # First of all: a pair that cannot be drawn costs no work.
-            scheduler = self._attempt(
-                task,
-                Stage.DENOISE,
-                lambda: self._samplers.new(
-                    request.sampler, request.steps, request.schedule, eta=request.eta
-                ),
-            )
-            conditioning = self._conditioning(task) if scheduler is not None else None
-            if conditioning is not None:
-                seed = request.seeds[sample.index]
-                sample.row = self._attempt(
-                    task,
-                    Stage.DENOISE,
-                    lambda: Row(self.model, scheduler, sample.start, seed, conditioning),
-                )
-        return sample.row if self._alive(task) else None
-
-    def _conditioning(self, task: Task) -> Conditioning | None:
-        if task.conditioning is None:
-            started = time.perf_counter() - self._recovery.lost
-            task.conditioning = self._attempt(
-                task, Stage.TEXT_ENCODE, lambda: self._encoded(task.request, task.adapters)
-            )
-            synchronise(self.model.device)
-            task.seconds[Stage.TEXT_ENCODE] += time.perf_counter() - self._recovery.lost - started
-        return task.conditioning
-
-    def _encoded(self, request: GenerationSpec, lease: Lease) -> Conditioning:
-        self.fault(Stage.TEXT_ENCODE, 1)
-        with self.adapters.on_texts(lease):
-            return self.model.family.condition(
-                request,
-                lambda text, reading: self._encode(text, reading, lease.text_key),
-                lease.words,
-            )
 
     def _predictions(
         self, batch: Sequence[tuple[Sample, Row]]
@@ -277,7 +249,7 @@ class StepLoop:
         So an error ends the job that causes it and no other, and memory that does not
         suffice for all may suffice for half of them, or for each.
         """
-        batch = [(sample, row) for sample, row in batch if self._alive(sample.task)]
+        batch = [(sample, row) for sample, row in batch if self._tasks.alive(sample.task)]
         if not batch:
             return []
         try:
@@ -288,7 +260,7 @@ class StepLoop:
             if is_device_lost(error):
                 raise
             if len(batch) == 1:
-                self._fail(batch[0][0].task, error)
+                self._tasks.fail(batch[0][0].task, error)
                 return []
             some = 1
             if is_out_of_memory(error):
@@ -316,20 +288,12 @@ class StepLoop:
         task, row = sample.task, sample.row
         if row is None:  # pragma: no cover - a finished sample has one
             return
-        started = time.perf_counter() - self._recovery.lost
         # What the latents are on the way to: of an unfinished image they are mostly noise.
         latents = row.estimate() if row.evaluations_left else row.latents
-        image = self._attempt(
-            task, Stage.VAE_DECODE, lambda: self._decoded(row, latents), latents=latents
-        )
-        task.seconds[Stage.VAE_DECODE] += time.perf_counter() - self._recovery.lost - started
+        image = self._coder.decode(task, latents, row.seed)
         if image is not None:
             self.previews.learn(latents, image)
-        if image is not None and self.model.family.has_safety_checker:
-            started = time.perf_counter() - self._recovery.lost
-            made = image
-            image = self._attempt(task, Stage.SAFETY, lambda: self._checked(made))
-            task.seconds[Stage.SAFETY] += time.perf_counter() - self._recovery.lost - started
+            image = self._coder.checked(task, image)
         if image is None:
             return
         self._recovery.offloader.image_done()
@@ -339,50 +303,5 @@ class StepLoop:
         if task.samples:
             return
         done = task.finished(self.meter.use())
-        self._remove(task)
+        self._tasks.remove(task)
         self._outcomes.append(done)
-
-    def _decoded(self, row: Row, latents: torch.Tensor) -> RawImage:
-        self.fault(Stage.VAE_DECODE, 1)
-        if self._recovery.tiles.used(latents):
-            with self._recovery.tiles.applied(latents):
-                return decode(self.model, latents, row.seed)
-        with self.memory_model.measuring(Stage.VAE_DECODE, row.pixels):
-            return decode(self.model, latents, row.seed)
-
-    def _checked(self, image: RawImage) -> RawImage:
-        self.fault(Stage.SAFETY, 1)
-        if not self.model.family.is_unsafe(image):
-            return image
-        return replace(image, pixels=bytes(len(image.pixels)), unsafe=True)
-
-    def _attempt(
-        self,
-        task: Task,
-        stage: Stage,
-        work: Callable[[], T],
-        *,
-        latents: torch.Tensor | None = None,
-        once: bool = False,
-    ) -> T | None:
-        """Do one image's work; if it fails its job fails, and None is returned."""
-        try:
-            return self._recovery.run(stage, work, latents=latents, once=once)
-        except Exception as error:
-            if is_device_lost(error):
-                raise
-            self._fail(task, error)
-        return None
-
-    def _fail(self, task: Task, error: Exception) -> None:
-        if self._tasks.get(task.job_id) is not task:
-            return
-        self._remove(task)
-        self._outcomes.append(failed(task, error))
-
-    def _remove(self, task: Task) -> None:
-        del self._tasks[task.job_id]
-        self.adapters.give_back(task.adapters)
-
-    def _alive(self, task: Task) -> bool:
-        return self._tasks.get(task.job_id) is task

@@ -13,7 +13,7 @@ ROWS: Final = 2
 """Of an image in the UNet's batch, under guidance; without it there is one."""
 
 TILE: Final = 0.1
-"""Part of a decode's memory that the smallest tiles take: a sixteenth, and the whole image."""
+"""Part of the VAE's memory that the smallest tiles take: a sixteenth, and the whole image."""
 
 FRESH_SECONDS: Final = 1.0
 """How long a reading of the free memory is used."""
@@ -69,7 +69,7 @@ class MemoryBudget:
         tile = TILE if self._tiles else 1
         for stage, (fixed, each) in self._model.fits.items():
             rows = ROWS if stage == Stage.DENOISE else 1
-            part = tile if stage == Stage.VAE_DECODE else 1
+            part = tile if stage in (Stage.VAE_ENCODE, Stage.VAE_DECODE) else 1
             needs[stage] = MARGIN * fixed * part, MARGIN * each * rows * part
             seen = self._model.seen[stage].items()
             known[stage] = {pixels // rows: round(taken * part) for pixels, taken in seen}

@@ -77,11 +77,11 @@ class MemoryModel:
         self._lines: dict[Stage, Line] = {}
 
     @contextmanager
-    def measuring(self, stage: Stage, pixels: int) -> Iterator[None]:
-        """Learn from the work done within this, unless it fails."""
+    def measuring(self, stage: Stage, pixels: int, *, counts: bool = True) -> Iterator[None]:
+        """Learn from the work done within this, unless it fails or ``counts`` for nothing."""
         self._meter.begin()
         yield
-        taken = self._meter.taken()
+        taken = self._meter.taken() if counts else None
         if taken is not None:
             self._lines.setdefault(stage, Line()).learn(pixels, taken)
 

@@ -15,14 +15,17 @@ from service.diffusion.memory.usage import free_cache, is_of_onednn, is_out_of_m
 
 T = TypeVar("T")
 
+PLAIN: Final = (OomRung.FREE_CACHE, OomRung.OFFLOAD)
+TILED: Final = (OomRung.FREE_CACHE, OomRung.VAE_TILING, OomRung.VAE_TILING, OomRung.OFFLOAD)
 ACTIONS: Final[Mapping[Stage, tuple[OomRung, ...]]] = {
-    Stage.TEXT_ENCODE: (OomRung.FREE_CACHE, OomRung.OFFLOAD),
-    Stage.DENOISE: (OomRung.FREE_CACHE, OomRung.OFFLOAD),
-    Stage.VAE_DECODE: (OomRung.FREE_CACHE, OomRung.VAE_TILING, OomRung.VAE_TILING, OomRung.OFFLOAD),
-    Stage.SAFETY: (OomRung.FREE_CACHE, OomRung.OFFLOAD),
+    Stage.TEXT_ENCODE: PLAIN,
+    Stage.VAE_ENCODE: TILED,
+    Stage.DENOISE: PLAIN,
+    Stage.VAE_DECODE: TILED,
+    Stage.SAFETY: PLAIN,
 }
-"""From the cheapest to the dearest; tiles are made smaller once. Images are decoded one at a
-time anyway, so there is nothing that slicing the VAE's batch could save."""
+"""From the cheapest to the dearest; tiles are made smaller once. The VAE takes images one at a
+time anyway, so there is nothing that slicing its batch could save."""
 
 BATCH_ACTIONS: Final = (OomRung.FREE_CACHE,)
 """For several images at once: splitting them costs less than moving weights away."""
@@ -38,7 +41,11 @@ class OomRecovery:
 
     def __init__(self, model: Model, report: Callable[[OutOfMemoryHit], None]) -> None:
         factor = model.family.limits.scale_factor
-        self.tiles = Tiles(model.family.decoder, factor, above=model.vae_tiling_above)
+        self.tiles = {
+            stage: Tiles(model.family.decoder, factor, above=model.vae_tiling_above)
+            for stage, actions in ACTIONS.items()
+            if OomRung.VAE_TILING in actions
+        }
         self.offloader = Offloader(model.family.parts, model.device, fixed=model.offloaded)
         self.lost = 0.0
         """Seconds of work that ran out of memory, of all time: no stage counts them."""
@@ -51,7 +58,7 @@ class OomRecovery:
         work: Callable[[], T],
         *,
         images: int = 1,
-        latents: torch.Tensor | None = None,
+        latents: torch.Size | None = None,
         once: bool = False,
     ) -> T:
         """Do a stage's work for so many images, again after each action that frees memory.
@@ -75,25 +82,27 @@ class OomRecovery:
                 if not is_out_of_memory(error):
                     raise
                 last = OomRung.FAIL if images == 1 else OomRung.SPLIT_BATCH
-                action = next((each for each in actions if self._possible(each, latents)), last)
+                action = next(
+                    (each for each in actions if self._possible(stage, each, latents)), last
+                )
                 self._note(stage, images, action, started)
                 if action == last:
                     raise
                 onednn = onednn and not is_of_onednn(error)
             # Outside the handler: the error's frames keep the tensors alive that did not fit.
-            self._apply(action, latents)
+            self._apply(stage, action, latents)
 
-    def _possible(self, action: OomRung, latents: torch.Tensor | None) -> bool:
+    def _possible(self, stage: Stage, action: OomRung, latents: torch.Size | None) -> bool:
         match action:
             case OomRung.VAE_TILING:
-                return latents is not None and self.tiles.possible(latents)
+                return latents is not None and self.tiles[stage].possible(latents)
             case OomRung.OFFLOAD:
                 return self.offloader.possible
         return True
 
-    def _apply(self, action: OomRung, latents: torch.Tensor | None) -> None:
+    def _apply(self, stage: Stage, action: OomRung, latents: torch.Size | None) -> None:
         if action == OomRung.VAE_TILING and latents is not None:
-            self.tiles.begin(latents)
+            self.tiles[stage].begin(latents)
         elif action == OomRung.OFFLOAD:
             self.offloader.begin()
         free_cache(self._device)

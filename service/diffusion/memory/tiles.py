@@ -1,4 +1,4 @@
-"""Decoding in tiles what does not fit into memory whole."""
+"""Encoding and decoding in tiles what does not fit into memory whole."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,19 +16,19 @@ MOST_PARTS: Final = 4
 """Of the longer side: more of them cost more in overlap than they save."""
 
 TRIED_AGAIN_AFTER: Final = 20
-"""Decodes in tiles before a whole one is tried again: memory may have become free."""
+"""Images in tiles before a whole one is tried again: memory may have become free."""
 
 NEEDED: Final = ("use_tiling", "tile_latent_min_size", "tile_sample_min_size")
 
 
 class Tiles:
-    """Which images a VAE decodes in tiles: those above a size, and what did not fit whole.
+    """Which images a VAE encodes or decodes in tiles: above a size, and what did not fit whole.
 
     A tile has half the image's longer side, so that it takes about a quarter of the
     memory; or a quarter of the side, if even that did not fit. Above the size that was set
     (VAE_TILING_ABOVE) a tile has that size, if it was not halved since. diffusers blends the seams.
-    Such an image differs a little from one that was decoded whole, since the VAE's
-    normalisation sees a part of it only.
+    Such an image differs a little from a whole one, since the VAE's normalisation sees a part of
+    it only.
     """
 
     def __init__(self, decoder: Any, factor: int, *, above: int = 0) -> None:
@@ -36,9 +36,9 @@ class Tiles:
         self._factor = factor
         """Pixels to a latent along a side."""
         self._above = above // factor
-        """Latents along the longest side of an image that is decoded whole; 0 for any."""
+        """Latents along the longest side of an image that is taken whole; 0 for any."""
         self._from: int | None = None
-        """Latents of the smallest image that is decoded in tiles."""
+        """Latents of the smallest image that is taken in tiles."""
         self._left = 0
         if above and not self.able:
             log.warning("vae_tiling_unsupported", vae=type(decoder).__name__)
@@ -47,32 +47,32 @@ class Tiles:
 
     @property
     def able(self) -> bool:
-        """Whether this VAE can decode in tiles."""
+        """Whether this VAE works in tiles."""
         return all(hasattr(self._decoder, name) for name in NEEDED)
 
-    def possible(self, latents: torch.Tensor) -> bool:
+    def possible(self, latents: torch.Size) -> bool:
         """Tell whether tiles, or smaller ones, would help an image."""
         parts = self._parts if self._halved(latents) else 1
         divisible = self._side(latents, parts) > SMALLEST
         return self.able and divisible and parts < MOST_PARTS
 
-    def used(self, latents: torch.Tensor) -> bool:
-        """Tell whether an image is decoded in tiles now."""
+    def used(self, latents: torch.Size) -> bool:
+        """Tell whether an image is taken in tiles now."""
         return self._halved(latents) or self._beyond(latents)
 
-    def begin(self, latents: torch.Tensor) -> None:
-        """Decode images of this size and larger ones in tiles for a while, or in smaller ones."""
+    def begin(self, latents: torch.Size) -> None:
+        """Take images of this size and larger ones in tiles for a while, or in smaller ones."""
         self._parts = 2 * self._parts if self._halved(latents) else 2
         area = _area(latents)
         self._from = area if self._from is None else min(area, self._from)
         self._left = TRIED_AGAIN_AFTER
-        log.warning("vae_tiling_began", latents=list(latents.shape[-2:]))
+        log.warning("vae_tiling_began", latents=list(latents[-2:]))
 
     @contextmanager
-    def applied(self, latents: torch.Tensor) -> Iterator[None]:
-        """Decode an image within this, in tiles if it needs them."""
+    def applied(self, latents: torch.Size) -> Iterator[bool]:
+        """Work on an image within this, in tiles if it needs them; tell whether it is whole."""
         if not self.used(latents):
-            yield
+            yield True
             return
         before = {name: getattr(self._decoder, name) for name in NEEDED}
         halved = self._halved(latents)
@@ -89,7 +89,7 @@ class Tiles:
         try:
             for name, value in chosen.items():
                 setattr(self._decoder, name, value)
-            yield
+            yield False
         finally:
             for name, value in before.items():
                 setattr(self._decoder, name, value)
@@ -98,16 +98,16 @@ class Tiles:
             if self._left == 0:
                 self._from = None
 
-    def _halved(self, latents: torch.Tensor) -> bool:
+    def _halved(self, latents: torch.Size) -> bool:
         """Tell whether an image, or a smaller one, did not fit lately."""
         return self._from is not None and _area(latents) >= self._from
 
-    def _beyond(self, latents: torch.Tensor) -> bool:
-        return bool(self._above) and self.able and max(latents.shape[-2:]) > self._above
+    def _beyond(self, latents: torch.Size) -> bool:
+        return bool(self._above) and self.able and max(latents[-2:]) > self._above
 
-    def _side(self, latents: torch.Tensor, parts: int) -> int:
-        return max(SMALLEST, max(latents.shape[-2:]) // parts)
+    def _side(self, latents: torch.Size, parts: int) -> int:
+        return max(SMALLEST, max(latents[-2:]) // parts)
 
 
-def _area(latents: torch.Tensor) -> int:
-    return latents.shape[-2] * latents.shape[-1]
+def _area(latents: torch.Size) -> int:
+    return latents[-2] * latents[-1]

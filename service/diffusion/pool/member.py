@@ -64,5 +64,5 @@ class Member(Resident):
     @property
     def _parts(self) -> list[torch.nn.Module]:
         family = self.loop.model.family
-        found = [part for named in family.parts.values() for part in named.values()]
+        found = [*family.networks.values()]
         return found if family.small_decoder is None else [*found, family.small_decoder]

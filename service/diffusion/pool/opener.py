@@ -12,10 +12,10 @@ from service.diffusion.adapters.cache import memory_of
 from service.diffusion.adapters.store import GIB, store_of
 from service.diffusion.device import chosen_device, chosen_dtype
 from service.diffusion.load import load_model
-from service.diffusion.loop.calibration import calibration
 from service.diffusion.loop.step_loop import Fault, StepLoop
-from service.diffusion.loop.trial import Trial
-from service.diffusion.loop.warm_up import first_images
+from service.diffusion.loop.trials.calibration import calibration
+from service.diffusion.loop.trials.trial import Trial
+from service.diffusion.loop.trials.warm_up import first_images
 from service.diffusion.pool.member import Member
 from service.errors import ModelMissing
 from service.models import catalog, model_lock, weights

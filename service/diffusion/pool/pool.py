@@ -19,6 +19,7 @@ from service.core.events import (
     Stepped,
     UnloadReason,
 )
+from service.core.inputs import EngineInputs
 from service.core.spec import GenerationSpec
 from service.core.stage import Stage
 from service.diffusion.loop.step_loop import Fault
@@ -80,7 +81,13 @@ class ModelPool:
         """Whether a thread reads or moves a model."""
         return self._background.active
 
-    def add(self, job_id: str, request: GenerationSpec, epoch: int) -> None:
+    def add(
+        self,
+        job_id: str,
+        request: GenerationSpec,
+        epoch: int,
+        inputs: EngineInputs | None = None,
+    ) -> None:
         """Take a job in; it fails at once where its model is not loaded."""
         member = self._residents.members.get(request.model)
         if member is None:
@@ -96,7 +103,7 @@ class ModelPool:
         if job_id in self._watched:
             member.loop.previews.watch(job_id, wanted=True)
         member.used = self._clock()
-        member.loop.add(job_id, request, epoch)
+        member.loop.add(job_id, request, epoch, inputs)
 
     def cancel(self, job_id: str) -> None:
         """Take a job out before the next step; unknown ids are ignored."""

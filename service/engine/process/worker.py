@@ -94,7 +94,7 @@ def start(config: Config, send: Send) -> "tuple[ModelPool, list[protocol.EngineE
 
     """
     member, opener = _opened(config, send)
-    from service.diffusion.loop.trial import to_the_end  # noqa: PLC0415 - it imports torch
+    from service.diffusion.loop.trials.trial import to_the_end  # noqa: PLC0415 - it imports torch
     from service.diffusion.pool.background import Background  # noqa: PLC0415 - as above
     from service.diffusion.pool.pool import ModelPool  # noqa: PLC0415 - as above
     from service.diffusion.pool.residents import GIB, Residents  # noqa: PLC0415 - as above
@@ -142,7 +142,7 @@ def _opened(config: Config, send: Send) -> "tuple[Member, Opener]":
 
 def warmed_up(loop: "StepLoop", config: Config) -> list[protocol.EngineEvent]:
     """Make the first images, and return what they taught about memory and batches."""
-    from service.diffusion.loop.trial import to_the_end  # noqa: PLC0415 - it imports torch
+    from service.diffusion.loop.trials.trial import to_the_end  # noqa: PLC0415 - it imports torch
     from service.diffusion.pool.opener import Opener  # noqa: PLC0415 - as above
 
     return [*to_the_end(Opener(config, loop.fault).trial(loop))]
@@ -175,8 +175,8 @@ def _tell(channel: EngineChannel, said: Iterable[protocol.EngineEvent]) -> None:
 
 def _obey(command: protocol.Command, pool: "ModelPool") -> None:
     match command:
-        case protocol.Generate(job_id=job_id, epoch=epoch, request=request):
-            pool.add(job_id, request, epoch)
+        case protocol.Generate(job_id=job_id, epoch=epoch, request=request, inputs=inputs):
+            pool.add(job_id, request, epoch, inputs)
         case protocol.Cancel(job_id=job_id):
             pool.cancel(job_id)
         case protocol.Interrupt(job_id=job_id):

@@ -361,11 +361,12 @@ def test_memory_options_reach_the_model(folder: Callable[[str], Path], *, wanted
 
 
 def test_tiles_above_a_size_reach_the_step_loop(folder: Callable[[str], Path]) -> None:
-    """From the setting to where images are decoded."""
+    """From the setting to where images are encoded and decoded."""
     settings = Config(model_id=str(folder("sd")), device="cpu", vae_tiling_above=64)
 
     loop, _ = worker.load(settings)
 
     factor = loop.model.family.pipeline.vae_scale_factor
-    assert loop._recovery.tiles.used(torch.zeros(1, 4, 8, 64 // factor + 1))
-    assert not loop._recovery.tiles.used(torch.zeros(1, 4, 8, 64 // factor))
+    for tiles in loop._recovery.tiles.values():
+        assert tiles.used(torch.Size((1, 4, 8, 64 // factor + 1)))
+        assert not tiles.used(torch.Size((1, 4, 8, 64 // factor)))

@@ -30,8 +30,8 @@ def test_a_stage_runs_out_of_memory_as_often_as_told():
 
 def test_an_unknown_stage_is_refused():
     """A drill that injects nothing by a typing error proves nothing."""
-    with pytest.raises(ValueError, match="vae_encode"):
-        FaultInjector(oom={"vae_encode": 1})
+    with pytest.raises(ValueError, match="vae_decoding"):
+        FaultInjector(oom={"vae_decoding": 1})
 
 
 def test_a_file_is_read_again_when_it_changes(tmp_path):

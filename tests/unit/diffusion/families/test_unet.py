@@ -11,7 +11,7 @@ from service.diffusion.conditioning.encoding import Conditioning
 from service.diffusion.families.unet import _of_one_length
 from service.diffusion.load import Model
 from service.diffusion.loop.row import Row
-from service.diffusion.loop.start import TextStart
+from service.diffusion.loop.starts.base import TextStart
 
 REQUEST = GenerationSpec(prompt="a cat", negative_prompt="a dog", width=32, height=16, steps=4)
 

@@ -6,6 +6,7 @@ import pytest
 from service.core.spec import GenerationSpec
 from service.diffusion.families.base import BatchKey
 from service.diffusion.loop.order import RECOVERY_STEPS, BatchLimits, Sample, Task, next_batch
+from service.diffusion.loop.starts.base import TextStart
 
 
 def key(side: int) -> BatchKey:
@@ -16,12 +17,21 @@ def key(side: int) -> BatchKey:
 SMALL, LARGE = key(256), key(512)
 
 
-def task(name: str, *, side: int = 256, steps: int = 10, images: int = 1, arrived: int = 0) -> Task:
+def task(
+    name: str, *, side: int = 256, steps: int = 10, images: int = 1, arrived: int = 0, **fields: Any
+) -> Task:
     """Make a job that has not begun."""
     request = GenerationSpec(
-        prompt="a cat", width=side, height=side, steps=steps, num_images=images
+        **{"prompt": "a cat", **fields}, width=side, height=side, steps=steps, num_images=images
     )
-    return Task(job_id=name, epoch=1, request=request, key=key(side), arrived=arrived)
+    return Task(
+        job_id=name,
+        epoch=1,
+        request=request,
+        start=TextStart(request),
+        key=key(side),
+        arrived=arrived,
+    )
 
 
 def chosen(*tasks: Task, limit: int = 4, clock: int = 0) -> list[str]:
@@ -165,16 +175,16 @@ def test_sample_without_row_is_not_finished() -> None:
 
 def test_sub_prompts_take_places() -> None:
     """Images with AND fill a batch sooner; one that is too large for it moves alone."""
-    pair, many = task("pair"), task("many")
-    for one, prompt in ((pair, "a AND b"), (many, "a AND b AND c AND d")):
-        one.request = replace(one.request, prompt=prompt, prompt_syntax="a1111")
-    pair, many = (
-        Task(job_id=one.job_id, epoch=1, request=one.request, key=one.key, arrived=0)
-        for one in (pair, many)
+    pair, other, many = (
+        task(name, prompt=prompt, prompt_syntax="a1111")
+        for name, prompt in (
+            ("pair", "a AND b"),
+            ("other", "a AND b"),
+            ("many", "a AND b AND c AND d"),
+        )
     )
 
     assert [sample.places for sample in (*pair.samples, *many.samples)] == [1.5, 2.5]
-    other = Task(job_id="other", epoch=1, request=pair.request, key=pair.key, arrived=0)
     assert chosen(pair, other, limit=3) == ["pair", "other"]
     assert chosen(task("a"), pair, task("b"), limit=3) == ["a", "b"]
     assert chosen(task("a", arrived=9), pair, limit=3) == ["a", "pair"]

@@ -9,7 +9,7 @@ from service.core.spec import GenerationSpec
 from service.diffusion.conditioning.encoding import Conditioning, TextEmbedding
 from service.diffusion.load import Model
 from service.diffusion.loop.row import Row
-from service.diffusion.loop.start import TextStart
+from service.diffusion.loop.starts.base import TextStart
 from service.errors import SamplerUnsuitable
 
 REQUEST = GenerationSpec(prompt="a cat", width=32, height=16, steps=4, seed=5)

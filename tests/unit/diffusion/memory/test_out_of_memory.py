@@ -11,10 +11,11 @@ import torch
 
 from service.core.events import JobFailed, JobFinished, LoopEvent, OutOfMemoryHit, Stepped
 from service.core.image import RawImage
+from service.core.inputs import EngineInputs, InputImage
 from service.core.spec import GenerationSpec
 from service.core.stage import Stage
 from service.diffusion.load import Model
-from service.diffusion.loop import step_loop
+from service.diffusion.loop import rows, step_loop, tasks
 from service.diffusion.loop.row import Row
 from service.diffusion.loop.step_loop import StepLoop
 from service.diffusion.memory import oom_recovery
@@ -23,6 +24,8 @@ from service.diffusion.memory.oom_recovery import ACTIONS
 from tests.unit.diffusion.step_loops import drained, no_memory, of, raising
 
 REQUEST = GenerationSpec(prompt="a cat", width=64, height=32, steps=4, seed=5)
+REDRAWN = replace(REQUEST, image=InputImage(digest="0" * 64, width=64, height=32))
+PIXELS = EngineInputs(image=bytes(range(256)) * 24)
 DEVICE, HOST = torch.device("cpu"), torch.device("cpu", 0)
 """Two names of one device: what is moved between them arrives, and shows where it is."""
 
@@ -34,10 +37,10 @@ def looped(model: Model, **settings: object) -> StepLoop:
     return loop
 
 
-def alone(model: Model, request: GenerationSpec) -> RawImage:
+def alone(model: Model, request: GenerationSpec, inputs: EngineInputs | None = None) -> RawImage:
     """Return the image of a request that had all the memory it wanted."""
     loop = StepLoop(model, batch_limit=1)
-    loop.add("alone", request)
+    loop.add("alone", request, inputs=inputs)
     finished = drained(loop)[-1]
     assert isinstance(finished, JobFinished)
     return finished.images[0]
@@ -63,12 +66,13 @@ def test_every_action_of_every_stage(model: Callable[..., Model], stage: Stage, 
     for the same, gets its image.
     """
     sd = model("lenient", safety_checker=True) if stage == "safety" else model("sd")
+    request, inputs = (REDRAWN, PIXELS) if stage == "vae_encode" else (REQUEST, None)
     tried = (*ACTIONS[stage], "fail")[:times]
     loop = looped(sd, fault=raising((stage, 1, times), error=no_memory))
-    loop.add("a", REQUEST)
+    loop.add("a", request, inputs=inputs)
 
     outcomes = drained(loop)
-    loop.add("b", REQUEST)
+    loop.add("b", request, inputs=inputs)
     after = drained(loop)
 
     assert actions(outcomes) == [(stage, 1, action) for action in tried]
@@ -81,7 +85,7 @@ def test_every_action_of_every_stage(model: Callable[..., Model], stage: Stage, 
         (finished,) = of(JobFinished, outcomes)
         assert finished.images[0].seed == 5
         if "vae_tiling" not in tried:
-            assert finished.images == (alone(sd, REQUEST),)
+            assert finished.images == (alone(sd, request, inputs),)
     assert not actions(after)
     assert len(of(JobFinished, after)) == 1
 
@@ -160,12 +164,12 @@ def test_memory_that_runs_out_while_an_image_begins(
     """Latents that do not fit at first are drawn again, the same."""
     row, left = Row, [no_memory()]
 
-    def full(*given: object) -> object:
+    def full(*given: object, **more: object) -> object:
         if left:
             raise left.pop()
-        return row(*given)  # type: ignore[arg-type]
+        return row(*given, **more)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(step_loop, "Row", full)
+    monkeypatch.setattr(rows, "Row", full)
     loop = StepLoop(sd, batch_limit=1)
     loop.add("a", REQUEST)
 
@@ -203,7 +207,7 @@ def test_lost_work_is_told_apart_from_work(sd: Model, monkeypatch: pytest.Monkey
     """The time of an attempt that ran out of memory is in its own report, in no job's times."""
     clock = count()
     ticking = SimpleNamespace(perf_counter=lambda: next(clock))
-    for module in (step_loop, oom_recovery):
+    for module in (step_loop, tasks, oom_recovery):
         monkeypatch.setattr(module, "time", ticking)
     left = [MemoryError()]
 

@@ -29,7 +29,7 @@ from service.core.spec import GenerationSpec
 from service.core.stage import OomRung, Stage
 from service.diffusion.load import Model
 from service.diffusion.loop.step_loop import StepLoop
-from service.diffusion.loop.trial import Trial
+from service.diffusion.loop.trials.trial import Trial
 from service.diffusion.pool.opener import Taught
 from service.errors import ModelError, ModelUnsuitable
 from tests.unit.diffusion.pool.conftest import Machine

@@ -46,7 +46,7 @@ class PaperPool:
     def busy(self) -> bool:
         return bool(self.left or self.cancelled)
 
-    def add(self, job_id, request, _epoch) -> None:
+    def add(self, job_id, request, _epoch, _inputs) -> None:
         self.left[job_id] = request.steps
 
     def cancel(self, job_id) -> None:

@@ -15,8 +15,8 @@ from service.core.events import (
 )
 from service.core.spec import GenerationSpec
 from service.diffusion.load import Model
-from service.diffusion.loop.calibration import STEPS, calibrate, chosen
 from service.diffusion.loop.step_loop import StepLoop, no_fault
+from service.diffusion.loop.trials.calibration import STEPS, calibrate, chosen
 from tests.unit.diffusion.step_loops import drained, of
 
 

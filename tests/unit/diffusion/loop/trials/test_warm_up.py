@@ -13,7 +13,7 @@ from service.core.stage import OomRung, Stage
 from service.diffusion.conditioning.encoding import Conditioning, Encode, Word
 from service.diffusion.load import Model
 from service.diffusion.loop.step_loop import StepLoop
-from service.diffusion.loop.warm_up import warm_up
+from service.diffusion.loop.trials.warm_up import warm_up
 from service.errors import ModelUnsuitable
 from tests.unit.diffusion.step_loops import drained, no_memory, raising
 
@@ -26,7 +26,7 @@ def test_memory_is_known_before_the_first_request(sd: Model) -> None:
 
     assert isinstance(capacity, Capacity)
     assert capacity.available > 0
-    assert set(capacity.needs) == {Stage.DENOISE, Stage.VAE_DECODE}
+    assert set(capacity.needs) == {Stage.VAE_ENCODE, Stage.DENOISE, Stage.VAE_DECODE}
     assert capacity.fits(16 * 16)
     assert len(loop.memory_model._lines[Stage.DENOISE].seen) >= 2
 

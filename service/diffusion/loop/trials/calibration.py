@@ -10,7 +10,7 @@ import structlog
 from service.core.events import BatchCalibrated, JobCancelled, Stepped
 from service.core.spec import GenerationSpec
 from service.diffusion.loop.step_loop import StepLoop, no_fault
-from service.diffusion.loop.trial import Trial, to_the_end
+from service.diffusion.loop.trials.trial import Trial, to_the_end
 
 log = structlog.get_logger(__name__)
 

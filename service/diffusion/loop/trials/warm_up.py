@@ -8,12 +8,13 @@ import structlog
 
 from service.core.capacity import Capacity
 from service.core.events import JobFailed, OutOfMemoryHit, StepBaseline, Stepped
+from service.core.inputs import EngineInputs, InputImage
 from service.core.model import ModelInfo
 from service.core.spec import GenerationSpec
 from service.diffusion.load import Model
 from service.diffusion.loop.decode import broken_weights
 from service.diffusion.loop.step_loop import StepLoop, no_fault
-from service.diffusion.loop.trial import Trial, to_the_end
+from service.diffusion.loop.trials.trial import Trial, to_the_end
 from service.errors import ModelUnsuitable, OutOfMemory
 
 log = structlog.get_logger(__name__)
@@ -34,7 +35,8 @@ def first_images(
     """Make two images of ``size`` x ``size``, then two larger ones at once, a step each.
 
     The larger ones are of ``large`` x ``large``, the size that most requests will have; without
-    one, or where it is no larger, they are twice as wide.
+    one, or where it is no larger, they are twice as wide. All but the first begin with an image,
+    so that encoding one is measured, too.
     The first one loads kernels and fills caches, and is not counted. The others make the
     lines from which the need of other sizes and batches is estimated (``memory.model.Line``).
     Returns the events for the service: that memory ran out, how long steps took, and how much
@@ -47,13 +49,14 @@ def first_images(
     sampler, steps = _possible(loop.model.info)
     small = GenerationSpec(prompt="warm-up", width=size, height=size, steps=steps, sampler=sampler)
     failures: list[JobFailed] = []
-    wide = replace(_larger(small, large), num_images=min(2, batch_limit))
+    wide = _redrawn(replace(_larger(small, large), num_images=min(2, batch_limit)))
     events: Learned = []
     fault, loop.fault = loop.fault, no_fault  # Those on purpose are for requests.
-    for number, request in enumerate((small, small, wide)):
+    for number, request in enumerate((small, _redrawn(small), wide)):
         if number == 1:
             loop.memory_model.forget()
-        loop.add(f"warm-up-{number}", request)
+        pixels = bytes(3 * request.width * request.height) if request.image else b""
+        loop.add(f"warm-up-{number}", request, inputs=EngineInputs(image=pixels))
         since = time.monotonic()
         while loop.busy:
             yield
@@ -78,6 +81,12 @@ def _larger(small: GenerationSpec, side: int | None) -> GenerationSpec:
     if side is None or side <= small.width:
         return replace(small, width=2 * small.width)
     return replace(small, width=side, height=side)
+
+
+def _redrawn(request: GenerationSpec) -> GenerationSpec:
+    """Return a request that begins with an image, through all of its steps."""
+    image = InputImage(digest="", width=request.width, height=request.height)
+    return replace(request, image=image, strength=1.0)
 
 
 def _possible(info: ModelInfo) -> tuple[str, int]:

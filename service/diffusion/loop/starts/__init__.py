@@ -1,0 +1,1 @@
+"""Starts of a row: from noise, and from an image."""
