@@ -178,12 +178,14 @@ class GenerationSpec:
         low=0,
         high=1,
         needs=("image",),
+        infotext="Denoising strength",
     )
     resize: str = asked(
         "How `image` gets the size that is drawn, if it has another shape.",
         default=Resize.CROP,
         choices=tuple(Resize),
         needs=("image",),
+        infotext="Resize mode",
     )
     mask_blur: int = asked(
         "Radius in pixels by which the edge of the repainted part is blurred.",
@@ -191,6 +193,7 @@ class GenerationSpec:
         low=0,
         high=64,
         needs=MASKED,
+        infotext="Mask blur",
     )
     mask_padding: int = asked(
         "Pixels around the repainted part that are drawn with it, at the full size; the result is "
@@ -200,13 +203,23 @@ class GenerationSpec:
         high=512,
         example=32,
         needs=MASKED,
+        infotext="Masked area padding",
+        rare=True,
     )
-    mask_invert: bool = asked("Repaint where the mask is black.", default=False, needs=("mask",))
+    mask_invert: bool = asked(
+        "Repaint where the mask is black.",
+        default=False,
+        needs=("mask",),
+        infotext="Mask mode",
+        rare=True,
+    )
     mask_fill: str = asked(
         "What the repainted part begins with.",
         default=MaskFill.ORIGINAL,
         choices=tuple(MaskFill),
         needs=MASKED,
+        infotext="Masked content",
+        rare=True,
     )
     pad: Pad | None = asked(
         "Sides to add to `image` before it is drawn; what is added is repainted.",
@@ -226,6 +239,7 @@ class GenerationSpec:
         random=RANDOM_SEED,
         example=7,
         needs=("subseed_strength",),
+        infotext="Variation seed",
     )
     subseed_strength: float = asked(
         "Share of `subseed` in the noise that an image begins with. With more than 0 all images "
@@ -234,6 +248,7 @@ class GenerationSpec:
         low=0,
         high=1,
         needs=("subseed_strength",),
+        infotext="Variation seed strength",
     )
 
     def __post_init__(self) -> None:

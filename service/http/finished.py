@@ -133,7 +133,7 @@ def _encoded(job: Job, result: JobFinished, details: Metadata, form: Form, build
         quality=form.quality,
         bare=form.bare,
     )
-    return build([encode(each) for each in result.images], details)
+    return build([encode(each, index=i) for i, each in enumerate(result.images)], details)
 
 
 async def _from_disk(

@@ -45,6 +45,7 @@ def png(
     *,
     whole: bool = True,
     bare: bool = False,
+    index: int = 0,
 ) -> bytes:
     """Return the image as PNG with the text chunk ``parameters``.
 
@@ -53,7 +54,7 @@ def png(
     chunks = PngImagePlugin.PngInfo()
     # add_text writes tEXt for Latin-1 and falls back to iTXt for everything else.
     if not bare:
-        chunks.add_text(PARAMETERS, infotext(request, image, model_version, metadata))
+        chunks.add_text(PARAMETERS, infotext(request, image, model_version, metadata, index))
     if metadata is not None and whole and not bare:
         chunks.add_text("metadata", json.dumps(metadata))
     drawn = Image.frombytes("RGB", (image.width, image.height), image.pixels)
@@ -71,12 +72,13 @@ def file(
     whole: bool = True,
     quality: int | None = None,
     bare: bool = False,
+    index: int = 0,
 ) -> bytes:
     """Return an image as a file; the options mean what ``png`` and ``converted`` say."""
     version = metadata["model_version"]
     if media_type == MEDIA_TYPES["png"]:
-        return png(image, request, version, metadata, whole=whole, bare=bare)
-    text = "" if bare else infotext(request, image, version, metadata)
+        return png(image, request, version, metadata, whole=whole, bare=bare, index=index)
+    text = "" if bare else infotext(request, image, version, metadata, index)
     drawn = Image.frombytes("RGB", (image.width, image.height), image.pixels)
     return _saved(drawn, media_type, quality, text)
 
@@ -99,10 +101,10 @@ def files(
     """
     return [
         Encoded(
-            data=png(image, request, metadata["model_version"], metadata, bare=bare),
+            data=png(image, request, metadata["model_version"], metadata, bare=bare, index=index),
             media_type=MEDIA_TYPES["png"],
         )
-        for image in result.images
+        for index, image in enumerate(result.images)
     ]
 
 

@@ -17,6 +17,7 @@ from PIL import ExifTags, Image
 
 from service import __version__
 from service.core.image import RawImage
+from service.core.inputs import HiresResize, MaskFill, Resize
 from service.core.prompt.language import TAG
 from service.core.sampler import Sampler, Schedule
 from service.core.spec import FIELDS, Adapter, GenerationSpec
@@ -45,6 +46,22 @@ FEWEST_PAIRS: Final = 3
 """In a line of parameters; with fewer it is text."""
 LONGEST_LINE: Final = 65_536
 """Characters of a line of parameters that is read."""
+
+LABELS: Final[Mapping[str, Mapping[object, object]]] = {
+    "resize": {
+        Resize.STRETCH: "Just resize",
+        Resize.CROP: "Crop and resize",
+        Resize.FILL: "Resize and fill",
+    },
+    "mask_fill": {
+        MaskFill.ORIGINAL: "original",
+        MaskFill.NOISE: "latent noise",
+        MaskFill.BLUR: "fill",
+    },
+    "mask_invert": {True: "Inpaint not masked"},
+}
+"""AUTOMATIC1111's words for values, by field."""
+UPSCALERS: Final = {HiresResize.LATENT: "Latent", HiresResize.LANCZOS: "Lanczos"}
 
 FORMATS: Final = ("PNG", "WEBP", "JPEG")
 UNICODE: Final = b"UNICODE\0"
@@ -75,24 +92,29 @@ def infotext(
     image: RawImage,
     model_version: str,
     metadata: Mapping[str, Any] | None = None,
+    index: int = 0,
 ) -> str:
     """Return the parameters as AUTOMATIC1111 writes them.
 
     Of the metadata it takes the hash of the model, the VAE, and the hashes of adapters and
-    embeddings.
+    embeddings. ``index`` is the number of the image in its job, from 0.
     """
     named = {words.partition(":")[0] for kind, words in TAG.findall(request.prompt)}
     tags = [_tag(each) for each in request.adapters if each.name not in named]
     lines = [_marked(" ".join(filter(None, (request.prompt, *tags))))]
     if request.negative_prompt:
         lines.append(NEGATIVE + _marked(request.negative_prompt))
+    used = request.used
     shown = {
-        each.name: getattr(request, each.name)
+        each.name: used[each.name]
         for each in FIELDS
-        if not each.rare or getattr(request, each.name) != each.default
+        if each.name in used and not (each.rare and used[each.name] == each.default)
     }
     shown |= {"sampler": Sampler(request.sampler).infotext, "seed": image.seed}
     shown["schedule"] = Schedule(request.schedule).infotext
+    shown |= {name: LABELS[name][shown[name]] for name in LABELS if name in shown}
+    if "subseed" in shown:
+        shown["subseed"] = request.subseeds[index]
     about = metadata or {}
     parameters = {
         **{
@@ -100,7 +122,9 @@ def infotext(
             for each in FIELDS
             if each.infotext and each.name in shown
         },
-        "Size": f"{image.width}x{image.height}",
+        **_second_pass(request),
+        **({"Inpaint area": "Only masked"} if "mask_padding" in shown else {}),
+        "Size": f"{request.width}x{request.height}",
         "Model hash": about.get("model_hash", ""),
         "Model": _name(model_version),
         "VAE": _name(about.get("vae", "")),
@@ -109,6 +133,19 @@ def infotext(
     }
     lines.append(", ".join(f"{name}: {value}" for name, value in parameters.items() if value != ""))
     return "\n".join(lines)
+
+
+def _second_pass(request: GenerationSpec) -> dict[str, object]:
+    """Return what is said of a second pass; its steps are those that are done."""
+    if (hires := request.hires) is None:
+        return {}
+    scaled = {"Hires upscale": _plain(hires.scale)}
+    return {
+        "Denoising strength": _plain(hires.strength),
+        **(scaled if hires.scale else {"Hires resize": f"{hires.width}x{hires.height}"}),
+        "Hires steps": request.hires_steps,
+        "Hires upscaler": UPSCALERS[HiresResize(hires.resize)],
+    }
 
 
 def parsed(text: str) -> Parameters:

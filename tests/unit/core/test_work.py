@@ -4,6 +4,7 @@ import math
 
 import pytest
 
+from service.core.inputs import Hires, InputImage
 from service.core.spec import GenerationSpec
 from service.core.work import REST_STEPS, charged, image_places, pixels, places, work
 
@@ -52,3 +53,21 @@ def test_sub_prompts_take_places(prompt, syntax, expected):
     assert places(request) == 3 * expected
     assert pixels(request) == 3 * expected * PIXELS
     assert charged(request) == math.ceil(3 * expected)
+
+
+def test_an_image_needs_fewer_steps():
+    """The part of the schedule that its strength leaves."""
+    image = InputImage(digest="0" * 64, width=512, height=512)
+    request = GenerationSpec(prompt="a cat", steps=20, strength=0.5, image=image)
+    assert work(request) == PIXELS * (10 + REST_STEPS)
+    assert charged(request) == 1
+
+
+def test_two_passes_count_by_their_pixels():
+    """The first has a quarter of the pixels of the second."""
+    request = GenerationSpec(prompt="a cat", steps=20, hires=Hires(scale=2, strength=0.5))
+    assert work(request) == 4 * PIXELS * (5 + 10 + REST_STEPS)
+    assert work(request, steps_done=20) == 4 * PIXELS * (10 + REST_STEPS)
+    assert work(request, steps_done=24) == 4 * PIXELS * (6 + REST_STEPS)
+    assert work(request, steps_done=30) == 4 * PIXELS * REST_STEPS
+    assert charged(request) == 3

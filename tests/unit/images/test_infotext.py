@@ -16,6 +16,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from service import __version__
+from service.core.inputs import Hires, InputImage
 from service.core.sampler import Sampler, Schedule
 from service.core.spec import Adapter, GenerationSpec
 from service.images.encode import png
@@ -36,6 +37,7 @@ REQUEST = GenerationSpec(
     sampler="dpmpp_2m_karras",
 )
 IMAGE = gradient(REQUEST, 8)
+INPUT = InputImage(digest="0" * 64, width=640, height=480)
 CONTROLS = {*"\x0b\x0c\x1c\x1d\x1e\x1f\x85"}
 END = f", Version: sd-api {__version__}"
 DETAILS: dict[str, Any] = {
@@ -77,6 +79,40 @@ def test_what_is_seldom_said_shows_where_it_is_said() -> None:
         "Seed: 8, CFG rescale: 0.7, Eta: 0.5, Clip skip: 2, Prompt syntax: a1111, Size: 64x128"
         in line(request)
     )
+
+
+def test_what_an_image_began_with_is_said() -> None:
+    """In AUTOMATIC1111's words."""
+    begun = replace(REQUEST, image=INPUT, strength=0.6, resize="fill")
+    assert "Seed: 8, Denoising strength: 0.6, Resize mode: Resize and fill, Size" in line(begun)
+    masked = replace(begun, mask=INPUT, mask_padding=32, mask_invert=True, mask_fill="noise")
+    assert (
+        "Mask blur: 4, Masked area padding: 32, Mask mode: Inpaint not masked, "
+        "Masked content: latent noise, Inpaint area: Only masked, Size: 64x128"
+    ) in line(masked)
+    assert line(replace(begun, mask=INPUT)).count("Mask") == 1
+
+
+def test_a_second_pass_is_said() -> None:
+    """With the steps that it does, and the size of the first pass."""
+    scaled = line(replace(REQUEST, hires=Hires(scale=1.5, strength=0.7)))
+    assert (
+        "Denoising strength: 0.7, Hires upscale: 1.5, Hires steps: 14, Hires upscaler: Latent, "
+        "Size: 64x128"
+    ) in scaled
+    sized = Hires(width=512, height=768, steps=10, strength=0.5, resize="lanczos")
+    assert ("Hires resize: 512x768, Hires steps: 5, Hires upscaler: Lanczos") in line(
+        replace(REQUEST, hires=sized)
+    )
+    values = parsed(infotext(replace(REQUEST, hires=sized), IMAGE, "demo-1")).values
+    assert (values["Hires resize-1"], values["Hires resize-2"]) == ("512", "768")
+
+
+def test_each_image_has_its_variation() -> None:
+    """The subseeds follow each other."""
+    varied = replace(REQUEST, subseed=7, subseed_strength=0.25, num_images=2)
+    text = infotext(varied, IMAGE, "demo-1", index=1)
+    assert "Variation seed: 8, Variation seed strength: 0.25" in text
 
 
 def test_adapters_are_tags_in_the_text() -> None:

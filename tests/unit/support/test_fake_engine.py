@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
@@ -19,10 +20,12 @@ from service.core.events import (
     Stepped,
     UnloadReason,
 )
+from service.core.inputs import EngineInputs, Hires
 from service.core.spec import GenerationSpec
 from service.core.stage import Stage
 from service.engine.base import EngineState
 from service.engine.protocol import EngineExited, EngineFailed, EngineReady, Event
+from service.errors import ResultDamaged
 from tests.support.simulation.fake_engine import FAKE_MODEL, FakeEngine, gradient
 from tests.support.simulation.fake_models import FakeModel
 
@@ -89,6 +92,39 @@ async def test_a_finished_job_has_an_image_for_each_seed(engine, events):
     assert event.images == (gradient(LONG, 2), gradient(LONG, 3))
     assert len(event.images[0].pixels) == 256 * 256 * 3
     assert event.images[0].pixels != event.images[1].pixels
+
+
+async def test_an_image_depends_on_what_it_began_with(engine, events):
+    """Input images, their masks and subseeds change it; what cannot be read fails its job."""
+    sources = [
+        EngineInputs(image=b"a"),
+        EngineInputs(image=b"b"),
+        EngineInputs(image=b"a", mask=b"m"),
+    ]
+    for number, inputs in enumerate(sources):
+        engine.generate(str(number), SHORT, 1, partial(replace, inputs))
+    varied = replace(SHORT, subseed=3, subseed_strength=0.5)
+    engine.generate("varied", varied, 1)
+    engine.generate("plain", SHORT, 1)
+
+    def unread() -> EngineInputs:
+        raise ResultDamaged("gone")
+
+    engine.generate("unread", SHORT, 1, unread)
+    await engine.step(4)
+    drawn = [event.images[0].pixels for event in events if isinstance(event, JobFinished)]
+    assert len(set(drawn)) == 5
+    (failed,) = [event for event in events if isinstance(event, JobFailed)]
+    assert (failed.job_id, failed.code) == ("unread", "result_damaged")
+
+
+async def test_a_second_pass_is_drawn_in_its_size(engine, events):
+    """After the steps of both."""
+    twice = replace(SHORT, hires=Hires(scale=2, strength=0.5))
+    engine.generate("1", twice, 1)
+    await engine.step(twice.total_steps)
+    (event,) = [event for event in events if isinstance(event, JobFinished)]
+    assert (event.images[0].width, event.images[0].height) == twice.drawn_size
 
 
 async def test_a_cancelled_job_is_gone_before_the_next_step(engine, events):

@@ -20,6 +20,7 @@ from typing import Any
 from service.config.table import Config
 from service.core.events import JobCancelled, JobFailed, JobFinished, StepBaseline, Stepped
 from service.core.image import RawImage
+from service.core.inputs import EngineInputs
 from service.core.model import ModelInfo
 from service.core.spec import GenerationSpec
 from service.core.stage import Stage, StageTimes
@@ -64,6 +65,12 @@ def images(request: GenerationSpec) -> tuple[RawImage, ...]:
 def finished(job_id: str, request: GenerationSpec) -> JobFinished:
     """Return the good end of a job."""
     return JobFinished(job_id=job_id, epoch=EPOCHS[job_id], images=images(request))
+
+
+def returned(job_id: str, request: GenerationSpec, inputs: EngineInputs) -> JobFinished:
+    """Return the end of a job whose input image comes back as it is."""
+    good = finished(job_id, request)
+    return replace(good, images=tuple(replace(e, pixels=inputs.image) for e in good.images))
 
 
 def step(job_id: str, done: int, request: GenerationSpec, **fields: Any) -> Stepped:
@@ -246,8 +253,11 @@ def _work(pipe: Pipe) -> None:
     with contextlib.suppress(EOFError, OSError):  # The service is gone.
         while True:
             match pipe.receive():
-                case Generate(job_id=job_id, epoch=epoch, request=request):
+                case Generate(job_id=job_id, epoch=epoch, request=request, inputs=inputs):
                     EPOCHS[job_id] = epoch
+                    if inputs is not None:
+                        pipe.send(returned(job_id, request, inputs))
+                        continue
                     if request.prompt == "stays":
                         jobs[job_id] = request
                         continue
