@@ -7,67 +7,18 @@ from dataclasses import replace
 import pytest
 
 from service.config.table import Config
-from service.core.events import JobCancelled, JobFailed, JobFinished, Stepped
-from service.core.inputs import EngineInputs
+from service.core.events import JobCancelled, JobFinished
 from service.core.spec import GenerationSpec
 from service.core.stage import Stage
 from service.engine import heartbeat
 from service.engine.base import EngineState
 from service.engine.process import child, parent
 from service.engine.process.parent import ProcessEngine
-from service.engine.protocol import EngineExited, EngineFailed, EngineReady, Event, StageStarted
-from service.errors import StorageUnavailable
+from service.engine.protocol import EngineExited, EngineFailed, EngineReady, StageStarted
 from service.system.executors import ENGINE
 from tests.unit.engine.process import children
 
-WAIT_SECONDS = 30.0
-MOST_EXITS = 10
 CONFIG = Config()
-
-
-class Heard:
-    """What the engine told, one event after the other."""
-
-    def __init__(self) -> None:
-        self.events: asyncio.Queue[Event] = asyncio.Queue()
-
-    async def next(self):
-        return await asyncio.wait_for(self.events.get(), WAIT_SECONDS)
-
-    async def end(self):
-        """Return the next event that ends something."""
-        while isinstance(event := await self.next(), (StageStarted, Stepped)):
-            pass
-        return event
-
-    async def works_again(self, engine: ProcessEngine) -> None:
-        exits = []
-        while not isinstance(event := await self.end(), EngineReady):
-            assert isinstance(event, EngineExited)
-            exits.append(event)
-            # Children that cannot live would be started for ever.
-            assert len(exits) < MOST_EXITS, exits
-        engine.generate("works", request("a cat"), 1)
-        assert await self.end() == children.finished("works", request("a cat"))
-
-    def __call__(self, event) -> None:
-        self.events.put_nowait(event)
-
-
-@pytest.fixture
-def heard() -> Heard:
-    """Collect events."""
-    return Heard()
-
-
-@pytest.fixture
-async def engine(heard):
-    """Start an obedient child and wait until it is ready."""
-    started = ProcessEngine(CONFIG, entry=children.obedient)
-    await started.start(heard)
-    assert isinstance(await heard.next(), EngineReady)
-    yield started
-    await started.stop()
 
 
 @pytest.fixture
@@ -113,65 +64,6 @@ async def test_an_interrupted_job_comes_back_with_its_images(engine, heard):
     early = replace(children.finished("one", request("stays")), interrupted_after=1)
     assert await heard.end() == early
     assert engine.restarts == 0
-
-
-async def test_input_images_reach_the_child_with_their_job(engine, heard):
-    """They are read on a thread; commands keep their order meanwhile."""
-    inputs = EngineInputs(image=bytes(range(256)) * 48)
-    threads = []
-
-    def read():
-        threads.append(threading.current_thread())
-        return inputs
-
-    engine.generate("one", request("a cat"), 1, read)
-    engine.generate("two", request("a cat"), 1)
-    assert await heard.end() == children.returned("one", request("a cat"), inputs)
-    assert await heard.end() == children.finished("two", request("a cat"))
-    assert threads != [threading.current_thread()]
-
-
-@pytest.mark.parametrize(
-    ("error", "code", "words"),
-    [
-        (StorageUnavailable("The disk is gone."), "storage_unavailable", "The disk is gone."),
-        (OSError("private"), "internal_error", "The images of the request cannot be read."),
-        (None, "internal_error", "The images of the request cannot be read."),
-    ],
-)
-async def test_input_images_that_cannot_be_read_fail_their_job_alone(
-    engine, heard, error, code, words
-):
-    """Others go on, in the same process; images of a wrong size are no images."""
-
-    def read():
-        if error is not None:
-            raise error
-        return EngineInputs(image=b"short")
-
-    pid = engine.pid
-    engine.generate("one", request("a cat"), 1, read)
-    engine.generate("two", request("a cat"), 1)
-    ends = {end.job_id: end for end in (await heard.end(), await heard.end())}
-    assert ends["one"] == JobFailed(job_id="one", epoch=1, code=code, detail=words)
-    assert isinstance(ends["two"], JobFinished)
-    assert (engine.pid, engine.silence) == (pid, 0.0)
-
-
-async def test_input_images_of_a_child_that_died_end_nothing(engine, heard):
-    """The job is asked for again, and ends once."""
-    told = threading.Event()
-
-    def read():
-        told.wait(WAIT_SECONDS)
-        raise OSError
-
-    engine.generate("one", request("a cat"), 1, read)
-    assert engine._child is not None
-    engine._child.kill()
-    assert isinstance(await heard.end(), EngineExited)
-    told.set()
-    await heard.works_again(engine)
 
 
 async def test_a_late_end_of_an_earlier_attempt_ends_nothing(engine, heard):
