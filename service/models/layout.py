@@ -21,7 +21,9 @@ from service.models.vocabulary import Vocabulary
 FAMILIES: Final = {
     "StableDiffusionPipeline": "sd",
     "LatentConsistencyModelPipeline": "sd",
+    "StableDiffusionInpaintPipeline": "sd",
     "StableDiffusionXLPipeline": "sdxl",
+    "StableDiffusionXLInpaintPipeline": "sdxl",
 }
 """Family by the pipeline class that a folder names; a consistency model has SD's parts."""
 
@@ -52,6 +54,12 @@ class Layout:
     """What the tokenizers are made of where no folder holds them."""
     padding: Mapping[str, str] = field(default_factory=dict)
     file: SingleFile | None = None
+
+    @property
+    def inpainting(self) -> bool:
+        """Whether its UNet takes a mask and a masked image, too."""
+        taken, given = (self.configs["unet"].get(f"{end}_channels", 4) for end in ("in", "out"))
+        return bool(taken != given)
 
 
 def read(
@@ -242,7 +250,7 @@ def _replace(file: SingleFile) -> str:
 
 def _from_reference(file: SingleFile, cache_dir: Path) -> Layout | None:
     """Take the configuration of the model that this kind derives from, if it is here and fits."""
-    figures = FIGURES.get((file.family, file.text_width))
+    figures = _figures(file)
     if figures is None:
         return None
     for name in catalog.names(figures.reference):
@@ -272,7 +280,7 @@ def _brought(file: SingleFile, cache_dir: Path) -> Layout:
         ModelUnsuitable: it has none of this kind, or CLIP's vocabulary is not here.
 
     """
-    figures = FIGURES.get((file.family, file.text_width))
+    figures = _figures(file)
     configs = _configs(figures, file) if figures is not None else {}
     if figures is None or mismatch(file, configs):
         raise _no_configuration(file, cache_dir)
@@ -296,6 +304,11 @@ def _brought(file: SingleFile, cache_dir: Path) -> Layout:
         padding=figures.padding,
         file=file,
     )
+
+
+def _figures(file: SingleFile) -> Figures | None:
+    found = FIGURES.get((file.family, file.text_width))
+    return found.for_inpainting() if found and file.input_channels != file.channels else found
 
 
 def _configs(figures: Figures, file: SingleFile) -> dict[str, Mapping[str, Any]]:

@@ -19,6 +19,7 @@ def mismatch(file: SingleFile, configs: Mapping[str, Mapping[str, Any]]) -> str:
             _first(unet.get("block_out_channels")),
             file.unet_width,
         ),
+        ("channels that the UNet takes", unet.get("in_channels", 4), file.input_channels),
         ("width of the UNet's text embeddings", unet.get("cross_attention_dim"), file.text_width),
         ("width of the guidance embedding", unet.get("time_cond_proj_dim"), file.guidance_width),
         ("blocks of the UNet's way down", _blocks(unet), file.unet_blocks),

@@ -7,7 +7,7 @@ from typing import Any, Final
 from service.errors import ModelError, ModelUnsuitable
 from service.models import files, weights
 
-SUPPORTED: Final = "Supported are Stable Diffusion 1.x, 2.x and XL text-to-image models."
+SUPPORTED: Final = "Supported are Stable Diffusion 1.x, 2.x and XL text-to-image and inpainting models."
 CLASSES: Final[Mapping[str, Mapping[str, frozenset[str]]]] = {
     "sd": {
         "unet": frozenset({"UNet2DConditionModel"}),
@@ -36,6 +36,9 @@ TIME_IDS: Final = 6
 """Numbers of SDXL's size conditioning."""
 
 COLOURS: Final = 3
+MASK: Final = 1
+"""Channels of a mask, which an inpainting model takes in front of the masked image's latents."""
+
 TEXT_PROJECTION: Final = "text_proj"
 """A linear layer of the UNet that widens the text embeddings; the default with a width."""
 
@@ -330,16 +333,21 @@ def _scaling(configs: Mapping[str, Mapping[str, Any]], _family: str) -> str:
     return f"the scaling_factor of the VAE must be a number above 0, and is {factor!r}."
 
 
+def for_inpainting(taken: int, latent: int) -> bool:
+    """Return whether a UNet with so many input channels takes mask and masked image, too."""
+    return taken == 2 * latent + MASK
+
+
 def _channels(configs: Mapping[str, Mapping[str, Any]], _family: str) -> str:
     unet, vae = configs["unet"], configs["vae"]
     taken, given = _whole(unet.get("in_channels"), 4), _whole(unet.get("out_channels"), 4)
     latent = _whole(vae.get("latent_channels"), 4)
-    if taken != latent:
+    if taken != latent and not for_inpainting(taken, latent):
         return (
-            f"the UNet takes {taken} channels and the VAE gives {latent}; it is an inpainting or "
-            "editing model, or its parts do not belong together."
+            f"the UNet takes {taken} channels and the VAE gives {latent}; it is an editing or "
+            "depth model, or its parts do not belong together."
         )
-    if given != taken:
+    if given != latent:
         return (
             f"the UNet takes {taken} channels and gives {given}, and the VAE decodes {latent}; "
             "models that predict a variance, too, are not supported."

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from service.errors import ModelUnsuitable
 from service.models import weights
-from service.models.parts import SUPPORTED
+from service.models.parts import SUPPORTED, for_inpainting
 
 UNET: Final = "model.diffusion_model."
 VAE: Final = "first_stage_model."
@@ -86,6 +86,8 @@ class SingleFile:
     """Channels of the UNet's first block."""
     channels: int
     """Of the latents."""
+    input_channels: int
+    """Of the UNet; more than those of the latents in an inpainting model."""
     guidance_width: int | None
     """Of the embedding of the guidance scale, in a distilled model."""
     encoders: Mapping[str, TextEncoder]
@@ -126,8 +128,11 @@ def read(path: Path) -> SingleFile:
             f"cross-attention or a VAE (a LoRA, a VAE or another model?). {SUPPORTED}"
         )
     (_, latent, *_) = (*shapes.get(f"{VAE}post_quant_conv.weight", first), 0, 0)
-    if first[1] != latent:
-        raise ModelUnsuitable(f"{path} is an inpainting or editing model. {SUPPORTED}")
+    if first[1] != latent and not for_inpainting(first[1], latent):
+        raise ModelUnsuitable(
+            f"{path} is an editing or depth model: its UNet takes {first[1]} channels, and its "
+            f"latents have {latent}. {SUPPORTED}"
+        )
     family, encoders = _encoders(path, shapes)
     guidance = shapes.get(GUIDANCE)
     metadata = weights.metadata(path)
@@ -137,6 +142,7 @@ def read(path: Path) -> SingleFile:
         text_width=widths[0],
         unet_width=first[0],
         channels=latent,
+        input_channels=first[1],
         guidance_width=guidance[1] if guidance else None,
         encoders=encoders,
         unet_blocks=len(_numbers(shapes, rf"{UNET}input_blocks\.(\d+)\.")),

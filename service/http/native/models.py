@@ -45,6 +45,7 @@ def _listed(key: str, model: Served, dispatcher: Dispatcher) -> dict[str, Any]:
         "family": known.family or None,
         "recipe": recipe_of(known),
         "warnings": known.recipe.warnings,
+        "inpainting": known.inpainting,
         "vae": "" if info is None else info.vae,
         "version": None if info is None else info.version,
         "licence": model.licence or None,

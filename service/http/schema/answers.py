@@ -149,6 +149,11 @@ class ListedModel(Schema):
         enum=["sd", "sdxl", None],
         allow_none=True,
     )
+    inpainting = described(
+        fields.Boolean,
+        "Whether it was made for inpainting: its UNet takes a mask and a masked image, too.",
+        False,
+    )
     recipe = described(
         partial(fields.Nested, RecipeAnswer), "null where it has none.", allow_none=True
     )

@@ -36,10 +36,14 @@ SETTINGS: Final = {"steps": ("MAX_STEPS", "the sampler"), "size": ("MIN_SIZE", "
 NAMES: Final = (
     ("xl", "sdxl", SDXL, CLIP_LAYERS - 1),
     ("stable-diffusion-2-1-base", "sd", SD, SD_2_LAYERS),
+    ("stable-diffusion-2-inpainting", "sd", SD, SD_2_LAYERS),
     ("stable-diffusion-2-base", "sd", SD, SD_2_LAYERS),
     ("stable-diffusion-2", "sd", SD_2_V, SD_2_LAYERS),
 )
 """Parts of the names of models on the hub, in lower case, with what they have in common."""
+
+INPAINTING: Final = "inpaint"
+"""Part of the names of the hub's inpainting models."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +60,8 @@ class Known:
     max_clip_skip: int = CLIP_LAYERS
     schedules: tuple[Schedule, ...] = tuple(Schedule)
     """Noise schedules that exist for it, as far as is known."""
+    inpainting: bool = False
+    """Whether its UNet takes a mask and a masked image, too."""
 
 
 UNKNOWN: Final = Known()
@@ -99,6 +105,7 @@ def look_at(source: Source, config: Config) -> Known:
         recipe=recipe_of(source, found, config),
         max_clip_skip=max_clip_skip_of(found),
         schedules=schedules_of(found),
+        inpainting=found.inpainting,
     )
 
 
@@ -173,6 +180,7 @@ def max_clip_skip_of(found: Layout) -> int:
 
 def _by_name(model_id: str, config: Config) -> Known:
     recipe = table.by_id(model_id) or NO_RECIPE
+    inpainting = INPAINTING in model_id.lower()
     for part, family, sizes, layers in NAMES:
         if part in model_id.lower():
             log.warning("model_family_guessed", model_id=model_id, family=family, by=part)
@@ -182,5 +190,7 @@ def _by_name(model_id: str, config: Config) -> Known:
                 sizes=sizes,
                 recipe=_limited(recipe, sizes, config),
                 max_clip_skip=layers,
+                inpainting=inpainting,
             )
-    return Known(model_id=model_id, recipe=_limited(recipe, SD, config))
+    recipe = _limited(recipe, SD, config)
+    return Known(model_id=model_id, recipe=recipe, inpainting=inpainting)

@@ -119,7 +119,7 @@ def build_sd(
     return folder
 
 
-def build_sdxl(folder: Path) -> Path:
+def build_sdxl(folder: Path, **unet_changes: Any) -> Path:
     """Write a model of SDXL's shape: two text encoders, pooled text and six time ids."""
     torch.manual_seed(0)
     words = tokenizer(folder / "tokenizer")
@@ -132,6 +132,7 @@ def build_sdxl(folder: Path) -> Path:
             addition_embed_type="text_time",
             addition_time_embed_dim=8,
             projection_class_embeddings_input_dim=6 * 8 + 32,
+            **unet_changes,
         ),
         vae=autoencoder(),
         text_encoder=CLIPTextModel(settings),
@@ -154,6 +155,24 @@ def build_v_prediction(folder: Path) -> Path:
 def build_lcm(folder: Path) -> Path:
     """Write a distilled model: the guidance scale enters by ``time_cond_proj_dim``."""
     return build_sd(folder, unet_changes={"time_cond_proj_dim": 16})
+
+
+def build_inpaint(folder: Path) -> Path:
+    """Write an inpainting model of SD 1.5's shape, whose UNet takes nine channels."""
+    build_sd(folder, unet_changes={"in_channels": 9})
+    return _write_index(folder, _class_name="StableDiffusionInpaintPipeline")
+
+
+def build_inpaint_sd2(folder: Path) -> Path:
+    """Write an inpainting model of SD 2.x's shape."""
+    build_sd2(folder, in_channels=9)
+    return _write_index(folder, _class_name="StableDiffusionInpaintPipeline")
+
+
+def build_inpaint_xl(folder: Path) -> Path:
+    """Write an inpainting model of SDXL's shape."""
+    build_sdxl(folder, in_channels=9)
+    return _write_index(folder, _class_name="StableDiffusionXLInpaintPipeline")
 
 
 def build_tiny_vae(folder: Path) -> Path:
@@ -226,7 +245,7 @@ def _write_index(folder: Path, **changes: Any) -> Path:
     return folder
 
 
-def build_sd2(folder: Path, *, scheduler: Any = None) -> Path:
+def build_sd2(folder: Path, *, scheduler: Any = None, **unet_changes: Any) -> Path:
     """Write a model of SD 2.1's shape: a wider text encoder with GELU, padded with ``!``."""
     torch.manual_seed(3)
     words = tokenizer(folder / "tokenizer", pad="!")
@@ -234,7 +253,12 @@ def build_sd2(folder: Path, *, scheduler: Any = None) -> Path:
         len(words), hidden_size=64, intermediate_size=75, num_attention_heads=8, hidden_act="gelu"
     )
     pipeline: Any = StableDiffusionPipeline(
-        unet=unet(cross_attention_dim=64, use_linear_projection=True, attention_head_dim=(4, 8)),
+        unet=unet(
+            cross_attention_dim=64,
+            use_linear_projection=True,
+            attention_head_dim=(4, 8),
+            **unet_changes,
+        ),
         vae=autoencoder(),
         text_encoder=CLIPTextModel(settings),
         tokenizer=words,

@@ -73,6 +73,17 @@ def test_a_folder_tells_by_its_small_files(
     assert (found.family, found.sizes) == (family, sizes)
 
 
+@pytest.mark.parametrize(
+    ("kind", "inpainting"),
+    [("sd", False), ("tiny_vae", False), ("inpaint", True), ("inpaint_xl", True)],
+)
+def test_the_channels_tell_a_model_for_inpainting(
+    folder: Callable[[str], Path], tmp_path: Path, kind: str, inpainting: bool
+) -> None:
+    """Whatever its latents have, it takes them twice and a mask."""
+    assert look(folder(kind), tmp_path).inpainting == inpainting
+
+
 @pytest.mark.parametrize(("kind", "layers"), [("sd", 2), ("sdxl", 1)])
 def test_a_text_encoder_tells_how_many_layers_can_be_skipped(
     folder: Callable[[str], Path], tmp_path: Path, kind: str, layers: int
@@ -110,6 +121,7 @@ def test_stable_diffusion_2_that_predicts_the_velocity_is_larger(
         ("somebody/AnimeXL-v3", "sdxl", SDXL, 11),
         ("stabilityai/stable-diffusion-2-1", "sd", SD_2_V, 23),
         ("stabilityai/stable-diffusion-2-1-base", "sd", SD, 23),
+        ("stabilityai/stable-diffusion-2-inpainting", "sd", SD, 23),
     ],
 )
 def test_a_model_that_is_not_here_is_guessed_by_its_name(
@@ -119,6 +131,7 @@ def test_a_model_that_is_not_here_is_guessed_by_its_name(
     with capture_logs() as lines:
         found = look(name, tmp_path)
     assert (found.family, found.sizes, found.max_clip_skip) == (family, sizes, layers)
+    assert found.inpainting == ("inpaint" in name)
     assert [line["event"] for line in lines] == ["model_family_guessed"]
 
 

