@@ -46,7 +46,9 @@ class Row:
         self._latest: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = None
         """Latents, timestep and prediction of the latest step, for ``estimate``."""
         self._step_extras = step_extras(scheduler, noise.generator, eta=start.request.eta)
-        self.latents = start.latents(model, scheduler, noise, encoded)
+        begun = start.begin(model, scheduler, noise, encoded)
+        self.latents = begun.latents
+        self._channels, self._kept = begun.channels, begun.kept
         seed_noise(scheduler, self.latents, seed)
 
     @property
@@ -82,7 +84,7 @@ class Row:
     def model_input(self) -> torch.Tensor:
         """Return the latents as the denoiser takes them at this timestep."""
         scaled: torch.Tensor = self._scheduler.scale_model_input(self.latents, self.timestep)
-        return scaled
+        return scaled if self._channels is None else torch.cat([scaled, self._channels], dim=1)
 
     def advance(self, prediction: torch.Tensor) -> int:
         """Take one scheduler step and return the new position.
@@ -100,6 +102,9 @@ class Row:
             prediction, self.timestep, self.latents, **self._step_extras, return_dict=False
         )[0].to(dtype)
         self.position += 1
+        if self._kept is not None:
+            following = self.timestep if self.evaluations_left else None
+            self.latents = self._kept.put_back(self.latents, self._scheduler, following)
         return self.position
 
     def _guided(self, negative: torch.Tensor, *prompts: torch.Tensor) -> torch.Tensor:
@@ -131,7 +136,7 @@ class Row:
             clean = latents * signal - prediction * noise
         elif self._scheduler.config.prediction_type == "sample":
             clean = prediction
-        return clean
+        return clean if self._kept is None else self._kept.put_back(clean)
 
     def _alpha(self, timestep: float) -> float:
         """Return the schedule's share of signal; between two timesteps what lies between."""

@@ -117,7 +117,7 @@ class StepLoop:
             job_id=job_id,
             epoch=epoch,
             request=request,
-            start=start_of(request, inputs),
+            start=start_of(request, inputs, self.model),
             key=self.model.batch_key(request),
             arrived=self._clock,
             adapters=self.adapters.ask(

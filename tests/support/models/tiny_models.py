@@ -175,16 +175,27 @@ def build_inpaint_xl(folder: Path) -> Path:
     return _write_index(folder, _class_name="StableDiffusionXLInpaintPipeline")
 
 
-def build_tiny_vae(folder: Path) -> Path:
-    """Write a model with an AutoencoderTiny of twelve channels that shrinks by four."""
+def build_inpaint_tiny_vae(folder: Path) -> Path:
+    """Write an inpainting model with an AutoencoderTiny of four channels."""
+    build_sd(folder, vae=tiny_autoencoder(4), unet_changes={"in_channels": 9})
+    return _write_index(folder, _class_name="StableDiffusionInpaintPipeline")
+
+
+def tiny_autoencoder(channels: int) -> AutoencoderTiny:
+    """Build an AutoencoderTiny that shrinks by four per side."""
     torch.manual_seed(1)
-    small = AutoencoderTiny(
-        latent_channels=12,
+    return AutoencoderTiny(
+        latent_channels=channels,
         encoder_block_out_channels=(16, 16, 16),
         decoder_block_out_channels=(16, 16, 16),
         num_encoder_blocks=(1, 1, 1),
         num_decoder_blocks=(1, 1, 1),
     )
+
+
+def build_tiny_vae(folder: Path) -> Path:
+    """Write a model with an AutoencoderTiny of twelve channels that shrinks by four."""
+    small = tiny_autoencoder(12)
     return build_sd(folder, vae=small, unet_changes={"in_channels": 12, "out_channels": 12})
 
 

@@ -20,6 +20,7 @@ from service.diffusion.pool.pool import ModelPool
 from service.diffusion.pool.residents import Residents, Said
 from service.models.adapters.catalog import AdapterCatalog
 from service.system import host_memory
+from tests.support.parity.gallery import engine_inputs
 
 SHARE: Final = 0.999
 """How many of an image's values may not differ by more than one level of 255."""
@@ -80,7 +81,7 @@ def together(
     store = store_of(model, catalog=adapters)
     loop = StepLoop(model, batch_limit=batch_limit, adapters=store)
     for job_id, request in requests.items():
-        loop.add(job_id, request)
+        loop.add(job_id, request, inputs=engine_inputs(request))
     return endings(loop)
 
 
@@ -139,14 +140,14 @@ def in_company(model: Model, request: GenerationSpec) -> list[np.ndarray]:
             request, seed=9, sampler="unipc", eta=0, guidance_scale=3.0, num_images=1
         ),
     }
-    loop.add("early", others["early"])
+    loop.add("early", others["early"], inputs=engine_inputs(request))
     loop.step()
-    loop.add("leaver", others["leaver"])
+    loop.add("leaver", others["leaver"], inputs=engine_inputs(request))
     loop.step()
-    loop.add("request", mine)
-    loop.add("wide", others["wide"])
+    loop.add("request", mine, inputs=engine_inputs(mine))
+    loop.add("wide", others["wide"], inputs=engine_inputs(others["wide"]))
     outcomes = loop.step()
-    loop.add("unguided", others["unguided"])
+    loop.add("unguided", others["unguided"], inputs=engine_inputs(request))
     outcomes += loop.step()
     loop.cancel("leaver")
     found = endings(loop, outcomes)["request"]

@@ -5,6 +5,7 @@ the samplers are a table of this file's own. Overrides are passed as keywords: `
 drops values of the mapping whose keys the model's scheduler file does not name.
 """
 
+import inspect
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -29,14 +30,19 @@ from diffusers import (
     LCMScheduler,
     LMSDiscreteScheduler,
     PNDMScheduler,
+    StableDiffusionImg2ImgPipeline,
+    StableDiffusionInpaintPipeline,
     StableDiffusionPipeline,
+    StableDiffusionXLImg2ImgPipeline,
+    StableDiffusionXLInpaintPipeline,
     StableDiffusionXLPipeline,
     TCDScheduler,
     UniPCMultistepScheduler,
 )
+from PIL import Image
 
 from service.core.spec import GenerationSpec
-from tests.support.parity import schedules
+from tests.support.parity import gallery, schedules
 
 SAMPLERS: Final[Mapping[str, tuple[Any, Mapping[str, Any]]]] = {
     # DDIM clips its estimate to [-1, 1] by default, which is for pixels: latents reach further.
@@ -82,6 +88,17 @@ PUBLISHED_FOR: Final = {
 }
 """The schedules that Align Your Steps has steps for: those of Stable Diffusion 1.5 and XL."""
 
+NINE: Final = 9
+"""Channels that the UNet of an inpainting model takes."""
+
+KINDS: Final[dict[tuple[bool, bool], Any]] = {
+    (False, False): StableDiffusionImg2ImgPipeline,
+    (False, True): StableDiffusionInpaintPipeline,
+    (True, False): StableDiffusionXLImg2ImgPipeline,
+    (True, True): StableDiffusionXLInpaintPipeline,
+}
+"""Pipeline by whether the model is XL, and whether there is a mask."""
+
 EPSILON: Final = torch.finfo(torch.float32).eps
 """Distance of 1 from the next number."""
 
@@ -99,7 +116,7 @@ class Reference:
         index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
         pipeline_class: Any = StableDiffusionXLPipeline
         settings: dict[str, Any] = {"add_watermarker": False}
-        if index["_class_name"] == "StableDiffusionPipeline":
+        if "XL" not in index["_class_name"]:
             pipeline_class = StableDiffusionPipeline
             settings = {
                 "safety_checker": None,
@@ -116,6 +133,7 @@ class Reference:
         )
         self.pipeline.set_progress_bar_config(disable=True)
         self.folder = folder
+        self._settings = settings
         self.config: Mapping[str, Any] = self.pipeline.scheduler.config
         """The model's own schedule, as the pipeline has read and corrected it."""
 
@@ -164,7 +182,8 @@ class Reference:
 
         """
         try:
-            if request.sampler == "dpmpp_sde":  # One seed serves all images of a call.
+            # One seed serves all images of a call, or the draws of what is encoded.
+            if request.sampler == "dpmpp_sde" or self._inputs(request):
                 each = [self._drawn(request, [seed]) for seed in request.seeds]
                 found = np.concatenate(each)
             else:
@@ -187,21 +206,57 @@ class Reference:
             drawn: np.ndarray = self._called(request, seeds)
         return drawn
 
+    def _inputs(self, request: GenerationSpec) -> dict[str, Any]:
+        """Return the images that diffusers is given; empty for a text."""
+        size, nine = (request.width, request.height), self.pipeline.unet.config.in_channels == NINE
+        found: dict[str, Any] = {}
+        if request.image is not None:
+            found["image"] = gallery.picture(request.image, size)
+            found["strength"] = request.strength
+        elif nine:  # Nothing but its size is looked at.
+            found = {"image": Image.new("RGB", size, "red"), "strength": 1.0}
+        if request.mask is not None:
+            found["mask_image"] = gallery.mask(request.mask, size)
+        elif nine:
+            found["mask_image"] = Image.new("L", size, "white")
+        return found
+
+    def _pipeline(self, inputs: Mapping[str, Any]) -> Any:
+        """Return diffusers' pipeline for a kind of inputs, around the same parts."""
+        if not inputs:
+            return self.pipeline
+        large = isinstance(self.pipeline, StableDiffusionXLPipeline)
+        kind: Any = KINDS[large, "mask_image" in inputs]
+        settings = {**self.pipeline.components, **self._settings}
+        settings["scheduler"] = EulerDiscreteScheduler(steps_offset=1)
+        if large:
+            zeros = self.pipeline.config.force_zeros_for_empty_prompt
+            settings["force_zeros_for_empty_prompt"] = zeros
+        made = kind(**settings)
+        # Its constructor corrects old schedulers once more, each kind of pipeline in another way.
+        made.scheduler = self.pipeline.scheduler
+        made.set_progress_bar_config(disable=True)
+        return made
+
     def _called(self, request: GenerationSpec, seeds: Sequence[int]) -> Any:
-        return self.pipeline(
+        inputs = self._inputs(request)
+        pipeline = self._pipeline(inputs)
+        size = {"width": request.width, "height": request.height}
+        rescale = {"guidance_rescale": request.guidance_rescale}
+        taken = inspect.signature(pipeline.__call__).parameters
+        return pipeline(
             request.prompt,
             # No text is no negative prompt, for which SDXL has zeros.
             negative_prompt=request.negative_prompt or None,
-            width=request.width,
-            height=request.height,
             num_inference_steps=request.steps,
             guidance_scale=request.guidance_scale,
-            guidance_rescale=request.guidance_rescale,
             eta=request.eta,
             clip_skip=request.clip_skip - 1 or None,
             num_images_per_prompt=len(seeds),
             generator=[torch.Generator("cpu").manual_seed(seed) for seed in seeds],
             output_type="np",
+            **{name: value for name, value in {**size, **rescale}.items() if name in taken},
+            **inputs,
         ).images
 
 

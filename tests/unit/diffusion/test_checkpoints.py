@@ -5,7 +5,7 @@ give what diffusers gives with the numbers that the publisher of such a model na
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +24,11 @@ from safetensors.torch import load_file, save_file
 
 from service.config.limits import limits_of
 from service.config.table import Config
+from service.core.events import StepBaseline
 from service.core.spec import Adapter, GenerationSpec
 from service.diffusion.load import Model, load_model
+from service.diffusion.loop.step_loop import StepLoop
+from service.diffusion.loop.trials.warm_up import warm_up
 from service.errors import ModelUnsuitable
 from service.http.schema.generation import read_request
 from service.models.adapters.catalog import AdapterCatalog
@@ -33,7 +36,7 @@ from service.models.catalog import resolve
 from tests.support.models import adapter_files, tiny_models
 from tests.support.models.odd_models import halves
 from tests.support.models.single_file import write_single_file
-from tests.support.parity import adapted, comparison
+from tests.support.parity import adapted, comparison, gallery
 from tests.support.parity.references import Reference
 
 # diffusers corrects old scheduler files, which some of the models here have on purpose.
@@ -235,12 +238,30 @@ def test_a_checkpoint_is_drawn_as_its_publisher_says(tmp_path: Path, name: str) 
     assert model.info.recipe.name == checkpoint.recipe
 
 
-def test_a_file_for_inpainting_is_refused_by_name(tmp_path: Path) -> None:
-    """The line says what it is, and what is drawn."""
-    folder = tiny_models.build_sd(tmp_path / "painter", unet_changes={"in_channels": 9})
-    path = write_single_file(folder, tmp_path / "painter.safetensors")
+@pytest.mark.parametrize("kind", ["inpaint", "inpaint_xl"])
+def test_a_file_for_inpainting(tmp_path: Path, kind: str) -> None:
+    """It warms up, and draws texts and masks as diffusers does with the folder of its parts."""
+    folder = getattr(tiny_models, f"build_{kind}")(tmp_path / "painter")
+    model, config = loaded(write_single_file(folder, tmp_path / "painter.safetensors"))
+    text = asked(model, config, steps=4)
+    inputs = {"image": gallery.reference(1), "mask": gallery.reference(2)}
+    reference = Reference(folder)
 
-    with pytest.raises(ModelUnsuitable, match=r"painter\.safetensors is an inpainting or editing"):
+    learned = warm_up(StepLoop(model, batch_limit=2), size=SIDE, batch_limit=2)
+
+    assert model.info.inpainting
+    assert any(isinstance(each, StepBaseline) for each in learned)
+    for request in (text, replace(text, **inputs)):
+        ours = comparison.alone(model, request)
+        assert comparison.difference(ours, reference.images(request)).same
+
+
+def test_a_file_for_editing_is_refused_by_name(tmp_path: Path) -> None:
+    """The line says what it is, and what is drawn."""
+    folder = tiny_models.build_sd(tmp_path / "editor", unet_changes={"in_channels": 8})
+    path = write_single_file(folder, tmp_path / "editor.safetensors")
+
+    with pytest.raises(ModelUnsuitable, match=r"editor\.safetensors is an editing or depth model"):
         loaded(path)
 
 

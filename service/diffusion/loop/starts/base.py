@@ -14,6 +14,41 @@ from service.diffusion.loop.noise import Noise
 
 
 @dataclass(frozen=True)
+class Kept:
+    """The part of an image that is put back after each step, as diffusers' inpainting does it."""
+
+    mask: torch.Tensor
+    """``[1, 1, height, width]``, 1 where the image is repainted."""
+    clean: torch.Tensor
+    """Latents of the image."""
+    noise: torch.Tensor
+
+    def put_back(
+        self, latents: torch.Tensor, scheduler: Any = None, following: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Return the repainted part of latents with the rest of the image.
+
+        The rest has the noise of the ``following`` timestep of a scheduler, which has taken its
+        step; without one it has none.
+        """
+        rest = self.clean
+        if following is not None:
+            rest = scheduler.add_noise(rest, self.noise, following.reshape(1))
+        return (1 - self.mask) * rest + self.mask * latents
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """What a row begins with."""
+
+    latents: torch.Tensor
+    """``[1, channels, height, width]`` on the model's device, in the scale of the sampler."""
+    channels: torch.Tensor | None = None
+    """What the denoiser takes behind the latents at every step."""
+    kept: Kept | None = None
+
+
+@dataclass(frozen=True)
 class Start(ABC):
     """The start of a request's images, or of one pass of them."""
 
@@ -50,6 +85,12 @@ class Start(ABC):
 
         ``encoded`` is what the VAE found in ``images``.
         """
+
+    def begin(
+        self, model: Model, scheduler: Any, noise: Noise, encoded: Sequence[Encoded] = ()
+    ) -> Beginning:
+        """Return the first latents, with what the row needs besides."""
+        return Beginning(self.latents(model, scheduler, noise, encoded))
 
 
 class TextStart(Start):
