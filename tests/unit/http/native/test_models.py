@@ -16,7 +16,9 @@ from service.http.state import DISPATCHER
 from tests.support.simulation.fake_engine import FAKE_MODEL, FakeEngine
 from tests.support.simulation.fake_models import FakeModel
 
-XL_MODEL = replace(FAKE_MODEL, model_id="some/xl", version="xl-1", family="sdxl", sizes=SDXL)
+XL_MODEL = replace(
+    FAKE_MODEL, model_id="some/xl", version="xl-1", family="sdxl", sizes=SDXL, inpainting=True
+)
 
 
 async def read(client, path: str) -> Any:
@@ -43,6 +45,7 @@ async def test_the_model_of_the_settings_is_listed(client):
         "licence": "mit",
         "size_bytes": 23_447_022,
         "family": "sd",
+        "inpainting": False,
         "recipe": None,
         "warnings": [],
         "vae": "",
@@ -77,12 +80,14 @@ async def test_a_loaded_model_corrects_what_was_thought_of_it(serve):
     [before] = (await read(client, "/models"))["models"]
     assert (before["id"], before["family"], before["version"]) == ("some/model", "sd", None)
     assert (before["state"], before["defaults"]["width"]) == ("loading", 512)
+    assert not before["inpainting"]
     assert (await sent(client, width=1024))[0] == 400
 
     engine.become_ready()
 
     [after] = (await read(client, "/models"))["models"]
     assert (after["state"], after["family"], after["version"]) == ("loaded", "sdxl", "xl-1")
+    assert after["inpainting"]
     status, answer = await sent(client)
     assert (status, answer["metadata"]["width"], answer["metadata"]["height"]) == (200, 1024, 1024)
     status, answer = await sent(client, width=256)
