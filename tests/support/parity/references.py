@@ -221,7 +221,7 @@ class Reference:
             found["mask_image"] = Image.new("L", size, "white")
         return found
 
-    def _pipeline(self, inputs: Mapping[str, Any]) -> Any:
+    def pipeline_of(self, inputs: Mapping[str, Any]) -> Any:
         """Return diffusers' pipeline for a kind of inputs, around the same parts."""
         if not inputs:
             return self.pipeline
@@ -240,7 +240,7 @@ class Reference:
 
     def _called(self, request: GenerationSpec, seeds: Sequence[int]) -> Any:
         inputs = self._inputs(request)
-        pipeline = self._pipeline(inputs)
+        pipeline = self.pipeline_of(inputs)
         size = {"width": request.width, "height": request.height}
         rescale = {"guidance_rescale": request.guidance_rescale}
         taken = inspect.signature(pipeline.__call__).parameters
