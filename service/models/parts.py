@@ -7,7 +7,9 @@ from typing import Any, Final
 from service.errors import ModelError, ModelUnsuitable
 from service.models import files, weights
 
-SUPPORTED: Final = "Supported are Stable Diffusion 1.x, 2.x and XL text-to-image and inpainting models."
+SUPPORTED: Final = (
+    "Supported are Stable Diffusion 1.x, 2.x and XL models, for text and for inpainting."
+)
 CLASSES: Final[Mapping[str, Mapping[str, frozenset[str]]]] = {
     "sd": {
         "unet": frozenset({"UNet2DConditionModel"}),

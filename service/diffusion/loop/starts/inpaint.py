@@ -80,9 +80,7 @@ class InpaintStart(ImageStart):
         encoded[0].latents(noise.generator)
         return Beginning(latents, kept=None if clean is None else Kept(mask, clean, drawn))
 
-    def _filled(
-        self, clean: torch.Tensor, drawn: torch.Tensor, mask: torch.Tensor
-    ) -> torch.Tensor:
+    def _filled(self, clean: torch.Tensor, drawn: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """Return the latents with noise in the place of what is repainted, if it is asked for.
 
         It is the noise of the seed, as in AUTOMATIC1111's "latent noise".

@@ -6,7 +6,6 @@ without the code under test, at strengths of 1 and below; models with four and w
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import pytest

@@ -173,9 +173,7 @@ def test_the_reference_model(
 
 
 @pytest.mark.usefixtures("tiny_figures")
-def test_the_reference_model_for_inpainting(
-    folder: Callable[[str], Path], tmp_path: Path
-) -> None:
+def test_the_reference_model_for_inpainting(folder: Callable[[str], Path], tmp_path: Path) -> None:
     """Its configuration is that of the published model for inpainting, not of the ordinary one."""
     file = checkpoint(tmp_path / "painter.safetensors", channels=9)
     cache = tmp_path / "cache"

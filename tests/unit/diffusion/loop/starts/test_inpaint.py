@@ -51,7 +51,8 @@ def test_the_request_and_the_model_decide(
 
 
 @pytest.mark.parametrize(
-    ("strength", "nine", "encoded"), [(1.0, False, 1), (0.5, False, 1), (1.0, True, 1), (0.5, True, 2)]
+    ("strength", "nine", "encoded"),
+    [(1.0, False, 1), (0.5, False, 1), (1.0, True, 1), (0.5, True, 2)],
 )
 def test_only_what_is_needed_is_encoded(strength: float, nine: bool, encoded: int) -> None:
     """Of a model with nine channels the part that is kept, and the image if any of it is left."""
