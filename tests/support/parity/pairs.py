@@ -11,7 +11,7 @@ from service.config.table import Config
 from service.diffusion.load import Model, load_model
 from service.models import catalog
 from tests.support.models import tiny_models
-from tests.support.parity.cases import Case, verdicts
+from tests.support.parity.cases import Asked, verdicts
 from tests.support.parity.references import Reference
 
 log = logging.getLogger(__name__)
@@ -54,10 +54,10 @@ def load(folder: Path, cache_dir: Path) -> Pair:
     return Pair(model=model, reference=Reference(folder))
 
 
-def check(pair: Pair, cases: Sequence[Case]) -> None:
+def check(pair: Pair, cases: Sequence[Asked]) -> None:
     """Check cases of one model, all in one step loop; log what they showed."""
     found = verdicts(pair.model, pair.reference, cases)
-    log.info("%s: %s", cases[0].model, dict(Counter(each.kind for each in found)))
+    log.info("%s: %s", pair.reference.folder.name, dict(Counter(each.kind for each in found)))
     for each in found:
         if each.kind != "same":
             log.info("%s", each)

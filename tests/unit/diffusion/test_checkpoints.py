@@ -244,14 +244,14 @@ def test_a_file_for_inpainting(tmp_path: Path, kind: str) -> None:
     folder = getattr(tiny_models, f"build_{kind}")(tmp_path / "painter")
     model, config = loaded(write_single_file(folder, tmp_path / "painter.safetensors"))
     text = asked(model, config, steps=4)
-    inputs = {"image": gallery.reference(1), "mask": gallery.reference(2)}
+    masked = replace(text, image=gallery.reference(1), mask=gallery.reference(2))
     reference = Reference(folder)
 
     learned = warm_up(StepLoop(model, batch_limit=2), size=SIDE, batch_limit=2)
 
     assert model.info.inpainting
     assert any(isinstance(each, StepBaseline) for each in learned)
-    for request in (text, replace(text, **inputs)):
+    for request in (text, masked):
         ours = comparison.alone(model, request)
         assert comparison.difference(ours, reference.images(request)).same
 

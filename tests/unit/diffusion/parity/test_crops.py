@@ -1,7 +1,7 @@
 """Inpainting from the bytes of a request to its result, as diffusers does it with PIL's images.
 
-The reference is one call of diffusers' pipeline with ``padding_mask_crop``: it finds the part around
-the mask, enlarges it, draws it, and puts it back.
+The reference is one call of diffusers' pipeline with ``padding_mask_crop``: it finds the part
+around the mask, enlarges it, draws it, and puts it back.
 """
 
 from collections.abc import Iterator

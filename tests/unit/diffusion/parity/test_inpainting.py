@@ -67,8 +67,8 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pairs]:
 def cases(model: str) -> list[Case]:
     """Return every sampler at each strength, with other masks, texts and images among them."""
     # The demo's autoencoder shrinks by eight, and those of the others by two.
-    size = dict.fromkeys(("width", "height"), 128 if model == DEMO else 32)
-    base = replace(REQUEST, **size)
+    side = 128 if model == DEMO else 32
+    base = replace(REQUEST, width=side, height=side)
     requests = [
         replace(
             base,
@@ -137,13 +137,13 @@ def test_noise_in_the_place_of_what_is_repainted(
     found = pair(model)
     request = replace(REQUEST, strength=strength, mask_fill="noise")
 
-    class Filled(StableDiffusionInpaintPipeline):
+    class Filled(StableDiffusionInpaintPipeline):  # type: ignore[misc] # it has no types
         def prepare_latents(self, *args: Any, **options: Any) -> Any:
             first, noise, *clean = super().prepare_latents(*args, **options)
             if not options["is_strength_max"]:
                 # Its own draw comes back from the first latents where none are returned.
                 (latents,) = clean or (self.clean,)
-                mask = self.mask_processor.preprocess(gallery.mask(request.mask, (32, 32)))
+                mask = self.mask_processor.preprocess(gallery.mask(gallery.reference(2), (32, 32)))
                 mask = torch.nn.functional.interpolate(mask, size=noise.shape[2:])
                 filled = latents * (1 - mask) + noise * mask
                 first = self.scheduler.add_noise(filled, noise, options["timestep"])
