@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import torch
 
@@ -93,6 +93,8 @@ class InpaintStart(ImageStart):
 @dataclass(frozen=True)
 class WholeStart(Start):
     """Another start, for a model whose UNet takes nine channels: all of the image is repainted."""
+
+    encodes: ClassVar = True
 
     other: Start
 

@@ -95,9 +95,9 @@ def test_pixels_of_another_size_are_refused() -> None:
         picture(INPUTS.image, 16, 16)
 
 
-def test_the_request_says_which_start_it_has() -> None:
+def test_the_request_says_which_start_it_has(sd: Model) -> None:
     """With an image it is the image's; one whose pixels did not come fails when it begins."""
-    assert isinstance(start_of(replace(REQUEST, image=None), None), TextStart)
-    assert isinstance(start_of(REQUEST, INPUTS), ImageStart)
+    assert isinstance(start_of(replace(REQUEST, image=None), None, sd), TextStart)
+    assert isinstance(start_of(REQUEST, INPUTS, sd), ImageStart)
     with pytest.raises(GenerationFailed, match="0 bytes"):
-        start_of(REQUEST, None).images()
+        start_of(REQUEST, None, sd).images()
