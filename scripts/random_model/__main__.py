@@ -9,6 +9,8 @@ A tiny one has all blocks of the real one, a tenth as wide: to try out several m
     python -m scripts.random_model --shape sdxl              SDXL, float16, 6.9 GB
     python -m scripts.random_model --shape tiny-sd15         24 MB; tiny-sd21-v: 33 MB
     python -m scripts.random_model --shape tiny-sdxl         99 MB
+
+``-inpaint`` behind ``sd15``, ``sdxl`` and their tiny ones makes a model for inpainting.
 """
 
 import argparse

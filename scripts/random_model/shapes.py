@@ -28,8 +28,10 @@ NARROW: Final[Mapping[str, Mapping[str, Mapping[str, Any]]]] = {
 
 PUBLISHED: Final[Mapping[str, Figures]] = {
     "sd15": FIGURES["sd", 768],
+    "sd15-inpaint": FIGURES["sd", 768].for_inpainting(),
     "sd21-v": FIGURES["sd", 1024],
     "sdxl": FIGURES["sdxl", 2048],
+    "sdxl-inpaint": FIGURES["sdxl", 2048].for_inpainting(),
 }
 
 
@@ -39,7 +41,7 @@ def narrow(name: str) -> Figures:
     changes: dict[str, Mapping[str, Any]] = {
         "vae": {"block_out_channels": (32, 32, 32, 32)},
         "text_encoder": NARROW_CLIP,
-        **NARROW[name],
+        **NARROW[name.removesuffix("-inpaint")],
     }
     parts = {part: {**config, **changes[part]} for part, config in shape.parts.items()}
     return replace(shape, parts=parts)

@@ -58,6 +58,8 @@ def test_the_service_loads_one_and_draws(name, tmp_path):
     """A tiny one of the same layers is written in float16, loaded, and makes an image."""
     path = folder.build(SHAPES[name], tmp_path / "random")
     model = load(path, device="cpu")
+    assert model.info.inpainting == name.endswith("-inpaint")
+    name = name.removesuffix("-inpaint")
     velocity = name == "tiny-sd21-v"
     assert model.info.family == ("sdxl" if name == "tiny-sdxl" else "sd")
     assert model.info.prediction_type == ("v_prediction" if velocity else "epsilon")
