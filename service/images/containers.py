@@ -1,0 +1,111 @@
+"""Files of images without what they say next to their pixels, as Pillow gets to read them.
+
+Pillow copies each value that Exif data name, and a small file can name one thousands of times;
+it unpacks profiles and texts; and it looks at each of a million empty parts of a file.
+"""
+
+import re
+import struct
+from typing import Final
+
+MOST_PARTS: Final = 65_536
+"""Chunks of a PNG, or segments of a JPEG before its pixels: more than any encoder writes."""
+MOST_SCANS: Final = 100
+"""Of a progressive JPEG, each of which passes over all pixels; encoders write ten or so."""
+
+PNG: Final = b"\x89PNG\r\n\x1a\n"
+CHUNK: Final = struct.Struct(">I4s")
+CHECKSUM_BYTES: Final = 4
+PNG_PIXELS: Final = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
+
+JPEG: Final = b"\xff\xd8"
+BARE: Final = (0x01, *range(0xD0, 0xD9))
+"""Markers of a JPEG without a segment (ITU-T T.81, B.1.1.3)."""
+START_OF_SCAN, EXIF_SEGMENT = 0xDA, 0xE1
+SAYING: Final = (*range(0xE1, 0xEE), 0xEF, 0xFE)
+"""Segments of applications, and comments; JFIF's and Adobe's say how colours are meant."""
+
+EXIF: Final = b"Exif\0\0"
+EXIF_ITEM: Final = re.compile(rb"(infe.{6}(?:..)?..)Exif", re.DOTALL)
+"""Entry of the Exif data of an AVIF (ISO/IEC 14496-12, 8.11.6)."""
+
+ORDERS: Final = {b"II*\0": "<", b"MM\0*": ">"}
+ORIENTATION, SHORT = 0x0112, 3
+ENTRY_BYTES: Final = 12
+LAST_ORIENTATION: Final = 8
+
+
+def pixels_only(data: bytes) -> tuple[bytes, bytes]:
+    """Return a file of an image with little more than its pixels, and its Exif data if it drops them.
+
+    Raises:
+        ValueError: it has too many parts, or ends within one.
+
+    """
+    if data.startswith(PNG):
+        return _png(data)
+    if data.startswith(JPEG):
+        return _jpeg(data)
+    if data[4:8] == b"ftyp":
+        # Pillow turns an AVIF as its own properties say, whatever its Exif data say.
+        return EXIF_ITEM.sub(rb"\1none", data), b""
+    return data, b""
+
+
+def orientation(exif: bytes) -> int:
+    """Return the orientation that Exif data name, 1 to 8; 1 where they name none.
+
+    Exif 2.32, 4.6.2 and 4.6.4.
+    """
+    tiff = exif.removeprefix(EXIF)
+    order = ORDERS.get(tiff[:4], "")
+    try:
+        (start,) = struct.unpack_from(f"{order}I", tiff, 4)
+        (count,) = struct.unpack_from(f"{order}H", tiff, start)
+        for entry in range(start + 2, start + 2 + count * ENTRY_BYTES, ENTRY_BYTES):
+            tag, kind, _, value = struct.unpack_from(f"{order}HHIH", tiff, entry)
+            if tag == ORIENTATION:
+                return value if order and kind == SHORT and 1 <= value <= LAST_ORIENTATION else 1
+    except struct.error:
+        pass
+    return 1
+
+
+def _png(data: bytes) -> tuple[bytes, bytes]:
+    kept, exif, start = [PNG], b"", len(PNG)
+    for _ in range(MOST_PARTS):
+        if start + CHUNK.size > len(data):
+            return b"".join(kept), exif
+        length, kind = CHUNK.unpack_from(data, start)
+        end = start + CHUNK.size + length + CHECKSUM_BYTES
+        if kind in PNG_PIXELS:
+            kept.append(data[start:end])
+        elif kind == b"eXIf":
+            exif = data[start + CHUNK.size : end - CHECKSUM_BYTES]
+        start = end
+    raise ValueError(f"must have at most {MOST_PARTS} chunks; save it again")
+
+
+def _jpeg(data: bytes) -> tuple[bytes, bytes]:
+    kept, exif, start = [JPEG], b"", len(JPEG)
+    for _ in range(MOST_PARTS):
+        start = data.find(b"\xff", start)
+        if start < 0 or start + 4 > len(data):
+            raise ValueError("ends before its pixels; save it again")
+        marker = data[start + 1]
+        if marker == START_OF_SCAN:
+            break
+        if marker in (0, 0xFF, *BARE):
+            start += 1 if marker == 0xFF else 2
+            continue
+        end = start + 2 + int.from_bytes(data[start + 2 : start + 4])
+        if marker == EXIF_SEGMENT and not exif and data.startswith(EXIF, start + 4):
+            exif = data[start + 4 : end]
+        elif marker not in SAYING:
+            kept.append(data[start:end])
+        start = end
+    else:
+        raise ValueError(f"must have at most {MOST_PARTS} segments; save it again")
+    if data.count(b"\xff\xda", start) > MOST_SCANS:
+        raise ValueError(f"must have at most {MOST_SCANS} scans; save it again")
+    return b"".join((*kept, data[start:])), exif
