@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from service import __version__
-from service.cli import completion, exits, generate, models, serve
+from service.cli import completion, exits, generate, jobs, models, serve
 from service.cli.terminal import forgiving, open_closed, print_error
 from service.config import loading
 from service.errors import ServiceError
@@ -20,6 +20,7 @@ COMMANDS = {
         "Print the health of a running service; exit 0 when it is ready, else 1.",
     ),
     "models": (models.models, "List, fetch, check and remove models."),
+    "jobs": (jobs.jobs, "Remove what is kept for an API key."),
     "completion": (
         completion.completion,
         "Print a script that completes commands and options in a shell.",
@@ -46,6 +47,8 @@ def parser() -> argparse.ArgumentParser:
             generate.add_generate_arguments(command)
         if name == "models":
             models.add_models_arguments(command)
+        if name == "jobs":
+            jobs.add_jobs_arguments(command)
         if name == "completion":
             completion.add_completion_arguments(command, root, made)
         loading.add_flags(command)

@@ -28,6 +28,7 @@ from service.jobs.durable import wiring
 from service.jobs.durable.wiring import DurableJobs
 from service.jobs.inputs.bounds import UploadBounds
 from service.jobs.inputs.memory import MemoryInputs
+from service.jobs.inputs.of_jobs import JobInputs
 from service.jobs.service import JobService
 from service.models.adapters.catalog import catalog_of
 from service.models.served.catalog import catalog_of as models_of
@@ -73,7 +74,10 @@ def create_app(config: Config, engine: Engine, metrics: Metrics | None = None) -
     if not config.data_dir:
         app[state.INPUTS] = MemoryInputs(UploadBounds.of(config))
         app[state.JOBS] = JobService(
-            app[state.DISPATCHER], metrics, spans=lambda: app.get(state.SPANS)
+            app[state.DISPATCHER],
+            metrics,
+            JobInputs(app[state.INPUTS]),
+            spans=lambda: app.get(state.SPANS),
         )
     else:
         app[state.DURABLE] = DurableJobs(

@@ -11,8 +11,9 @@ from http.client import HTTPException
 import structlog
 from aiohttp import web
 
-from service.cli import binding, exits, preflight, privacy
-from service.cli.shutdown import LEFT_SECONDS, Ending
+from service.cli import exits, preflight
+from service.cli.serving import binding, privacy
+from service.cli.serving.shutdown import LEFT_SECONDS, Ending
 from service.cli.terminal import print_error, show
 from service.config.loading import secret_names
 from service.config.table import Config

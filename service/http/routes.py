@@ -37,6 +37,7 @@ def rows(app: web.Application) -> Iterable[Route]:
         native("POST", "/generate", generate, counted=True, tag="images", operation="generate"),
         job("POST", "/jobs", accept, counted=True, operation="createJob"),
         job("GET", "/jobs", jobs.list_jobs, operation="listJobs"),
+        job("DELETE", "/jobs", jobs.remove_jobs, operation="removeJobs"),
         job("GET", "/jobs/{id}", jobs.get_job, operation="getJob"),
         job("DELETE", "/jobs/{id}", jobs.cancel_job, operation="cancelJob"),
         job("POST", "/jobs/{id}/interrupt", jobs.interrupt_job, operation="interruptJob"),

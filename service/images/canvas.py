@@ -162,6 +162,4 @@ def _cropped(image: Image.Image, size: Size) -> Image.Image:
         return image.resize(outer, LANCZOS).crop((left, top, left + wide, top + high))
     # The same but for rounding, for an image that is thousands of times as long as wide.
     x, y = image.width / outer[0], image.height / outer[1]
-    return image.resize(
-        size, LANCZOS, box=(left * x, top * y, (left + wide) * x, (top + high) * y)
-    )
+    return image.resize(size, LANCZOS, box=(left * x, top * y, (left + wide) * x, (top + high) * y))

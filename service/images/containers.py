@@ -19,6 +19,7 @@ CHECKSUM_BYTES: Final = 4
 PNG_PIXELS: Final = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
 
 JPEG: Final = b"\xff\xd8"
+FILL: Final = 0xFF
 BARE: Final = (0x01, *range(0xD0, 0xD9))
 """Markers of a JPEG without a segment (ITU-T T.81, B.1.1.3)."""
 START_OF_SCAN, EXIF_SEGMENT = 0xDA, 0xE1
@@ -36,7 +37,7 @@ LAST_ORIENTATION: Final = 8
 
 
 def pixels_only(data: bytes) -> tuple[bytes, bytes]:
-    """Return a file of an image with little more than its pixels, and its Exif data if it drops them.
+    """Return a file with little more than its pixels, and the Exif data that were dropped.
 
     Raises:
         ValueError: it has too many parts, or ends within one.
@@ -95,8 +96,8 @@ def _jpeg(data: bytes) -> tuple[bytes, bytes]:
         marker = data[start + 1]
         if marker == START_OF_SCAN:
             break
-        if marker in (0, 0xFF, *BARE):
-            start += 1 if marker == 0xFF else 2
+        if marker in (0, FILL, *BARE):
+            start += 1 if marker == FILL else 2
             continue
         end = start + 2 + int.from_bytes(data[start + 2 : start + 4])
         if marker == EXIF_SEGMENT and not exif and data.startswith(EXIF, start + 4):

@@ -1,28 +1,31 @@
 """One life of a job: submit it, then wait for it, watch it or cancel it."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Self
 
+import structlog
+
 from service import errors
 from service.access.allowance import Charge
 from service.core.events import JobFinished
-from service.core.outcome import Outcome
 from service.core.spec import GenerationSpec
 from service.images.encoded import Encoded
 from service.jobs import record
 from service.jobs.dispatch.dispatcher import Dispatcher
-from service.jobs.durable import disk_space
+from service.jobs.durable.acceptance import Acceptance, Accepted
 from service.jobs.durable.event_log import JobEvent
-from service.jobs.durable.key_locks import KeyLocks
 from service.jobs.durable.live_job import Durability, LiveJob, Terms, job_of, last_event, new_job
 from service.jobs.durable.recorder import JobRecorder
 from service.jobs.durable.result_writer import OfSpans, ResultWriter
+from service.jobs.inputs.of_jobs import JobInputs
 from service.jobs.job import Job, JobState
 from service.jobs.store.stored import Page, StoredJob
 from service.telemetry.metrics import Metrics
+
+log = structlog.get_logger(__name__)
 
 
 class JobService:
@@ -36,14 +39,16 @@ class JobService:
         self,
         dispatcher: Dispatcher,
         metrics: Metrics,
+        inputs: JobInputs,
         *,
         spans: OfSpans = lambda: None,
         writer: ResultWriter | None = None,
     ) -> None:
-        self.dispatcher, self._metrics, self._writer = dispatcher, metrics, writer
-        self._recorder = JobRecorder(dispatcher, writer, spans)
+        self.dispatcher, self._metrics = dispatcher, metrics
+        self._inputs, self._writer = inputs, writer
+        self._recorder = JobRecorder(dispatcher, writer, inputs, metrics, spans=spans)
         self.live = self._recorder.live
-        self._locks = KeyLocks()
+        self._acceptance = Acceptance(dispatcher, self._recorder, writer, inputs, metrics)
         self.closing = asyncio.Event()
         """Set when the service ends: durable jobs that are not over go on after a restart."""
 
@@ -77,6 +82,7 @@ class JobService:
             if live.deadline is not None:
                 live.deadline.cancel()
         await self._kept.close()
+        await self._inputs.close()
 
     async def submit(
         self, spec: GenerationSpec, owner: str, durability: Durability, terms: Terms | None = None
@@ -92,106 +98,29 @@ class JobService:
             QuotaExceeded: as ``terms.charge`` does.
             IdempotencyConflict: the idempotency key was used for another request.
             JobsOff: nothing is kept here, so no job is durable.
-            StorageFull, StorageUnavailable: its images could not be kept.
+            StorageFull, StorageUnavailable: its images, or those it brought, could not be kept.
             StoreUnavailable: it cannot be written down, and was not accepted.
 
         """
         terms = terms or Terms()
         live = new_job(spec, owner, durability, terms)
-        # A client that hangs up now must not leave a job in the queue without a row.
-        accepting = asyncio.ensure_future(self._accept(live, terms))
+        # A client that hangs up now must not leave a job in the queue without a row, nor
+        # take its images away.
+        for upload in terms.uploads.values():
+            upload.claim()
+        accepting = asyncio.ensure_future(self._acceptance.accept(live, terms))
+        accepting.add_done_callback(lambda _: _release(terms))
+        handle = partial(JobHandle, jobs=self, terms=terms, waits=not live.promised)
         try:
-            return await asyncio.shield(accepting)
+            accepted = await asyncio.shield(accepting)
         except asyncio.CancelledError:
-            accepting.add_done_callback(_leave)
+            accepting.add_done_callback(lambda done: _leave(done, handle))
             raise
-
-    async def _accept(self, live: LiveJob, terms: Terms) -> "JobHandle":
-        new, waits = live.stored, not live.promised
-        handle = partial(JobHandle, jobs=self, terms=terms, waits=waits)
-        while True:
-            async with self._locks.of(new):
-                earlier = await self._earlier(new, waits=waits)
-                if earlier is None:
-                    await self._take(live, terms)
-                    return handle(stored=new, live=live)
-                found = self.live.get(earlier.id)
-                if found is None or not (found.job.error and (waits or not found.promised)):
-                    self._share(found, waits=waits)
-                    return handle(stored=earlier, live=found, replayed=True)
-            if found.job.error and found.job.outcome is Outcome.SHUT_DOWN:
-                raise found.job.error
-            # It is over without images, which the disk is about to know.
-            await found.settled.wait()
-
-    async def _earlier(self, stored: StoredJob, *, waits: bool) -> StoredJob | None:
-        """Return the job that an idempotency key stands for."""
-        if stored.idempotency_key is None:
-            return None
-        earlier = await self._kept.store.find(stored.owner, stored.idempotency_key)
-        if earlier is None:
-            return None
-        if not stored.repeats(earlier):
-            raise errors.IdempotencyConflict(
-                "This Idempotency-Key was used for another request; send a new key for a new "
-                "request."
-            )
-        if waits and earlier.final and earlier.state is not JobState.SUCCEEDED:
-            await self.forget_key(earlier)
-            return None
-        return earlier
-
-    async def _take(self, live: LiveJob, terms: Terms) -> None:
-        job, writer = live.job, self._kept if live.durable else None
-        if writer is not None:
-            await disk_space.demand(job, writer, self.live.values(), self._metrics)
-        # Before it is handed in: a job that bypasses a full batch begins within the call.
-        self._enter(live, terms.charge())
-        try:
-            self.dispatcher.submit(job)
-        except BaseException:
-            self._forget(live)
-            raise
-        if writer is not None:
-            await self._write_down(live, writer)
-        if live.promised:
-            self._recorder.watch_deadline(live)
-
-    def _enter(self, live: LiveJob, charge: Charge | None) -> None:
-        live.job.charge = charge
-        if charge is not None:
-            charge.with_job = live.durable
-        self.live[live.job.id] = live
-
-    async def _write_down(self, live: LiveJob, writer: ResultWriter) -> None:
-        try:  # It comes to the disk before its begin, whose task has not run yet.
-            await writer.store.add(live.stored)
-        except BaseException as error:
-            gone = error if isinstance(error, errors.ServiceError) else errors.ServiceError()
-            if isinstance(error, asyncio.CancelledError):
-                gone = errors.ShuttingDown()
-            self._forget(live)
-            self.dispatcher.cancel(live.job, gone)
-            raise
-
-    def _forget(self, live: LiveJob) -> None:
-        """Undo the acceptance of a job whose client gets an error."""
-        self.live.pop(live.job.id, None)
-        if live.job.charge is not None:
-            live.job.charge.give_back()
-
-    def _share(self, live: LiveJob | None, *, waits: bool) -> None:
-        if live is None:
-            return
-        if waits:
-            live.clients += 1
-        elif not live.promised:
-            live.durability = Durability.PROMISED
-            self._recorder.watch_deadline(live)
+        return handle(**vars(accepted))
 
     async def forget_key(self, stored: StoredJob) -> None:
         """Free the idempotency key of a job that is over."""
-        await self._kept.store.release(stored.id)
+        await self._acceptance.forget_key(stored)
 
     async def get(self, job_id: str, owner: str) -> tuple[StoredJob, LiveJob | None]:
         """Return the row of an owner's job and, while it is not over, the job itself.
@@ -231,6 +160,25 @@ class JobService:
         await live.settled.wait()
         return (await self.get(live.job.id, owner))[0] if live.durable else live.stored
 
+    async def remove(self, owner: str) -> int:
+        """Remove all jobs of an owner with their images, and return how many; some may run.
+
+        Those that are not over are cancelled first. Jobs that are submitted meanwhile stay.
+
+        Raises:
+            StoreUnavailable, StorageUnavailable: not all of it is removed; ask again.
+
+        """
+        mine = [live for live in self.live.values() if live.job.owner == owner]
+        removed = errors.Cancelled("The job was removed with all jobs of its key.")
+        for live in mine:
+            self.dispatcher.cancel(live.job, removed)
+        for live in mine:
+            await live.settled.wait()
+        gone = await self._writer.remove(owner) if self._writer is not None else []
+        log.info("jobs_removed", key=owner, jobs=len(ids := {*gone, *(e.job.id for e in mine)}))
+        return len(ids)
+
     async def interrupt(self, job_id: str, owner: str) -> tuple[StoredJob, LiveJob | None]:
         """End a job of the owner early: it succeeds with the images that it has by then.
 
@@ -253,8 +201,11 @@ class JobService:
             JobExpired, ResultDamaged, StorageUnavailable: as the results say.
 
         """
-        size = stored.request.width, stored.request.height
-        return await self._kept.results.read(stored.id, index, size, owner=stored.owner)
+        request = stored.request
+        # A job that was interrupted in its first pass has images of that.
+        first = {(request.width, request.height)} if request.hires else set()
+        sizes = {request.output_size, *first}
+        return await self._kept.results.read(stored.id, index, sizes, owner=stored.owner)
 
     async def kept_image(self, job_id: str, index: int, reader: str) -> Encoded:
         """Return an image for a reader who was given it, whoever owns the job.
@@ -297,7 +248,7 @@ class JobService:
 
     def _restore(self, job: Job, stored: StoredJob) -> None:
         context = self._kept.resumed(job.trace_id)
-        self._enter(live := LiveJob(job, stored, context=context), job.charge)
+        self._acceptance.enter(live := LiveJob(job, stored, context=context), job.charge)
         if stored.state is JobState.RUNNING:  # In a process that is gone.
             self._kept.later(self._kept.store.requeue(job.id, job.epoch))
         self.dispatcher.restore(job)
@@ -305,12 +256,7 @@ class JobService:
 
     @property
     def _kept(self) -> ResultWriter:
-        if self._writer is None:
-            raise errors.JobsOff(
-                "Set DATA_DIR to a folder to keep jobs in; or use POST /generate without"
-                " Idempotency-Key."
-            )
-        return self._writer
+        return self._acceptance.kept
 
 
 @dataclass(eq=False, kw_only=True)
@@ -379,8 +325,13 @@ class JobHandle:
             self.jobs.dispatcher.cancel(self.live.job, error)
 
 
-def _leave(accepting: "asyncio.Future[JobHandle]") -> None:
+def _leave(accepting: "asyncio.Future[Accepted]", handle: Callable[..., JobHandle]) -> None:
     """Leave a job whose client was gone before it was accepted."""
     if not accepting.cancelled() and accepting.exception() is None:
-        with accepting.result():
+        with handle(**vars(accepting.result())):
             pass
+
+
+def _release(terms: Terms) -> None:
+    for upload in terms.uploads.values():
+        upload.release()

@@ -11,7 +11,7 @@ import json
 import random
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -178,6 +178,12 @@ class Webhooks:
         task = self._tasks[job_id] = asyncio.create_task(work)
         self._of_owner[owner] += 1
         task.add_done_callback(lambda _: self._forget(job_id, owner))
+
+    def forget(self, job_ids: Iterable[str]) -> None:
+        """End the deliveries of jobs that are removed."""
+        for job_id in job_ids:
+            if task := self._tasks.get(job_id):
+                task.cancel()
 
     async def stop(self) -> None:
         """End all attempts; what is not delivered stays pending, for the next start."""

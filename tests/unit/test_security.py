@@ -67,8 +67,8 @@ def test_every_setting_that_is_mentioned_exists():
 
 def test_every_setting_of_access_is_mentioned():
     """Whoever opens the service reads of all of them."""
-    text = (ROOT / "service" / "config" / "table.py").read_text(encoding="utf-8")
-    access = text.partition("# Who may come in.")[2].partition("# The model")[0]
+    text = (ROOT / "service" / "config" / "access_settings.py").read_text(encoding="utf-8")
+    access = text.partition("# Who may come in.")[2]
     names = {
         name.upper() for name in re.findall(r"^    (\w+): \w+ = setting\(", access, re.MULTILINE)
     }

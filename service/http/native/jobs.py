@@ -36,7 +36,7 @@ from service.http.middleware import auth
 from service.http.native.events import event_stream
 from service.http.prefix import prefixed
 from service.http.schema.decorators import docs, request_schema, response_schema
-from service.http.schema.job_answers import JobAnswer, JobPage
+from service.http.schema.job_answers import JobAnswer, JobPage, JobsRemoved
 from service.http.schema.orders import MODELS, Order, order_schema
 from service.http.server.writing import BODY
 from service.http.state import (
@@ -172,6 +172,22 @@ async def cancel_job(request: web.Request) -> web.Response:
     """Cancel that job and no other; the GPU is free of it within one step."""
     stored = await request.app[JOBS].cancel(request.match_info["id"], request[CALLER].name)
     return web.json_response(answer_of(request, stored, None))
+
+
+@docs(
+    summary="Remove all jobs of the caller, with everything that is kept of them.",
+    description=(
+        "Their prompts, input images, images and webhooks are deleted; jobs that are not over are "
+        "cancelled first. Asking for one of them is then 404. Jobs that are accepted while it runs "
+        "stay. Without API keys these are the jobs of everybody."
+    ),
+    errors=(StoreUnavailable, StorageUnavailable),
+)
+@response_schema(JobsRemoved(), 200, description="All of them are gone.")
+async def remove_jobs(request: web.Request) -> web.Response:
+    """Remove the caller's jobs and no others."""
+    removed = await request.app[JOBS].remove(request[CALLER].name)
+    return web.json_response({"removed": removed})
 
 
 @docs(

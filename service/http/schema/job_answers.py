@@ -77,6 +77,12 @@ class JobAnswer(Schema):
     links = described(partial(fields.Nested, JobLinks), "Paths of the job.")
 
 
+class JobsRemoved(Schema):
+    """What was removed."""
+
+    removed = described(fields.Integer, "Jobs that were removed.", 12)
+
+
 class JobPage(Schema):
     """A page of the caller's jobs, newest first."""
 

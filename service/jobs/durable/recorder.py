@@ -3,19 +3,24 @@
 import asyncio
 import time
 from dataclasses import replace
+from functools import partial
 
 import structlog
 
 from service.core.events import Previewed
 from service.core.outcome import Outcome
-from service.errors import RequestTimedOut, ServiceError
+from service.errors import GenerationFailed, RequestTimedOut, ServiceError
+from service.jobs import record
 from service.jobs.dispatch.dispatcher import Dispatcher
 from service.jobs.durable.event_log import PREVIEW
 from service.jobs.durable.live_job import LiveJob, last_event
 from service.jobs.durable.result_writer import OfSpans, ResultWriter
+from service.jobs.inputs.of_jobs import JobInputs
 from service.jobs.job import Job, JobState
 from service.jobs.observer import Observer
 from service.jobs.store.stored import StoredJob
+from service.system.executors import IMAGES
+from service.telemetry.metrics import Metrics
 
 log = structlog.get_logger(__name__)
 
@@ -23,10 +28,20 @@ log = structlog.get_logger(__name__)
 class JobRecorder(Observer):
     """Follows the jobs of a dispatcher; ``writer`` keeps the durable ones, if there is one."""
 
-    def __init__(self, dispatcher: Dispatcher, writer: ResultWriter | None, spans: OfSpans) -> None:
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        writer: ResultWriter | None,
+        inputs: JobInputs,
+        metrics: Metrics,
+        *,
+        spans: OfSpans,
+    ) -> None:
         self.live: dict[str, LiveJob] = {}
         """Jobs that are not over, by id; durable ones until their end is on the disk."""
         self._dispatcher, self._writer, self._spans = dispatcher, writer, spans
+        self._inputs, self._metrics = inputs, metrics
+        self._pasting: set[asyncio.Task[None]] = set()
         dispatcher.observer = self
 
     def _writer_of(self, live: LiveJob) -> ResultWriter | None:
@@ -74,12 +89,42 @@ class JobRecorder(Observer):
                 self.say_queued(live)
 
     def drawn(self, job: Job) -> bool:
-        """Keep its images and end it then, if it is durable."""
+        """Keep its images and end it then, if it is durable; put repainted parts back."""
         live = self.live.get(job.id)
-        if live is None or (writer := self._writer_of(live)) is None:
+        if live is None:
             return False
-        writer.later(self._end(live, writer), live.context)
+        if writer := self._writer_of(live):
+            writer.later(self._end(live, writer), live.context)
+        elif job.request.masked:
+            task = asyncio.get_running_loop().create_task(self._end_pasted(live))
+            self._pasting.add(task)
+            task.add_done_callback(self._pasting.discard)
+        else:
+            return False
         return True
+
+    async def _end_pasted(self, live: LiveJob) -> None:
+        job = live.job
+        result = job.result
+        assert result is not None  # noqa: S101 - its images were drawn
+        try:
+            job.result = await IMAGES.run_for(job.owner, partial(self._inputs.pasted, job, result))
+        except Exception as failure:
+            # Whatever it is, nobody may wait for ever.
+            log.exception("job_not_pasted", job_id=job.id)
+            error = failure if isinstance(failure, ServiceError) else GenerationFailed()
+            job.fail(error)
+        else:
+            job.succeed()
+        record.used(self._metrics, job, result.times)
+        record.ended(self._metrics, job)
+        self._end_in_memory(live)
+
+    def _end_in_memory(self, live: LiveJob) -> None:
+        if spans := self._spans():
+            live.context.run(spans.job, live.job)
+        self._settle(live, live.row)
+        self._inputs.drop(live.job)
 
     def ended(self, job: Job) -> None:
         """Write the end down, except where a restart runs the job again."""
@@ -88,9 +133,7 @@ class JobRecorder(Observer):
             return
         writer = self._writer_of(live)
         if writer is None:
-            if spans := self._spans():
-                live.context.run(spans.job, job)
-            self._settle(live, live.row)
+            self._end_in_memory(live)
         elif job.outcome is not Outcome.SHUT_DOWN:
             writer.later(self._end(live, writer), live.context)
         else:

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import nullcontext
 from contextvars import Context, copy_context
 from functools import partial
@@ -18,6 +18,7 @@ from service.errors import GenerationFailed, JobExpired, ServiceError, StoreUnav
 from service.images.encoded import Encoded
 from service.jobs import record
 from service.jobs.durable.live_job import LiveJob, last_row
+from service.jobs.inputs.of_jobs import JobInputs
 from service.jobs.job import Job
 from service.jobs.results.base import ResultStore
 from service.jobs.store.base import JobEnd, JobStore
@@ -49,22 +50,25 @@ class ResultWriter:
 
     ``encode`` turns images into files (in a thread), ``describe`` returns the metadata of
     answers, ``spans`` returns what exports traces, if anything does. ``on_finished`` is called
-    with each last row.
+    with each last row, ``on_removed`` with the ids of jobs that are removed.
     """
 
     def __init__(
         self,
         store: JobStore,
         results: ResultStore,
+        inputs: JobInputs,
         metrics: Metrics,
         *,
         encode: Encode,
         describe: Describe,
         spans: OfSpans,
         on_finished: OnFinished,
+        on_removed: Callable[[Collection[str]], None],
     ) -> None:
         self.store, self.results, self._metrics = store, results, metrics
-        self.on_finished = on_finished
+        self._inputs = inputs
+        self.on_finished, self._on_removed = on_finished, on_removed
         self._encode, self._describe, self._spans = encode, describe, spans
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -131,6 +135,15 @@ class ResultWriter:
                 log.warning("job_end_not_stored", job_id=stored.id, reason=failure.detail)
                 await asyncio.sleep(RETRY_SECONDS)
 
+    async def remove(self, owner: str) -> list[str]:
+        """Remove the jobs of an owner that are over, with all that they have; return their ids."""
+        gone = await self.store.remove(owner)
+        self._on_removed(gone)
+        for job_id in gone:
+            await self.results.delete(job_id)
+            await self._inputs.store.delete(job_id)
+        return gone
+
     async def hand_back(self, job: Job) -> None:
         """Let the next process run a job that this one stops, as if it had not begun."""
         while True:
@@ -164,13 +177,18 @@ class ResultWriter:
         spans = self._spans()
         started = time.monotonic()
         with spans.stage(Stage.IMAGE_ENCODE) if spans else nullcontext():
-            encode = partial(self._encode, result, job.request, metadata)
+            encode = partial(self._encoded, job, result, metadata)
             images = await IMAGES.run_for(job.owner, encode)
         self._metrics.engine(job.engine).stage_duration(Stage.IMAGE_ENCODE).observe(
             time.monotonic() - started, exemplar(job.request_id, job.trace_id)
         )
         with spans.stage("image_store") if spans else nullcontext():
             await self.results.write(job.id, images, metadata)
+
+    def _encoded(
+        self, job: Job, result: JobFinished, metadata: Mapping[str, Any]
+    ) -> Sequence[Encoded]:
+        return self._encode(self._inputs.pasted(job, result), job.request, metadata)
 
     def _done(self, task: "asyncio.Task[None]") -> None:
         self._tasks.discard(task)

@@ -16,12 +16,15 @@ from service.jobs.dispatch.dispatcher import Dispatcher
 from service.jobs.durable.quota_ledger import QuotaLedger
 from service.jobs.durable.result_writer import Describe, Encode, OfSpans, ResultWriter
 from service.jobs.durable.store_metrics import StoreMetrics
+from service.jobs.durable.wishes import wishes
 from service.jobs.inputs.bounds import UploadBounds
 from service.jobs.inputs.files import FileInputs
+from service.jobs.inputs.of_jobs import JobInputs
 from service.jobs.results.files import FileResults
 from service.jobs.service import JobService
 from service.jobs.store.sqlite import SqliteStore
 from service.jobs.store.stored import StoredJob
+from service.system.executors import FILES
 from service.telemetry.metrics import Metrics
 from service.webhooks.delivery import KeysOf, Post, Webhooks
 from service.webhooks.targets import Targets
@@ -89,16 +92,19 @@ class DurableJobs:
             post, self._store_metrics.attempted, keys_of=lambda owner: keys_of(owner) or common
         )
         metrics.webhooks_waiting.set_function(lambda: self.webhooks.waiting)
+        inputs = JobInputs(self.inputs)
         writer = ResultWriter(
             self.store,
             self.results,
+            inputs,
             metrics,
             encode=encode,
             describe=describe,
             spans=spans,
             on_finished=self.deliver,
+            on_removed=self.webhooks.forget,
         )
-        self.jobs = JobService(dispatcher, metrics, spans=spans, writer=writer)
+        self.jobs = JobService(dispatcher, metrics, inputs, spans=spans, writer=writer)
 
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[None]:
@@ -106,9 +112,7 @@ class DurableJobs:
         await self.results.open()  # It makes the folder, too.
         await self.inputs.open()
         async with self.store:
-            known = await self.store.with_images()
-            await self.results.clean(known)
-            await self.inputs.clean(known)
+            await self._clean()
             await self.store.set_aside()
             unfinished = await self.store.unfinished()
             charges = await self._ledger.open(unfinished)
@@ -146,6 +150,12 @@ class DurableJobs:
             stored.id, stored.webhook, body, owner=stored.owner, attempts=attempts
         )
 
+    async def _clean(self) -> None:
+        """Remove images of jobs that are gone, or over without images."""
+        known = await self.store.with_images() | {*self.jobs.live}
+        await self.results.clean(known)
+        await self.inputs.clean(known)
+
     async def _sweep(self) -> None:
         """Forget what is too old or takes too much room, once a minute."""
         while True:
@@ -158,19 +168,28 @@ class DurableJobs:
                 log.exception("sweep_failed")
             await asyncio.sleep(SWEEP_SECONDS)
 
+    async def _grant(self) -> None:
+        """Remove the jobs of keys for which an operator asks that."""
+        for path, owner in await FILES.run(lambda: [*wishes(Path(self._config.data_dir))]):
+            await self.jobs.remove(owner)
+            await FILES.run(path.unlink)
+
     async def _sweep_once(self) -> None:
+        await self._grant()
         age = self._config.results_max_age_seconds
         gone = await self.store.expire(max_age_seconds=age)
         for job_id in gone:
             await self.results.delete(job_id)
         self._store_metrics.removed("age")
-        room = await self.results.sweep(age, self._config.results_max_bytes)
+        sizes = await self.inputs.sizes()
+        room = await self.results.sweep(age, self._config.results_max_bytes, sizes)
         self._store_metrics.removed("room")
         await self.store.expire(ids=room)
         without = await self.store.expire_without_images(
             max_age_seconds=self._config.jobs_without_images_max_age_seconds,
             most=self._config.jobs_without_images_max,
         )
+        await self._clean()
         await self.store.purge(TOMBSTONE_AGES * age, most=TOMBSTONES)
         if gone or room or without:
             log.info("jobs_expired", by_age=len(gone), for_room=len(room), without_images=without)

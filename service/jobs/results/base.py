@@ -19,6 +19,10 @@ GRACE_SECONDS: Final = 60.0
 RETRY_SECONDS: Final = 30.0
 
 
+Sizes = Collection[tuple[int, int]]
+"""Widths and heights in pixels."""
+
+
 class ResultStore(Protocol):
     """Keeps images; files in production, memory in tests, an object store later.
 
@@ -47,9 +51,9 @@ class ResultStore(Protocol):
         """
 
     async def read(
-        self, job_id: str, index: int = 0, size: tuple[int, int] | None = None, *, owner: str = ""
+        self, job_id: str, index: int = 0, sizes: Sizes = (), *, owner: str = ""
     ) -> Encoded:
-        """Return one image of a job, of this width and height where they are given.
+        """Return one image of a job, of one of these widths and heights where some are given.
 
         Where many read at the same time, owners take turns.
 
@@ -66,10 +70,14 @@ class ResultStore(Protocol):
     async def delete(self, job_id: str) -> bool:
         """Remove the images of a job; return whether there were any."""
 
-    async def sweep(self, max_age_seconds: float, max_bytes: int) -> list[str]:
+    async def sweep(
+        self, max_age_seconds: float, max_bytes: int, inputs: Mapping[str, int] | None = None
+    ) -> list[str]:
         """Remove what is too old, then the oldest of what is too much; return the job ids.
 
-        Images younger than the grace period stay, whatever there is too much of.
+        ``inputs`` are the bytes of the input images of jobs, by their ids: they count, and go
+        with the images of their job. Images younger than the grace period stay, whatever there
+        is too much of.
         """
 
     async def clean(self, known: Collection[str]) -> list[str]:

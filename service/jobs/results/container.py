@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Final
 
+from service.jobs.results.base import Sizes
+
 ABOUT: Final = "about.json"
 LARGEST_ABOUT: Final = 4 * 2**20
 LARGEST_IMAGE: Final = 256 * 2**20
@@ -81,14 +83,14 @@ def about(file: zipfile.ZipFile) -> dict[str, Any]:
     return found
 
 
-def demand_image(data: bytes, media_type: object, size: tuple[int, int] | None) -> None:
+def demand_image(data: bytes, media_type: object, sizes: Sizes) -> None:
     """Raise ValueError unless ``data`` is the whole of a PNG, which is what is kept."""
     if media_type != PNG:
         raise ValueError(f"{media_type!r} is not kept")
     if not data.startswith(PNG_BEGIN) or not data.endswith(PNG_END):
         raise ValueError("it is no whole PNG")
     width, height = struct.unpack_from(">2L", data, len(PNG_BEGIN))
-    if size is not None and (width, height) != size:
+    if sizes and (width, height) not in sizes:
         raise ValueError(f"it has {width}x{height} pixels")
 
 

@@ -24,6 +24,7 @@ from service.jobs.results.base import (
     KEEP_FREE,
     RETRY_SECONDS,
     ResultStore,
+    Sizes,
     demand_id,
     demand_index,
     full,
@@ -116,9 +117,9 @@ class FileResults(ResultStore):
         return len(content)
 
     async def read(
-        self, job_id: str, index: int = 0, size: tuple[int, int] | None = None, *, owner: str = ""
+        self, job_id: str, index: int = 0, sizes: Sizes = (), *, owner: str = ""
     ) -> Encoded:
-        read = partial(self._read, job_id, lambda file: _image(file, index, size))
+        read = partial(self._read, job_id, lambda file: _image(file, index, sizes))
         return await STORAGE.run_for(owner, read)
 
     async def metadata(self, job_id: str) -> Any:
@@ -142,15 +143,18 @@ class FileResults(ResultStore):
         return True
 
     @_threaded
-    def sweep(self, max_age_seconds: float, max_bytes: int) -> list[str]:
+    def sweep(
+        self, max_age_seconds: float, max_bytes: int, inputs: Mapping[str, int] | None = None
+    ) -> list[str]:
+        others = inputs or {}
         kept = self._kept()
-        used = sum(one.size for one in kept)
+        used = sum(one.size for one in kept) + sum(others.values())
         gone = []
         for one in kept:
             if one.age < self._grace or (one.age <= max_age_seconds and used <= max_bytes):
                 continue
             if self._remove(one):
-                used -= one.size
+                used -= one.size + others.get(one.job_id, 0)
                 gone.append(one.job_id)
         if gone:
             log.info("results_swept", jobs=len(gone), bytes_left=used)
@@ -280,11 +284,11 @@ def _packed(images: Sequence[Encoded], metadata: Mapping[str, Any]) -> bytes:
     return file.getvalue()
 
 
-def _image(file: zipfile.ZipFile, index: int, size: tuple[int, int] | None) -> Encoded:
+def _image(file: zipfile.ZipFile, index: int, sizes: Sizes) -> Encoded:
     media_types = container.about(file)["media_types"]
-    if size is not None and index >= len(media_types):
+    if sizes and index >= len(media_types):
         raise ValueError(f"it has {len(media_types)} images")
     demand_index(index, len(media_types))
     data, media_type = file.read(f"{index}"), media_types[index]
-    container.demand_image(data, media_type, size)
+    container.demand_image(data, media_type, sizes)
     return Encoded(data=data, media_type=media_type)

@@ -153,6 +153,13 @@ class JobStore(Protocol):
     async def purge(self, max_age_seconds: float, *, most: int) -> int:
         """Forget ids that expired longer ago, or before the last ``most``; return how many."""
 
+    async def remove(self, owner: str, *, unfinished: bool = False) -> list[str]:
+        """Remove the jobs of an owner that are over, damaged rows and ids of expired jobs, too.
+
+        With ``unfinished`` all others as well, which nobody may be running. Returns the ids.
+        What a file held of them is overwritten; the images that the owner used stay counted.
+        """
+
     async def counts(self, owner: str | None = None) -> Mapping[JobState, int]:
         """Return how many jobs are in each state, of one owner or of all, without the expired."""
 

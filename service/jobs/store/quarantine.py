@@ -63,6 +63,20 @@ def usage(connection: sqlite3.Connection, now: float) -> list[Used]:
     return sound
 
 
+def remove(connection: sqlite3.Connection, owner: str) -> None:
+    """Delete the rows of an owner that were set aside."""
+    rows = connection.execute("SELECT id, content FROM set_aside").fetchall()
+    gone = [(found,) for found, content in rows if _owner_of(content) == owner]
+    connection.executemany("DELETE FROM set_aside WHERE id = ?", gone)
+
+
+def _owner_of(content: Any) -> Any:
+    try:
+        return json.loads(content)["key"]
+    except (LookupError, TypeError, ValueError):  # No service wrote it.
+        return None
+
+
 Row = tuple[Any, ...]
 
 

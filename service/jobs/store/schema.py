@@ -114,6 +114,17 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
         raise
 
 
+@contextmanager
+def overwriting(connection: sqlite3.Connection) -> Iterator[None]:
+    """Leave no copy of what is deleted inside, in free pages or in the journal."""
+    connection.execute("PRAGMA secure_delete = ON")
+    try:
+        yield
+    finally:
+        connection.execute("PRAGMA secure_delete = OFF")
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
 def connect(path: Path, busy_seconds: float) -> sqlite3.Connection:
     """Open the file, checked, and with the tables of this version.
 

@@ -12,7 +12,7 @@ from service.jobs.store import quarantine, statements
 from service.jobs.store.base import JobEnd, JobStore, StoreFigures, Used, missing, unknown_cursor
 from service.jobs.store.clock import SteadyClock
 from service.jobs.store.database import Database
-from service.jobs.store.schema import UNFINISHED, transaction
+from service.jobs.store.schema import UNFINISHED, overwriting, transaction
 from service.jobs.store.stored import Page, StoredJob, to_row
 from service.telemetry.metrics import Metrics
 
@@ -170,6 +170,18 @@ class SqliteStore(JobStore):
 
     async def purge(self, max_age_seconds: float, *, most: int) -> int:
         return await self._execute(statements.PURGE, (self._clock() - max_age_seconds, most))
+
+    async def remove(self, owner: str, *, unfinished: bool = False) -> list[str]:
+        values = {"owner": owner, "unfinished": unfinished}
+
+        def work(connection: sqlite3.Connection) -> list[str]:
+            with overwriting(connection), transaction(connection):
+                found = connection.execute(statements.OWNED, values).fetchall()
+                connection.execute(statements.REMOVE, values)
+                quarantine.remove(connection, owner)
+            return [row[0] for row in found]
+
+        return await self._run(work, changes=True)
 
     async def counts(self, owner: str | None = None) -> Mapping[JobState, int]:
         where, values = ("", ()) if owner is None else (" AND key = ?", (owner,))

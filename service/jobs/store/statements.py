@@ -75,6 +75,8 @@ PURGE: Final = (
     "DELETE FROM jobs WHERE expired_at < ? OR seq IN (SELECT seq FROM jobs"
     " WHERE expired_at IS NOT NULL ORDER BY expired_at DESC, seq DESC LIMIT -1 OFFSET ?)"
 )
+OWNED: Final = f"SELECT id FROM jobs WHERE key = :owner AND (:unfinished OR NOT {UNFINISHED})"  # noqa: S608
+REMOVE: Final = f"DELETE FROM jobs WHERE key = :owner AND (:unfinished OR NOT {UNFINISHED})"  # noqa: S608
 USED: Final = (
     "INSERT INTO usage (key, minute, images) VALUES (?, ?, ?)"
     " ON CONFLICT (key, minute) DO UPDATE SET images = images + excluded.images"

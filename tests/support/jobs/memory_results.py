@@ -9,6 +9,7 @@ from service.images.encoded import Encoded
 from service.jobs.results.base import (
     GRACE_SECONDS,
     ResultStore,
+    Sizes,
     demand_id,
     demand_index,
     full,
@@ -63,7 +64,7 @@ class MemoryResults(ResultStore):
         self,
         job_id: str,
         index: int = 0,
-        size: tuple[int, int] | None = None,
+        sizes: Sizes = (),
         *,
         owner: str = "",
     ) -> Encoded:
@@ -80,10 +81,14 @@ class MemoryResults(ResultStore):
         self.removed_bytes += gone.size if gone else 0
         return gone is not None
 
-    async def sweep(self, max_age_seconds: float, max_bytes: int) -> list[str]:
-        swept = []
+    async def sweep(
+        self, max_age_seconds: float, max_bytes: int, inputs: Mapping[str, int] | None = None
+    ) -> list[str]:
+        swept: list[str] = []
         for job_id in self._oldest():
-            old = self._age(job_id) > max_age_seconds or await self.used_bytes() > max_bytes
+            others = sum(size for each, size in (inputs or {}).items() if each not in swept)
+            full = await self.used_bytes() + others > max_bytes
+            old = self._age(job_id) > max_age_seconds or full
             if old and self._age(job_id) >= self._grace and await self.delete(job_id):
                 swept.append(job_id)
         return swept

@@ -167,6 +167,14 @@ class MemoryStore(JobStore):
             del self._jobs[each], self._expired[each]
         return len(gone)
 
+    async def remove(self, owner: str, *, unfinished: bool = False) -> list[str]:
+        mine = [job for job in self._jobs.values() if job.owner == owner]
+        gone = [job.id for job in mine if job.final or unfinished]
+        for each in gone:
+            del self._jobs[each]
+            self._expired.pop(each, None)
+        return gone
+
     async def counts(self, owner: str | None = None) -> Mapping[JobState, int]:
         found = Counter(job.state for job in self._kept() if owner in (None, job.owner))
         return {state: found[state] for state in JobState}

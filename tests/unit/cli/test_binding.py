@@ -7,7 +7,7 @@ import socket
 import pytest
 from structlog.testing import capture_logs
 
-from service.cli import binding
+from service.cli.serving import binding
 from service.config import loading
 from service.config.addresses import Networks, client_address, group
 from service.errors import ConfigError, PortTaken

@@ -6,14 +6,14 @@ import sys
 
 import pytest
 
-from service.cli import shutdown
+from service.cli.serving import shutdown
 
 WAIT_SECONDS = 60.0
 
 PROGRAM = """
 import asyncio, os, signal, sys, threading, time
 from concurrent.futures import ThreadPoolExecutor
-from service.cli import shutdown
+from service.cli.serving import shutdown
 
 shutdown.FORCED_SECONDS = 0.3
 ending = shutdown.Ending(0.1)

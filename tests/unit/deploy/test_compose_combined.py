@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from scripts.cards.choice import env_text
-from service.cli import binding
+from service.cli.serving import binding
 from service.config import loading, setting, table
 from service.errors import ConfigError
 from tests.support.deploy.compose import ROOT, merged, needs_compose

@@ -13,7 +13,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from service.cli.binding import check
+from service.cli.serving.binding import check
 from service.config.loading import load
 from service.config.setting import environment_name
 from service.config.table import Config

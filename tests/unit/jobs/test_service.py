@@ -12,6 +12,9 @@ from service.errors import Cancelled, JobsOff, QueueFull, RequestTimedOut, Store
 from service.jobs.dispatch.dispatcher import Dispatcher
 from service.jobs.durable import wiring
 from service.jobs.durable.live_job import Durability, Terms
+from service.jobs.inputs.bounds import UploadBounds
+from service.jobs.inputs.memory import MemoryInputs
+from service.jobs.inputs.of_jobs import JobInputs
 from service.jobs.job import Job, JobState
 from service.jobs.service import JobService
 from service.telemetry.metrics import Metrics
@@ -103,7 +106,7 @@ async def jobs():
     """Start a service without a folder, over an engine whose steps the test decides."""
     engine = FakeEngine(step_seconds=None)
     dispatcher = Dispatcher([engine], Metrics(), Config(max_concurrent_requests=1))
-    made = JobService(dispatcher, Metrics())
+    made = JobService(dispatcher, Metrics(), JobInputs(MemoryInputs(UploadBounds(2**20))))
     await dispatcher.start()
     async with asyncio.timeout(20):
         yield made, engine

@@ -195,3 +195,30 @@ async def test_a_job_is_found_by_the_request_that_submitted_it(tmp_path):
         await events(client, job)
         await ask(client, "GET", "/jobs/mine", 404)
         assert (await ask(client, "GET", f"/jobs/{job}", 200))["state"] == "succeeded"
+
+
+async def test_all_jobs_of_a_caller_can_be_removed(tmp_path):
+    """Finished, running and waiting; those of other keys stay."""
+    engine = FakeEngine(step_seconds=None)
+    settings = {"api_keys": Keys(KEYS), "max_concurrent_requests": 1}
+    async with service(tmp_path, engine, **settings) as client:
+        jobs = []
+        for headers in (ALICE, ALICE, ALICE, BOB):
+            job = await ask(client, "POST", "/jobs", 202, json=BODY, headers=headers)
+            jobs.append(job["id"])
+        await engine.jobs(1)
+        await engine.step(2)
+        await engine.jobs(1)
+        assert await ask(client, "DELETE", "/jobs", 200, headers=ALICE) == {"removed": 3}
+        for job in jobs[:3]:
+            await ask(client, "GET", f"/jobs/{job}", 404, headers=ALICE)
+            await ask(client, "GET", f"/jobs/{job}/image", 404, headers=ALICE)
+        page = await ask(client, "GET", "/jobs", 200, headers=BOB)
+        assert [job["id"] for job in page["jobs"]] == [jobs[3]]
+        assert await ask(client, "DELETE", "/jobs", 200, headers=ALICE) == {"removed": 0}
+
+
+async def test_jobs_in_memory_are_removed_without_a_folder():
+    """They are cancelled, and nothing else is there."""
+    async with service("", FakeEngine(step_seconds=None)) as client:
+        assert await ask(client, "DELETE", "/jobs", 200) == {"removed": 0}
