@@ -2,6 +2,7 @@
 
 import multiprocessing
 import resource
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 
 from service.config.table import Config
 from service.core.events import JobFailed, JobFinished, OutOfMemoryHit
+from service.core.inputs import EngineInputs, InputImage
 from service.core.spec import GenerationSpec
 from service.engine.process import worker
 
@@ -25,7 +27,16 @@ def mapped() -> int:
     return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 
 
-def limited(answers: "Connection[dict[str, Any], None]", room: int) -> None:
+def asked(size: int, mode: str) -> tuple[GenerationSpec, EngineInputs | None]:
+    """Return a request, and the pixels of its image."""
+    request = GenerationSpec(prompt="a boat", width=size, height=size, steps=2)
+    if mode == "text":
+        return request, None
+    image = InputImage(digest="0" * 64, width=size, height=size)
+    return replace(request, image=image, strength=1.0), EngineInputs(image=bytes(3 * size * size))
+
+
+def limited(answers: "Connection[dict[str, Any], None]", room: int, mode: str) -> None:
     """Make images with too little memory, then with enough; runs in a process of its own."""
     config = Config(torch_threads=1, max_size=1024)
     loop, _ = worker.load(config)
@@ -33,8 +44,8 @@ def limited(answers: "Connection[dict[str, Any], None]", room: int) -> None:
 
     def made(size: int, count: int = 1) -> list[Any]:
         for number in range(count):
-            request = GenerationSpec(prompt="a boat", width=size, height=size, steps=2)
-            loop.add(f"{size}-{number}", request)
+            request, inputs = asked(size, mode)
+            loop.add(f"{size}-{number}", request, inputs=inputs)
         outcomes = []
         while loop.busy:
             outcomes += loop.step()
@@ -54,21 +65,22 @@ def ends(outcomes: list[Any]) -> set[str]:
 
 
 @pytest.mark.parametrize("room", ROOMS.values(), ids=ROOMS)
-def test_memory_that_really_runs_out(room: int) -> None:
+@pytest.mark.parametrize(("mode", "first"), [("text", "denoise"), ("image", "vae_encode")])
+def test_memory_that_really_runs_out(room: int, mode: str, first: str) -> None:
     """What does not fit fails with its reason or is made in tiles; all else is made.
 
     The engine goes on, and makes the same large image when there is memory again.
     """
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe(duplex=False)
-    child = context.Process(target=limited, args=(theirs, room))
+    child = context.Process(target=limited, args=(theirs, room, mode))
     child.start()
     theirs.close()
     found = ours.recv()
     child.join()
 
     hits = [outcome for outcome in found["large"] if isinstance(outcome, OutOfMemoryHit)]
-    assert {hit.stage for hit in hits} <= {"denoise", "vae_decode"}
+    assert {hit.stage for hit in hits} <= {first, "denoise", "vae_decode"}
     assert hits[0].rung == "free_cache"
     assert ends(found["large"]) <= {"succeeded", "out_of_memory"}
     assert ends(found["small"]) == {"succeeded"}
