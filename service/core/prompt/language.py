@@ -55,13 +55,17 @@ class Prompt:
         names = {each.name for each in given}
         return [*given, *(each for each in self.adapters if each.name not in names)]
 
-    def by_step(self, steps: int) -> list[tuple[str, ...]]:
-        """Return the text of each sub-prompt in each step."""
+    def by_step(self, steps: int, *, after: int = 0) -> list[tuple[str, ...]]:
+        """Return the text of each sub-prompt in each step.
+
+        The steps of a second pass follow those of the first, of which there are ``after``:
+        parts of the steps are of these, and whole numbers count on.
+        """
         templates = [each.template for each in self.subprompts]
         if all(isinstance(node, str) for template in templates for node in template):
             return [tuple("".join(map(str, each)) for each in templates)] * steps
         return [
-            tuple(schedule.at(each, step, steps) for each in templates)
+            tuple(schedule.at(each, after + step, after or steps) for each in templates)
             for step in range(1, steps + 1)
         ]
 

@@ -34,10 +34,10 @@ class Texts:
         """Whether several texts guide an image, which a negative prompt is then part of."""
         return len(self.prompt.subprompts) > 1
 
-    def by_step(self, steps: int) -> list[tuple[str, ...]]:
-        """Return the negative prompt and the sub-prompts of each step."""
-        both = zip(self.negative.by_step(steps), self.prompt.by_step(steps), strict=True)
-        return [(*negative, *prompts) for negative, prompts in both]
+    def by_step(self, steps: int, *, after: int = 0) -> list[tuple[str, ...]]:
+        """Return the negative prompt and the sub-prompts of each step, ``after`` so many others."""
+        both = (each.by_step(steps, after=after) for each in (self.negative, self.prompt))
+        return [(*negative, *prompts) for negative, prompts in zip(*both, strict=True)]
 
 
 def texts_of(request: GenerationSpec, named: Iterable[Word] = ()) -> Texts:

@@ -121,11 +121,17 @@ class Family(ABC):
 
     @abstractmethod
     def condition(
-        self, request: GenerationSpec, encode: Encode, words: Sequence[Word] = ()
+        self,
+        request: GenerationSpec,
+        encode: Encode,
+        words: Sequence[Word] = (),
+        *,
+        after: int = 0,
     ) -> Conditioning:
         """Return the conditioning of a request's images, as ``pipe(...)`` would build it.
 
-        ``words`` are the names in its texts that stand for vectors.
+        ``words`` are the names in its texts that stand for vectors. Its steps follow ``after``
+        others, of a first pass.
         """
 
     @abstractmethod

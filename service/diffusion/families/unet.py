@@ -47,13 +47,18 @@ class UNetFamily(Family):
         return TextEmbedding(states=states)
 
     def condition(
-        self, request: GenerationSpec, encode: Encode, words: Sequence[Word] = ()
+        self,
+        request: GenerationSpec,
+        encode: Encode,
+        words: Sequence[Word] = (),
+        *,
+        after: int = 0,
     ) -> Conditioning:
         """Return the conditioning of a request's images, as ``pipe(...)`` would build it."""
         texts, extras = texts_of(request, words), self._extras(request)
         # Several prompts are weighed against the negative one, whatever the scale.
         guided = texts.composed or ("timestep_cond" not in extras and request.guidance_scale > 1)
-        by_step = texts.by_step(request.steps)
+        by_step = texts.by_step(request.steps, after=after)
         embedded = {each: self._embedded(each, texts, encode, guided=guided) for each in by_step}
         counts = [
             count_tokens(each, texts.reading_of(each), self._encoders)

@@ -88,6 +88,14 @@ def test_too_many_texts() -> None:
     assert not parse("[a|b] AND c").faults_in(50)
 
 
+def test_a_second_pass_counts_on() -> None:
+    """Parts of the steps are over after the first pass; whole numbers go on into the second."""
+    found = parse("[a:b:0.5] [c:d:5] [e|f]")
+
+    assert [texts for (texts,) in found.by_step(4)] == ["a c e", "a c f", "b c e", "b c f"]
+    assert [texts for (texts,) in found.by_step(3, after=4)] == ["b c e", "b d f", "b d e"]
+
+
 def test_adapters_next_to_those_of_a_request() -> None:
     """A request may repeat what its prompt says, as the metadata of an answer do."""
     ink, snow = (
