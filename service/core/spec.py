@@ -302,9 +302,26 @@ class GenerationSpec:
     @property
     def hires_steps(self) -> int:
         """Denoising steps of the second pass; 0 without one."""
+        return self.second.first_steps if self.second is not None else 0
+
+    @property
+    def second(self) -> "GenerationSpec | None":
+        """The second pass as a request from image to image; None without one.
+
+        Its image is the first pass's, which nobody sent.
+        """
         if self.hires is None:
-            return 0
-        return int((self.hires.steps or self.steps) * self.hires.strength)
+            return None
+        width, height = self.drawn_size
+        return replace(
+            self,
+            image=InputImage(digest="", width=width, height=height),
+            width=width,
+            height=height,
+            steps=self.hires.steps or self.steps,
+            strength=self.hires.strength,
+            hires=None,
+        )
 
     @property
     def total_steps(self) -> int:

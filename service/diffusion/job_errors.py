@@ -1,5 +1,6 @@
 """Report of an image that could not be made, for its client and the log."""
 
+import math
 import traceback
 
 import structlog
@@ -36,8 +37,9 @@ def _reason(request: GenerationSpec, error: Exception) -> ServiceError:
     if isinstance(error, ServiceError):
         return error
     if is_out_of_memory(error):
+        width, height = max((request.width, request.height), request.drawn_size, key=math.prod)
         return OutOfMemory(
-            f"One image of {request.width}x{request.height} does not fit into memory, even "
+            f"One image of {width}x{height} does not fit into memory, even "
             "alone. Ask for a smaller size."
         )
     cause = next(iter(str(error).strip().splitlines()), "")

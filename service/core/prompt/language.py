@@ -84,9 +84,14 @@ class Prompt:
             found.append(f"must not name more than {MOST_ADAPTERS} adapters")
         return found
 
-    def faults_in(self, steps: int) -> list[str]:
-        """Return what is wrong with it in an image of so many steps."""
-        texts = {text for each in self.by_step(steps) for text in each}
+    def texts(self, steps: int, more: int = 0) -> set[str]:
+        """Return its texts in so many steps, and ``more`` of a second pass."""
+        found = (*self.by_step(steps), *self.by_step(more, after=steps))
+        return {text for each in found for text in each}
+
+    def faults_in(self, steps: int, more: int = 0) -> list[str]:
+        """Return what is wrong with it in so many steps, and ``more`` of a second pass."""
+        texts = self.texts(steps, more)
         many = f"must change between at most {MOST_TEXTS} texts, not {len(texts)}"
         return [*self.faults, *([many] if len(texts) > MOST_TEXTS else [])]
 

@@ -28,8 +28,9 @@ def texts_by_field(request: GenerationSpec) -> dict[str, set[str]]:
         return {field: {text} for field, text in written.items()}
     found: dict[str, set[str]] = {}
     for field, text in written.items():
-        steps = language.parse(text, negative=field != "prompt").by_step(request.steps)
-        found[field] = {each for step in steps for each in step}
+        parsed = language.parse(text, negative=field != "prompt")
+        more = request.second.steps if request.second is not None else 0
+        found[field] = parsed.texts(request.steps, more)
     return found
 
 

@@ -1,5 +1,6 @@
 """Jobs inside the step loop, and which of their images moves next."""
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -30,10 +31,25 @@ class Sample:
     start: Start = field(init=False)
     key: BatchKey = field(init=False)
     """The group that it belongs to."""
+    second: GenerationSpec | None = field(init=False)
+    """What it draws after this pass, a request of its own; None in the last one."""
+    steps_before: int = 0
+    """Steps of the pass before."""
 
     def __post_init__(self) -> None:
         """Begin as its task says."""
         self.start, self.key = self.task.start, self.task.key
+        self.second = self.task.request.second
+
+    def go_on(self, start: Start, key: BatchKey) -> None:
+        """Begin the second pass."""
+        self.steps_before = self.steps_done
+        self.start, self.key, self.row, self.second = start, key, None, None
+
+    @property
+    def in_second(self) -> bool:
+        """Whether it is in its second pass."""
+        return self.start is not self.task.start
 
     @property
     def pixels(self) -> int:
@@ -47,7 +63,7 @@ class Sample:
 
     @property
     def finished(self) -> bool:
-        """Whether only the decoding is left: of one that was interrupted after its first step."""
+        """Whether its pass is over: of one that was interrupted after its first step."""
         if self.row is None:
             return False
         return not self.row.evaluations_left or (self.task.interrupted and self.row.position > 0)
@@ -55,15 +71,16 @@ class Sample:
     @property
     def steps_done(self) -> int:
         """Steps done so far."""
-        return self.row.steps_done if self.row else 0
+        return self.steps_before + (self.row.steps_done if self.row else 0)
 
     @property
     def work_left(self) -> float:
         """Evaluations of the denoiser still to do, times pixels."""
         left = self.row.evaluations_left if self.row else self.start.steps
         if self.task.interrupted:
-            left = min(left, 1)
-        return self.pixels * self.places * left
+            return self.pixels * self.places * min(left, 1)
+        later = self.task.request.hires_steps * math.prod(self.task.request.drawn_size)
+        return self.places * (self.pixels * left + (later if self.second else 0))
 
 
 @dataclass(kw_only=True, eq=False)
@@ -89,7 +106,8 @@ class Task:
     """Steps done, summed over the decoded images."""
     interrupted: bool = False
     """Whether it ends early, with its unfinished images."""
-    conditioning: Conditioning | None = None
+    conditioning: dict[bool, Conditioning] = field(default_factory=dict)
+    """What guides its images, by whether it is in their second pass."""
     encoded: Sequence[Encoded] | None = None
     """What the VAE found in its input images."""
     seconds: dict[Stage, float] = field(default_factory=lambda: defaultdict(float))
@@ -107,15 +125,15 @@ class Task:
 
     def finished(self, memory: MemoryUse) -> JobFinished:
         """Return the report of the job, all of whose images are decoded; it has its adapters."""
-        read = self.conditioning
+        read = self.conditioning[False]
         return JobFinished(
             job_id=self.job_id,
             epoch=self.epoch,
             images=tuple(self.images[index] for index in sorted(self.images)),
             times=self.times,
             memory=memory,
-            prompt_tokens=read.tokens if read else 0,
-            prompt_tokens_cut=read.tokens_cut if read else 0,
+            prompt_tokens=read.tokens,
+            prompt_tokens_cut=read.tokens_cut,
             adapter_hashes=self.adapters.hashes(words=False),
             embeddings=self.adapters.hashes(words=True),
             interrupted_after=self.interrupted_after,
@@ -124,7 +142,7 @@ class Task:
     @property
     def interrupted_after(self) -> int | None:
         """Steps done of a job that ended early; None where all were."""
-        return self.steps_done if self.steps_done < self.start.steps else None
+        return self.steps_done if self.steps_done < self.request.total_steps else None
 
     @property
     def times(self) -> StageTimes:

@@ -166,7 +166,7 @@ class Previews:
         yield Previewed(
             job_id=sample.task.job_id,
             epoch=sample.task.epoch,
-            step=row.steps_done,
+            step=sample.steps_done,
             width=width,
             height=height,
             pixels=colours.tobytes(),

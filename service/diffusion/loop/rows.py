@@ -1,15 +1,15 @@
 """Rows made when their first step comes: with a scheduler, the prompt, and what the VAE finds."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
-from service.core.spec import GenerationSpec
 from service.core.stage import Stage
-from service.diffusion.adapters.store import AdapterStore, Lease
+from service.diffusion.adapters.store import AdapterStore
 from service.diffusion.conditioning.encoding import Conditioning, cached
 from service.diffusion.families.base import Encoded
 from service.diffusion.load import Model
 from service.diffusion.loop.images import ImageCoder
-from service.diffusion.loop.order import Sample, Task
+from service.diffusion.loop.order import Sample
 from service.diffusion.loop.row import Row
 from service.diffusion.loop.tasks import Tasks
 from service.diffusion.memory.usage import synchronise
@@ -54,14 +54,8 @@ class RowMaker:
         if sample.row is None and self._tasks.alive(task):
             request = task.request
             # First of all: a pair that cannot be drawn costs no work.
-            scheduler = self._tasks.attempt(
-                task,
-                Stage.DENOISE,
-                lambda: self._model.samplers.new(
-                    request.sampler, request.steps, request.schedule, eta=request.eta
-                ),
-            )
-            conditioning = self._conditioning(task) if scheduler is not None else None
+            scheduler = self._tasks.attempt(task, Stage.DENOISE, lambda: self._scheduler(sample))
+            conditioning = self._conditioning(sample) if scheduler is not None else None
             encoded = self._images(sample) if conditioning is not None else None
             if conditioning is not None and encoded is not None:
                 sample.row = self._tasks.attempt(
@@ -79,14 +73,26 @@ class RowMaker:
                 )
         return sample.row if self._tasks.alive(task) else None
 
-    def _conditioning(self, task: Task) -> Conditioning | None:
-        if task.conditioning is None:
+    def _scheduler(self, sample: Sample) -> Any:
+        """Return the scheduler of the pass that begins, if a later one can have its own, too."""
+        passes = filter(None, (sample.start.request, sample.second))
+        found = [
+            self._model.samplers.new(each.sampler, each.steps, each.schedule, eta=each.eta)
+            for each in passes
+        ]
+        return found[0]
+
+    def _conditioning(self, sample: Sample) -> Conditioning | None:
+        """Return what guides a pass, which all samples of a task share; None if it failed."""
+        task, second = sample.task, sample.in_second
+        if second not in task.conditioning:
             with self._tasks.timed(task, Stage.TEXT_ENCODE):
-                task.conditioning = self._tasks.attempt(
-                    task, Stage.TEXT_ENCODE, lambda: self._encoded(task.request, task.adapters)
-                )
+                found = self._tasks.attempt(task, Stage.TEXT_ENCODE, lambda: self._encoded(sample))
                 synchronise(self._model.device)
-        return task.conditioning
+            if found is None:
+                return None
+            task.conditioning[second] = found
+        return task.conditioning[second]
 
     def _images(self, sample: Sample) -> Sequence[Encoded] | None:
         """Return what the VAE finds in the images of a start; None if it failed."""
@@ -103,11 +109,13 @@ class RowMaker:
         """Return what the VAE has found already, which all samples of a task share."""
         return sample.task.encoded if sample.start is sample.task.start else None
 
-    def _encoded(self, request: GenerationSpec, lease: Lease) -> Conditioning:
+    def _encoded(self, sample: Sample) -> Conditioning:
         self._fault(Stage.TEXT_ENCODE, 1)
+        lease = sample.task.adapters
         with self._adapters.on_texts(lease):
             return self._model.family.condition(
-                request,
+                sample.start.request,
                 lambda text, reading: self._encode(text, reading, lease.text_key),
                 lease.words,
+                after=sample.task.start.steps if sample.in_second else 0,
             )

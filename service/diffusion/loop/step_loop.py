@@ -20,6 +20,7 @@ from service.diffusion.loop.order import BatchLimits, Sample, Task, next_batch
 from service.diffusion.loop.preview import Previews
 from service.diffusion.loop.row import Row
 from service.diffusion.loop.rows import RowMaker
+from service.diffusion.loop.second_pass import SecondPasses
 from service.diffusion.loop.starts.choice import start_of
 from service.diffusion.loop.tasks import Tasks
 from service.diffusion.memory.budget import MemoryBudget
@@ -54,8 +55,8 @@ class StepLoop:
     Images with the same ``BatchKey`` form a group. A step moves up to ``batch_limit`` images
     of one group in a single call of the denoiser, each at its own timestep, with its own
     sampler, seed and guidance scale; ``order.next_batch`` says which. An image whose last step
-    is done is decoded by the following call, and two decodes never follow each other while
-    other images could move.
+    is done is decoded by the following call, or enlarged for its second pass; two of these never
+    follow each other while other images could move.
 
     Not safe for use by two threads at once.
     """
@@ -90,6 +91,7 @@ class StepLoop:
         self._outcomes = self._tasks.outcomes
         self._coder = ImageCoder(model, self._tasks, self._recovery, self.memory_model, self._begun)
         self._rows = RowMaker(model, self._tasks, self.adapters, self._coder, self._begun)
+        self._second_passes = SecondPasses(model, self._tasks, self._coder)
         self._clock = 0
         """Pixel steps done so far, for anyone: what waiting is measured with."""
         self._decoded_last = False
@@ -157,7 +159,7 @@ class StepLoop:
         moving = [sample for sample in samples if not sample.finished]
         with self.model.without_gradients():
             if finished and not (self._decoded_last and moving):
-                self._decode(finished[0])
+                self._end_pass(finished[0])
                 self._decoded_last = True
             elif moving:
                 self._denoise(next_batch(moving, self.limits, self._clock))
@@ -284,9 +286,15 @@ class StepLoop:
             predictions = self.model.family.denoise([row for _, row in batch])
         return [(*pair, each) for pair, each in zip(batch, predictions, strict=True)]
 
-    def _decode(self, sample: Sample) -> None:
-        task, row = sample.task, sample.row
+    def _end_pass(self, sample: Sample) -> None:
+        """Begin the second pass of an image whose first one is done, or decode the image."""
+        task, row, second = sample.task, sample.row, sample.second
         if row is None:  # pragma: no cover - a finished sample has one
+            return
+        if second is not None and not task.interrupted:
+            start = self._second_passes.start(task, row, second)
+            if start is not None:
+                sample.go_on(start, self.model.batch_key(second))
             return
         # What the latents are on the way to: of an unfinished image they are mostly noise.
         latents = row.estimate() if row.evaluations_left else row.latents

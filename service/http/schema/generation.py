@@ -9,7 +9,7 @@ from typing import Any
 from marshmallow import RAISE, Schema, ValidationError, post_load, pre_load, validates_schema
 
 from service.core.fields import RequestField
-from service.core.inputs import InputImage
+from service.core.inputs import Hires, InputImage
 from service.core.limits import RequestLimits
 from service.core.prompt import language
 from service.core.prompt.syntax import LongPrompts, PromptSyntax
@@ -117,11 +117,12 @@ class GenerationSchema(StrictSchema):
             return
         prompt = language.parse(data.get("prompt", ""))
         negative = language.parse(data.get("negative_prompt", ""), negative=True)
-        steps = data.get("steps", 1)
+        steps, hires = data.get("steps", 1), data.get("hires")
+        more = (hires.steps or steps) if isinstance(hires, Hires) else 0
         adapters = prompt.faults_next_to(data.get("adapters", ()))
         found = {
-            "prompt": [*prompt.faults_in(steps), *adapters],
-            "negative_prompt": negative.faults_in(steps),
+            "prompt": [*prompt.faults_in(steps, more), *adapters],
+            "negative_prompt": negative.faults_in(steps, more),
         }
         if any(found.values()):
             raise ValidationError({name: faults for name, faults in found.items() if faults})

@@ -10,12 +10,25 @@ from service.models.defaults.known import Known
 def demand_sampler(generation: GenerationSpec, model: ModelInfo | Known) -> None:
     """Refuse a pair of sampler and steps that the model's noise schedule does not allow.
 
-    Before a model is loaded its files tell the schedules alone: the engine refuses the rest.
+    Those of a second pass are errors of ``hires``. Before a model is loaded its files tell the
+    schedules alone: the engine refuses the rest.
 
     Raises:
         ValidationFailed: with the pairs that the model does allow.
 
     """
+    _demand(generation, model)
+    if generation.second is not None:
+        try:
+            _demand(generation.second, model)
+        except ValidationFailed as refused:
+            faults = refused.errors.get("steps")
+            if faults is None:
+                raise
+            raise ValidationFailed({"hires": [f"steps: {each}" for each in faults]}) from None
+
+
+def _demand(generation: GenerationSpec, model: ModelInfo | Known) -> None:
     sampler, steps, schedule = generation.sampler, generation.steps, generation.schedule
     if schedule not in model.schedules:
         known = ", ".join(each for each in model.schedules if each in Sampler(sampler).schedules)

@@ -3,14 +3,14 @@
 import asyncio
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from service.core.events import MODEL_NOT_LOADED, JobFailed, JobFinished, Stepped, UnloadReason
 from service.core.inputs import InputSource
 from service.core.spec import GenerationSpec
 from service.core.stage import StageTimes
-from service.core.work import REST_STEPS, evaluations, pixels
+from service.core.work import EVALUATIONS, REST_STEPS, pixels
 from service.engine.base import Engine, EngineState, Listener
 from service.engine.protocol import EngineReady
 from tests.support.simulation.fake_engine import FAKE_MODEL
@@ -29,12 +29,33 @@ class Row:
     request: GenerationSpec
     arrived: int
     """The engine's pixel steps when it came."""
-    left: int
+    done: int = 0
+    """Evaluations that it has had."""
+    ending: bool = False
+    """Whether it takes one more at most."""
+
+    @property
+    def passes(self) -> list[tuple[GenerationSpec, int]]:
+        """What is drawn, and with how many evaluations: twice where there is a second pass."""
+        each = (replace(self.request, hires=None), self.request.second)
+        return [(one, one.first_steps * EVALUATIONS[one.sampler]) for one in each if one]
+
+    @property
+    def left(self) -> list[GenerationSpec]:
+        """What is drawn in each evaluation that is left."""
+        found = [one for one, count in self.passes for _ in range(count)][self.done :]
+        return found[:1] if self.ending else found
 
     def urgency(self, clock: int) -> float:
         """Return the response ratio, as ``service.diffusion.loop.order`` does."""
-        rest = pixels(self.request) * self.left
+        rest = sum(pixels(each) for each in self.left)
         return (clock - self.arrived + rest) / rest
+
+    def step(self) -> None:
+        """Do an evaluation."""
+        self.done += 1
+        if self.ending:
+            self.done = sum(count for _, count in self.passes)
 
 
 class SimulatedEngine(Engine):
@@ -85,7 +106,7 @@ class SimulatedEngine(Engine):
     def interrupt(self, job_id: str) -> None:
         """Let a job have one more step at most."""
         if row := self._rows.get(job_id):
-            row.left = min(row.left, 1)
+            row.ending = True
 
     def load_model(self, model_id: str) -> None:
         """Load a model, which takes its seconds."""
@@ -114,7 +135,6 @@ class SimulatedEngine(Engine):
             epoch=epoch,
             request=request,
             arrived=self._clock,
-            left=evaluations(request),
         )
         if not self._busy:
             self._busy = True
@@ -136,9 +156,9 @@ class SimulatedEngine(Engine):
         groups: dict[tuple[str, int], list[Row]] = defaultdict(list)
         for row in sorted(moving, key=lambda row: -row.urgency(self._clock)):
             # The most urgent row's model and size come first.
-            groups[row.request.model, row.request.width].append(row)
+            groups[row.request.model, row.left[0].width].append(row)
         batch = next(iter(groups.values()))[: self._batch]
-        seconds = sum(pixels(row.request) for row in batch) * self._pixel_step
+        seconds = sum(pixels(row.left[0]) for row in batch) * self._pixel_step
         asyncio.get_running_loop().call_later(seconds, self._end_step, batch, seconds)
 
     def _end_decode(self, row: Row, seconds: float) -> None:
@@ -149,19 +169,19 @@ class SimulatedEngine(Engine):
         self._begin()
 
     def _end_step(self, batch: list[Row], seconds: float) -> None:
-        moved = sum(pixels(row.request) for row in batch)
-        self._clock += moved
+        sizes = {row.job_id: pixels(row.left[0]) for row in batch}
+        self._clock += sum(sizes.values())
         for row in batch:
-            row.left -= 1
-        done = {row.job_id: evaluations(row.request) - row.left for row in batch}
-        shares = {row.job_id: pixels(row.request) * self._pixel_step for row in batch}
+            row.step()
+        done = {row.job_id: row.done for row in batch}
+        shares = {job_id: size * self._pixel_step for job_id, size in sizes.items()}
         self._tell(
             Stepped(
                 progress=done,
                 shares=shares,
                 epochs={row.job_id: row.epoch for row in batch},
                 batch_size=len(batch),
-                pixels=moved,
+                pixels=sum(sizes.values()),
                 seconds=seconds,
                 model_id=batch[0].request.model,
             )

@@ -78,7 +78,7 @@ class Simulation:
         self._loop.advance(seconds)
         used: dict[str, float] = defaultdict(float)
         for job in self.jobs:
-            decoded = work(job.request, steps_done=job.request.steps) * PIXEL_STEP
+            decoded = work(job.request, steps_done=job.request.total_steps) * PIXEL_STEP
             used[job.owner] += job.gpu_seconds + (decoded if job.drawn else 0.0)
         self.used = dict(used)
         for task in tasks:

@@ -1,11 +1,13 @@
 """The dispatcher over simulated engines: fair shares, waiting times and kept promises."""
 
 import random
+from dataclasses import replace
 from statistics import fmean
 
 import pytest
 
-from service.core.work import work
+from service.core.inputs import Hires
+from service.core.work import REST_STEPS, work
 from service.jobs.job import Job, JobState
 from tests.support.simulation.__main__ import kept, waits
 from tests.support.simulation.engine import PIXEL_STEP
@@ -34,6 +36,16 @@ def test_a_lone_job_takes_what_its_work_takes():
     assert (job.state, job.created, run.refused) == (JobState.SUCCEEDED, 5.0, [])
     assert wait(job) == pytest.approx(0, abs=1e-9)
     assert run.used == {"anonymous": pytest.approx(work(job.request) * PIXEL_STEP)}
+
+
+def test_a_job_of_two_passes_takes_what_its_work_takes():
+    """Each pass counts with its own pixels, for the job and for those behind it."""
+    both = replace(request(20), hires=Hires(scale=2, steps=10, strength=0.5))
+    jobs = [Job(request=both), *(Job(request=request(20)) for _ in range(PLACES))]
+    with simulated(["only"]) as run:
+        run.run([run.sends((float(number), job) for number, job in enumerate(jobs))], 600)
+    assert work(both) == 512**2 * 20 + 1024**2 * (5 + REST_STEPS)
+    assert run.used == {"anonymous": pytest.approx(sum(work(e.request) for e in jobs) * PIXEL_STEP)}
 
 
 @pytest.mark.parametrize("engines", [1, 2])

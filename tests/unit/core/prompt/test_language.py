@@ -86,6 +86,7 @@ def test_too_many_texts() -> None:
     assert parse(turns).faults_in(50) == ["must change between at most 32 texts, not 42"]
     assert not parse(turns).faults_in(32)
     assert not parse("[a|b] AND c").faults_in(50)
+    assert parse(turns).faults_in(30, more=30) == parse(turns).faults_in(60)
 
 
 def test_a_second_pass_counts_on() -> None:

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from service.core.inputs import Hires
 from service.core.model import ModelInfo
 from service.core.sampler import Sampler, Schedule
 from service.core.spec import GenerationSpec
@@ -72,6 +73,28 @@ def test_pairs_that_do_not(
 
     assert list(found) == [field]
     assert words in found[field][0]
+
+
+@pytest.mark.parametrize(
+    ("sampler", "steps", "fault"),
+    [
+        ("heun", 20, {}),
+        ("heun", 0, {}),
+        ("heun", 21, {"hires": "steps: must be 1-20 for heun with this model; 21 steps work with"}),
+    ],
+)
+def test_a_second_pass(sampler: str, steps: int, fault: dict[str, str]) -> None:
+    """Its steps have to work as well as those of the first."""
+    hires = Hires(scale=2, steps=steps)
+    asked = GenerationSpec(prompt="x", sampler=sampler, steps=20, hires=hires)
+    try:
+        demand_sampler(asked, ZERO_SNR)
+        found: dict[str, list[str]] = {}
+    except ValidationFailed as error:
+        found = error.errors
+
+    assert found.keys() == fault.keys()
+    assert all(words in found[name][0] for name, words in fault.items())
 
 
 def test_a_schedule_that_does_not_exist_for_the_model() -> None:
