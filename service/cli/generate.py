@@ -1,11 +1,13 @@
 """The command ``generate``: images without a server."""
 
 import argparse
+import hashlib
 import json
 import math
+import re
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -18,9 +20,11 @@ from service.cli.terminal import print_error, show
 from service.config.limits import limits_of
 from service.config.table import Config
 from service.core.events import JobFailed, JobFinished, Stepped
+from service.core.fields import RequestField
 from service.core.image import RawImage
-from service.core.spec import FIELDS, GenerationSpec
-from service.errors import GenerationFailed, error_class
+from service.core.inputs import EngineInputs, Hires, InputImage
+from service.core.spec import FIELDS, GenerationSpec, declared
+from service.errors import GenerationFailed, ValidationFailed, error_class
 from service.telemetry import logs
 
 if TYPE_CHECKING:
@@ -28,6 +32,9 @@ if TYPE_CHECKING:
 
 VALUES: Final = {int: "NUMBER", float: "NUMBER"}
 """How the help writes what stands after an option."""
+IMAGES: Final = ("image", "mask")
+HIRES_OPTIONS: Final = ("steps", "strength", "resize")
+"""Fields of a second pass that have an option each; its size is that of ``--hires``."""
 
 
 def add_generate_arguments(parser: argparse.ArgumentParser) -> None:
@@ -60,11 +67,77 @@ def add_generate_arguments(parser: argparse.ArgumentParser) -> None:
         "or ink:0.8:0.5; may be given several times.",
     )
     for each in FIELDS:
-        if each.entries is not None or each.needs:
-            continue
-        name = each.name if each.required else f"--{each.name.replace('_', '-')}"
-        value = None if each.required else VALUES.get(each.kind, "TEXT")
-        parser.add_argument(name, type=each.kind, metavar=value, help=each.help)
+        if each.entries is None and not each.needs:
+            _add(parser, each)
+    _add_start(parser.add_argument_group("image as input, second pass and variation"))
+
+
+def _add_start(group: argparse._ArgumentGroup) -> None:
+    """Add the fields of what a request begins with."""
+    group.add_argument(
+        "--image", type=Path, metavar="FILE", help="Image to begin with: PNG, JPEG, WebP or AVIF."
+    )
+    group.add_argument(
+        "--mask",
+        type=Path,
+        metavar="FILE",
+        help="Mask of the image: it is repainted where the mask is white.",
+    )
+    group.add_argument(
+        "--pad",
+        type=pad,
+        metavar="LEFT,TOP,RIGHT,BOTTOM",
+        help="Pixels to add to each side of the image; they are repainted.",
+    )
+    group.add_argument(
+        "--hires",
+        type=hires,
+        metavar="SCALE or WIDTHxHEIGHT",
+        help="Second pass in a larger size, as 2 or 1024x768.",
+    )
+    for each in declared(Hires):
+        if each.name in HIRES_OPTIONS:
+            _add(group, each, f"hires-{each.name}")
+    for each in FIELDS:
+        if each.needs and not each.is_object:
+            _add(group, each)
+
+
+def _add(group: argparse._ActionsContainer, asked: RequestField, name: str = "") -> None:
+    option = name or asked.name.replace("_", "-")
+    if asked.kind is bool:
+        group.add_argument(f"--{option}", action="store_true", default=None, help=asked.help)
+        return
+    shown = None if asked.required else VALUES.get(asked.kind, "TEXT")
+    named = asked.name if asked.required else f"--{option}"
+    group.add_argument(named, type=asked.kind, metavar=shown, help=asked.help)
+
+
+def pad(text: str) -> dict[str, int]:
+    """Read the pixels to add to each side.
+
+    Raises:
+        argparse.ArgumentTypeError: the text has another form.
+
+    """
+    if not re.fullmatch(r"\d+,\d+,\d+,\d+", text):
+        raise argparse.ArgumentTypeError(f"{text!r} must be four numbers, as 64,0,64,0")
+    return dict(zip(("left", "top", "right", "bottom"), map(int, text.split(",")), strict=True))
+
+
+def hires(text: str) -> dict[str, float]:
+    """Read the size of a second pass.
+
+    Raises:
+        argparse.ArgumentTypeError: the text has another form.
+
+    """
+    if size := re.fullmatch(r"(\d+)x(\d+)", text):
+        return {"width": int(size[1]), "height": int(size[2])}
+    try:
+        return {"scale": float(text)}
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} must be 2 or 1024x768") from error
 
 
 def adapter(text: str) -> dict[str, object]:
@@ -98,9 +171,8 @@ def generate(config: Config, arguments: argparse.Namespace) -> int:
     from service.models.served.hashes import ModelHashes  # noqa: PLC0415
 
     logs.configure(config)
-    fields = {each.name: getattr(arguments, each.name, None) for each in FIELDS}
+    given, inputs = _asked(arguments, config)
     models = models_of(config)
-    given = {name: value for name, value in fields.items() if value is not None}
     model = models.find(given.get("model", DEFAULT))
     models.demand(model)
     known = models[model].known
@@ -118,10 +190,11 @@ def generate(config: Config, arguments: argparse.Namespace) -> int:
     request = read_request({**given, "seed": request.seed}, limits)
     demand_sampler(request, info)
     demand_adapters(request, catalog_of(config), info.adapters or info.family)
+    prepared = _prepared(inputs, request)
     hashes = ModelHashes(models, config.model_cache_dir)
     hashes.ask(model)  # It is read while the images are drawn.
     began = time.monotonic()
-    outcome = _outcome(loop, request)
+    outcome = _outcome(loop, request, prepared)
     if isinstance(outcome, JobFailed):
         title = str(error_class(outcome.code).__doc__).rstrip(".")
         print_error(f"{title}: {outcome.detail}")
@@ -138,8 +211,10 @@ def generate(config: Config, arguments: argparse.Namespace) -> int:
         "embeddings": dict(outcome.embeddings),
     }
     written = []
-    for path, image in zip(paths, outcome.images, strict=True):
-        content = _encoded(image, request, facts, bare=config.bare_images)
+    paste = _paste(inputs, request)
+    for index, path in enumerate(paths):
+        image = paste(outcome.images[index])
+        content = _encoded(image, request, facts, bare=config.bare_images, index=index)
         name = output.stem(request.prompt, image.seed)
         try:
             file = _written(path, name, content)
@@ -152,6 +227,66 @@ def generate(config: Config, arguments: argparse.Namespace) -> int:
     return show(json.dumps(answer, ensure_ascii=False)) if arguments.json else 0
 
 
+def _asked(
+    arguments: argparse.Namespace, config: Config
+) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """Return the fields that were given, with references to images, and the images by field.
+
+    Raises:
+        ValidationFailed: an image cannot be read.
+
+    """
+    given = {
+        each.name: value
+        for each in FIELDS
+        if (value := getattr(arguments, each.name, None)) is not None
+    }
+    second = {
+        name: value
+        for name in HIRES_OPTIONS
+        if (value := getattr(arguments, f"hires_{name}")) is not None
+    }
+    if second:
+        given["hires"] = given.get("hires", {}) | second
+    inputs: dict[str, bytes] = {}
+    for name in IMAGES:
+        if name in given:
+            inputs[name], given[name] = _read(name, given[name], config)
+    return given, inputs
+
+
+def _read(name: str, path: Path, config: Config) -> tuple[bytes, InputImage]:
+    from service.images.decode import inspected  # noqa: PLC0415 - see _encoded
+
+    try:
+        data = path.read_bytes()
+        about = inspected(data, config.max_image_pixels)
+    except OSError as error:
+        raise ValidationFailed({name: [f"{path} cannot be read ({error.strerror})"]}) from error
+    except ValueError as error:
+        raise ValidationFailed({name: [f"{path} {error}"]}) from error
+    digest = hashlib.sha256(data).hexdigest()
+    return data, InputImage(digest=digest, width=about.width, height=about.height)
+
+
+def _prepared(inputs: Mapping[str, bytes], request: GenerationSpec) -> EngineInputs | None:
+    """Return the images as the step loop takes them; None where there are none."""
+    if request.image is None:
+        return None
+    from service.images.inputs import prepared  # noqa: PLC0415 - see _encoded
+
+    return prepared(inputs["image"], inputs.get("mask", b""), request)
+
+
+def _paste(inputs: Mapping[str, bytes], request: GenerationSpec) -> Callable[[RawImage], RawImage]:
+    """Return what puts the repainted part of an image into the rest of it."""
+    if not request.masked:
+        return lambda image: image
+    from service.images.paste import pasting  # noqa: PLC0415 - see _encoded
+
+    return pasting(inputs["image"], inputs.get("mask", b""), request)
+
+
 def _places(named: Path | None, count: int) -> list[Path | None]:
     """Return the file of each image; None for a new one, whose name its seed decides."""
     if named is not None:
@@ -161,11 +296,12 @@ def _places(named: Path | None, count: int) -> list[Path | None]:
 
 
 def _encoded(
-    image: RawImage, request: GenerationSpec, facts: Mapping[str, Any], *, bare: bool
+    image: RawImage, request: GenerationSpec, facts: Mapping[str, Any], *, bare: bool, index: int
 ) -> bytes:
     from service.images.encode import png  # noqa: PLC0415 - Pillow takes a while to import
 
-    return png(image, request, str(facts["model_version"]), facts, whole=False, bare=bare)
+    version = str(facts["model_version"])
+    return png(image, request, version, facts, whole=False, bare=bare, index=index)
 
 
 def _written(path: Path | None, name: str, content: bytes) -> Path:
@@ -195,9 +331,11 @@ def _is_the_models_fault(loop: "StepLoop", failed: JobFailed) -> bool:
     return failed.code == GenerationFailed.code and bool(broken_weights(loop.model))
 
 
-def _outcome(loop: "StepLoop", request: GenerationSpec) -> JobFinished | JobFailed:
+def _outcome(
+    loop: "StepLoop", request: GenerationSpec, inputs: EngineInputs | None
+) -> JobFinished | JobFailed:
     """Work on one request until it has ended."""
-    loop.add("cli", request)
+    loop.add("cli", request, inputs=inputs)
     with tqdm(total=request.total_steps, unit="step", file=sys.stderr) as bar:
         while loop.busy:
             for outcome in loop.step():
