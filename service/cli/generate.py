@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 VALUES: Final = {int: "NUMBER", float: "NUMBER"}
 """How the help writes what stands after an option."""
 IMAGES: Final = ("image", "mask")
+MOST_PIXELS: Final = 2**28
+"""Of an image of the user's own; more than a camera makes."""
 HIRES_OPTIONS: Final = ("steps", "strength", "resize")
 """Fields of a second pass that have an option each; its size is that of ``--hires``."""
 
@@ -171,7 +173,7 @@ def generate(config: Config, arguments: argparse.Namespace) -> int:
     from service.models.served.hashes import ModelHashes  # noqa: PLC0415
 
     logs.configure(config)
-    given, inputs = _asked(arguments, config)
+    given, inputs = _asked(arguments)
     models = models_of(config)
     model = models.find(given.get("model", DEFAULT))
     models.demand(model)
@@ -228,7 +230,7 @@ def generate(config: Config, arguments: argparse.Namespace) -> int:
 
 
 def _asked(
-    arguments: argparse.Namespace, config: Config
+    arguments: argparse.Namespace,
 ) -> tuple[dict[str, Any], dict[str, bytes]]:
     """Return the fields that were given, with references to images, and the images by field.
 
@@ -251,16 +253,16 @@ def _asked(
     inputs: dict[str, bytes] = {}
     for name in IMAGES:
         if name in given:
-            inputs[name], given[name] = _read(name, given[name], config)
+            inputs[name], given[name] = _read(name, given[name])
     return given, inputs
 
 
-def _read(name: str, path: Path, config: Config) -> tuple[bytes, InputImage]:
+def _read(name: str, path: Path) -> tuple[bytes, InputImage]:
     from service.images.decode import inspected  # noqa: PLC0415 - see _encoded
 
     try:
         data = path.read_bytes()
-        about = inspected(data, config.max_image_pixels)
+        about = inspected(data, MOST_PIXELS)
     except OSError as error:
         raise ValidationFailed({name: [f"{path} cannot be read ({error.strerror})"]}) from error
     except ValueError as error:
