@@ -1,6 +1,5 @@
 """The command ``generate``, with a stand-in for the model."""
 
-import hashlib
 import json
 import os
 import shutil
@@ -13,9 +12,6 @@ from PIL import Image
 
 from service.__main__ import main
 from service.cli import drawing
-from service.core.events import JobFailed, JobFinished, Stepped
-from service.core.image import RawImage
-from service.core.inputs import Hires, InputImage, Pad
 from service.core.spec import Adapter
 from service.engine.process import worker
 from service.images.infotext import read
@@ -24,51 +20,7 @@ from tests.support.engine_extra import needs_engine
 from tests.support.models.adapter_headers import written
 from tests.support.simulation.fake_engine import FAKE_MODEL
 
-
-class OneJob:
-    """A step loop whose job takes one step and ends as it is told to."""
-
-    def __init__(self, failure: str = "") -> None:
-        self.failure = failure
-        self.busy = False
-
-    def add(self, job_id, request, inputs=None) -> None:
-        self.busy, self.job_id, self.request, self.inputs = True, job_id, request, inputs
-
-    def step(self):
-        self.busy = False
-        if self.failure:
-            return [JobFailed(job_id=self.job_id, epoch=1, code=self.failure, detail="The reason.")]
-        images = tuple(
-            RawImage(pixels=bytes(3), width=1, height=1, seed=number)
-            for number in range(self.request.num_images)
-        )
-        return [
-            Stepped(progress={self.job_id: 1}, batch_size=1, pixels=1, seconds=0.1),
-            JobFinished(job_id=self.job_id, epoch=1, images=images),
-        ]
-
-
-@pytest.fixture(autouse=True)
-def here(tmp_path: Path, monkeypatch) -> Path:
-    """Work in an empty folder."""
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-@pytest.fixture
-def loaded(monkeypatch) -> OneJob:
-    """Stand in for the model."""
-    loop = OneJob()
-    ready = SimpleNamespace(model=FAKE_MODEL)
-    monkeypatch.setattr(worker, "load", lambda _config: (loop, ready))
-    return loop
-
-
-@pytest.fixture
-def unloadable(monkeypatch) -> None:
-    """Fail the test when a model is loaded."""
-    monkeypatch.setattr(worker, "load", lambda _config: pytest.fail("a model was loaded"))
+pytestmark = pytest.mark.usefixtures("here")
 
 
 def is_png(path: Path) -> bool:
@@ -193,100 +145,6 @@ def test_an_adapter_is_a_name_and_numbers(text, capsys):
     assert "must be NAME, NAME:0.8 or NAME:0.8:0.5" in capsys.readouterr().err
 
 
-@pytest.fixture
-def pictures(here) -> None:
-    """Have an image and a mask in the folder."""
-    Image.new("RGB", (640, 400), (10, 20, 30)).save(here / "boat.png")
-    mask = Image.new("L", (640, 400))
-    mask.paste(255, (200, 100, 400, 300))
-    mask.save(here / "mask.png")
-
-
-@needs_engine
-@pytest.mark.usefixtures("pictures")
-def test_an_image_is_what_a_request_begins_with(loaded, here, capsys):
-    """It is read and prepared here; without a size it keeps its own as far as possible."""
-    command = ["generate", "a cat", "--image", "boat.png", "--strength", "0.5", "--json"]
-    assert main([*command, "--resize", "fill", "-o", "cat.png"]) == 0
-    asked = loaded.request
-    digest = hashlib.sha256((here / "boat.png").read_bytes()).hexdigest()
-    assert asked.image == InputImage(digest=digest, width=640, height=400)
-    assert (asked.width, asked.height, asked.strength, asked.resize) == (640, 384, 0.5, "fill")
-    assert len(loaded.inputs.image) == 640 * 384 * 3
-    assert loaded.inputs.mask == b""
-    metadata = json.loads(capsys.readouterr().out)["metadata"]
-    assert metadata["image"] == {"digest": digest, "width": 640, "height": 400}
-
-
-@needs_engine
-@pytest.mark.usefixtures("pictures")
-def test_a_repainted_part_is_put_back_into_the_image(loaded, here):
-    """The file has the size of the image, and its pixels where nothing was repainted."""
-    command = ["generate", "a cat", "--image", "boat.png", "--mask", "mask.png"]
-    assert main([*command, "--mask-padding", "16", "--mask-fill", "noise", "-o", "cat.png"]) == 0
-    assert (loaded.request.mask_padding, loaded.request.mask_fill) == (16, "noise")
-    assert len(loaded.inputs.mask) == loaded.request.width * loaded.request.height
-    with Image.open(here / "cat.png") as image:
-        assert image.size == (640, 400)
-        assert image.getpixel((5, 5)) == (10, 20, 30)
-        assert image.getpixel((300, 200)) == (0, 0, 0)
-
-
-@needs_engine
-def test_a_second_pass_and_a_variation_have_options(loaded):
-    """A scale or a size, and what else a request may say of them."""
-    assert main(["generate", "a cat", "--hires", "1.5", "--hires-strength", "0.4"]) == 0
-    assert loaded.request.hires == Hires(scale=1.5, strength=0.4)
-    sized = ["--hires", "768x1024", "--hires-steps", "8", "--hires-resize", "lanczos"]
-    assert main(["generate", "a cat", *sized]) == 0
-    assert loaded.request.hires == Hires(width=768, height=1024, steps=8, resize="lanczos")
-    assert main(["generate", "a cat", "--subseed", "7", "--subseed-strength", "0.2"]) == 0
-    assert (loaded.request.subseed, loaded.request.subseed_strength) == (7, 0.2)
-
-
-@needs_engine
-@pytest.mark.usefixtures("pictures")
-def test_an_image_can_be_made_larger(loaded):
-    """Left, top, right and bottom."""
-    assert main(["generate", "a cat", "--image", "boat.png", "--pad", "64,0,64,0"]) == 0
-    assert loaded.request.pad == Pad(left=64, right=64)
-
-
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        (["--image", "none.png"], "image: none.png cannot be read (No such file or directory)"),
-        (["--image", "text.png"], "image: text.png must be a PNG, JPEG, WebP or AVIF image"),
-        (["--mask", "boat.png"], "mask: needs image"),
-        (["--image", "boat.png", "--hires", "2"], "hires: cannot go with image"),
-        (["--image", "boat.png", "--strength", "0.01"], "strength: must be at least 0.05"),
-        (["--hires-steps", "8"], "hires: must have a scale, or width and height"),
-    ],
-)
-@pytest.mark.usefixtures("unloadable", "pictures")
-def test_what_cannot_begin_an_image_is_one_line(here, options, words, capsys):
-    """Before a model is loaded."""
-    (here / "text.png").write_text("no image")
-    assert main(["generate", "a cat", *options]) == 2
-    assert words in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("option", "value", "words"),
-    [
-        ("--pad", "64", "must be four numbers, as 64,0,64,0"),
-        ("--hires", "large", "must be 2 or 1024x768"),
-    ],
-)
-@pytest.mark.usefixtures("unloadable")
-def test_sides_and_sizes_have_a_form(option, value, words, capsys):
-    """Anything else ends the command with the form that it must have."""
-    with pytest.raises(SystemExit) as caught:
-        main(["generate", "a cat", option, value])
-    assert caught.value.code == 2
-    assert words in capsys.readouterr().err
-
-
 @needs_engine
 @pytest.mark.usefixtures("loaded")
 def test_an_existing_image_is_replaced(here):
@@ -392,7 +250,7 @@ def test_arguments_are_checked_like_a_request(arguments, words, capsys):
 
 
 @needs_engine
-def test_a_model_is_named_as_the_service_knows_it(monkeypatch, here, capsys):
+def test_a_model_is_named_as_the_service_knows_it(loaded, monkeypatch, here, capsys):
     """Only the demo and the models of MODELS are; the one that is named is loaded."""
     shutil.copytree(DEMO_FOLDER, here / "models" / "night", copy_function=os.symlink)
     monkeypatch.setenv("MODELS", "models")
@@ -400,7 +258,7 @@ def test_a_model_is_named_as_the_service_knows_it(monkeypatch, here, capsys):
 
     def load(config):
         asked.append(config.model_id)
-        return OneJob(), SimpleNamespace(model=FAKE_MODEL)
+        return loaded, SimpleNamespace(model=FAKE_MODEL)
 
     monkeypatch.setattr(worker, "load", load)
     assert main(["generate", "a boat", "--model", "night"]) == 0
