@@ -30,7 +30,7 @@ DECISION: Final = re.compile(r"^\| `(\w+)` \|.*\| ([^|]*) \|$", re.MULTILINE)
 GROUPS: Final = {
     "requests": ("sd_http_", "sd_requests_", "sd_connections", "sd_event_streams", "sd_sdapi_"),
     "jobs": ("sd_jobs_", "sd_answers_", "sd_queue_", "sd_job_duration_", "sd_job_last_"),
-    "kept": ("sd_store_", "sd_jobs_kept", "sd_results_", "sd_webhook"),
+    "kept": ("sd_store_", "sd_jobs_kept", "sd_results_", "sd_webhook", "sd_inputs_", "sd_uploads_"),
     "generation": ("sd_generation_", "sd_stage_", "sd_step_", "sd_batch_"),
     "work": ("sd_images_", "sd_steps_", "sd_pixels_", "sd_job_", "sd_gpu_seconds_", "sd_key_"),
     "memory": (

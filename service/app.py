@@ -27,6 +27,7 @@ from service.jobs.dispatch.dispatcher import Dispatcher
 from service.jobs.durable import wiring
 from service.jobs.durable.wiring import DurableJobs
 from service.jobs.inputs.bounds import UploadBounds
+from service.jobs.inputs.counted import counting
 from service.jobs.inputs.memory import MemoryInputs
 from service.jobs.inputs.of_jobs import JobInputs
 from service.jobs.service import JobService
@@ -72,7 +73,8 @@ def create_app(config: Config, engine: Engine, metrics: Metrics | None = None) -
     metrics.watch(DiskCollector(app[state.DISK]))
     app[state.TARGETS] = wiring.targets(config)
     if not config.data_dir:
-        app[state.INPUTS] = MemoryInputs(UploadBounds.of(config))
+        bounds = UploadBounds.of(config)
+        app[state.INPUTS] = MemoryInputs(bounds, count=counting(metrics, bounds))
         app[state.JOBS] = JobService(
             app[state.DISPATCHER],
             metrics,

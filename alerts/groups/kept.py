@@ -9,13 +9,14 @@ HALF: Final = 0.5
 GIVEN_UP: Final = 2.5
 """Three in the window: one receiver's mistake is its own. increase() extrapolates."""
 
+REFUSED: Final = 0.1
 OLDEST_SECONDS: Final = 900
 """Four attempts or so; a receiver that is started anew is back by then."""
 
 
 def alerts(windows: Windows) -> tuple[Alert, ...]:
     """Return the alerts, the gravest first."""
-    return (_store(windows), _damaged(windows), _webhooks(windows))
+    return (_store(windows), _damaged(windows), _webhooks(windows), _uploads(windows))
 
 
 def _store(windows: Windows) -> Alert:
@@ -49,11 +50,12 @@ def _damaged(windows: Windows) -> Alert:
         expr=f"""
             max by (job, instance) (sd_store_rows_set_aside) > 0
             or sum by (job, instance) (increase(sd_results_damaged_total[{window}])) > 0
+            or sum by (job, instance) (increase(sd_jobs_total{{code="input_lost"}}[{window}])) > 0
         """,
         at_once="what is damaged does not become whole by itself.",
         summary=f"Kept data of {INSTANCE} is damaged",
-        description="Rows of the job store were set aside because no service wrote them, or stored "
-        f"images requested in the last {window} had changed on the disk: {COUNT}. All other jobs "
+        description="Rows of the job store were set aside because no service wrote them, or images "
+        f"that were needed in the last {window} had changed on the disk: {COUNT}. All other jobs "
         "are served.",
         dashboard="sd-service",
     )
@@ -88,5 +90,30 @@ def _webhooks(windows: Windows) -> Alert:
         description="The service gave up most of the webhooks that ended in the last "
         f"{window}, or delivered none while the oldest has waited for 15 minutes. Their receivers "
         f"get no news of their jobs. Deliveries given up, or seconds waited: {COUNT}.",
+        dashboard="sd-service",
+    )
+
+
+def _uploads(windows: Windows) -> Alert:
+    """Return the alert; one client that sends too much at a time is told so, and is no news."""
+    window = windows.clients
+
+    def made(outcome: str) -> str:
+        return (
+            f'sum by (job, instance) (increase(sd_uploads_total{{outcome="{outcome}"}}[{window}]))'
+        )
+
+    refused, received = made("refused"), made("received")
+    return Alert(
+        name="SDUploadsRefused",
+        severity=Severity.TICKET,
+        expr=f"""
+            {refused} > {GIVEN_UP}
+            and on (job, instance) {refused} / ({refused} + {received}) > {REFUSED}
+        """,
+        lasting=windows.clients_for,
+        summary=f"{INSTANCE} refuses images that clients send",
+        description=f"In the last {window} too many bytes of images were on their way in at a time "
+        f"for more than a tenth of them. Images refused with 429 or 503: {COUNT}.",
         dashboard="sd-service",
     )

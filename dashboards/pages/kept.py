@@ -13,6 +13,7 @@ STATES: Final = {
     "failed": RED,
     "cancelled": GREY,
 }
+UPLOADS: Final = {"received": BLUE, "kept": GREEN, "broken": ORANGE, "refused": RED}
 ATTEMPTS: Final = {"delivered": GREEN, "retried": ORANGE, "failed": RED}
 
 
@@ -66,12 +67,13 @@ def kept() -> list[Panel]:
         ),
         lines(
             "Images kept",
-            "At the limit the oldest are removed before their time: clients that come late find "
-            "410.",
+            "Together with the input images of their jobs. At the limit the oldest are removed "
+            "before their time: clients that come late find 410.",
             "bytes",
             Target(expr=q.total("sd_results_bytes"), legend="kept"),
+            Target(expr=q.total("sd_inputs_bytes"), legend="input images"),
             Target(expr=q.total("sd_results_limit_bytes"), legend="limit"),
-            overrides=colored({"kept": BLUE, "limit": RED}),
+            overrides=colored({"kept": BLUE, "input images": GREEN, "limit": RED}),
             width=8,
         ),
         lines(
@@ -82,6 +84,28 @@ def kept() -> list[Panel]:
             overrides=colored({"age": GREY, "room": ORANGE}),
             stacked=True,
             width=8,
+        ),
+        lines(
+            "Uploads on their way in",
+            "Images that requests bring, until a job has them; without DATA_DIR until the job is "
+            "over. At the limit further ones are refused: 429 for one key, 503 for all.",
+            "bytes",
+            Target(expr=q.total("sd_uploads_bytes"), legend="on their way"),
+            Target(expr=q.total("sd_uploads_limit_bytes"), legend="limit"),
+            overrides=colored({"on their way": BLUE, "limit": RED}),
+            width=12,
+        ),
+        lines(
+            "Uploads",
+            "Per minute, by what became of them. Broken ones ended before they were whole: slow or "
+            "lost clients. Received and not kept: their requests were refused, repeated, or had "
+            "large bodies, which count, too.",
+            "opm",
+            Target(expr=f"60 * {q.rate('sd_uploads_total', by='outcome')}", legend="{{outcome}}"),
+            overrides=colored(UPLOADS),
+            bars=True,
+            top=1,
+            width=12,
         ),
         lines(
             "Webhook attempts",

@@ -53,3 +53,16 @@ class Delivery:
     """The receiver's last answer; None where there was none."""
     detail: str = ""
     """What was wrong with the last attempt; never a word of the receiver's answer."""
+
+
+class UploadOutcome(StrEnum):
+    """What became of one image that was sent; a large body with images in it counts as one, too."""
+
+    RECEIVED = "received"
+    """It arrived whole."""
+    KEPT = "kept"
+    """A job took it over."""
+    BROKEN = "broken"
+    """It ended before it was whole."""
+    REFUSED = "refused"
+    """Too many bytes were on their way in."""

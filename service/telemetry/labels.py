@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from service.core.outcome import Outcome
+from service.core.outcome import Outcome, UploadOutcome
 from service.core.stage import LOOP_STAGES, Stage
 
 SECONDS: Final = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15, 20, 30, 45, 60, 120, 300)
@@ -93,6 +93,7 @@ MODEL_OUTCOMES: Final = ("disk", "parked", "failed")
 SIZE_CLASSES: Final = {"small": 384**2, "medium": 512**2, "large": 768**2}
 """Most pixels of an image in each class; beyond the last it is ``huge``."""
 
+UPLOADS: Final = tuple(outcome.value for outcome in UploadOutcome)
 STORE_FAILURES: Final = (
     *("locked", "full", "damaged", "forbidden", "failing"),
     *("replaced", "unreachable", "other"),

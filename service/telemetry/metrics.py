@@ -168,6 +168,21 @@ class Metrics(Registry):
             "Size of finished images that were removed, by age or to make room.",
             reason=("age", "room"),
         )
+        self.inputs_bytes = self.reading(
+            "sd_inputs_bytes", "Size of the input images of jobs that are kept on the disk."
+        )
+        self.uploads = self.counter(
+            "sd_uploads_total",
+            "Images and bodies with images that were sent, by what became of them.",
+            outcome=labels.UPLOADS,
+        )
+        self.uploads_bytes = self.gauge(
+            "sd_uploads_bytes",
+            "Size of images on their way in; without DATA_DIR those of jobs, too.",
+        )
+        self.uploads_limit = self.gauge(
+            "sd_uploads_limit_bytes", "Size that images on their way in may have."
+        )
         self.webhook_attempts = self.counter(
             "sd_webhook_attempts_total",
             "Attempts to deliver a webhook: delivered, retried later, or failed for good.",

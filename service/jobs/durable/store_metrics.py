@@ -8,6 +8,7 @@ import structlog
 
 from service.core.outcome import Delivery, DeliveryState
 from service.errors import ServiceError
+from service.jobs.inputs.base import InputStore
 from service.jobs.results.base import ResultStore
 from service.jobs.store.base import JobStore
 from service.jobs.store.clock import SteadyClock
@@ -31,11 +32,13 @@ class StoreMetrics:
         self,
         store: JobStore,
         results: ResultStore,
+        inputs: InputStore,
         metrics: Metrics,
         *,
         clock: Callable[[], float] | None = None,
     ) -> None:
         self._store, self._results, self._metrics = store, results, metrics
+        self._inputs = inputs
         self._clock = clock or SteadyClock()
         self._removed = 0
         self._damaged = 0
@@ -57,6 +60,7 @@ class StoreMetrics:
             counts = await self._store.counts()
             figures = await self._store.figures()
             used = await self._results.used_bytes()
+            inputs = sum((await self._inputs.sizes()).values())
         except ServiceError:  # It has said so in the log.
             self._forget()
             return
@@ -67,7 +71,7 @@ class StoreMetrics:
             self._metrics.jobs_kept.labels(state.value).set(count)
         since = figures.undelivered_since
         age = 0.0 if since is None else max(0.0, self._clock() - since)
-        values = (used, figures.undelivered, age, figures.set_aside)
+        values = (used, inputs, figures.undelivered, age, figures.set_aside)
         for reading, value in zip(self._readings, values, strict=True):
             reading.set(value)
 
@@ -88,10 +92,11 @@ class StoreMetrics:
         await self._store.deliver(job_id, delivery)
 
     @property
-    def _readings(self) -> tuple[Reading, Reading, Reading, Reading]:
+    def _readings(self) -> tuple[Reading, ...]:
         metrics = self._metrics
         return (
             metrics.results_bytes,
+            metrics.inputs_bytes,
             metrics.webhooks_pending,
             metrics.webhook_oldest,
             metrics.rows_set_aside,

@@ -18,6 +18,7 @@ from service.jobs.durable.result_writer import Describe, Encode, OfSpans, Result
 from service.jobs.durable.store_metrics import StoreMetrics
 from service.jobs.durable.wishes import wishes
 from service.jobs.inputs.bounds import UploadBounds
+from service.jobs.inputs.counted import counting
 from service.jobs.inputs.files import FileInputs
 from service.jobs.inputs.of_jobs import JobInputs
 from service.jobs.results.files import FileResults
@@ -83,9 +84,10 @@ class DurableJobs:
         self._config = config
         self.store = SqliteStore(folder / FILE, metrics=metrics)
         self.results = FileResults(folder / IMAGES)
-        self.inputs = FileInputs(folder / INPUTS, UploadBounds.of(config))
+        bounds = UploadBounds.of(config)
+        self.inputs = FileInputs(folder / INPUTS, bounds, count=counting(metrics, bounds))
         self._ledger = QuotaLedger(self.store, allowance)
-        self._store_metrics = StoreMetrics(self.store, self.results, metrics)
+        self._store_metrics = StoreMetrics(self.store, self.results, self.inputs, metrics)
         metrics.results_limit.set(config.results_max_bytes)
         common = _common_keys(config)
         self.webhooks = Webhooks(

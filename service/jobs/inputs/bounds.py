@@ -17,15 +17,16 @@ class UploadBounds:
     """Counts bytes by owner: ``most`` in all, ``each`` of one owner; from any thread."""
 
     def __init__(self, most: int, each: int = 0) -> None:
-        """Set up; without ``each`` an owner may have half of them."""
-        self.most, self._each = most, each or most // 2
+        self.most, self._each = most, each or most
         self._lock = threading.Lock()
         self._held: Counter[str] = Counter()
 
     @classmethod
     def of(cls, config: Config) -> Self:
-        """Return the bounds that the settings ask for."""
-        return cls(config.uploads_max_bytes, config.uploads_max_bytes_per_key)
+        """Return the bounds that the settings ask for; without keys there is one owner."""
+        most = config.uploads_max_bytes
+        half = most // 2 if config.api_keys or config.api_keys_file else most
+        return cls(most, config.uploads_max_bytes_per_key or half)
 
     @property
     def held(self) -> int:

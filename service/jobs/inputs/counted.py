@@ -1,24 +1,20 @@
-"""What becomes of images that are sent."""
+"""What becomes of images that are sent, for the metrics."""
 
 from collections.abc import Callable
-from enum import StrEnum
+
+from service.core.outcome import UploadOutcome
+from service.jobs.inputs.bounds import UploadBounds
+from service.telemetry.metrics import Metrics
+
+Count = Callable[[UploadOutcome], None]
 
 
-class Outcome(StrEnum):
-    """What became of one upload; a request's body that holds images is an upload, too."""
-
-    RECEIVED = "received"
-    """It arrived whole."""
-    KEPT = "kept"
-    """A job took it over."""
-    BROKEN = "broken"
-    """It ended before it was whole, or was no image that can be used."""
-    REFUSED = "refused"
-    """Too many bytes were on their way in."""
-
-
-Count = Callable[[Outcome], None]
-
-
-def nothing(_outcome: Outcome) -> None:
+def nothing(_outcome: UploadOutcome) -> None:
     """Count nothing."""
+
+
+def counting(metrics: Metrics, bounds: UploadBounds) -> Count:
+    """Show the bounds, and return what counts uploads."""
+    metrics.uploads_limit.set(bounds.most)
+    metrics.uploads_bytes.set_function(lambda: bounds.held)
+    return lambda outcome: metrics.uploads.labels(outcome.value).inc()

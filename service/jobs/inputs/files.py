@@ -14,10 +14,11 @@ from typing import Final
 
 import structlog
 
+from service.core.outcome import UploadOutcome
 from service.errors import InputLost, ServiceError, StorageFull, StorageUnavailable
 from service.jobs.inputs.base import NAMES, InputStore, Receiver, Upload
 from service.jobs.inputs.bounds import UploadBounds
-from service.jobs.inputs.counted import Count, Outcome, nothing
+from service.jobs.inputs.counted import Count, nothing
 from service.jobs.results.base import GRACE_SECONDS, JOB_ID, KEEP_FREE, RETRY_SECONDS, demand_id
 from service.jobs.store.clock import SteadyClock
 from service.system.executors import STORAGE
@@ -93,7 +94,7 @@ class FileInputs(InputStore):
                 raise self.failed(error) from error
             raise
         for _ in moved:
-            self.count(Outcome.KEPT)
+            self.count(UploadOutcome.KEPT)
 
     def read(self, job_id: str, name: str) -> bytes:
         try:
@@ -215,7 +216,7 @@ class _FileReceiver(Receiver):
         try:
             store.bounds.take(owner, 0)
         except ServiceError:
-            store.count(Outcome.REFUSED)
+            store.count(UploadOutcome.REFUSED)
             raise
         self._store, self._owner = store, owner
         self._path = store.folder / f"{secrets.token_hex(16)}{TEMPORARY}"
@@ -224,7 +225,7 @@ class _FileReceiver(Receiver):
         self._file: int | None = None
         self._lock = threading.Lock()
         self._closed = False
-        self._outcome = Outcome.BROKEN
+        self._outcome = UploadOutcome.BROKEN
         """What is counted where it is discarded."""
 
     def write(self, data: bytes) -> None:
@@ -233,7 +234,7 @@ class _FileReceiver(Receiver):
             try:
                 self._store.bounds.take(self._owner, len(data))
             except ServiceError:
-                self._outcome = Outcome.REFUSED
+                self._outcome = UploadOutcome.REFUSED
                 raise
             self._size += len(data)
             try:
@@ -252,7 +253,7 @@ class _FileReceiver(Receiver):
             except OSError as error:
                 raise self._store.failed(error) from error
             self._closed = True
-        self._store.count(Outcome.RECEIVED)
+        self._store.count(UploadOutcome.RECEIVED)
         digest = self._digest.hexdigest()
         return _FileUpload(self._store, self._owner, self._path, digest, self._size)
 

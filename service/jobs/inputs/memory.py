@@ -4,10 +4,11 @@ import hashlib
 import threading
 from collections.abc import Collection, Mapping
 
+from service.core.outcome import UploadOutcome
 from service.errors import ServiceError
 from service.jobs.inputs.base import NAMES, InputStore, Receiver, Upload
 from service.jobs.inputs.bounds import UploadBounds
-from service.jobs.inputs.counted import Count, Outcome, nothing
+from service.jobs.inputs.counted import Count, nothing
 from service.jobs.inputs.files import lost
 from service.jobs.results.base import demand_id
 
@@ -37,7 +38,7 @@ class MemoryInputs(InputStore):
             kept[name] = upload
         for upload in kept.values():
             upload.claim()
-            self.count(Outcome.KEPT)
+            self.count(UploadOutcome.KEPT)
         self._kept[job_id] = kept
 
     def read(self, job_id: str, name: str) -> bytes:
@@ -76,12 +77,12 @@ class _MemoryReceiver(Receiver):
         try:
             store.bounds.take(owner, 0)
         except ServiceError:
-            store.count(Outcome.REFUSED)
+            store.count(UploadOutcome.REFUSED)
             raise
         self._store, self._owner = store, owner
         self._parts: list[bytes] | None = []
         self._size = 0
-        self._outcome = Outcome.BROKEN
+        self._outcome = UploadOutcome.BROKEN
         self._lock = threading.Lock()
 
     def write(self, data: bytes) -> None:
@@ -91,7 +92,7 @@ class _MemoryReceiver(Receiver):
             try:
                 self._store.bounds.take(self._owner, len(data))
             except ServiceError:
-                self._outcome = Outcome.REFUSED
+                self._outcome = UploadOutcome.REFUSED
                 raise
             self._size += len(data)
             self._parts.append(bytes(data))
@@ -100,7 +101,7 @@ class _MemoryReceiver(Receiver):
         parts = self._closed()
         if parts is None:
             raise RuntimeError("the upload is over")
-        self._store.count(Outcome.RECEIVED)
+        self._store.count(UploadOutcome.RECEIVED)
         return _MemoryUpload(self._store, self._owner, b"".join(parts))
 
     def discard(self) -> None:

@@ -29,7 +29,7 @@ STILL: Final = {
             *("sd_gpu_info", "sd_gpu_memory_total_bytes", "sd_gpu_temperature_slowdown_celsius"),
             *("sd_gpu_power_limit_watts", "sd_disk_size_bytes", "sd_connections_limit"),
             *("sd_queue_limit", "sd_results_limit_bytes", "sd_build_info", "sd_executor_threads"),
-            *("sd_model_info", "sd_batch_limit"),
+            *("sd_model_info", "sd_batch_limit", "sd_uploads_limit_bytes"),
         ),
         CONSTANT,
     ),
@@ -46,6 +46,7 @@ STILL: Final = {
     "sd_webhooks_waiting": "the receivers of a drill answer at once, so that none waits for a turn",
     "sd_log_lines_dropped_total": "the drill reads the log all the time, to see what happens",
     "sd_answers_failed_total": "no fault of a drill lets an answer fail after its job",
+    "sd_uploads_bytes": "an image may be with its job before the next scrape",
     "sd_executor_busy_threads": "a call may be over before the next scrape",
     "sd_executor_waiting_calls": "a drill has one key, which gets a part of the threads",
 }

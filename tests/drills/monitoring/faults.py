@@ -193,6 +193,14 @@ fault("SDQueueStuck", "A step never returns", "engine_hangs", silences=("SDQueue
 )
 
 
+@fault("SDUploadsRefused", "Images that are too many bytes for one key")
+async def uploads_refused(scene: Scene) -> AsyncIterator[None]:
+    """Send images that are larger than all that one key may send at a time."""
+    too_many = 2 * int(LIMITS["UPLOADS_MAX_BYTES_PER_KEY"])
+    async with scene.traffic.jobs(image="A" * too_many):
+        yield
+
+
 @fault("SDJobStoreFailing", "Job store locked by another program")
 async def store_locked(scene: Scene) -> AsyncIterator[None]:
     """Hold the right to write, as a shell with a transaction left open does."""

@@ -1,6 +1,7 @@
 """All that a fault can reach: service, GPU driver, disk, traffic and the monitoring stack."""
 
 import asyncio
+import base64
 import itertools
 import json
 import math
@@ -26,6 +27,7 @@ from service.telemetry import labels
 from tests.drills.common.orders import PROMPTS
 from tests.drills.common.report import MIB, SETTINGS
 from tests.nvml.driver import Driver, NoCompilerError
+from tests.support.jobs.photos import png
 from tests.support.load_client import Client, background, client_of, every
 from tests.support.monitoring.stack import WATCHDOG, Expected, Stack, running_stack
 from tests.support.receiver import Accept, receiving
@@ -41,6 +43,7 @@ LIMITS: Final = {
     "MIN_SIZE": "128",
     "MAX_SIZE": "4096",
     "REQUEST_TIMEOUT_SECONDS": "200",
+    "UPLOADS_MAX_BYTES_PER_KEY": str(MIB),
 }
 SMALL: Final = {
     "prompt": PROMPTS[0],
@@ -146,7 +149,8 @@ class Traffic:
             async with asyncio.timeout(PAUSE_SECONDS):  # Who hangs up is counted, too.
                 await self.image(steps=50)
         # So many steps that its stream of events is open during a scrape.
-        job = await self._client.accept(SMALL | {"steps": 50, "webhook": webhook})
+        shown = {"image": base64.b64encode(png()).decode(), "strength": 1.0}
+        job = await self._client.accept(SMALL | shown | {"steps": 50, "webhook": webhook})
         await self._client.followed(job)
         for path, body, headers in EACH_API.values():
             answer = await self._client.ask("POST", path, body, headers=headers)

@@ -54,6 +54,7 @@ AGREED = {
     "SDJobStoreFailing",
     "SDKeptDataDamaged",
     "SDWebhooksFailing",
+    "SDUploadsRefused",
     "SDComputesOnCpu",
     "SDLogLinesDropped",
     "SDMonitoringBroken",

@@ -86,7 +86,7 @@ def test_a_runbook_names_log_events_that_there_are(name):
         *("free_cache", "split_batch", "vae_tiling", "vae_decode", "text_encode"),
         *("not_started", "load_failed", "shutting_down", "dpmpp_2m"),
         *("engine_unavailable", "half_open", "set_aside", "too_many_connections"),
-        *("storage_full", "storage_unavailable"),
+        *("storage_full", "storage_unavailable", "input_lost", "too_many_uploads", "uploads_full"),
     }
     words = set(re.findall(r"`([a-z]+(?:_[a-z0-9]+)+)`", text(name)))
     assert {word for word in words if not word.startswith("sd_")} <= events | known | METRICS

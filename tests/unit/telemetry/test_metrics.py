@@ -97,7 +97,7 @@ def test_the_list_of_definitions_is_complete(families):
     ours = {name for name in families if not name.startswith(STANDARD)}
     unknown = {
         *("sd_engine_resident_memory_bytes", "sd_model_load_duration_seconds"),
-        *("sd_results_bytes", "sd_results_limit_bytes"),
+        *("sd_results_bytes", "sd_results_limit_bytes", "sd_inputs_bytes"),
         *("sd_webhooks_pending", "sd_webhook_oldest_pending_age_seconds"),
         *("sd_memory_available_bytes", "sd_batch_calibrated", "sd_store_rows_set_aside"),
         *("sd_engine_gpu_memory_bytes", "sd_memory_need_bytes"),

@@ -8,12 +8,15 @@ from service.core.outcome import Delivery, DeliveryState
 from service.core.spec import GenerationSpec
 from service.images.encoded import Encoded
 from service.jobs.durable.store_metrics import StoreMetrics
+from service.jobs.inputs.bounds import UploadBounds
+from service.jobs.inputs.memory import MemoryInputs
 from service.jobs.job import JobState
 from service.jobs.store.base import JobEnd
 from service.jobs.store.sqlite import SqliteStore
 from service.jobs.store.stored import StoredJob
 from service.telemetry.metrics import Metrics
 from tests.support.jobs.memory_results import MemoryResults
+from tests.support.jobs.photos import received
 from tests.support.samples import sample
 
 IMAGE = [Encoded(data=b"x" * 1000, media_type="image/png")]
@@ -55,6 +58,12 @@ def results(clock):
     return MemoryResults(grace_seconds=0, clock=clock)
 
 
+@pytest.fixture
+def inputs():
+    """Return a store of input images."""
+    return MemoryInputs(UploadBounds(10_000))
+
+
 def value(metrics, name, **labels):
     """Return a value as it is scraped, None where there is none."""
     return sample(metrics, name, **labels)
@@ -74,19 +83,21 @@ async def ended(store, number, state=JobState.SUCCEEDED, webhook=None):
     return job.id
 
 
-async def test_jobs_bytes_and_deliveries_are_counted(store, results, metrics, clock):
+async def test_jobs_bytes_and_deliveries_are_counted(store, results, inputs, metrics, clock):
     """By state; and how long the oldest delivery waits."""
-    figures = StoreMetrics(store, results, metrics, clock=clock)
+    figures = StoreMetrics(store, results, inputs, metrics, clock=clock)
     await ended(store, 1)
     late = await ended(store, 2, webhook="https://example.org/")
     clock.now += 60
     await ended(store, 3, JobState.FAILED, webhook="https://example.org/")
     await results.write(late, IMAGE, {})
+    await inputs.keep(late, {"image": received(inputs, bytes(700))})
     clock.now += 30
     await figures.count()
     assert value(metrics, "sd_jobs_kept", state="succeeded") == 2
     assert value(metrics, "sd_jobs_kept", state="failed") == 1
     assert value(metrics, "sd_jobs_kept", state="queued") == 0
+    assert value(metrics, "sd_inputs_bytes") == 700
     assert value(metrics, "sd_results_bytes") == await results.used_bytes() > 1000
     assert value(metrics, "sd_webhooks_pending") == 2
     assert value(metrics, "sd_webhook_oldest_pending_age_seconds") == 90
@@ -103,9 +114,9 @@ async def test_jobs_bytes_and_deliveries_are_counted(store, results, metrics, cl
     assert (await store.get(late, "anna")).delivery.attempts == 2
 
 
-async def test_what_is_removed_is_counted_by_its_reason(store, results, metrics, clock):
+async def test_what_is_removed_is_counted_by_its_reason(store, results, inputs, metrics, clock):
     """In bytes."""
-    figures = StoreMetrics(store, results, metrics, clock=clock)
+    figures = StoreMetrics(store, results, inputs, metrics, clock=clock)
     jobs = [await ended(store, number) for number in range(3)]
     for job in jobs:
         await results.write(job, IMAGE, {})
@@ -146,9 +157,9 @@ async def test_a_failure_is_counted_by_what_is_wrong(store, metrics, tmp_path):
     assert value(metrics, "sd_store_failures_total", reason="replaced") == 1
 
 
-async def test_a_disk_that_does_not_say_shows_nothing(store, results, metrics, clock, tmp_path):
+async def test_a_disk_that_does_not_say_shows_nothing(store, results, inputs, metrics, tmp_path):
     """Rather than what it said last."""
-    figures = StoreMetrics(store, results, metrics, clock=clock)
+    figures = StoreMetrics(store, results, inputs, metrics)
     await figures.count()
     assert value(metrics, "sd_webhooks_pending") == 0
     (tmp_path / "jobs.sqlite").replace(tmp_path / "elsewhere")
