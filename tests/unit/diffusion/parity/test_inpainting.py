@@ -8,10 +8,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from diffusers import StableDiffusionInpaintPipeline
+from PIL import Image
 
+from service.core.inputs import Hires
 from service.core.sampler import Sampler
 from service.core.spec import GenerationSpec
 from tests.support.parity import comparison, gallery, references
@@ -159,6 +162,37 @@ def test_noise_in_the_place_of_what_is_repainted(
 
     difference = comparison.difference(comparison.alone(found.model, request), theirs)
     assert difference.same, difference
+
+
+@pytest.mark.parametrize("model", ["inpaint", pytest.param("inpaint_xl", marks=LONG)])
+def test_two_passes_of_a_model_for_inpainting(pair: Pairs, model: str) -> None:
+    """Both are given a white mask; diffusers is called twice."""
+    found, text = pair(model), replace(REQUEST, image=None, mask=None)
+    (first,) = found.reference.images(text)
+    size = (2 * REQUEST.width, 2 * REQUEST.height)
+    found.reference.set_scheduler(text, text.seed)
+    inputs = {
+        "image": Image.fromarray(first).resize(size, Image.Resampling.LANCZOS),
+        "mask_image": Image.new("L", size, "white"),
+    }
+    theirs = found.reference.pipeline_of(inputs)(
+        text.prompt,
+        negative_prompt=text.negative_prompt,
+        **dict(zip(("width", "height"), size, strict=True)),
+        strength=0.7,
+        num_inference_steps=text.steps,
+        guidance_scale=text.guidance_scale,
+        generator=torch.Generator("cpu").manual_seed(text.seed),
+        **inputs,
+    ).images[0]
+
+    hires = Hires(scale=2, strength=0.7, resize="lanczos")
+    ours = comparison.alone(found.model, replace(text, hires=hires))
+    latent = comparison.alone(found.model, replace(text, hires=replace(hires, resize="latent")))
+
+    difference = comparison.difference(ours, [np.asarray(theirs)])
+    assert difference.same, difference
+    assert latent[0].shape == ours[0].shape
 
 
 def images(pair: Pair, **changes: Any) -> list[Any]:
