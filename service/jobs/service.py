@@ -166,9 +166,12 @@ class JobService:
         Those that are not over are cancelled first. Jobs that are submitted meanwhile stay.
 
         Raises:
+            ShuttingDown: the service ends; ask again after its start.
             StoreUnavailable, StorageUnavailable: not all of it is removed; ask again.
 
         """
+        if self.dispatcher.admission.draining:
+            raise errors.ShuttingDown("Ask again after the restart; nothing was removed.")
         mine = [live for live in self.live.values() if live.job.owner == owner]
         removed = errors.Cancelled("The job was removed with all jobs of its key.")
         for live in mine:

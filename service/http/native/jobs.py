@@ -181,7 +181,7 @@ async def cancel_job(request: web.Request) -> web.Response:
         "cancelled first. Asking for one of them is then 404. Jobs that are accepted while it runs "
         "stay. Without API keys these are the jobs of everybody."
     ),
-    errors=(StoreUnavailable, StorageUnavailable),
+    errors=(ShuttingDown, StoreUnavailable, StorageUnavailable),
 )
 @response_schema(JobsRemoved(), 200, description="All of them are gone.")
 async def remove_jobs(request: web.Request) -> web.Response:

@@ -177,7 +177,6 @@ class DurableJobs:
             await FILES.run(path.unlink)
 
     async def _sweep_once(self) -> None:
-        await self._grant()
         age = self._config.results_max_age_seconds
         gone = await self.store.expire(max_age_seconds=age)
         for job_id in gone:
@@ -195,3 +194,4 @@ class DurableJobs:
         await self.store.purge(TOMBSTONE_AGES * age, most=TOMBSTONES)
         if gone or room or without:
             log.info("jobs_expired", by_age=len(gone), for_room=len(room), without_images=without)
+        await self._grant()  # Last: what it cannot do must not keep the rest.

@@ -1,5 +1,6 @@
 """What an operator asks of the running service: to remove all jobs of an API key."""
 
+import os
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,11 +15,19 @@ LONGEST_NAME: Final = 1024
 
 
 def wish(config: Config, owner: str) -> Path:
-    """Ask the running service to remove all jobs of a key; the file is gone when it has done so."""
-    folder = Path(config.data_dir) / WISHES
+    """Ask the running service to remove all jobs of a key; the file is gone when it has done so.
+
+    It belongs to whom DATA_DIR belongs to, so that root may ask a service of another user.
+    """
+    data = Path(config.data_dir)
+    folder = data / WISHES
     folder.mkdir(mode=0o700, exist_ok=True)
     half = folder / f"{secrets.token_hex(16)}.part"
     half.write_text(owner, encoding="utf-8")
+    if hasattr(os, "geteuid") and os.geteuid() == 0:
+        found = data.stat()
+        for path in (folder, half):
+            os.chown(path, found.st_uid, found.st_gid)
     return half.rename(half.with_suffix(".key"))
 
 

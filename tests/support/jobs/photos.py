@@ -3,6 +3,7 @@
 import hashlib
 import io
 from dataclasses import replace
+from random import Random
 
 from PIL import Image
 
@@ -14,8 +15,11 @@ from tests.support.jobs.kept_jobs import REQUEST
 SIZE = 64
 
 
-def png(red: int = 200, size: int = SIZE) -> bytes:
-    """Return an image of one colour as PNG."""
+def png(red: int = 200, size: int = SIZE, *, noise: bool = False) -> bytes:
+    """Return an image of one colour as PNG, or one that does not get smaller by it."""
+    if noise:
+        drawn = Random(red).randbytes(size * size * 3)  # noqa: S311 - no secret
+        return _file(Image.frombytes("RGB", (size, size), drawn))
     return _file(Image.new("RGB", (size, size), (red, 30, 30)))
 
 

@@ -83,7 +83,8 @@ def test_a_runbook_names_log_events_that_there_are(name):
         *("validation_error", "model_not_found", "body_too_large"),
         "request_answered",  # One of two, in middleware/observation.py.
         *("hw_slowdown", "hw_thermal", "sw_thermal", "sw_power_cap", "power_brake"),
-        *("free_cache", "split_batch", "vae_tiling", "vae_decode", "text_encode"),
+        *("free_cache", "split_batch", "vae_tiling", "vae_decode", "vae_encode"),
+        "text_encode",
         *("not_started", "load_failed", "shutting_down", "dpmpp_2m"),
         *("engine_unavailable", "half_open", "set_aside", "too_many_connections"),
         *("storage_full", "storage_unavailable", "input_lost", "too_many_uploads", "uploads_full"),

@@ -20,11 +20,12 @@ from service.jobs.durable.wiring import DurableJobs
 from service.telemetry.metrics import Metrics
 from service.webhooks.delivery import Answer
 from tests.support.jobs.kept_jobs import over, png_of
+from tests.support.jobs.photos import left_half, png, uploaded
 from tests.support.simulation.fake_engine import FakeEngine
 
 IDEMPOTENT = ("first", "second")
 HOOKED = ("open", "write", "fsync", "close", "utime", "replace", "unlink")
-"""How ``FileResults`` changes the disk; SQLite's statements are traced by SQLite."""
+"""How images and input images change the disk; SQLite's statements are traced by SQLite."""
 
 AGE_SECONDS = 60.0
 
@@ -90,19 +91,26 @@ def parts(folder: Path, *, ahead: float = 0.0) -> tuple[Dispatcher, DurableJobs]
         post=_post,
         spans=lambda: None,
     )
-    durable.store._clock = durable.results._clock = lambda: time.time() + ahead
+    clock = lambda: time.time() + ahead  # noqa: E731
+    durable.store._clock = durable.results._clock = durable.inputs._clock = clock
     return dispatcher, durable
 
 
 async def accepted(durable: DurableJobs, idempotency_key: str) -> str:
     """Submit a job as a handler does, and return its id."""
     spec = GenerationSpec(prompt="a boat", width=64, height=64, steps=1, num_images=2)
+    spec, uploads = uploaded(durable.inputs, png(), left_half(), spec)
     terms = Terms(
+        uploads=uploads,
         idempotency_key=idempotency_key,
         idempotency_digest="same",
         webhook="https://example.org/told",
     )
-    handle = await durable.jobs.submit(spec, "anonymous", Durability.PROMISED, terms)
+    try:
+        handle = await durable.jobs.submit(spec, "anonymous", Durability.PROMISED, terms)
+    finally:
+        for upload in uploads.values():
+            upload.discard()
     return handle.stored.id
 
 
@@ -120,6 +128,7 @@ async def _work(folder: Path, say: Callable[[str, str], None]) -> None:
         # As the sweep does it, for the first of them.
         for job_id in await durable.store.expire(ids=made[:1]):
             await durable.results.delete(job_id)
+            await durable.inputs.delete(job_id)
         await dispatcher.stop()
 
 

@@ -8,7 +8,7 @@ from PIL import Image
 
 from service.config.table import Config
 from service.core.image import RawImage
-from service.errors import Disconnected, InputLost, QueueFull, StoreUnavailable
+from service.errors import Disconnected, InputLost, QueueFull, ShuttingDown, StoreUnavailable
 from service.images.encode import files as encoded
 from service.jobs.dispatch.dispatcher import Dispatcher
 from service.jobs.durable.live_job import Durability, Terms
@@ -280,24 +280,27 @@ async def test_images_count_and_go_with_their_jobs(disk, engine, monkeypatch):
     store._grace = writer.results._grace = -1.0
     await durable._sweep_once()
     assert set(await store.sizes()) == {handle.stored.id for handle in handles[1:]}
-    both = await writer.results.used_bytes() + sum((await store.sizes()).values())
     monkeypatch.setattr(durable, "_config", Config(results_max_bytes=2**20))
-    await durable._sweep_once()
-    assert len(await store.sizes()) == 2
-    assert both < 2**20
-    big = {handles[2].stored.id: 2**20}
-    assert await writer.results.sweep(1e9, 2**20, big) == [
-        handle.stored.id for handle in handles[1:]
-    ]
+    big = png(size=1024, noise=True)
+    handle = await submitted(jobs, store, Durability.PROMISED, big)
+    await engine.jobs(1)
+    await engine.step()
+    await handle.wait()
+    assert len(big) > 2**20
+    await durable._sweep_once()  # The oldest go first, and their images do not help.
+    assert await store.sizes() == {}
 
 
 async def test_all_jobs_of_an_owner_are_removed_with_their_images(disk, engine, tmp_path):
     """Those that run are cancelled; those of others stay."""
     jobs, store = disk
-    done = await submitted(jobs, store, Durability.PROMISED, mask=left_half())
+    webhook = "https://example.org/told"
+    done = await submitted(jobs, store, Durability.PROMISED, mask=left_half(), webhook=webhook)
     await engine.jobs(1)
     await engine.step()
     await done.wait()
+    webhooks = jobs._writer.on_finished.__self__.webhooks
+    assert webhooks.pending == 1
     running = await submitted(jobs, store, Durability.PROMISED)
     other = await jobs.submit(REQUEST, "ben", Durability.PROMISED)
     await engine.jobs(2)
@@ -307,7 +310,12 @@ async def test_all_jobs_of_an_owner_are_removed_with_their_images(disk, engine, 
     await gone(store)
     assert [path.name for path in (tmp_path / "results").iterdir()] == []
     assert engine.batch.keys() == {other.stored.id}
+    await asyncio.wait([*webhooks._tasks.values(), asyncio.create_task(asyncio.sleep(0))])
+    assert webhooks.pending == 0
     assert await jobs.remove("anonymous") == 0
+    jobs.dispatcher.drain()
+    with pytest.raises(ShuttingDown):
+        await jobs.remove("anonymous")
 
 
 async def test_jobs_in_memory_are_removed_too(memory, engine):

@@ -145,3 +145,17 @@ async def test_memory_has_an_end(clock):
     with pytest.raises(StorageFull, match="make room"):
         await results.write(new_id(), [IMAGE], {})
     assert len(files(results)) == 1
+
+
+async def test_input_images_count_and_make_room_with_their_jobs(results, clock):
+    """The oldest jobs go, until what is left of both fits."""
+    jobs = [new_id() for _ in range(3)]
+    for job in jobs:
+        await results.write(job, [IMAGE], {})
+        clock.now += 1
+    each = await results.used_bytes() // 3
+    clock.now += 100
+    inputs = {jobs[0]: 500, jobs[1]: 2000, new_id(): 300}  # One is of a job that runs.
+    assert await results.sweep(1e9, 3 * each + 2800, inputs) == []
+    assert await results.sweep(1e9, 3 * each + 2799, inputs) == [jobs[0]]
+    assert await results.sweep(1e9, each + 300, {jobs[1]: 2000, new_id(): 300}) == [jobs[1]]

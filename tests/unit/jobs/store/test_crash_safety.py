@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from service.errors import JobExpired
+from service.jobs.inputs.base import NAMES
 from service.jobs.job import JobState
 from tests.support.jobs.kept_jobs import over
 from tests.unit.jobs import dying
@@ -48,6 +49,10 @@ async def kept(folder: Path, told: Path) -> None:
         ids = await durable.store.with_images()
         files = {path.name for path in durable.results.folder.iterdir()}
         assert files <= {f"{job_id}.zip" for job_id in ids}
+        names = {path.name for path in durable.inputs.folder.iterdir()}
+        assert names <= {f"{job_id}.{name}" for job_id in ids for name in NAMES}
+        unfinished = {job.id for job in await durable.store.unfinished()}
+        assert names >= {f"{job_id}.{name}" for job_id in unfinished for name in NAMES}
         for job_id in before["finished"]:
             with suppress(JobExpired):
                 assert (await durable.store.get(job_id, "anonymous")).state is JobState.SUCCEEDED
@@ -74,7 +79,7 @@ async def kept(folder: Path, told: Path) -> None:
 async def test_whenever_it_is_killed_what_was_accepted_is_made_and_what_was_made_is_whole(
     apart, tmp_path
 ):
-    """At every statement of SQLite and every call that changes the folder of images.
+    """At every statement of SQLite and every call that changes the folders of images.
 
     In the short form at every seventh.
     """
