@@ -1,93 +1,94 @@
-"""Ask a running service for an image of every mode, and put them on one sheet.
+"""Make an image of every mode with the demo model, and put them on one sheet.
 
-python -m scripts.modes.sheet --url http://127.0.0.1:8000 --output docs/modes-sheet.jpg
+python -m scripts.modes.sheet --output docs/modes-sheet.jpg
 """
 
 import argparse
-import io
-import json
-import time
-import urllib.request
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import Final
 
 from PIL import Image, ImageDraw
 
 from scripts.demo_model.scene import sheet
-from scripts.modes.requests import base64_of
+from service.__main__ import main as sd_api
 
-SIDE = 512
-SEED = 3
-PROMPT = "a cozy cabin in the woods"
-OTHER = "a red boat on the sea at sunset"
-NIGHT = "a cozy cabin in the woods at night"
-
-
-def drawn(url: str, **fields: Any) -> Image.Image:
-    """Ask for one image, and tell how long it took."""
-    body = {"seed": SEED, **fields}
-    request = urllib.request.Request(  # noqa: S310 - the address is the caller's own service
-        f"{url}/generate",
-        data=json.dumps(body).encode(),
-        headers={"Content-Type": "application/json", "Accept": "image/png"},
-    )
-    began = time.perf_counter()
-    with urllib.request.urlopen(request) as answer:  # noqa: S310
-        image = Image.open(io.BytesIO(answer.read())).convert("RGB")
-    known = {name: value for name, value in body.items() if name not in {"image", "mask"}}
-    print(f"{time.perf_counter() - began:5.1f} s  {image.width}x{image.height}  {known}")
-    return image
+SIDE: Final = 384
+SEED: Final = 3
+CABIN: Final = "a cozy cabin in the woods"
+NIGHT: Final = "a cozy cabin in the woods at night"
+ROBOT: Final = "a cute robot in a garden"
+BOAT: Final = "a red boat on the sea at sunset"
+SIZE: Final = ("--width", str(SIDE), "--height", str(SIDE))
 
 
-def oval() -> Image.Image:
-    """Return a mask that is white in an oval in the upper half."""
+class Modes:
+    """Makes images in a folder, and remembers what is below each."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.images: list[Image.Image] = []
+        self.words: list[str] = []
+
+    def add(self, words: str, prompt: str, *options: str) -> Path:
+        """Make an image as ``sd-api generate`` does; return its file."""
+        file = self._folder / f"{len(self.images)}.png"
+        command = ["generate", prompt, "--seed", str(SEED), *options, "-o", str(file)]
+        if sd_api([*command, "--model-id", "demo"]):
+            raise SystemExit(f"{command} failed")
+        self.show(words, file)
+        return file
+
+    def show(self, words: str, file: Path) -> None:
+        """Take an image that is there."""
+        with Image.open(file) as image:
+            self.images.append(image.convert("RGB"))
+        self.words.append(words)
+
+
+def draw(modes: Modes, folder: Path) -> None:
+    """Make an image of every mode."""
+    text = modes.add(f"text: {CABIN}", CABIN, *SIZE)
+    for strength in ("0.4", "0.6", "0.8"):
+        begun = ("--image", str(text), "--strength", strength)
+        modes.add(f"img2img, strength {strength}: {NIGHT}", NIGHT, *begun)
+    mask = folder / "mask.png"
+    _oval().save(mask)
+    shown = folder / "shown.png"
+    Image.composite(Image.new("RGB", (SIDE, SIDE), "white"), modes.images[0], _oval()).save(shown)
+    modes.show("mask: white is repainted", shown)
+    masked = ("--image", str(text), "--mask", str(mask), "--strength", "1", "--mask-blur", "8")
+    modes.add(f"inpainting: {ROBOT}", ROBOT, *masked)
+    around = ("--mask-padding", "32", "--mask-fill", "noise")
+    modes.add("the same, only the part around the mask, from noise", ROBOT, *masked, *around)
+    padded = ("--image", str(text), "--pad", "128,0,128,0", "--strength", "0.9")
+    modes.add("outpainting: 128 pixels on the left and on the right", CABIN, *padded)
+    for resize in ("latent", "lanczos"):
+        second = ("--hires", "2", "--hires-strength", "0.6", "--hires-resize", resize)
+        modes.add(f"two passes, 384 and 768 pixels ({resize}): {BOAT}", BOAT, *SIZE, *second)
+    for share in ("0.2", "0.4"):
+        varied = ("--subseed", "7", "--subseed-strength", share)
+        modes.add(f"variation of the first, subseed_strength {share}", CABIN, *SIZE, *varied)
+
+
+def _oval() -> Image.Image:
+    """Return a mask that is white in an oval in the lower half."""
     mask = Image.new("L", (SIDE, SIDE))
-    ImageDraw.Draw(mask).ellipse((SIDE // 4, SIDE // 16, SIDE * 3 // 4, SIDE // 2), fill=255)
+    ImageDraw.Draw(mask).ellipse((70, 150, 300, 370), fill=255)
     return mask
 
 
-def cells(url: str) -> list[tuple[Image.Image, str]]:
-    """Return each image and the words below it."""
-    text = drawn(url, prompt=PROMPT, width=SIDE, height=SIDE)
-    image, mask = base64_of(text), base64_of(oval())
-    shown = Image.composite(Image.new("RGB", text.size, "white"), text, oval())
-    begun = {"image": image}
-    found = [(text, f"text: {PROMPT}")]
-    for strength in (0.3, 0.6, 0.9):
-        made = drawn(url, prompt=NIGHT, strength=strength, **begun)
-        found.append((made, f"img2img, strength {strength}: {NIGHT}"))
-    found.append((shown, "mask: white is repainted"))
-    masked = {**begun, "mask": mask, "prompt": "a large yellow moon in the sky"}
-    found += [
-        (drawn(url, strength=1.0, mask_blur=8, **masked), f"inpainting: {masked['prompt']}"),
-        (
-            drawn(url, strength=1.0, mask_blur=8, mask_padding=32, mask_fill="noise", **masked),
-            "inpainting of the part around the mask, at full size, beginning with noise",
-        ),
-        (
-            drawn(url, strength=0.9, prompt=PROMPT, pad={"left": 128, "right": 128}, **begun),
-            "outpainting: 128 pixels to the left and to the right",
-        ),
-    ]
-    for resize in ("latent", "lanczos"):
-        second = {"scale": 2, "strength": 0.6, "resize": resize}
-        made = drawn(url, prompt=OTHER, width=384, height=384, hires=second)
-        found.append((made, f"two passes, 384 and 768 pixels ({resize}): {OTHER}"))
-    for share in (0.1, 0.3):
-        made = drawn(url, prompt=PROMPT, width=SIDE, height=SIDE, subseed=7, subseed_strength=share)
-        found.append((made, f"variation of the first image, subseed_strength {share}"))
-    return found
-
-
 def main() -> None:
-    """Read the arguments, ask, and write the sheet."""
+    """Read the arguments, make the images, and write the sheet."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--url", default="http://127.0.0.1:8000")
     parser.add_argument("--output", type=Path, default=Path("docs/modes-sheet.jpg"))
-    arguments = parser.parse_args()
-    images, texts = zip(*cells(arguments.url), strict=True)
-    page = sheet(list(images), list(texts), columns=4, side=300)
-    page.save(arguments.output, quality=88, optimize=True)
+    output = parser.parse_args().output
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        modes = Modes(folder)
+        draw(modes, folder)
+    page = sheet(modes.images, modes.words, columns=4, side=300)
+    page.save(output, quality=88, optimize=True)
 
 
 if __name__ == "__main__":
