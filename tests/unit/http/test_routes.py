@@ -29,6 +29,7 @@ async def test_the_routes_are_these(client):
         if route.method != "HEAD"
     }
     expected = {
+        "DELETE /jobs",
         "DELETE /jobs/{id}",
         "GET /",
         "GET /docs",

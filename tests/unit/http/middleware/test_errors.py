@@ -88,4 +88,4 @@ def test_every_refusal_is_a_label_of_the_metrics():
     kinds = [kind for kind in vars(service_errors).values() if isinstance(kind, type)]
     refusals = {kind.refusal for kind in kinds if issubclass(kind, ServiceError)} - {""}
     assert refusals <= {*REFUSALS}
-    assert len(refusals) == 8
+    assert len(refusals) == 9
