@@ -22,6 +22,12 @@ class AccessSettings:
     max_image_bytes: int = setting(
         16_777_216, "Largest image that a request may bring, in bytes.", minimum=1024
     )
+    max_image_pixels: int = setting(
+        12_582_912,
+        "Most pixels of an image that a request may bring. Reading one takes up to 17 bytes of "
+        "memory for each.",
+        minimum=4096,
+    )
     max_connections: int = setting(
         512,
         "Most open connections. A further one closes the connection that has been idle "

@@ -4,14 +4,13 @@ import asyncio
 import codecs
 import json
 import zlib
-from typing import Any, Final, NoReturn
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, Final
 
 import structlog
 from aiohttp import hdrs, web
-from marshmallow import Schema, ValidationError
-from webargs.aiohttpparser import AIOHTTPParser
 
-from service.core.limits import RequestLimits
 from service.errors import (
     RequestTimedOut,
     UnsupportedEncoding,
@@ -19,9 +18,7 @@ from service.errors import (
     ValidationFailed,
 )
 from service.http.schema.fields import REPEATED
-from service.http.schema.orders import LimitedSchema
-from service.http.state import CONFIG, DISPATCHER, EXPECTED, MODELS
-from service.models.served.catalog import DEFAULT
+from service.http.state import CONFIG, EXPECTED
 
 log = structlog.get_logger(__name__)
 
@@ -29,48 +26,10 @@ UTF_8 = codecs.lookup("utf-8-sig").name
 """Looked up now: Python imports a codec from its file at the first use, and a service that is
 short of file descriptors could not."""
 
-PARSED: Final = web.RequestKey("parsed", dict[str, Any])
-"""The body as JSON, which is read once."""
-
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 GZIP, ZLIB, DEFLATE = 31, 15, -15
 """What zlib calls these formats (wbits)."""
-
-
-class BodyParser(AIOHTTPParser):
-    """The parser behind the ``request_schema`` decorators; each application has its own."""
-
-    async def parse(self, argmap: Any, req: Any = None, **more: Any) -> Any:
-        """Read the body with the schema of its route, with the limits of the model in it."""
-        if isinstance(argmap, LimitedSchema):
-            argmap = argmap.within(await self._limits(req, argmap)).of(req)
-        return await super().parse(argmap, req, **more)
-
-    async def _limits(self, req: web.Request, schema: Schema) -> RequestLimits:
-        """Return the limits and defaults of the model that the body names."""
-        req[PARSED] = body = await self.load_json(req, schema)
-        named = body.get("model")
-        key = req.app[MODELS].find(named if isinstance(named, str) else DEFAULT)
-        return req.app[DISPATCHER].limits(key)
-
-    async def load_json(self, req: web.Request, schema: Schema) -> Any:
-        """Return the body as a JSON object; raises what ``read_json`` raises."""
-        del schema
-        return req[PARSED] if PARSED in req else await read_json(req)
-
-    def handle_error(
-        self, error: ValidationError, req: web.Request, schema: Schema, **kwargs: Any
-    ) -> NoReturn:
-        """Raise our error; webargs wraps the messages in the place the data came from."""
-        del req, schema, kwargs
-        raise ValidationFailed(error.messages_dict["json"]) from error
-
-    def _handle_invalid_json_error(
-        self, error: Exception, req: web.Request, *args: Any, **kwargs: Any
-    ) -> NoReturn:
-        del req, args, kwargs
-        raise _not_json(error) from error
 
 
 async def read_json(request: web.Request) -> dict[str, Any]:
@@ -93,12 +52,10 @@ async def received(request: web.Request) -> bytes:
         ServiceError: as ``read_json`` says, without what is wrong with the JSON.
 
     """
-    _check_content_type(request)
-    _check_content_encoding(request)
-    try:
-        return await _arrived(request)
-    except web.RequestPayloadError as error:
-        raise _not_json(error) from error
+    check_content_type(request)
+    check_content_encoding(request)
+    async with arriving(request):
+        return await request.read()
 
 
 def parsed(request: web.Request, body: bytes) -> dict[str, Any]:
@@ -109,11 +66,20 @@ def parsed(request: web.Request, body: bytes) -> dict[str, Any]:
         HTTPRequestEntityTooLarge: unpacked it is.
 
     """
+    return parsed_text(unpacked(request, body, request.client_max_size))
+
+
+def parsed_text(text: bytes) -> dict[str, Any]:
+    """Return the JSON object that a text is.
+
+    Raises:
+        ValidationFailed: it is no UTF-8, no JSON or no object.
+
+    """
     try:
-        text = unpacked(request, body).decode(UTF_8)
-        found = json.loads(text, object_pairs_hook=_object)
+        found = json.loads(text.decode(UTF_8), object_pairs_hook=once)
     # ValueError also covers UnicodeDecodeError and integers of more than 4300 digits.
-    except (ValueError, RecursionError, web.RequestPayloadError) as error:
+    except (ValueError, RecursionError) as error:
         raise _not_json(error) from error
     if not isinstance(found, dict):
         raise ValidationFailed({"body": ['must be a JSON object, e.g. {"prompt": "a boat"}']})
@@ -135,11 +101,17 @@ def _not_json(error: Exception) -> ValidationFailed:
     return ValidationFailed({"body": [f"must be JSON in UTF-8: {reason}"]})
 
 
-async def _arrived(request: web.Request) -> bytes:
-    """Return the body; a client that sends it byte by byte holds no place until its deadline.
+@asynccontextmanager
+async def arriving(request: web.Request) -> AsyncIterator[None]:
+    """Let a body arrive; a client that sends it byte by byte holds no place until its deadline.
 
     A client that expects 100 Continue gets it now: all that can be known without
     the body has been checked.
+
+    Raises:
+        RequestTimedOut: it does not arrive in time.
+        ValidationFailed: it ends too early.
+
     """
     seconds = request.app[CONFIG].body_timeout_seconds
     if (request.content_length or 0) > request.client_max_size:
@@ -150,31 +122,33 @@ async def _arrived(request: web.Request) -> bytes:
         request.writer.output_size = 0  # The answer has not begun.
     try:
         async with asyncio.timeout(seconds) as timeout:
-            return await request.read()
+            yield
     except TimeoutError as error:
         if not timeout.expired():
             raise
         raise RequestTimedOut(
             f"The body took more than {seconds:g} s to arrive (BODY_TIMEOUT_SECONDS)."
         ) from error
+    except web.RequestPayloadError as error:
+        raise _not_json(error) from error
 
 
-def unpacked(request: web.Request, body: bytes) -> bytes:
-    """Return what was packed: all of it, whole, and no more than a body may have.
+def unpacked(request: web.Request, body: bytes, most: int) -> bytes:
+    """Return what was packed: all of it, whole, and no more than ``most`` bytes.
 
     Raises:
-        RequestPayloadError: it is damaged, ends too early, or something else follows.
-        HTTPRequestEntityTooLarge: it has more than a body may have.
+        ValidationFailed: it is damaged, ends too early, or something else follows.
+        HTTPRequestEntityTooLarge: it has more.
 
     """
     encoding = request.headers.get(hdrs.CONTENT_ENCODING, "identity").strip().lower()
     if encoding not in {"gzip", "deflate"}:
         return body
     try:
-        return _inflated(body, encoding, request.client_max_size)
+        return _inflated(body, encoding, most)
     except zlib.error as error:
         log.info("request_malformed", error=web.RequestPayloadError.__name__)
-        raise web.RequestPayloadError from error
+        raise _not_json(web.RequestPayloadError()) from error
 
 
 def _inflated(body: bytes, encoding: str, most: int) -> bytes:
@@ -196,7 +170,8 @@ def _inflated(body: bytes, encoding: str, most: int) -> bytes:
             raise zlib.error("more than one stream")
 
 
-def _check_content_type(request: web.Request) -> None:
+def check_content_type(request: web.Request) -> None:
+    """Refuse a body that is declared to be something else than JSON, or nothing."""
     kind = request.content_type
     if kind != "application/json" and not (
         kind.startswith("application/") and kind.endswith("+json")
@@ -211,14 +186,16 @@ def _check_content_type(request: web.Request) -> None:
         raise ValidationFailed({"body": ["must be JSON in UTF-8; leave the charset out"]})
 
 
-def _check_content_encoding(request: web.Request) -> None:
+def check_content_encoding(request: web.Request) -> None:
+    """Refuse a body that is packed in a way that nobody here unpacks."""
     # aiohttp takes an encoding that it does not know, or a list of them, for none.
     encoding = ",".join(request.headers.getall(hdrs.CONTENT_ENCODING, [])).strip().lower()
     if encoding and encoding not in UnsupportedEncoding.known:
         raise UnsupportedEncoding
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a JSON object; a value that is given twice is ``REPEATED``."""
     found: dict[str, Any] = {}
     for name, value in pairs:
         found[name] = REPEATED if name in found else value

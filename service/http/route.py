@@ -97,7 +97,7 @@ class Route:
     places beyond the limits on connections."""
 
     body_bytes: int = 0
-    """Most bytes of the body where it may bring an image; 0 for MAX_BODY_BYTES."""
+    """Most bytes of the body where it may bring images; 0 for MAX_BODY_BYTES."""
 
     tag: str = ""
     operation: str = ""

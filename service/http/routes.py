@@ -16,6 +16,7 @@ from service.http.route import Access, Route, RouteTable
 from service.http.schema import openapi
 from service.http.sdapi import routes as sdapi
 from service.http.state import CONFIG, DISPATCHER, ROUTES, SCRAPING
+from service.http.uploads.receiving import body_bytes
 
 native = partial(Route, api=NATIVE)
 public = partial(native, access=Access.PUBLIC)
@@ -29,13 +30,20 @@ def rows(app: web.Application) -> Iterable[Route]:
     """Return the table of ``app``; a row without an operation is not in the API description."""
     limits, longest = app[DISPATCHER].limits(), app[CONFIG].request_timeout_seconds
     generate, accept = generate_handler(limits, longest), jobs.accept_handler(limits, longest)
+    images = body_bytes(app[CONFIG])
     token, details = Access.METRICS_TOKEN, Access.OPTIONAL_KEY
     return (
         described("GET", "/", page.root, operation="root"),
         described("GET", "/page/{version}/{name}", page.asset),
         described("GET", "/page/{version}/{folder}/{name}", page.asset),
-        native("POST", "/generate", generate, counted=True, tag="images", operation="generate"),
-        job("POST", "/jobs", accept, counted=True, operation="createJob"),
+        native(
+            *("POST", "/generate", generate),
+            counted=True,
+            body_bytes=images,
+            tag="images",
+            operation="generate",
+        ),
+        job("POST", "/jobs", accept, counted=True, body_bytes=images, operation="createJob"),
         job("GET", "/jobs", jobs.list_jobs, operation="listJobs"),
         job("DELETE", "/jobs", jobs.remove_jobs, operation="removeJobs"),
         job("GET", "/jobs/{id}", jobs.get_job, operation="getJob"),

@@ -21,6 +21,9 @@ from service.http.middleware.deadline import timed_out, timeout_seconds
 from service.http.schema.adapters import demand_adapters, may_need_files
 from service.http.schema.orders import Order
 from service.http.schema.sampling import demand_sampler
+from service.http.uploads.receiving import SENT
+from service.http.uploads.sent import HELD
+from service.http.uploads.taking import TAKEN
 from service.http.values import only
 from service.jobs.durable.live_job import Durability, Terms
 from service.jobs.service import JobHandle
@@ -87,14 +90,17 @@ async def submit(request: web.Request, durability: Durability) -> JobHandle:
         idempotency_key=key,
         idempotency_digest=await _digests(request) if key is not None else "",
         webhook=order.webhook or None,
+        uploads={name: each.upload for name, each in request.get(TAKEN, {}).items()},
     )
     owner = request[state.CALLER].name
+    request[HELD].keep_only(terms.uploads.values())
     return await request.app[state.JOBS].submit(order.generation, owner, durability, terms)
 
 
 async def _digests(request: web.Request) -> str:
     longest = request.app[state.CONFIG].request_timeout_seconds
-    return DIGESTS.join((_sent(await request.read()), _meant(request[state.ORDER], longest)))
+    sent = request[SENT] if SENT in request else await request.read()
+    return DIGESTS.join((_sent(sent), _meant(request[state.ORDER], longest)))
 
 
 def _sent(body: bytes) -> str:

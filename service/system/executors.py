@@ -182,6 +182,9 @@ IMAGES: Final = _of_cores("images", max(2, CORES))
 CONVERSIONS: Final = _of_cores("conversions", max(1, CORES // 2))
 """Converts images that were fetched again, and previews."""
 
+UPLOADS: Final = _of_cores("uploads", 1)
+"""Reads and checks images that requests bring: one at a time, so that memory stays bounded."""
+
 STORAGE: Final = Executor("storage", Limits(most=8, each=4, alike=4, spare=100))
 """Reads and writes files of images."""
 
@@ -200,4 +203,7 @@ HASHES: Final = Executor("hashes", Limits(most=2, each=1, alike=1))
 UPKEEP: Final = Executor("upkeep", Limits(most=2, each=2, alike=2))
 """Gives memory back, and sends the last spans."""
 
-EXECUTORS: Final = (IMAGES, CONVERSIONS, STORAGE, NAMES, FILES, ENGINE, HASHES, UPKEEP)
+EXECUTORS: Final = (
+    *(IMAGES, CONVERSIONS, UPLOADS, STORAGE, NAMES),
+    *(FILES, ENGINE, HASHES, UPKEEP),
+)

@@ -65,6 +65,13 @@ async def authentication(request: web.Request, handler: Handler) -> web.StreamRe
     return await handler(request)
 
 
+def caller_of(request: web.Request) -> str:
+    """Return who sends a request, as far as options and jobs are kept apart."""
+    if request.app[KEYRING]:
+        return request[CALLER].name
+    return client_of(request)
+
+
 def caller(request: web.Request) -> ApiKey:
     """Return the caller of a request; ``ANONYMOUS`` where no key is needed."""
     keyring, access = request.app[KEYRING], request[ROUTE].access

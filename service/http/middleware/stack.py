@@ -7,7 +7,6 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 from aiohttp_apispec import validation_middleware
 
-from service.http.body import BodyParser
 from service.http.middleware import auth, cors, headers, limits
 from service.http.middleware.deadline import deadline
 from service.http.middleware.errors import errors
@@ -16,6 +15,8 @@ from service.http.middleware.observation import observation
 from service.http.middleware.request_ids import request_ids
 from service.http.middleware.tracing import trace
 from service.http.state import ROUTE, ROUTES
+from service.http.uploads.parser import BodyParser
+from service.http.uploads.sent import uploads
 
 REST: Final = web.RequestKey("rest", dict)
 """Where aiohttp-apispec puts what no ``put_into`` names; nothing here."""
@@ -43,6 +44,7 @@ STACK: Final[tuple[Middleware, ...]] = (
     auth.authentication,
     limits.rate,
     deadline,
+    uploads,
     validation_middleware,
 )
 

@@ -18,7 +18,6 @@ from service.errors import (
     ModelNotFound,
     NotAcceptable,
     Overloaded,
-    ResultDamaged,
     ServiceError,
     ValidationFailed,
 )
@@ -30,6 +29,7 @@ from service.http.schema.generated import Generated
 from service.http.schema.orders import MODELS, generate_schema
 from service.http.state import CONFIG, ORDER
 from service.http.submission import JOB_ID, PARAMETER, REPLAYED, key_of
+from service.http.uploads import taking
 from service.images.encode import MEDIA_TYPES, json_body
 from service.jobs.durable.live_job import Durability
 
@@ -59,7 +59,8 @@ def generate_handler(limits: RequestLimits, longest: float) -> Handler:
         errors=(
             *(ValidationFailed, ModelNotFound, NotAcceptable),
             *(IdempotencyConflict, Cancelled),
-            *(*REFUSALS, EngineCrashed, GenerationFailed, ResultDamaged, Overloaded, ServiceError),
+            *(*taking.REFUSALS, *REFUSALS),
+            *(EngineCrashed, GenerationFailed, Overloaded, ServiceError),
         ),
     )
     @request_schema(

@@ -51,6 +51,7 @@ from service.http.state import (
     TARGETS,
 )
 from service.http.submission import PARAMETER, REPLAYED, submit
+from service.http.uploads import taking
 from service.http.values import only
 from service.images.encode import MEDIA_TYPES, converted
 from service.jobs.durable.live_job import Durability, LiveJob
@@ -88,7 +89,10 @@ def accept_handler(limits: RequestLimits, longest: float) -> Handler:
             "after `timeout_seconds` or `X-Request-Timeout`, whichever is less."
         ),
         parameters=[PARAMETER],
-        errors=(ValidationFailed, ModelNotFound, IdempotencyConflict, *REFUSALS, ServiceError),
+        errors=(
+            *(ValidationFailed, ModelNotFound, IdempotencyConflict),
+            *(*taking.REFUSALS, *REFUSALS, Overloaded, ServiceError),
+        ),
     )
     @request_schema(
         order_schema(limits, longest),

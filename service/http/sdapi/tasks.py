@@ -13,21 +13,14 @@ from typing import Any, Final
 
 from aiohttp import web
 
-from service.http.middleware import auth
-from service.http.state import CALLER, JOBS, KEYRING
+from service.http.middleware.auth import caller_of as caller_of  # noqa: PLC0414 - others take it from here
+from service.http.state import JOBS
 from service.images.encode import preview
 from service.jobs.durable.event_log import PREVIEW
 from service.jobs.durable.live_job import LiveJob
 from service.jobs.job import FINAL, JobState
 from service.jobs.service import JobService
 from service.system.executors import CONVERSIONS
-
-
-def caller_of(request: web.Request) -> str:
-    """Return who sends a request, as far as options and jobs are kept apart."""
-    if request.app[KEYRING]:
-        return request[CALLER].name
-    return auth.client_of(request)
 
 
 @dataclass(eq=False, kw_only=True)

@@ -16,6 +16,7 @@ from scripts.cards.choice import env_text
 from service.cli.serving import binding
 from service.config import loading, setting, table
 from service.errors import ConfigError
+from service.http.uploads.receiving import body_bytes
 from tests.support.deploy.compose import ROOT, merged, needs_compose
 from tests.support.deploy.compose import config as composed
 from tests.support.deploy.nginx import words
@@ -285,7 +286,7 @@ def test_nginx_fits_the_limits_of_the_service():
     chosen = settings(found["services"]["sd-api"])
     assert given["BODY_LIMIT"] == f"{chosen.max_body_bytes // 1024}k"
     megabytes = float(given["IMAGE_BODY_LIMIT"].removesuffix("m"))
-    assert megabytes * 2**20 > chosen.max_image_bytes * 4 / 3 + chosen.max_body_bytes
+    assert megabytes * 2**20 > body_bytes(chosen)
     assert float(given["ANSWER_SECONDS"]) > chosen.request_timeout_seconds
     assert given["UPSTREAM_SERVERS"] == f"server sd-api:{chosen.api_port} max_fails=0;"
     assert given.keys() == words().keys()

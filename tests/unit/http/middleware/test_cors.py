@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from aiohttp import FormData
 
 from service.config import loading
 from service.config.addresses import Hosts, Origins
@@ -85,16 +86,25 @@ async def test_a_star_is_for_services_without_keys(serve):
         loading.load({"CORS_ORIGINS": "*", "API_KEYS": f"alice:{ALICE}"})
 
 
-@pytest.mark.parametrize(
-    "kind", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x"]
-)
+@pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded"])
 async def test_what_a_form_can_send_makes_no_image(client, kind):
-    """JSON takes a preflight, and no other type is read, whoever sends it."""
+    """JSON takes a preflight, and these types are not read, whoever sends them."""
     headers = {"Content-Type": kind}
     async with client.post("/generate", data=b'{"prompt": "a boat"}', headers=headers) as answer:
         assert answer.status == 415
     async with client.options("/generate", headers={"Origin": EVIL, **ASKS}) as answer:
         assert cors(answer) == {}
+
+
+@pytest.mark.parametrize("where", [{"Origin": EVIL}, {"Sec-Fetch-Site": "cross-site"}])
+async def test_a_form_with_files_of_another_origin_makes_no_image(client, where):
+    """It takes no preflight, but browsers say where it comes from."""
+    form = FormData({"prompt": "a boat"}, default_to_multipart=True)
+    async with client.post("/generate", data=form, headers=where) as answer:
+        assert (answer.status, (await answer.json())["code"]) == (403, "cross_origin")
+    form = FormData({"prompt": "a boat"}, default_to_multipart=True)
+    async with client.post("/generate", data=form) as answer:
+        assert answer.status == 200
 
 
 @pytest.mark.parametrize(

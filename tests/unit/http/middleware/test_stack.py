@@ -21,6 +21,7 @@ def test_the_stack_is_in_one_place_and_in_this_order():
         "authentication",
         "rate",
         "deadline",
+        "uploads",
         "validation_middleware",
     ]
     assert expected == names

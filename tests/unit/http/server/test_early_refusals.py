@@ -45,7 +45,7 @@ REFUSED = {
     "no key": (head(X_API_Key=""), 401),
     "another type": (head(Content_Type="text/plain"), 415),
     "another encoding": (head(Content_Encoding="br"), 415),
-    "too large": (head(size=65_537), 413),
+    "too large": (head(size=50_000_000), 413),
     "no route": (head("/nothing"), 404),
     "another method": (head(method="PUT"), 405),
     "no body is read": (head("/health/live", "GET"), 200),

@@ -1,0 +1,1 @@
+"""Bodies that bring images: received, read, and checked off the event loop."""
