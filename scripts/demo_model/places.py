@@ -3,6 +3,7 @@
 # ruff: noqa: PLR0917, PLR2004 - drawing is made of proportions
 
 from collections.abc import Callable, Iterator
+from typing import Final
 
 import numpy as np
 from PIL import Image
@@ -19,26 +20,26 @@ def steps(start: float, end: float, step: float) -> Iterator[float]:
         start += step
 
 
-def ridge(
-    c: Canvas, base: float, height: float, colour: Colour, rng: Rng, step: float, *, snow: bool
-) -> None:
-    """Draw a row of peaks, each with a shaded right flank and perhaps a snow cap."""
-    u = c.unit
-    x = -rng.uniform(0.1, 0.5) * step * u
-    peaks = []
-    while x < c.w + step * u:
-        peaks.append((x, height * u * rng.uniform(0.6, 1.0), step * u * rng.uniform(0.8, 1.05)))
-        x += step * u * rng.uniform(0.6, 0.9)
-    rng.shuffle(peaks)
-    cap, k = c.lit((250, 250, 255), 0.12), 0.36
-    for px, ph, pw in sorted(peaks, key=lambda p: -p[1]):
-        peak = c.local(px, base - ph, pw, ph)
+PEAKS: Final = ((0.03, 0.62), (0.97, 0.58), (0.7, 0.78), (0.3, 1.0))
+"""Peaks of a ridge from far to near: place as a share of the width, share of the full height.
+
+They stand nearly at the same places in all images: of peaks anywhere a small model learns the
+mean, which is a band.
+"""
+
+
+def ridge(c: Canvas, base: float, height: float, colour: Colour, rng: Rng) -> None:
+    """Draw four peaks, each with a shaded right flank and a snow cap."""
+    cap, k = c.lit((250, 250, 255), 0.05), 0.36
+    for place, share in PEAKS:
+        px = (place + rng.uniform(-0.03, 0.03)) * c.w
+        ph = height * c.unit * share * rng.uniform(0.94, 1.0)
+        peak = c.local(px, base - ph, ph * 0.95, ph)
         peak.poly([(-1, 1), (0, 0), (1, 1)], colour)
-        peak.poly([(0, 0), (1, 1), (0.12, 1)], darker(colour, 0.22))
-        if snow:
-            edge = [(-k, k), (-0.18, 0.27), (-0.05, 0.4), (0.1, 0.28), (0.2, 0.38), (k, k)]
-            peak.poly([(0, 0), *edge], cap)
-            peak.poly([(0, 0), (0.1, 0.28), (0.2, 0.38), (k, k)], darker(cap, 0.14))
+        peak.poly([(0, 0), (1, 1), (0.12, 1)], darker(colour, 0.3))
+        edge = [(-k, k), (-0.18, 0.27), (-0.05, 0.4), (0.1, 0.28), (0.2, 0.38), (k, k)]
+        peak.poly([(0, 0), *edge], cap)
+        peak.poly([(0, 0), (0.1, 0.28), (0.2, 0.38), (k, k)], darker(cap, 0.18))
     c.pen.rectangle((0, base - 1, c.w, c.h), fill=colour)
 
 
@@ -107,8 +108,8 @@ def blossom(c: Canvas, x: float, y: float, r: float, colour: Colour) -> None:
 
 def mountains(c: Canvas, y: float, rng: Rng) -> None:
     """Draw snow-capped peaks over a meadow."""
-    ridge(c, y + 0.05 * c.h, 0.36, c.lit((116, 124, 168), 0.42), rng, 0.36, snow=True)
-    ridge(c, y + 0.08 * c.h, 0.17, c.lit((74, 92, 128), 0.2), rng, 0.26, snow=False)
+    ridge(c, y + 0.09 * c.h, 0.46, c.lit((84, 96, 148), 0.15), rng)
+    rolling(c, y + 0.07 * c.h, 0.02, c.lit((70, 112, 92), 0.1), rng)
     rolling(c, y + 0.10 * c.h, 0.02, c.lit((96, 150, 84), 0.1), rng)
     rolling(c, y + 0.24 * c.h, 0.025, c.lit((72, 128, 66)), rng)
 
@@ -129,14 +130,14 @@ def hills(c: Canvas, y: float, rng: Rng) -> None:
 def lake(c: Canvas, y: float, rng: Rng) -> None:
     """Draw a calm lake below mountains, their reflection in it, and a reedy shore."""
     u, shore = c.unit, y + 0.05 * c.h
-    ridge(c, shore, 0.3, c.lit((112, 122, 166), 0.4), rng, 0.4, snow=True)
+    ridge(c, shore, 0.4, c.lit((84, 96, 148), 0.15), rng)
     sky_and_peaks = c.image.crop((0, int(2 * shore - c.h), int(c.w), int(shore)))
     c.gradient(shore, c.h, c.light.water)
     mirror = sky_and_peaks.transpose(Image.Transpose.FLIP_TOP_BOTTOM)
     mirror = mirror.resize((int(c.w), int(c.h - shore)))
     c.image.paste(mirror, (0, int(shore)), mirror.convert("L").point(lambda _: 110))
     pine_green, trunk = c.lit((44, 96, 78), 0.12), c.lit((70, 50, 40))
-    pines(c, shore + 0.012 * u, 0.085, 0.06, pine_green, trunk, rng)
+    pines(c, shore + 0.012 * u, 0.055, 0.05, pine_green, trunk, rng)
     c.box(0, shore, c.w, shore + 0.014 * u, c.lit((60, 104, 74), 0.05))
     bands = round(7 * c.w / u)
     for i in range(bands):
