@@ -108,7 +108,7 @@ def pooled(
         residents.admit(each)
     pool = ModelPool(residents, Opener(Config(), no_fault), background)
     for job_id, request in requests.items():
-        pool.add(job_id, request, 0)
+        pool.add(job_id, request, 0, engine_inputs(request))
     return endings(pool)
 
 

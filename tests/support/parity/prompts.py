@@ -130,8 +130,9 @@ class PromptReference:
         if self._xl:
             given["pooled_prompt_embeds"] = pooled[1:2]
             given["negative_pooled_prompt_embeds"] = pooled[:1]
-        pipeline = self._pipeline
+        inputs = self._reference.inputs(request)
         self._reference.set_scheduler(request, seed)
+        pipeline = self._reference.pipeline_of(inputs)
         scale = request.guidance_scale
         if len(weights) > 1:
             del given["callback_on_step_end"]
@@ -140,14 +141,13 @@ class PromptReference:
             found = pipeline(
                 prompt_embeds=states[1:2],
                 negative_prompt_embeds=states[:1],
-                width=request.width,
-                height=request.height,
                 num_inference_steps=request.steps,
                 guidance_scale=scale,
-                guidance_rescale=request.guidance_rescale,
                 eta=request.eta,
                 generator=torch.Generator("cpu").manual_seed(seed),
                 output_type="np",
+                **self._reference.taken(pipeline, request),
+                **inputs,
                 **given,
             ).images
         demand_numbers(found)

@@ -16,7 +16,7 @@ from service.http.schema.generation import generation_of
 from service.models.adapters.catalog import AdapterCatalog
 from tests.support.models import adapter_files, embedding_files
 from tests.support.models.adapter_files import AdapterFile
-from tests.support.parity import adapted, comparison
+from tests.support.parity import adapted, comparison, gallery
 from tests.support.parity.cases import Verdict, doubted, verdict
 from tests.support.parity.pairs import DEMO
 from tests.support.parity.prompts import Meant, PromptPairs, PromptReference, chunk, meant
@@ -45,7 +45,7 @@ PLAIN: Final = (
 TOGETHER: Final = 96
 """Requests that arrive at once: to all models, each of which draws eight images at a time."""
 GROUPS: Final = (
-    *("sampler", "schedule", "steps", "guidance", "eta", "clip_skip", "images", "size"),
+    *("start", "sampler", "schedule", "steps", "guidance", "eta", "clip_skip", "images", "size"),
     *("syntax", "prompt", "embeddings", "adapters", "adapter", "batch"),
 )
 """Of the constructs, in the order of the table."""
@@ -84,12 +84,14 @@ def random_request(seed: int, number: int) -> RandomRequest:
         "eta": chance.choice((0.0, 0.4, 1.0)) if sampler in ETA else 0.0,
         "clip_skip": chance.choice((1, 1, 1, 2)),
         "seed": chance.randrange(2**32),
+        "subseed_strength": 0.0,
         "num_images": chance.choice((1, 1, 1, 2)),
         "width": chance.choice((32, 32, 16)) * SCALE.get(model, 1),
         "height": chance.choice((32, 32, 16)) * SCALE.get(model, 1),
     }
     meaning = _texts(chance, body)
     _adapters(chance, body)
+    _start(random.Random(f"start, {seed}, {number}"), body)  # noqa: S311 - as above
     request = generation_of(body)
     return RandomRequest(
         number=number, request=request, meaning=meaning, constructs=tuple(_constructs(request))
@@ -132,9 +134,24 @@ def _adapters(chance: random.Random, body: dict[str, Any]) -> None:
     body["adapters"] = tuple(listed)
 
 
+def _start(chance: random.Random, body: dict[str, Any]) -> None:
+    """Let a request begin with an image, or repaint a part of one."""
+    kind = chance.choice(("text", "text", "image", "image", "mask"))
+    if kind == "text":
+        return
+    body["image"] = gallery.reference(chance.randrange(100), body["width"], body["height"])
+    strengths = (0.35, 0.5, 0.8, 0.95, 1.0)
+    body["strength"] = chance.choice([each for each in strengths if each * body["steps"] >= 1])
+    if body["model"] != "sdxl":
+        body["guidance_rescale"] = 0.0  # diffusers has it in no other pipeline with images.
+    if kind == "mask":
+        body["mask"] = gallery.reference(100 + chance.randrange(100))
+
+
 def _constructs(request: GenerationSpec) -> Iterator[str]:
     """Say what a request is made of, by its words."""
     text, steps = f"{request.prompt} {request.negative_prompt}", request.steps
+    yield f"start {'mask' if request.mask else 'image' if request.image else 'text'}"
     yield f"sampler {request.sampler}"
     yield f"schedule {request.schedule}"
     yield f"steps {steps}" if steps == 1 else f"steps {'2-4' if steps < 5 else '6'}"

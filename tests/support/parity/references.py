@@ -183,7 +183,7 @@ class Reference:
         """
         try:
             # One seed serves all images of a call, or the draws of what is encoded.
-            if request.sampler == "dpmpp_sde" or self._inputs(request):
+            if request.sampler == "dpmpp_sde" or self.inputs(request):
                 each = [self._drawn(request, [seed]) for seed in request.seeds]
                 found = np.concatenate(each)
             else:
@@ -206,7 +206,7 @@ class Reference:
             drawn: np.ndarray = self._called(request, seeds)
         return drawn
 
-    def _inputs(self, request: GenerationSpec) -> dict[str, Any]:
+    def inputs(self, request: GenerationSpec) -> dict[str, Any]:
         """Return the images that diffusers is given; empty for a text."""
         size, nine = (request.width, request.height), self.pipeline.unet.config.in_channels == NINE
         found: dict[str, Any] = {}
@@ -238,12 +238,15 @@ class Reference:
         made.set_progress_bar_config(disable=True)
         return made
 
+    def taken(self, pipeline: Any, request: GenerationSpec) -> dict[str, Any]:
+        """Return those arguments of a request that only some of the pipelines take."""
+        known = inspect.signature(pipeline.__call__).parameters
+        names = "width", "height", "guidance_rescale"
+        return {name: getattr(request, name) for name in names if name in known}
+
     def _called(self, request: GenerationSpec, seeds: Sequence[int]) -> Any:
-        inputs = self._inputs(request)
+        inputs = self.inputs(request)
         pipeline = self.pipeline_of(inputs)
-        size = {"width": request.width, "height": request.height}
-        rescale = {"guidance_rescale": request.guidance_rescale}
-        taken = inspect.signature(pipeline.__call__).parameters
         return pipeline(
             request.prompt,
             # No text is no negative prompt, for which SDXL has zeros.
@@ -255,7 +258,7 @@ class Reference:
             num_images_per_prompt=len(seeds),
             generator=[torch.Generator("cpu").manual_seed(seed) for seed in seeds],
             output_type="np",
-            **{name: value for name, value in {**size, **rescale}.items() if name in taken},
+            **self.taken(pipeline, request),
             **inputs,
         ).images
 
