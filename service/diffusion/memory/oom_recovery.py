@@ -10,7 +10,7 @@ from service.core.events import OutOfMemoryHit
 from service.core.stage import OomRung, Stage
 from service.diffusion.load import Model
 from service.diffusion.memory.offloader import Offloader
-from service.diffusion.memory.tiles import Tiles
+from service.diffusion.memory.tiles import SMALLEST_ENCODED, Tiles
 from service.diffusion.memory.usage import free_cache, is_of_onednn, is_out_of_memory, kernels
 
 T = TypeVar("T")
@@ -41,10 +41,10 @@ class OomRecovery:
 
     def __init__(self, model: Model, report: Callable[[OutOfMemoryHit], None]) -> None:
         factor = model.family.limits.scale_factor
+        decoder, above = model.family.decoder, model.vae_tiling_above
         self.tiles = {
-            stage: Tiles(model.family.decoder, factor, above=model.vae_tiling_above)
-            for stage, actions in ACTIONS.items()
-            if OomRung.VAE_TILING in actions
+            Stage.VAE_ENCODE: Tiles(decoder, factor, above=above, smallest=SMALLEST_ENCODED),
+            Stage.VAE_DECODE: Tiles(decoder, factor, above=above),
         }
         self.offloader = Offloader(model.family.parts, model.device, fixed=model.offloaded)
         self.lost = 0.0

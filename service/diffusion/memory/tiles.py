@@ -1,5 +1,6 @@
 """Encoding and decoding in tiles what does not fit into memory whole."""
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
@@ -11,6 +12,9 @@ log = structlog.get_logger(__name__)
 
 SMALLEST: Final = 8
 """Latents along a tile: below that the overlap, an eighth of it, is less than one."""
+
+SMALLEST_ENCODED: Final = 16
+"""Of a tile that is encoded: AutoencoderTiny divides by the overlap, less one."""
 
 MOST_PARTS: Final = 4
 """Of the longer side: more of them cost more in overlap than they save."""
@@ -31,8 +35,13 @@ class Tiles:
     it only.
     """
 
-    def __init__(self, decoder: Any, factor: int, *, above: int = 0) -> None:
+    def __init__(
+        self, decoder: Any, factor: int, *, above: int = 0, smallest: int = SMALLEST
+    ) -> None:
         self._decoder = decoder
+        self._smallest = smallest
+        """Latents along the smallest tile. Sides are multiples of its half: the overlap, a quarter
+        or an eighth of a side, is whole latents then, and the parts add up to the image."""
         self._factor = factor
         """Pixels to a latent along a side."""
         self._above = above // factor
@@ -53,7 +62,7 @@ class Tiles:
     def possible(self, latents: torch.Size) -> bool:
         """Tell whether tiles, or smaller ones, would help an image."""
         parts = self._parts if self._halved(latents) else 1
-        divisible = self._side(latents, parts) > SMALLEST
+        divisible = self._side(latents, parts) > self._smallest
         return self.able and divisible and parts < MOST_PARTS
 
     def used(self, latents: torch.Size) -> bool:
@@ -76,9 +85,10 @@ class Tiles:
             return
         before = {name: getattr(self._decoder, name) for name in NEEDED}
         halved = self._halved(latents)
-        side = self._side(latents, self._parts) if halved else self._above
+        most = max(self._smallest, self._above - self._above % (self._smallest // 2))
+        side = self._side(latents, self._parts) if halved else most
         if self._beyond(latents):
-            side = min(side, self._above)
+            side = min(side, most)
         if before["use_tiling"]:
             side = min(side, before["tile_latent_min_size"])
         chosen = dict(zip(NEEDED, (True, side, side * self._factor), strict=True))
@@ -106,7 +116,8 @@ class Tiles:
         return bool(self._above) and self.able and max(latents[-2:]) > self._above
 
     def _side(self, latents: torch.Size, parts: int) -> int:
-        return max(SMALLEST, max(latents[-2:]) // parts)
+        grain = self._smallest // 2
+        return max(self._smallest, math.ceil(max(latents[-2:]) / parts / grain) * grain)
 
 
 def _area(latents: torch.Size) -> int:
