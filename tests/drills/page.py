@@ -18,6 +18,7 @@ from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, expect
 
 from tests.support.page.browser import PHONE, chromium, generate, image_of, visiting
+from tests.support.page.uploads import stroke
 from tests.support.service_process import ServiceProcess, running_service
 
 FOLDER: Final = Path(__file__).parents[2] / "docs" / "page"
@@ -38,6 +39,7 @@ PROMPTS: Final = {
 
 LAST: Final = ("A red boat on the sea at sunset", 42)
 WAITING: Final = ("A cute robot in the city at night", 9)
+REPAINTED: Final = ("A white boat on the sea at sunset", 8)
 
 
 def main() -> int:
@@ -53,6 +55,8 @@ def main() -> int:
             generate(page, LAST[0], steps=99, width=300)
             expect(page.locator("#fault-width")).to_be_visible()
             saved(page, "error", scrolled=True)
+            page.get_by_role("button", name="Reset").click()
+            repaint(page)
             kept = page.context.storage_state()
         with opened(browser, service, storage_state=kept, color_scheme="dark") as page:
             expect(image_of(page)).to_be_visible()
@@ -65,6 +69,9 @@ def main() -> int:
             expect(image_of(page)).to_be_visible()
             page.get_by_label("Prompt", exact=True).fill(LAST[0])
             saved(page, "phone")
+            page.get_by_role("button", name="Use as input").click()
+            paint(page)
+            saved(page, "brush-phone")
     keys = {"API_KEYS": "anna:0123456789abcdef0123456789abcdef"}
     with (
         chromium() as browser,
@@ -100,6 +107,28 @@ def draw(page: Page) -> None:
     finished(tile(page, WAITING[0]))
     page.get_by_role("button", name=prompt).click()
     page.get_by_label("Prompt", exact=True).fill(prompt)
+
+
+def repaint(page: Page) -> None:
+    """Paint over a part of the last image and make it anew, with a screenshot of each."""
+    prompt, seed = REPAINTED
+    tile(page, LAST[0]).click()
+    page.get_by_role("button", name="Use as input").click()
+    paint(page)
+    saved(page, "brush")
+    page.get_by_role("button", name="Done").click()
+    generate(page, prompt, seed=seed)
+    finished(tile(page, prompt))
+    page.mouse.move(0, 0)
+    saved(page, "input")
+
+
+def paint(page: Page) -> None:
+    """Open the brush and paint over the boat."""
+    page.get_by_role("button", name="Paint a mask").click()
+    page.get_by_label("Size", exact=True).fill("120")
+    around = ((0.52, 0.38), (0.44, 0.6), (0.34, 0.76), (0.66, 0.78), (0.6, 0.6), (0.56, 0.4))
+    stroke(page.get_by_role("application"), *around)
 
 
 def tile(page: Page, prompt: str) -> Locator:

@@ -11,6 +11,7 @@ from playwright.sync_api import expect
 
 from service.images.infotext import exif
 from tests.support.page.browser import PageService
+from tests.support.page.uploads import choose, drop, photo
 
 USER_COMMENT = 0x9286
 EXIF_FOLDER = 0x8769
@@ -22,19 +23,8 @@ Model hash: abc, Model: some/other, Clip skip: 2, Lora hashes: "ink: 0cf9, x: 1"
 
 
 def dropped(page, name: str, data: bytes) -> None:
-    """Drop a file on the page, as a person does."""
-    transfer = page.evaluate_handle(
-        """([name, bytes]) => {
-            const transfer = new DataTransfer();
-            transfer.items.add(new File([new Uint8Array(bytes)], name));
-            return transfer;
-        }""",
-        [name, list(data)],
-    )
-    page.dispatch_event("body", "dragover", {"dataTransfer": transfer})
-    expect(page.locator(".drop")).to_be_visible()
-    page.dispatch_event("body", "drop", {"dataTransfer": transfer})
-    expect(page.locator(".drop")).to_have_count(0)
+    """Drop a file on the page for its settings."""
+    drop(page, "Use its settings", name, data)
 
 
 def values(page) -> dict[str, str]:
@@ -97,6 +87,25 @@ def test_files_of_other_tools_fill_the_form(page, name, data):
     expect(notice).to_contain_text("The form has the settings of that image.")
     expect(notice).to_contain_text("Not known here: the model some/other.")
     assert values(page) == EXPECTED
+
+
+def test_second_passes_and_variations_of_other_tools_fill_the_form(page):
+    """The strength is that of the second pass where there is one, else of the input image.
+
+    The text has 7 steps that were done: 0.55 of 13.
+    """
+    expect(page.locator("#field-steps")).to_be_visible()
+    begun = "a boat\nSteps: 9, Seed: 1, CFG scale: 5, Denoising strength: 0.55"
+    second = "Hires upscale: 1.5, Hires steps: 7, Hires upscaler: Lanczos"
+    varied = "Variation seed: 12, Variation seed strength: 0.3"
+    dropped(page, "two.png", picture("PNG", f"{begun}, {second}, {varied}"))
+    names = ("hires.scale", "hires.steps", "hires.strength", "subseed", "subseed_strength")
+    found = {name: page.locator(f"[id='field-{name}']").input_value() for name in names}
+    assert list(found.values()) == ["1.5", "13", "0.55", "12", "0.3"]
+    expect(page.get_by_label("Enlarge")).to_have_value("lanczos")
+    dropped(page, "one.png", picture("PNG", begun))
+    choose(page, photo())
+    expect(page.locator("#field-strength")).to_have_value("0.55")
 
 
 @pytest.mark.parametrize("kind", ["png", "webp", "jpeg"])

@@ -5,6 +5,7 @@ import requests
 from playwright.sync_api import expect
 
 from tests.support.page.browser import PageService, generate, image_of, visiting
+from tests.support.page.uploads import choose, photo
 from tests.support.service_process import ending
 
 KEY = "0123456789abcdef0123456789abcdef"
@@ -28,17 +29,24 @@ def enter(page, key: str, *, keep: bool = False) -> None:
 
 
 def stored(page) -> dict[str, list[str]]:
-    """Return the names of what the browser keeps: in the tab, in the profile, and of jobs."""
+    """Return the names of what the browser keeps: tab, profile, jobs, images to start from."""
     script = """async () => {
-        const database = await new Promise((done) => {
-            const opening = indexedDB.open("sd-api");
-            opening.onsuccess = () => done(opening.result);
-        });
-        const jobs = await new Promise((done) => {
-            const asked = database.transaction("jobs").objectStore("jobs").getAllKeys();
-            asked.onsuccess = () => done(asked.result);
-        });
-        return {tab: Object.keys(sessionStorage), profile: Object.keys(localStorage), jobs};
+        const keys = async (name, store) => {
+            const database = await new Promise((done) => {
+                const opening = indexedDB.open(name);
+                opening.onsuccess = () => done(opening.result);
+            });
+            return new Promise((done) => {
+                const asked = database.transaction(store).objectStore(store).getAllKeys();
+                asked.onsuccess = () => done(asked.result);
+            });
+        };
+        return {
+            tab: Object.keys(sessionStorage),
+            profile: Object.keys(localStorage),
+            jobs: await keys("sd-api", "jobs"),
+            inputs: await keys("sd-api.inputs", "inputs"),
+        };
     }"""
     found: dict[str, list[str]] = page.evaluate(script)
     return found
@@ -77,10 +85,11 @@ def test_a_key_of_the_tab_is_forgotten_with_it(browser, locked):
         enter(page, KEY)
         generate(page, "of this tab", steps=3)
         expect(image_of(page)).to_be_visible()
+        choose(page, photo())
         found = stored(page)
         assert found["tab"] == ["sd-api.key"]
         assert "sd-api.key" not in found["profile"]
-        assert found["jobs"] == []
+        assert (found["jobs"], found["inputs"]) == ([], [])
         page.reload()
         expect(page.get_by_role("button", name="of this tab").first).to_be_visible()
         another = visit.open()
@@ -95,17 +104,20 @@ def test_a_kept_key_is_kept_until_it_is_forgotten(browser, locked):
         enter(page, KEY, keep=True)
         generate(page, "kept", steps=3)
         expect(image_of(page)).to_be_visible()
+        choose(page, photo())
         another = visit.open()
         expect(another.get_by_role("button", name="kept").first).to_be_visible()
         another.close()
         assert len(stored(page)["jobs"]) >= 1
+        assert len(stored(page)["inputs"]) == 1
         page.get_by_role("button", name="API key").click()
         page.get_by_role("button", name="Forget the key and my images").click()
         expect(page.get_by_role("dialog", name="API key")).to_be_visible()
         expect(page.locator(".tile")).to_have_count(0)
+        expect(page.locator(".thumbnail")).to_have_count(0)
         found = stored(page)
-        assert (found["tab"], found["jobs"]) == ([], [])
-        assert "sd-api.key" not in found["profile"]
+        assert (found["tab"], found["jobs"], found["inputs"]) == ([], [], [])
+        assert not {"sd-api.key", "sd-api.input"} & set(found["profile"])
 
 
 def test_one_key_does_not_see_what_another_made(browser, locked):

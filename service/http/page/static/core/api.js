@@ -39,13 +39,15 @@ export const address = (path) => new URL(path.replace(/^\//, ""), BASE);
 export async function call(method, path, { body, headers = {}, signal } = {}) {
   const sent = { "X-Client": "page", ...headers };
   if (key) sent.Authorization = `Bearer ${key}`;
-  if (body !== undefined) sent["Content-Type"] = "application/json";
+  const form = body && formOf(body);
+  // The browser says which boundary it puts between the parts of a form.
+  if (body !== undefined && !form) sent["Content-Type"] = "application/json";
   let answer;
   try {
     answer = await fetch(address(path), {
       method,
       headers: sent,
-      body: body === undefined ? undefined : JSON.stringify(body),
+      body: form ?? (body === undefined ? undefined : JSON.stringify(body)),
       signal,
       cache: "no-store",
     });
@@ -61,6 +63,18 @@ export async function call(method, path, { body, headers = {}, signal } = {}) {
     listeners.forEach((listener) => listener(error, "Authorization" in sent));
   }
   throw error;
+}
+
+// Images go as they are, in a form; null for a request without any.
+function formOf(body) {
+  const entries = Object.entries(body);
+  if (!entries.some(([, value]) => value instanceof Blob)) return null;
+  const form = new FormData();
+  for (const [name, value] of entries) {
+    if (value instanceof Blob) form.append(name, value, name);
+    else form.append(name, typeof value === "object" ? JSON.stringify(value) : value);
+  }
+  return form;
 }
 
 export const getJson = async (path) => (await call("GET", path)).json();

@@ -99,7 +99,9 @@ export function followed(told) {
 async function recall(id) {
   const row = await keptJob(id);
   const job = jobOf(id);
-  if (row && job && !job.metadata) patchJob(id, { settings: row.settings, count: row.count });
+  if (!row || !job) return;
+  patchJob(id, { input: row.input });
+  if (!job.metadata) patchJob(id, { settings: row.settings, count: row.count });
 }
 
 function ended(job) {

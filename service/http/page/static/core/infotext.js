@@ -2,6 +2,8 @@
 
 const PAIR = /\s*([\w ][\w \-/]*):\s*("(?:\\.|[^\\"])*"|[^,]*)(?:,|$)/g;
 const FEWEST = 3;
+const MOST_STEPS = 1000;
+const USUAL_STRENGTH = 0.7;
 
 // What a text says, and the values that this service does not know; null for other texts.
 export function parsedInfotext(text, models) {
@@ -18,6 +20,7 @@ export function parsedInfotext(text, models) {
     negative_prompt: after.join("\n").replace("Negative prompt:", "").trim(),
     prompt_syntax: "a1111",
     ...numbers(facts),
+    ...passes(facts),
     ...modelIn(facts, models, unknown),
   };
   Object.assign(settings, samplerIn(facts, models, settings.model, unknown));
@@ -39,6 +42,9 @@ const NUMBERS = {
   "Clip skip": "clip_skip",
   "CFG rescale": "guidance_rescale",
   Eta: "eta",
+  "Variation seed": "subseed",
+  "Variation seed strength": "subseed_strength",
+  "Mask blur": "mask_blur",
 };
 
 function numbers(facts) {
@@ -49,6 +55,26 @@ function numbers(facts) {
   const size = /^(\d+)x(\d+)$/.exec(facts.Size ?? "");
   if (size) Object.assign(found, { width: Number(size[1]), height: Number(size[2]) });
   return found;
+}
+
+// The strength is that of the second pass where there is one.
+function passes(facts) {
+  const strength = facts["Denoising strength"] && Number(facts["Denoising strength"]);
+  const scale = Number(facts["Hires upscale"]);
+  if (!scale) return strength ? { strength } : {};
+  const hires = { scale };
+  if (strength) hires.strength = strength;
+  const done = Number(facts["Hires steps"]);
+  if (done) hires.steps = stepsFor(done, strength || USUAL_STRENGTH);
+  if (facts["Hires upscaler"] === "Lanczos") hires.resize = "lanczos";
+  return { hires };
+}
+
+// The text has the steps that were done, a request those of which the strength takes its share.
+function stepsFor(done, strength) {
+  let steps = done;
+  while (Math.floor(steps * strength) < done && steps < MOST_STEPS) steps += 1;
+  return steps;
 }
 
 const bare = (name) => name.split("/").at(-1).replace(/\.(safetensors|ckpt)$/, "").toLowerCase();

@@ -1,12 +1,12 @@
 // One job: sent, finished early, cancelled. follow.js watches those that are not over.
 
 import { ApiError, call } from "./api.js";
+import { described, forgetInput, marked, partsOf } from "./input.js";
 import { follow, followed } from "./follow.js";
 import { blobOf, shown } from "./images.js";
 import { drop, keep } from "./kept.js";
 import { change, hide, isOver, jobOf, patchJob, putJob, state } from "./store.js";
-import { randomId } from "./storage.js";
-import { tellOthers } from "./tabs.js";
+import { randomId, tellOthers } from "./storage.js";
 
 // Without stored jobs each request holds a connection until its images come, and a browser has
 // six of them for all of this page's windows.
@@ -15,11 +15,13 @@ const MOST_HELD = 2;
 const RETRIES_MS = [1000, 2000, 4000];
 const aborts = new Map();
 
-export async function submit(settings) {
+// With an image to start from, as image/input.js describes it.
+export async function submit(settings, input = null) {
   const id = randomId();
   putJob({
     id,
-    settings,
+    settings: { ...settings, ...marked(input) },
+    input: input && described(input),
     state: "sending",
     created: Date.now() / 1000,
     count: settings.num_images ?? 1,
@@ -30,11 +32,9 @@ export async function submit(settings) {
 }
 
 // The job is on the service's disk when this is answered. Sent again it is not done twice.
-async function accept(id, body) {
+async function accept(id, settings) {
   try {
-    const headers = { "Idempotency-Key": id };
-    const answer = await patiently(() => call("POST", "/jobs", { body, headers }));
-    const accepted = await answer.json();
+    const accepted = await (await accepting(id, settings)).json();
     renamed(id, accepted.id);
     followed(accepted);
     await keep(jobOf(accepted.id));
@@ -47,6 +47,22 @@ async function accept(id, body) {
     } else {
       refusedOrFailed(id, error);
     }
+  }
+}
+
+// A result that the service has no more is sent from here.
+async function accepting(id, settings) {
+  const { input } = jobOf(id);
+  const send = async (named) => {
+    const body = { ...settings, ...(await partsOf(input, { named })) };
+    const headers = { "Idempotency-Key": named ? id : `${id}-sent` };
+    return patiently(() => call("POST", "/jobs", { body, headers }));
+  };
+  try {
+    return await send(true);
+  } catch (error) {
+    if (!input?.from || ![404, 410].includes(error.status) || error.code === "jobs_off") throw error;
+    return send(false);
   }
 }
 
@@ -86,8 +102,9 @@ async function generate(id) {
   aborts.set(id, abort);
   patchJob(id, { state: "queued" });
   try {
+    const { settings, input } = jobOf(id);
     const request = call("POST", "/generate", {
-      body: jobOf(id).settings,
+      body: { ...settings, ...(await partsOf(input, { named: false })) },
       headers: { "X-Request-ID": id, Accept: "application/json" },
       signal: abort.signal,
     });
@@ -105,6 +122,11 @@ async function generate(id) {
   } finally {
     aborts.delete(id);
   }
+}
+
+// Show a request as code, with the files that it sends.
+export async function codeOf(settings, input) {
+  change({ code: { ...settings, ...(await partsOf(input)) } });
 }
 
 // Faults of fields are shown at the fields; everything else at the job.
@@ -143,6 +165,8 @@ async function asked(send) {
 }
 
 export async function remove(id) {
+  const { input } = jobOf(id) ?? {};
   hide(id);
+  forgetInput(input);
   await drop(id);
 }

@@ -4,16 +4,19 @@
 import { hasKey, keyIsKept } from "./api.js";
 
 const MOST_JOBS = 200;
-const opened = open();
+const MOST_INPUTS = 30;
+const jobs = open("sd-api", "jobs");
+const inputs = open("sd-api.inputs", "inputs");
+const held = new Map();
 
 const allowed = () => !hasKey() || keyIsKept();
 
-function open() {
+function open(name, store) {
   return new Promise((resolve) => {
     try {
-      const request = indexedDB.open("sd-api", 1);
-      request.onupgradeneeded = () => request.result.createObjectStore("jobs", { keyPath: "id" });
-      request.onsuccess = () => resolve(request.result);
+      const request = indexedDB.open(name, 1);
+      request.onupgradeneeded = () => request.result.createObjectStore(store, { keyPath: "id" });
+      request.onsuccess = () => resolve({ database: request.result, store });
       request.onerror = () => resolve(null);
     } catch {
       resolve(null);
@@ -21,41 +24,64 @@ function open() {
   });
 }
 
-async function within(mode, use) {
-  const database = await opened;
-  if (!database) return null;
+async function within(opening, mode, use) {
+  const opened = await opening;
+  if (!opened) return null;
   return new Promise((resolve) => {
-    const transaction = database.transaction("jobs", mode);
-    const request = use(transaction.objectStore("jobs"));
+    const transaction = opened.database.transaction(opened.store, mode);
+    const request = use(transaction.objectStore(opened.store));
     transaction.oncomplete = () => resolve(request.result);
     transaction.onabort = transaction.onerror = () => resolve(null);
   });
 }
 
 export async function keptJobs() {
-  return (allowed() && (await within("readonly", (store) => store.getAll()))) || [];
+  return (allowed() && (await within(jobs, "readonly", (store) => store.getAll()))) || [];
 }
 
 export const keptJob = async (id) =>
-  (allowed() && (await within("readonly", (store) => store.get(id)))) || null;
+  (allowed() && (await within(jobs, "readonly", (store) => store.get(id)))) || null;
 
 export async function keep(job) {
   if (!allowed()) return;
-  const { id, created, state, settings, metadata, count, images } = job;
+  const { id, created, state, settings, metadata, count, images, input } = job;
   const error = job.error && { code: job.error.code, detail: job.error.detail };
-  const row = { id, created, state, settings, metadata, count, error };
+  const row = { id, created, state, settings, metadata, count, error, input };
   row.images = images.map(({ blob }) => blob);
-  await within("readwrite", (store) => store.put(row));
-  await prune();
+  await within(jobs, "readwrite", (store) => store.put(row));
+  await prune(jobs, MOST_JOBS);
 }
 
-export const drop = (id) => within("readwrite", (store) => store.delete(id));
-export const dropAll = () => within("readwrite", (store) => store.clear());
+// The bytes of an image that jobs start from: one copy, however many there are.
+export async function keepInput(id, blob) {
+  held.set(id, blob);
+  if (!allowed()) return;
+  await within(inputs, "readwrite", (store) => store.put({ id, created: Date.now(), blob }));
+  await prune(inputs, MOST_INPUTS);
+}
 
-async function prune() {
-  const count = await within("readonly", (store) => store.count());
-  if (!count || count <= MOST_JOBS) return;
-  const all = await keptJobs();
+export async function inputBlob(id) {
+  if (held.has(id)) return held.get(id);
+  const row = allowed() && (await within(inputs, "readonly", (store) => store.get(id)));
+  return row?.blob ?? null;
+}
+
+export async function dropInput(id) {
+  held.delete(id);
+  await within(inputs, "readwrite", (store) => store.delete(id));
+}
+
+export const drop = (id) => within(jobs, "readwrite", (store) => store.delete(id));
+
+export async function dropAll() {
+  held.clear();
+  for (const each of [jobs, inputs]) await within(each, "readwrite", (store) => store.clear());
+}
+
+async function prune(kind, most) {
+  const count = await within(kind, "readonly", (store) => store.count());
+  if (!count || count <= most) return;
+  const all = await within(kind, "readonly", (store) => store.getAll());
   all.sort((a, b) => b.created - a.created);
-  for (const { id } of all.slice(MOST_JOBS)) await drop(id);
+  for (const { id } of all.slice(most)) await within(kind, "readwrite", (store) => store.delete(id));
 }

@@ -36,3 +36,9 @@ export function randomId() {
   const bytes = crypto.getRandomValues(new Uint8Array(16));
   return Array.from(bytes, (each) => each.toString(16).padStart(2, "0")).join("");
 }
+
+// Other windows of this page in the same browser learn of a change at once.
+const channel = typeof BroadcastChannel === "function" ? new BroadcastChannel("sd-api") : null;
+
+export const tellOthers = () => channel?.postMessage("changed");
+export const onOthers = (listener) => channel?.addEventListener("message", listener);

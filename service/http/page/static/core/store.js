@@ -7,7 +7,7 @@ const FORM = "sd-api.form";
 const HIDDEN = "sd-api.hidden";
 const MOST_HIDDEN = 1000;
 
-// An empty string stands for the default of the model.
+// An empty string stands for the default of the model. A name with a point is a field of a field.
 export const EMPTY = Object.freeze({
   prompt: "",
   negative_prompt: "",
@@ -26,6 +26,22 @@ export const EMPTY = Object.freeze({
   clip_skip: "",
   guidance_rescale: "",
   eta: "",
+  strength: "",
+  resize: "",
+  mask_blur: "",
+  mask_padding: "",
+  mask_fill: "",
+  mask_invert: "",
+  "pad.left": "",
+  "pad.top": "",
+  "pad.right": "",
+  "pad.bottom": "",
+  "hires.scale": "",
+  "hires.steps": "",
+  "hires.strength": "",
+  "hires.resize": "",
+  subseed: "",
+  subseed_strength: "",
 });
 
 // What belongs to one key.
@@ -49,6 +65,8 @@ export const state = {
   keyWanted: null,
   keyed: false,
   code: null,
+  input: null,
+  painting: false,
   viewing: false,
   said: "",
 };
@@ -72,7 +90,7 @@ export function useStore() {
 export function fill(values) {
   const form = { ...state.form, ...values };
   const faults = { ...state.faults };
-  Object.keys(values).forEach((name) => delete faults[name]);
+  Object.keys(values).forEach((name) => delete faults[name.split(".")[0]]);
   local.set(FORM, JSON.stringify(form));
   change({ form, faults });
 }

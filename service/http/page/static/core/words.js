@@ -24,6 +24,7 @@ const ADVICE = {
   storage_full: "The operator has to make room on the disk.",
   job_expired: "Use its settings and generate it again.",
   too_many_streams: "Close other windows of this page.",
+  input_lost: "Use its settings, then choose the image again.",
   lost: "Use its settings and generate it again.",
 };
 

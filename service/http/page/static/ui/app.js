@@ -3,14 +3,15 @@
 import { html, render, useEffect, useState } from "../preact.js";
 import { address, getJson, hasKey, onKeyNeeded } from "../core/api.js";
 import { follow, refresh, resume } from "../core/follow.js";
-import { local } from "../core/storage.js";
+import { restoreInput } from "../core/input.js";
+import { local, onOthers } from "../core/storage.js";
 import { change, state, useStore } from "../core/store.js";
-import { onOthers } from "../core/tabs.js";
 import { CodeDialog, KeyButton, KeyDialog, Viewer, wanted } from "./dialogs.js";
 import { DropZone } from "./files.js";
 import { Form } from "./form.js";
 import { Gallery } from "./gallery.js";
 import { Action } from "./icons.js";
+import { Painter } from "./painter.js";
 import { anythingRuns, Stage } from "./stage.js";
 import { Status } from "./status.js";
 
@@ -66,6 +67,7 @@ function Page() {
     <${KeyDialog} onKey=${begin} />
     <${CodeDialog} />
     <${Viewer} />
+    <${Painter} />
     <${DropZone} />
     <p class="quiet" role="status">${said}</p>
   `;
@@ -91,4 +93,5 @@ addEventListener("beforeunload", (event) => {
   if (!state.durable && anythingRuns()) event.preventDefault();
 });
 render(html`<${Page} />`, document.getElementById("page"));
+restoreInput();
 begin();

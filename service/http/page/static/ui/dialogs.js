@@ -2,14 +2,15 @@
 
 import { html, useEffect, useRef, useState } from "../preact.js";
 import { forgetKey, hadKey, keyIsKept, setKey } from "../core/api.js";
+import { removeInput } from "../core/input.js";
 import { dropAll } from "../core/kept.js";
-import { LANGUAGES, snippet } from "../core/snippets.js";
+import { filesOf, LANGUAGES, snippet } from "../core/snippets.js";
 import { change, entries, NOTHING, selection, state, useStore } from "../core/store.js";
 import { Chips } from "./fields.js";
 import { Action, Icon } from "./icons.js";
 import { fileName } from "./stage.js";
 
-function Dialog({ label, kind, onClose, children }) {
+export function Dialog({ label, kind, onClose, children }) {
   const element = useRef(null);
   useEffect(() => {
     element.current.showModal();
@@ -24,6 +25,7 @@ function Dialog({ label, kind, onClose, children }) {
 
 // Nothing of one key is left for the next one.
 function forgetAll() {
+  removeInput();
   dropAll();
   change({ ...NOTHING });
 }
@@ -86,9 +88,23 @@ export function CodeDialog() {
       <${Chips} label="Language" chosen=${language} onChoose=${setLanguage}
         choices=${Object.entries(LANGUAGES).map(([value, name]) => ({ value, text: name }))} />
       <pre tabindex="0" aria-label="Code"><code>${text}</code></pre>
-      <div class="actions"><button type="button" class="primary" onClick=${copy}>${copied ? "Copied" : "Copy"}</button></div>
+      <div class="actions">
+        <button type="button" class="primary" onClick=${copy}>${copied ? "Copied" : "Copy"}</button>
+        ${filesOf(code).map(({ name, blob }) => html`<${File} key=${name} name=${name} blob=${blob} />`)}
+      </div>
     <//>
   `;
+}
+
+// An image that the code reads.
+function File({ name, blob }) {
+  const [url, setUrl] = useState("");
+  useEffect(() => {
+    const made = URL.createObjectURL(blob);
+    setUrl(made);
+    return () => URL.revokeObjectURL(made);
+  }, [blob]);
+  return html`<a class="action" href=${url} download=${name}><${Icon} name="down" /><span>${name}</span></a>`;
 }
 
 // Without https:// there is no clipboard but the old one.

@@ -1,14 +1,36 @@
 // Fields of the form: a label, the control, and what is wrong with it.
 
 import { html } from "../preact.js";
-import { fill, modelOf, useStore } from "../core/store.js";
+import { EMPTY, fill, modelOf, useStore } from "../core/store.js";
 
-export const faultsOf = (faults, name) =>
-  Object.entries(faults)
+// Fields that are no part of what the form keeps.
+const OTHERS = ["image", "mask"];
+
+export function faultsOf(faults, name) {
+  const [outer, inner] = name.split(".");
+  if (inner) return ofPart(faults[outer], inner);
+  return Object.entries(faults)
     .filter(([key]) => key === name || key.startsWith(`${name}.`))
     .flatMap(([key, found]) => flat(found).map((text) => ({ key, text })));
+}
+
+// What is wrong with a field of a field begins with its name.
+const ofPart = (found, inner) =>
+  flat(found ?? [])
+    .filter((text) => text.startsWith(`${inner}: `))
+    .map((text) => ({ text: text.slice(inner.length + 2) }));
+
+// What is wrong with a field but with none of its fields.
+export const faultsOfWhole = (faults, names) =>
+  faultsOf(faults, names[0].split(".")[0]).filter(
+    ({ text }) => !names.some((name) => text.startsWith(`${name.split(".")[1]}: `)),
+  );
 
 // Faults of a list are nested by place and field.
+// Whether a fault is shown at a field of the form.
+export const hasField = (name) =>
+  name in EMPTY || OTHERS.includes(name) || Object.keys(EMPTY).some((each) => each.startsWith(`${name}.`));
+
 const flat = (found) =>
   typeof found === "string" ? [found] : Object.values(found).flatMap((each) => flat(each));
 
@@ -44,11 +66,12 @@ export function TextArea({ name, label, hint, rows, ...rest }) {
 }
 
 // A number with a slider; empty, it is the default of the model.
-export function Slider({ name, label, step }) {
+export function Slider({ name, label, step, limits, usual }) {
   const { form, faults } = useStore();
   const model = modelOf(form);
-  const { minimum, maximum, multiple_of: multiple } = model.limits[name];
-  const value = form[name] === "" ? model.defaults[name] : form[name];
+  const { minimum, maximum, multiple_of: multiple } = limits ?? model.limits[name];
+  const normal = usual ?? model.defaults[name];
+  const value = form[name] === "" ? normal : form[name];
   const set = (event) => fill({ [name]: event.target.value });
   const range = { min: minimum, max: maximum, step: step ?? multiple ?? 1 };
   return html`
@@ -56,7 +79,7 @@ export function Slider({ name, label, step }) {
       <div class="slider">
         <input type="range" ...${range} value=${value} aria-label=${`${label}, slider`} onInput=${set} />
         <input type="number" id=${`field-${name}`} ...${range} step=${step ? "any" : range.step}
-          value=${form[name]} placeholder=${model.defaults[name]} inputmode="decimal"
+          value=${form[name]} placeholder=${normal} inputmode="decimal"
           onInput=${set} ...${told(faults, name)} />
       </div>
     <//>
@@ -83,14 +106,14 @@ export function NumberField({ name, label, hint, placeholder, children, step, li
 // Choices are pairs of a value and what is shown for it.
 export function Choice({ name, label, choices, also }) {
   const { form, faults } = useStore();
-  const known = choices.some(([value]) => value === form[name]);
+  const known = choices.some(([value]) => value === String(form[name]));
   const all = known ? choices : [...choices, [form[name], form[name]]];
   return html`
     <${Field} name=${name} label=${label}>
       <select id=${`field-${name}`} value=${form[name]} ...${told(faults, name)}
         onChange=${(event) => fill({ ...also?.(event.target.value), [name]: event.target.value })}>
         ${all.map(([value, text]) => html`
-          <option key=${value} value=${value} selected=${value === form[name]}>${text}</option>`)}
+          <option key=${value} value=${value} selected=${value === String(form[name])}>${text}</option>`)}
       </select>
     <//>
   `;

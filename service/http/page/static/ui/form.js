@@ -1,14 +1,17 @@
 // The form: all that decides an image.
 
 import { html, useEffect, useRef, useState } from "../preact.js";
-import { change, EMPTY, fill, modelOf, state, useStore } from "../core/store.js";
-import { submit } from "../core/jobs.js";
+import { hasMask, removeInput } from "../core/input.js";
+import { codeOf, submit } from "../core/jobs.js";
 import { requestOf, shapesOf, sizeOf } from "../core/settings.js";
+import { change, EMPTY, fill, modelOf, state, useStore } from "../core/store.js";
 import { adviceFor } from "../core/words.js";
 import { Adapters } from "./adapters.js";
-import { Chips, Choice, faultsOf, Field, Faults, NumberField, Slider, TextArea, told } from "./fields.js";
-import { Action, Icon } from "./icons.js";
+import { Hires, Variations } from "./extras.js";
+import { Chips, Choice, faultsOf, Field, Faults, hasField, NumberField, Slider, TextArea, told } from "./fields.js";
 import { readFile } from "./files.js";
+import { Action, Icon } from "./icons.js";
+import { InputImage } from "./panel.js";
 
 const MOST_CHIPS = 8;
 const WIDE = matchMedia("(min-width: 60rem)");
@@ -37,7 +40,7 @@ export function Form() {
         Generate <kbd>Ctrl ↵</kbd>
       </button>
       ${notice && html`<${Notice} notice=${notice} />`}
-      ${ready ? html`<${Settings} />` : null}
+      ${ready ? html`<${InputImage} /><${Settings} />` : null}
     </form>
   `;
 }
@@ -47,12 +50,18 @@ function generate() {
     change({ faults: { prompt: ["Say what the image shows."] }, notice: null });
     return;
   }
-  submit(requestOf(state.form));
+  submit(...asked());
 }
+
+// What the form asks for, and the image to start from.
+const asked = () => {
+  const { form, input } = state;
+  return [requestOf(form, { image: Boolean(input), mask: hasMask(input) }), input];
+};
 
 // An error of the whole request, or a word on what was read from a file.
 function Notice({ notice }) {
-  const elsewhere = Object.keys(notice.errors ?? {}).filter((name) => !(name in EMPTY));
+  const elsewhere = Object.keys(notice.errors ?? {}).filter((name) => !hasField(name));
   const known = notice.code === "validation_error" && !elsewhere.length;
   return html`
     <div class=${`notice ${notice.code ? "bad" : ""}`} role=${notice.code ? "alert" : "status"}>
@@ -88,13 +97,14 @@ function Settings() {
         <${Choice} name="schedule" label="Schedule" choices=${scheduleChoices(model, form)} />
       </div>
       <${Adapters} model=${model} />
+      <${Hires} /><${Variations} />
       <${More} model=${model} form=${form} faults=${faults} />
       <div class="links">
         <${Action} icon="file" label="Read an image's settings" onClick=${() => file.current.click()} />
         <input type="file" class="quiet" ref=${file} accept="image/png,image/webp,image/jpeg"
           tabindex="-1" aria-label="Image to read the settings from"
           onChange=${(event) => readFile(event.target.files[0])} />
-        <${Action} icon="code" label="As code" onClick=${() => change({ code: requestOf(form) })} />
+        <${Action} icon="code" label="As code" onClick=${() => codeOf(...asked())} />
         <${Action} icon="close" label="Reset" onClick=${reset} />
       </div>
       </div>
@@ -104,6 +114,7 @@ function Settings() {
 
 const reset = () => {
   fill({ ...EMPTY, prompt: state.form.prompt });
+  removeInput();
   change({ faults: {}, notice: null });
 };
 
@@ -111,9 +122,11 @@ function modelChoices(models) {
   const states = { on_disk: "loads first", on_hub: "is downloaded first", failed: "cannot be used" };
   return models.map((model) => [
     model.default ? "" : model.id,
-    states[model.state] ? `${model.id} (${states[model.state]})` : model.id,
+    named(model.id, [model.inpainting && "for inpainting", states[model.state]]),
   ]);
 }
+
+const named = (id, facts) => (facts.some(Boolean) ? `${id} (${facts.filter(Boolean).join(", ")})` : id);
 
 function samplerChoices(model) {
   const usual = model.samplers.find(({ name }) => name === model.defaults.sampler);
@@ -131,19 +144,25 @@ function scheduleChoices(model, form) {
 const worded = (name) =>
   `${name[0].toUpperCase()}${name.slice(1).replaceAll("_", " ")}`.replace("Sgm", "SGM");
 
+// The shape of the image that is started from.
+const OWN = "Original";
+
 function Size({ model }) {
   const { form, faults } = useStore();
+  const { input } = state;
   const { width, height } = sizeOf(form, model);
   const shapes = shapesOf(model);
-  const chosen = shapes.find((shape) => shape.width === width && shape.height === height);
+  const own = input && form.width === "" && form.height === "";
+  const chosen = own ? { name: OWN } : shapes.find((each) => each.width === width && each.height === height);
+  const names = [...(input ? [OWN] : []), ...shapes.map(({ name }) => name)];
   return html`
     <fieldset class="field">
       <legend>Size</legend>
-      <${Chips} label="Shape" chosen=${chosen?.name} choices=${shapes.map((shape) => ({
-        value: shape.name,
-        text: html`<span class=${`shape ${shape.name.toLowerCase()}`}></span>${shape.name}`,
+      <${Chips} label="Shape" chosen=${chosen?.name} choices=${names.map((name) => ({
+        value: name,
+        text: html`<span class=${`shape ${name.toLowerCase()}`}></span>${name}`,
       }))} onChoose=${(name) => {
-        const { width: wide, height: high } = shapes.find((shape) => shape.name === name);
+        const { width: wide, height: high } = shapes.find((shape) => shape.name === name) ?? EMPTY;
         fill({ width: wide, height: high });
       }} />
       <div class="size">
@@ -151,7 +170,7 @@ function Size({ model }) {
           <input type="number" key=${name} id=${`field-${name}`} aria-label=${worded(name)}
             min=${model.limits[name].minimum} max=${model.limits[name].maximum}
             step=${model.limits[name].multiple_of} value=${form[name]} inputmode="numeric"
-            placeholder=${model.defaults[name]} ...${told(faults, name)}
+            placeholder=${input ? "auto" : model.defaults[name]} ...${told(faults, name)}
             onInput=${(event) => fill({ [name]: event.target.value })} />`)}
         <span class="hint">pixels, ${model.limits.width.minimum} to ${model.limits.width.maximum}</span>
       </div>

@@ -3,6 +3,7 @@
 import { html, useEffect, useRef, useState } from "../preact.js";
 import { list } from "../core/follow.js";
 import { wantImages } from "../core/images.js";
+import { modeOf } from "../core/settings.js";
 import { change, entries, selection, useStore } from "../core/store.js";
 import { progressOf } from "../core/words.js";
 
@@ -54,13 +55,15 @@ function Tile({ entry: { key, job, index }, current }) {
   }, [job.id, job.state]);
   const image = job.images[index];
   const words = wordsOf(job);
+  const mode = modeOf(job.settings);
   return html`
     <li>
       <button type="button" ref=${element} class=${`tile ${job.state}`} aria-current=${current ? "true" : null}
-        aria-label=${[job.settings.prompt, words].filter(Boolean).join(". ")}
+        aria-label=${[job.settings.prompt, words, mode].filter(Boolean).join(". ")}
         onClick=${() => choose(key)}>
         ${image && html`<img src=${image.url} alt="" decoding="async" />`}
         ${!image && job.preview && html`<img class="preview" src=${job.preview} alt="" />`}
+        ${mode && html`<span class="badge mode">${mode}</span>`}
         ${words && html`<span class="badge">${words}</span>`}
         ${job.state === "running" && html`<progress max=${job.steps} value=${job.step} aria-hidden="true"></progress>`}
       </button>

@@ -1,9 +1,10 @@
 // The selected image, large, or how far it is.
 
 import { html, useEffect } from "../preact.js";
-import { cancel, finishNow, remove, submit } from "../core/jobs.js";
 import { wantImages } from "../core/images.js";
-import { formOf, requestOf, sizeOf } from "../core/settings.js";
+import { hasMask, takeAgain, takeResult } from "../core/input.js";
+import { cancel, codeOf, finishNow, remove, submit } from "../core/jobs.js";
+import { formOf, modeOf, requestOf, secondSize, sizeOf } from "../core/settings.js";
 import { change, entries, fill, isOver, modelOf, selection, state, useStore } from "../core/store.js";
 import { adviceFor, progressOf, seconds } from "../core/words.js";
 import { Action, Icon } from "./icons.js";
@@ -20,7 +21,7 @@ export function Stage() {
   const chosen = selection(entries(jobs));
   if (!chosen) return html`<${Empty} />`;
   const { job, index } = chosen;
-  const { width, height } = sizeOf(job.settings, modelOf(form));
+  const { width, height } = sizeOf(job.settings, modelOf(form), job.input);
   const View = { succeeded: Finished, failed: Failed, cancelled: Cancelled }[job.state] ?? Running;
   return html`
     <section class=${`stage ${width / height < 1.2 ? "upright" : ""}`} aria-label="Selected image">
@@ -93,11 +94,12 @@ function Finished({ job, index, frame: style }) {
     <${Facts} job=${job} index=${index} />
     <${Warnings} job=${job} />
     <div class="actions">
-      <${Action} icon="fill" label="Use these settings" onClick=${() => fill(formOf(settingsAt(job, index), state.models))} />
-      <${Action} icon="seed" label="Same seed" onClick=${() => fill({ seed: settingsAt(job, index).seed })} />
+      <${Action} icon="fill" label="Use these settings" onClick=${() => useAgain(job, settingsAt(job, index))} />
+      <${Action} icon="seed" label="Same seed" onClick=${() => fill(seedsAt(job, index))} />
       ${image && html`
+        <${Action} icon="image" label="Use as input" onClick=${() => startFrom(job, index)} />
         <a class="action" href=${image.url} download=${fileName(job, index)}><${Down} /></a>`}
-      <${Action} icon="code" label="As code" onClick=${() => change({ code: codeOf(job, index) })} />
+      <${Action} icon="code" label="As code" onClick=${() => showCode(job, index)} />
       <${Action} icon="trash" label="Remove" onClick=${() => remove(job.id)} />
     </div>
     </div>
@@ -115,11 +117,32 @@ function Warnings({ job }) {
 export function settingsAt(job, index) {
   const settings = { ...job.settings, ...job.metadata };
   const seed = job.metadata?.seeds?.[index] ?? settings.seed;
-  return { ...settings, seed };
+  const subseed = job.metadata?.subseeds?.[index] ?? settings.subseed;
+  return { ...settings, seed, subseed };
 }
 
-const codeOf = (job, index) =>
-  requestOf({ ...formOf(settingsAt(job, index), state.models, { seed: true }), num_images: "" });
+function seedsAt(job, index) {
+  const { seed, subseed, subseed_strength: varied } = settingsAt(job, index);
+  return varied ? { seed, subseed } : { seed };
+}
+
+function showCode(job, index) {
+  const form = { ...formOf(settingsAt(job, index), state.models, { seed: true }), num_images: "" };
+  codeOf(requestOf(form, kindOf(job)), job.input);
+}
+
+const kindOf = ({ input }) => ({ image: Boolean(input), mask: hasMask(input) });
+
+function useAgain(job, settings, options) {
+  fill(formOf(settings, state.models, options));
+  return takeAgain(job);
+}
+
+async function startFrom(job, index) {
+  await takeResult(job, index);
+  document.getElementById("input-image").scrollIntoView({ block: "nearest" });
+  change({ said: "The next image starts from this one." });
+}
 
 export function fileName(job, index) {
   const { prompt = "image", seed = 0 } = settingsAt(job, index);
@@ -132,10 +155,14 @@ function Facts({ job, index }) {
   const { samplers = [] } = state.models.find(({ id }) => id === all.model) ?? state.models[0] ?? {};
   const took = job.metadata?.generation_time_seconds;
   const facts = {
+    Made: modeOf(all),
     Size: all.width && `${all.width} × ${all.height}`,
+    "Second pass": all.hires && secondSize(all).join(" × "),
     Steps: all.interrupted ? `${all.steps_done} of ${all.steps}, finished early` : all.steps,
     Sampler: samplers.find(({ name }) => name === all.sampler)?.label ?? all.sampler,
     Guidance: all.guidance_scale,
+    Strength: modeOf(all) && (all.image ? all.strength : all.hires?.strength),
+    Variation: all.subseed_strength && `${all.subseed_strength} of ${all.subseed}`,
     LoRA: all.adapters?.map(({ name, weight }) => `${name} ${weight}`).join(", "),
     Seed: all.seed,
     Model: all.model,
@@ -168,7 +195,7 @@ const Again = ({ job }) => html`
   <div class="about">
   <p class="prompt">${job.settings.prompt}</p>
   <div class="actions">
-    <${Action} icon="fill" label="Use these settings" onClick=${() => fill(formOf(job.settings, state.models, { seed: true }))} />
+    <${Action} icon="fill" label="Use these settings" onClick=${() => useAgain(job, job.settings, { seed: true })} />
     ${job.settings.prompt && html`<${Action} icon="right" label="Try again" onClick=${() => again(job)} />`}
     <${Action} icon="trash" label="Remove" onClick=${() => remove(job.id)} />
   </div>
@@ -176,8 +203,10 @@ const Again = ({ job }) => html`
 `;
 
 async function again(job) {
+  const form = { ...formOf(job.settings, state.models, { seed: true }), num_images: job.count };
+  const sent = submit(requestOf(form, kindOf(job)), job.input);
   await remove(job.id);
-  await submit(job.settings);
+  await sent;
 }
 
 export const anythingRuns = () => state.jobs.some((job) => !isOver(job));
