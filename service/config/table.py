@@ -204,8 +204,8 @@ class Config(AccessSettings):
     )
     uploads_max_bytes_per_key: int = setting(
         0,
-        "The same for one API key; further images get 429. 0 allows half of UPLOADS_MAX_BYTES, "
-        "and all of it where there are no keys.",
+        "The same for one API key, or without keys for one client; further images get 429. 0 "
+        "allows half of UPLOADS_MAX_BYTES.",
         minimum=0,
     )
     webhook_secret: str = setting(

@@ -23,10 +23,9 @@ class UploadBounds:
 
     @classmethod
     def of(cls, config: Config) -> Self:
-        """Return the bounds that the settings ask for; without keys there is one owner."""
+        """Return the bounds that the settings ask for."""
         most = config.uploads_max_bytes
-        half = most // 2 if config.api_keys or config.api_keys_file else most
-        return cls(most, config.uploads_max_bytes_per_key or half)
+        return cls(most, config.uploads_max_bytes_per_key or most // 2)
 
     @property
     def held(self) -> int:
