@@ -72,6 +72,52 @@ async def test_a_prompt_gives_an_image_of_the_size_asked_for(client):
     }
 
 
+def sent(drawn: Image.Image) -> str:
+    file = io.BytesIO()
+    drawn.save(file, "PNG")
+    return base64.b64encode(file.getvalue()).decode()
+
+
+async def demand_kept(client: aiohttp.ClientSession, first: Report) -> None:
+    """Repaint the middle of an image, and compare the rest with it byte for byte."""
+    before, place = image(first), (96, 64, 160, 192)
+    mask = Image.new("L", before.size)
+    mask.paste("white", place)
+    fields = {"image": first["image_base64"], "mask": sent(mask), "mask_blur": 0, "strength": 0.9}
+    status, body = await generate(client, prompt="A red boat", **fields)
+    assert (status, body["metadata"]["strength"]) == (200, 0.9)
+    after = image(body)
+    assert after.crop(place).tobytes() != before.crop(place).tobytes()
+    for each in (before, after):
+        each.paste("black", place)
+    assert after.tobytes() == before.tobytes()
+
+
+async def test_what_a_mask_leaves_out_is_the_input(client):
+    """POST /generate takes an answer's image back, and repaints no other part than is asked for."""
+    status, first = await generate(client)
+    assert status == 200
+    await demand_kept(client, first)
+
+
+@pytest.mark.long
+async def test_a_model_for_inpainting(tmp_path):
+    """Its UNet takes nine channels; it draws texts, images and masks."""
+    from scripts.random_model import folder  # noqa: PLC0415 - the others need no torch
+    from scripts.random_model.shapes import SHAPES  # noqa: PLC0415 - as above
+
+    built = folder.build(SHAPES["tiny-sd15-inpaint"], tmp_path / "painter")
+    with running_service(MODEL_ID=built, TORCH_THREADS=1) as service:
+        async with session(service) as client:
+            async with client.get("/models") as answer:
+                [model] = (await answer.json())["models"]
+            status, first = await generate(client)
+            again, second = await generate(client, image=first["image_base64"], strength=0.5)
+            assert (model["inpainting"], status, again) == (True, 200, 200)
+            assert second["image_base64"] != first["image_base64"]
+            await demand_kept(client, first)
+
+
 async def test_the_same_request_gives_the_same_image(client):
     """A seed decides the image."""
     (_, first), (_, second) = [await generate(client) for _ in range(2)]
