@@ -11,6 +11,7 @@ import aiohttp
 import pytest
 from PIL import Image
 
+from tests.support.jobs.photos import left_half, png
 from tests.support.kept import images as kept_images
 from tests.support.parity.comparison import difference
 from tests.support.service_process import WAIT_SECONDS, ServiceProcess, running_service
@@ -225,12 +226,18 @@ async def test_an_engine_does_not_outlive_a_killed_service():
 
 @pytest.mark.long
 async def test_jobs_survive_a_killed_service(tmp_path):
-    """Kill -9 with one job in work and two in line: the next service finishes all three."""
+    """Kill -9 with one job in work and two in line: the next service finishes all three.
+
+    Those that begin with an image, too, and what is not repainted is the image.
+    """
+    photo, mask = (base64.b64encode(each).decode() for each in (png(size=256), left_half(256)))
+    more: list[dict[str, Any]] = [{}, {"image": photo}, {"image": photo, "mask": mask}]
     with running_service(DATA_DIR=tmp_path, MAX_CONCURRENT_REQUESTS=1) as service:
         async with session(service) as client:
             jobs = []
             for seed in range(3):
-                async with client.post("/jobs", json={**SMALL, "seed": seed}) as answer:
+                body = {**SMALL, "seed": seed, **more[seed]}
+                async with client.post("/jobs", json=body) as answer:
                     assert answer.status == 202
                     jobs.append((await answer.json())["id"])
             await logged(service, "job_started")
@@ -245,7 +252,13 @@ async def test_jobs_survive_a_killed_service(tmp_path):
                     found = await answer.json()
                 assert (found["state"], found["metadata"]["seed"]) == ("succeeded", seed)
                 async with client.get(f"/jobs/{job}/image") as answer:
-                    assert Image.open(io.BytesIO(await answer.read())).size == (256, 256)
+                    shown = Image.open(io.BytesIO(await answer.read()))
+                    assert shown.size == (256, 256)
+            # Beyond the blurred edge of its mask.
+            assert shown.crop((160, 0, 256, 256)).getcolors() == [(96 * 256, (200, 30, 30))]
+            async with client.delete("/jobs") as answer:
+                assert await answer.json() == {"removed": 3}
+    assert [*(tmp_path / "inputs").iterdir(), *(tmp_path / "results").iterdir()] == []
 
 
 async def test_sigterm_finishes_what_was_accepted():
