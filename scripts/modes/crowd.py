@@ -18,7 +18,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import aiohttp
 
@@ -26,7 +25,7 @@ from scripts.benchmark.machine import cores
 from scripts.benchmark.servers import EVERYWHERE, OFF, Server
 from scripts.modes.requests import MODES, body
 from tests.support.load_client import Client
-from tests.support.programs import started
+from tests.support.programs import carried_out, started
 from tests.support.service_process import READY_SECONDS, service_in
 from tests.support.wait import free_port, until
 
@@ -160,8 +159,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--plain-threads", type=int, default=1, help="of each plain server (%(default)s)"
     )
     given = parser.parse_args(arguments)
-    with TemporaryDirectory() as folder:
-        ours, theirs = asyncio.run(measure(given, Path(folder)))
+    ours, theirs = carried_out("crowd", None, lambda folder: measure(given, folder))
     print("\n".join(table(ours, theirs)))
     faults = [
         f"{mode}: {each}"
