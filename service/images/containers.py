@@ -27,6 +27,8 @@ SAYING: Final = (*range(0xE1, 0xEE), 0xEF, 0xFE)
 """Segments of applications, and comments; JFIF's and Adobe's say how colours are meant."""
 
 EXIF: Final = b"Exif\0\0"
+ITEM: Final = b"infe"
+LONGEST_ITEM: Final = 32
 EXIF_ITEM: Final = re.compile(rb"(infe.{6}(?:..)?..)Exif", re.DOTALL)
 """Entry of the Exif data of an AVIF (ISO/IEC 14496-12, 8.11.6)."""
 
@@ -49,7 +51,7 @@ def pixels_only(data: bytes) -> tuple[bytes, bytes]:
         return _jpeg(data)
     if data[4:8] == b"ftyp":
         # Pillow turns an AVIF as its own properties say, whatever its Exif data say.
-        return EXIF_ITEM.sub(rb"\1none", data), b""
+        return _without_exif_item(data), b""
     return data, b""
 
 
@@ -72,15 +74,25 @@ def orientation(exif: bytes) -> int:
     return 1
 
 
+def _without_exif_item(data: bytes) -> bytes:
+    """Return an AVIF whose Exif data are something that nobody knows; searched in a part of it."""
+    first = data.find(ITEM)
+    if first < 0:
+        return data
+    last = data.rfind(ITEM) + LONGEST_ITEM
+    return b"".join((data[:first], EXIF_ITEM.sub(rb"\1none", data[first:last]), data[last:]))
+
+
 def _png(data: bytes) -> tuple[bytes, bytes]:
-    kept, exif, start = [PNG], b"", len(PNG)
+    # A copy of megabytes holds up the other threads: there is one, at the end.
+    view, kept, exif, start = memoryview(data), [memoryview(PNG)], b"", len(PNG)
     for _ in range(MOST_PARTS):
         if start + CHUNK.size > len(data):
             return b"".join(kept), exif
         length, kind = CHUNK.unpack_from(data, start)
         end = start + CHUNK.size + length + CHECKSUM_BYTES
         if kind in PNG_PIXELS:
-            kept.append(data[start:end])
+            kept.append(view[start:end])
         elif kind == b"eXIf":
             exif = data[start + CHUNK.size : end - CHECKSUM_BYTES]
         start = end
@@ -109,4 +121,4 @@ def _jpeg(data: bytes) -> tuple[bytes, bytes]:
         raise ValueError(f"must have at most {MOST_PARTS} segments; save it again")
     if data.count(b"\xff\xda", start) > MOST_SCANS:
         raise ValueError(f"must have at most {MOST_SCANS} scans; save it again")
-    return b"".join((*kept, data[start:])), exif
+    return b"".join((*kept, memoryview(data)[start:])), exif

@@ -58,10 +58,11 @@ def inspected(data: bytes, most_pixels: int) -> Inspected:
             before anything is decoded.
 
     """
-    with _opened(data, most_pixels) as (image, turned):
+    with ONE_AT_A_TIME, _opened(data, most_pixels) as (image, turned):
         image.load()
         wide, high = reversed(image.size) if turned in SIDEWAYS else image.size
-        return Inspected(width=wide, height=high, transparent=_opacity(image) is not None)
+        opacity = _opacity(image) if _may_be_transparent(image) else None
+        return Inspected(width=wide, height=high, transparent=opacity is not None)
 
 
 def colours(data: bytes, most_pixels: int | None = None) -> Image.Image:
@@ -85,28 +86,31 @@ def mask(data: bytes, most_pixels: int | None = None) -> Image.Image:
 
 
 def _decoded(
-    data: bytes, most_pixels: int | None, convert: Callable[[Image.Image], Image.Image]
+    data: bytes, most_pixels: int | None, finish: Callable[[Image.Image], Image.Image]
 ) -> Image.Image:
-    with _opened(data, most_pixels) as (image, turned):
-        found = convert(image)
-    turn = TURNS.get(turned)
-    return found if turn is None else found.transpose(turn)
+    with ONE_AT_A_TIME:
+        with _opened(data, most_pixels) as (image, turned):
+            mode = "RGBA" if _may_be_transparent(image) else "RGB"
+            found = _bytes(image).convert(mode)
+        del image  # Some decoders hold three times the pixels.
+        found = finish(found)
+        turn = TURNS.get(turned)
+        return found if turn is None else found.transpose(turn)
 
 
 @contextmanager
 def _opened(data: bytes, most_pixels: int | None) -> Iterator[tuple[Image.Image, int]]:
-    """Open an image, with its orientation, in the turn of whoever else decodes one."""
-    with ONE_AT_A_TIME:
-        plain, exif = pixels_only(data)
-        try:
-            with Image.open(io.BytesIO(plain), formats=FORMATS) as image:
-                del plain
-                _check_size(image, most_pixels)
-                yield image, orientation(exif or image.info.get("exif", b""))
-        except _TooLarge:
-            raise
-        except Exception as error:  # Damaged files make Pillow raise errors of any class.
-            raise ValueError(UNKNOWN) from error
+    """Open an image, with its orientation."""
+    plain, exif = pixels_only(data)
+    try:
+        with Image.open(io.BytesIO(plain), formats=FORMATS) as image:
+            del plain
+            _check_size(image, most_pixels)
+            yield image, orientation(exif or image.info.get("exif", b""))
+    except _TooLarge:
+        raise
+    except Exception as error:  # Damaged files make Pillow raise errors of any class.
+        raise ValueError(UNKNOWN) from error
 
 
 class _TooLarge(ValueError):
@@ -123,23 +127,25 @@ def _check_size(image: Image.Image, most_pixels: int | None) -> None:
 
 
 def _on_white(image: Image.Image) -> Image.Image:
-    opacity = _opacity(image)
-    if opacity is None:
-        return _bytes(image).convert("RGB")
+    if image.mode == "RGB":
+        return image
     drawn = Image.new("RGB", image.size, "white")
-    drawn.paste(image.convert("RGBA").convert("RGB"), mask=opacity)
+    drawn.paste(image, mask=image.getchannel("A"))
     return drawn
 
 
 def _grey(image: Image.Image) -> Image.Image:
-    return _opacity(image) or _bytes(image).convert("RGB").convert("L")
+    opacity = _opacity(image) if image.mode == "RGBA" else None
+    return opacity or image.convert("RGB").convert("L")
+
+
+def _may_be_transparent(image: Image.Image) -> bool:
+    return image.has_transparency_data and not image.mode.startswith("I")
 
 
 def _opacity(image: Image.Image) -> Image.Image | None:
     """Return the opacity of each pixel; None where all are opaque."""
-    if not image.has_transparency_data or image.mode.startswith("I"):
-        return None
-    opacity = image.convert("RGBA").getchannel("A")
+    opacity = (image if image.mode == "RGBA" else image.convert("RGBA")).getchannel("A")
     return None if opacity.getextrema() == OPAQUE else opacity
 
 

@@ -26,11 +26,13 @@ from service.images.decode import Inspected, inspected
 from service.jobs.inputs.base import NAMES, InputStore, Upload
 from service.jobs.job import JobState
 from service.system.executors import UPLOADS
+from service.system.malloc import trim
 
 REFUSALS: Final = (TooManyUploads, UploadsFull, InputLost, NotFound, JobExpired, ResultDamaged)
 """What the routes that take images answer, too."""
 
 FORMS: Final = 'must be an image in base64, or a finished job as {"job": id, "index": 0}'
+MANY_PIXELS: Final = 2**21
 JOB_FIELDS: Final = frozenset({"job", "index"})
 
 
@@ -120,7 +122,10 @@ def _kept(
                 raise ValueError(f"must have at most {most_bytes} bytes (MAX_IMAGE_BYTES)")
             receiver.write(piece)
         upload = held.add(receiver.done())
-    return Taken(upload=upload, about=inspected(upload.read(), most_pixels))
+    about = inspected(upload.read(), most_pixels)
+    if about.width * about.height >= MANY_PIXELS:
+        trim()  # The next image may need the same memory in other pieces.
+    return Taken(upload=upload, about=about)
 
 
 async def _of_job(request: web.Request, job_id: str, index: Any) -> bytes:
