@@ -64,6 +64,10 @@ LABELS: Final[Mapping[str, Mapping[object, object]]] = {
 UPSCALERS: Final = {HiresResize.LATENT: "Latent", HiresResize.LANCZOS: "Lanczos"}
 
 FORMATS: Final = ("PNG", "WEBP", "JPEG")
+BROKEN: Final = "must be a PNG, WebP or JPEG image that is not damaged"
+MOST_PIXELS: Final = 2**27
+"""Of an image whose text is read; a larger one is a trap. Pillow's own limit is off
+(``images.decode``)."""
 UNICODE: Final = b"UNICODE\0"
 CODE_BYTES: Final = 8
 """Of the name of a character code, in front of a comment (Exif 2.32, 4.6.5)."""
@@ -196,12 +200,20 @@ def read(data: bytes) -> str | None:
     """
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            if image.format == "PNG":
-                told = image.info.get("parameters")
-                return told if isinstance(told, str) else None
-            comment = image.getexif().get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.UserComment)
+            pixels = image.width * image.height
+            found = _told(image) if pixels <= MOST_PIXELS else None
     except Exception as error:  # Damaged files make Pillow raise errors of any class.
-        raise ValueError("must be a PNG, WebP or JPEG image that is not damaged") from error
+        raise ValueError(BROKEN) from error
+    if pixels > MOST_PIXELS:
+        raise ValueError(BROKEN)
+    return found
+
+
+def _told(image: Image.Image) -> str | None:
+    if image.format == "PNG":
+        told = image.info.get("parameters")
+        return told if isinstance(told, str) else None
+    comment = image.getexif().get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.UserComment)
     return _decoded(comment) if isinstance(comment, bytes) else comment or None
 
 
