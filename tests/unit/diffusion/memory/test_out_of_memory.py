@@ -24,8 +24,10 @@ from service.diffusion.memory.oom_recovery import ACTIONS
 from tests.unit.diffusion.step_loops import drained, no_memory, of, raising
 
 REQUEST = GenerationSpec(prompt="a cat", width=64, height=32, steps=4, seed=5)
-REDRAWN = replace(REQUEST, image=InputImage(digest="0" * 64, width=64, height=32))
-PIXELS = EngineInputs(image=bytes(range(256)) * 24)
+REDRAWN = replace(
+    REQUEST, width=128, height=64, image=InputImage(digest="0" * 64, width=128, height=64)
+)
+PIXELS = EngineInputs(image=bytes(range(256)) * 96)
 DEVICE, HOST = torch.device("cpu"), torch.device("cpu", 0)
 """Two names of one device: what is moved between them arrives, and shows where it is."""
 
@@ -79,7 +81,7 @@ def test_every_action_of_every_stage(model: Callable[..., Model], stage: Stage, 
     if tried[-1] == "fail":
         (failed,) = of(JobFailed, outcomes)
         assert failed.code == "out_of_memory"
-        assert "64x32" in failed.detail
+        assert f"{request.width}x{request.height}" in failed.detail
         assert "smaller size" in failed.detail
     else:
         (finished,) = of(JobFinished, outcomes)
