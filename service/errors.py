@@ -89,10 +89,6 @@ class LinkRefused(ServiceError, code="link_refused", status=403, refusal="auth")
     """Forbidden: the link to an image is wrong, or its time is over."""
 
 
-class ImagesUnsupported(ServiceError, code="images_unsupported", status=400, refusal="validation"):
-    """Bad Request: images as input are not supported."""
-
-
 class NotFound(ServiceError, code="not_found", status=404):
     """Not Found."""
 

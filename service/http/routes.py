@@ -53,7 +53,7 @@ def rows(app: web.Application) -> Iterable[Route]:
         job("GET", "/jobs/{id}/events", jobs.stream_events, operation="watchJob"),
         about("GET", "/models", models.list_models, operation="listModels"),
         about("GET", "/models/adapters", adapters.list_adapters, operation="listAdapters"),
-        *openai_rows.ROWS,
+        *openai_rows.rows(app[CONFIG]),
         *sdapi.rows(app[CONFIG]),
         probe("GET", "/health", health.health, access=details, operation="health"),
         probe("GET", "/health/live", health.live, operation="live"),

@@ -120,12 +120,16 @@ def preview(seen: Mapping[str, Any]) -> dict[str, Any]:
 def enlarged(seen: Mapping[str, Any], size: tuple[int, int], media_type: str) -> bytes:
     """Return a preview as a file of this width and height in pixels."""
     small = Image.frombytes("RGB", (seen["width"], seen["height"]), seen["pixels"])
-    image = small.resize(size, Image.Resampling.BICUBIC)
+    return written(small.resize(size, Image.Resampling.BICUBIC), media_type, JPEG_QUALITY)
+
+
+def written(image: Image.Image, media_type: str, quality: int | None = None) -> bytes:
+    """Return an image as a file that holds nothing but its pixels."""
+    if media_type != MEDIA_TYPES["png"]:
+        return _saved(image, media_type, quality)
     file = io.BytesIO()
-    if media_type == MEDIA_TYPES["png"]:
-        image.save(file, "PNG", compress_type=Z_RLE)
-        return file.getvalue()
-    return _saved(image, media_type, JPEG_QUALITY)
+    image.save(file, "PNG", compress_type=Z_RLE)
+    return file.getvalue()
 
 
 def converted(

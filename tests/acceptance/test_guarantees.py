@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
+from aiohttp import FormData
 from aiohttp.test_utils import TestClient
 from PIL import Image
 
@@ -16,6 +17,7 @@ from service.config.credentials import Keys
 from service.core.events import JobFinished
 from service.engine.protocol import Event
 from service.http.state import METRICS
+from tests.support.images import files
 from tests.support.job_service import service
 from tests.support.simulation.fake_engine import FakeEngine
 
@@ -66,6 +68,10 @@ class Face:
     codes: Mapping[str, str] = field(default_factory=dict)
     """Codes that differ from those of the native API."""
     errors_in_stream: bool = False
+    charged: int = 1
+    """Images of a quota that a request counts as."""
+    files: Mapping[str, bytes] = field(default_factory=dict)
+    """Files by name; with any, a request is a form."""
 
 
 OPENAI_CODES = {
@@ -108,6 +114,9 @@ SDAPI = Face(
     ),
     codes=DETAILS,
 )
+PICTURE = files.png((256, 256))
+"""The image that requests bring; all of it is redrawn, so that their steps count."""
+
 FACES = {
     "native": NATIVE,
     "openai": OPENAI,
@@ -117,7 +126,32 @@ FACES = {
         images=streamed_images,
         errors_in_stream=True,
     ),
+    "openai edit": replace(
+        OPENAI,
+        path="/v1/images/edits",
+        body={**SMALL, "strength": 1},
+        files={"image": PICTURE},
+    ),
+    "openai variation stream": replace(
+        OPENAI,
+        path="/v1/images/variations",
+        body={**SMALL, "strength": 1, "stream": True, "partial_images": 3},
+        files={"image": PICTURE},
+        images=streamed_images,
+        errors_in_stream=True,
+    ),
     "sdapi": SDAPI,
+    "sdapi img2img": replace(
+        SDAPI,
+        path="/sdapi/v1/img2img",
+        body={
+            **SMALL,
+            "denoising_strength": 1,
+            "init_images": [files.base64_of(PICTURE)],
+            "mask": files.base64_of(files.mask((256, 256))),
+        },
+    ),
+    "sdapi hires": replace(SDAPI, body={**SMALL, "enable_hr": True, "hr_scale": 1.5}, charged=4),
     "page": replace(NATIVE, label="page", headers={"X-Client": "page"}),
 }
 
@@ -129,9 +163,20 @@ async def ask(client: Any, face: Face, key: str = ANNA, **more: str) -> Answer:
     """Ask for an image; return status, text and headers of the answer."""
     headers = {"Authorization": face.credentials(key), **face.headers, **more}
     headers = {name.replace("_", "-"): value for name, value in headers.items() if value}
+    sent: dict[str, Any] = {"data": form_of(face)} if face.files else {"json": dict(face.body)}
     async with asyncio.timeout(SECONDS):
-        async with client.post(face.path, json=dict(face.body), headers=headers) as answer:
+        async with client.post(face.path, headers=headers, **sent) as answer:
             return answer.status, await answer.text(), answer.headers
+
+
+def form_of(face: Face) -> FormData:
+    """Return a request as a form, its files first."""
+    form = FormData(default_to_multipart=True)
+    for name, data in face.files.items():
+        form.add_field(name, data, filename="a.png", content_type="application/octet-stream")
+    for name, value in face.body.items():
+        form.add_field(name, value if isinstance(value, str) else json.dumps(value))
+    return form
 
 
 def failed(face: Face, answer: Answer, status: int, code: str) -> None:
@@ -178,7 +223,7 @@ async def test_a_key_has_a_rate(tmp_path, face):
 @every_api
 async def test_a_key_has_a_quota(tmp_path, face):
     """Images of all APIs count for it."""
-    async with service(tmp_path, api_keys=KEYS, quota_images_per_day=2) as client:
+    async with service(tmp_path, api_keys=KEYS, quota_images_per_day=face.charged + 1) as client:
         assert (await ask(client, face))[0] == 200
         assert (await ask(client, NATIVE))[0] == 200
         failed(face, await ask(client, face), 429, "quota_exceeded")

@@ -1,7 +1,11 @@
 // Calls of the npm package openai against a service; arguments: its address, its key, and the
 // folder that the package is installed in. Prints what each call gave, as JSON.
+import { createReadStream, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { pathToFileURL } from "node:url";
+import { crc32, deflateSync } from "node:zlib";
 
 const [url, apiKey, folder] = process.argv.slice(2);
 const packages = createRequire(`${folder}/`);
@@ -30,16 +34,42 @@ async function failure(call) {
   return null;
 }
 
-async function streamed(body, options) {
+async function eventsOf(stream) {
   const events = [];
-  const sent = { prompt: "a boat", size: "256x256", stream: true, ...body };
-  for await (const event of await client.images.generate(sent, options)) events.push(event);
+  for await (const event of await stream) events.push(event);
   return events.map((event) => [
     event.type,
     event.partial_image_index ?? null,
     seen(event.b64_json),
     event.size,
   ]);
+}
+
+const streamed = (body, options) =>
+  eventsOf(
+    client.images.generate({ prompt: "a boat", size: "256x256", stream: true, ...body }, options),
+  );
+
+function chunk(kind, data) {
+  const body = Buffer.concat([Buffer.from(kind), data]);
+  const [length, sum] = [Buffer.alloc(4), Buffer.alloc(4)];
+  length.writeUInt32BE(data.length);
+  sum.writeUInt32BE(crc32(body));
+  return Buffer.concat([length, body, sum]);
+}
+
+// An image of 256 by 256; its left half is transparent where it is not opaque.
+function png(opaque = true) {
+  const header = Buffer.alloc(13);
+  header.writeUInt32BE(256, 0);
+  header.writeUInt32BE(256, 4);
+  header.set([8, 6], 8);
+  const row = Buffer.alloc(1 + 256 * 4, 200);
+  row[0] = 0;
+  for (let x = 0; x < 256; x += 1) row[4 + 4 * x] = opaque || x >= 128 ? 255 : 0;
+  const pixels = deflateSync(Buffer.concat(Array(256).fill(row)));
+  const chunks = [chunk("IHDR", header), chunk("IDAT", pixels), chunk("IEND", Buffer.alloc(0))];
+  return Buffer.concat([Buffer.from("89504e470d0a1a0a", "hex"), ...chunks]);
 }
 
 async function linked() {
@@ -63,7 +93,17 @@ async function usage() {
 }
 
 const soon = { headers: { "X-Request-Timeout": "0.2" } };
-const picture = await toFile(Buffer.alloc(120_000, "\x89PNG"), "a.png");
+const broken = await toFile(Buffer.alloc(120_000, "\x89PNG"), "a.png");
+const images = mkdtempSync(join(tmpdir(), "images-"));
+const [opaque, transparent] = [true, false].map((each) => {
+  const path = join(images, `${each}.png`);
+  writeFileSync(path, png(each));
+  return path;
+});
+// Read streams are sent in chunks, before the prompt, and as application/octet-stream.
+const file = (path) => createReadStream(path);
+const edit = (body) =>
+  client.images.edit({ image: file(opaque), prompt: "a boat", steps: 2, strength: 0.5, ...body });
 const generate = (body, options) => client.images.generate({ prompt: "a boat", ...body }, options);
 const calls = {
   "only a prompt": async () => shown(await generate({})),
@@ -101,8 +141,22 @@ const calls = {
     failure(() => client.withOptions({ apiKey: "wrong" }).images.generate({ prompt: "a" })),
   "an unknown model": () => failure(() => generate({ model: "x" })),
   "too many": () => failure(() => generate({ n: 9 })),
-  "an edit": () => failure(() => client.images.edit({ image: picture, prompt: "a" })),
-  "a variation": () => failure(() => client.images.createVariation({ image: picture })),
+  "an edit": async () => shown(await edit({})),
+  "an edit in another size": async () => shown(await edit({ size: "512x256" })),
+  "an edit of files": async () => shown(await edit({ mask: file(transparent) })),
+  "an edit of several": async () => {
+    const answer = await edit({ image: [file(opaque), file(opaque), file(opaque)], n: 2 });
+    return [...shown(answer), answer.warnings];
+  },
+  "an edit of a transparent image": async () => shown(await edit({ image: file(transparent) })),
+  "an edit in a stream": () =>
+    eventsOf(edit({ steps: 8, stream: true, partial_images: 1, output_format: "webp" })),
+  "an opaque mask": () => failure(() => edit({ mask: file(opaque) })),
+  "no image": () => failure(() => edit({ image: broken })),
+  "a variation": async () =>
+    shown(
+      await client.images.createVariation({ image: file(opaque), n: 2, size: "256x256", steps: 2 }),
+    ),
   models: async () => {
     const found = [];
     for await (const each of client.models.list()) found.push([each.id, each.object, each.owned_by]);
@@ -113,4 +167,5 @@ const calls = {
 };
 const results = {};
 for (const [name, call] of Object.entries(calls)) results[name] = await call();
+rmSync(images, { recursive: true });
 console.log(JSON.stringify(results));

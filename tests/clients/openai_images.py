@@ -7,7 +7,9 @@ import base64
 import io
 import json
 import sys
+import tempfile
 import urllib.request
+from pathlib import Path
 
 import openai
 from PIL import Image
@@ -48,13 +50,49 @@ def linked():
         return [image.b64_json is None, seen(base64.b64encode(got.read()))]
 
 
-def streamed(**body):
+def png(opaque=True):
+    """Return an image of 256 by 256; its left half is transparent where it is not opaque."""
+    image = Image.new("RGBA", (256, 256), (90, 120, 200, 255))
+    if not opaque:
+        image.paste((0, 0, 0, 0), (0, 0, 128, 256))
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    return file.getvalue()
+
+
+def edited(steps=2, **body):
+    """Return what an edit gives."""
+    fields = {"steps": steps, "strength": 0.5}
+    return client.images.edit(prompt="a boat", extra_body=fields, **body)
+
+
+def events_of(stream):
     """Return the types of the events, and the images."""
-    events = list(client.images.generate(prompt="a boat", size="256x256", stream=True, **body))
+    events = list(stream)
     return [
         [each.type, getattr(each, "partial_image_index", None), seen(each.b64_json), each.size]
         for each in events
     ]
+
+
+def streamed(**body):
+    """Return the events of a stream from a prompt."""
+    return events_of(client.images.generate(prompt="a boat", size="256x256", stream=True, **body))
+
+
+def from_files():
+    """Return the edit of a file by its name, with a mask of another."""
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [Path(folder) / name for name in ("image.png", "mask.png")]
+        for path, opaque in zip(paths, (True, False), strict=True):
+            path.write_bytes(png(opaque))
+        return shown(edited(image=paths[0], mask=paths[1]))
+
+
+def of_several():
+    """Return the edit of a list of images, and what the service says of the others."""
+    answer = edited(image=[png(), png(), png()], n=2)
+    return [*shown(answer), answer.warnings]
 
 
 def interrupted_stream():
@@ -117,10 +155,19 @@ CALLS = {
     ),
     "an unknown model": lambda: failure(lambda: client.images.generate(prompt="a", model="x")),
     "too many": lambda: failure(lambda: client.images.generate(prompt="a", n=9)),
-    "an edit": lambda: failure(
-        lambda: client.images.edit(image=b"\x89PNG" * 30_000, prompt="a", n=1)
+    "an edit": lambda: shown(edited(image=png())),
+    "an edit in another size": lambda: shown(edited(image=png(), size="512x256")),
+    "an edit of files": from_files,
+    "an edit of several": of_several,
+    "an edit of a transparent image": lambda: shown(edited(image=png(opaque=False))),
+    "an edit in a stream": lambda: events_of(
+        edited(8, image=png(), stream=True, partial_images=1, output_format="webp")
     ),
-    "a variation": lambda: failure(lambda: client.images.create_variation(image=b"\x89PNG")),
+    "an opaque mask": lambda: failure(lambda: edited(image=png(), mask=png())),
+    "no image": lambda: failure(lambda: edited(image=b"\x89PNG" * 30_000)),
+    "a variation": lambda: shown(
+        client.images.create_variation(image=png(), n=2, size="256x256", extra_body={"steps": 2})
+    ),
     "models": lambda: [[each.id, each.object, each.owned_by] for each in client.models.list()],
     "a model": lambda: client.models.retrieve("gpt-image-1").id,
     "no model": lambda: failure(lambda: client.models.retrieve("organisation/name")),

@@ -58,6 +58,64 @@ def lists(client):
     return {name: len(getattr(client, f"get_{name}")()) for name in names}
 
 
+def second_passes(client):
+    """Return the sizes of images with a second pass, and what is said of it."""
+    latent = client.txt2img(
+        prompt="a boat", enable_hr=True, hr_upscaler=webuiapi.HiResUpscaler.Latent, **SMALL
+    )
+    lanczos = client.txt2img(
+        prompt="a boat",
+        enable_hr=True,
+        hr_upscaler=webuiapi.HiResUpscaler.Lanczos,
+        hr_resize_x=384,
+        hr_resize_y=320,
+        hr_second_pass_steps=4,
+        denoising_strength=0.5,
+        **SMALL,
+    )
+    other = client.txt2img(
+        prompt="a boat",
+        enable_hr=True,
+        hr_scale=1.5,
+        hr_upscaler=webuiapi.HiResUpscaler.ESRGAN_4x,
+        **SMALL,
+    )
+    return {
+        "hires fix": [*sizes(latent), latent.info["extra_generation_params"]],
+        "hires fix in pixels": [*sizes(lanczos), lanczos.info["denoising_strength"]],
+        "hires fix by a model": [*sizes(other), other.info["warnings"]],
+    }
+
+
+def from_images(client, image):
+    """Return what calls with an image give."""
+    mask = Image.new("L", image.size)
+    mask.paste(255, (64, 64, 192, 192))
+    redrawn = client.img2img(images=[image], prompt="a boat", denoising_strength=0.5, **SMALL)
+    inpainted = client.img2img(
+        images=[image], mask_image=mask, inpainting_fill=1, prompt="a boat", **SMALL
+    )
+    varied = client.txt2img(prompt="a boat", subseed=9, subseed_strength=0.3, n_iter=2, **SMALL)
+    enlarged = client.extra_single_image(
+        image, upscaler_1=webuiapi.Upscaler.Lanczos, upscaling_resize=1.5
+    )
+    return {
+        "img2img": [*sizes(redrawn), redrawn.info["denoising_strength"], redrawn.info["warnings"]],
+        "inpaint": [*sizes(inpainted), kept(image, inpainted.image)],
+        "variations": [varied.info["all_seeds"], varied.info["all_subseeds"]],
+        "extra-single-image": [list(enlarged.image.size), enlarged.info],
+        "an upscaler that is not here": failure(
+            lambda: client.extra_single_image(image, upscaler_1=webuiapi.Upscaler.ESRGAN_4x)
+        ),
+    }
+
+
+def kept(image, other):
+    """Return whether the corner of an image, far from the mask, is in another."""
+    box = (0, 0, 32, 32)
+    return image.convert("RGB").crop(box).tobytes() == other.convert("RGB").crop(box).tobytes()
+
+
 def main():
     """Print what the calls gave."""
     client = api()
@@ -88,11 +146,12 @@ def main():
             **SMALL,
         ).info["warnings"],
         "its own words": png_info(client, with_text(two.image)) == two.info["infotexts"][0],
-        "hires fix": failure(lambda: client.txt2img(prompt="a boat", enable_hr=True, **SMALL)),
+        **second_passes(client),
+        **from_images(client, two.image),
         "no sampler": failure(lambda: client.txt2img(prompt="a", sampler_name="DPM fast", **SMALL)),
         "too many": failure(lambda: client.txt2img(prompt="a boat", n_iter=9, **SMALL)),
         "a wrong key": failure(lambda: api("x" * 32).txt2img(prompt="a boat", **SMALL)),
-        "img2img": failure(lambda: client.img2img(images=[two.image], prompt="a boat", **SMALL)),
+        "no image": failure(lambda: client.img2img(images=[], prompt="a boat", **SMALL)),
     }
     with contextlib.redirect_stdout(io.StringIO()):
         client.util_set_model("demo")

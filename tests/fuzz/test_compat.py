@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
 from service.http.openai.schema import REQUEST as OPENAI_REQUEST
-from service.http.sdapi.fields import REQUEST as A1111_REQUEST
+from service.http.sdapi.generation.requests import TEXT_TO_IMAGE as A1111_REQUEST
 from service.images.encode import MEDIA_TYPES, file
 from tests.fuzz.described import GENEROUS, fuzz
 from tests.fuzz.error_forms import form_of
@@ -121,6 +121,8 @@ def test_they_are_as_they_are_described(tmp_path, fuzz_cases, fuzz_seed):
     nothing(findings)
     assert findings.never_succeeded == [
         "GET /v1/images/{id}/{name}",
+        "POST /sdapi/v1/extra-single-image",
+        "POST /sdapi/v1/img2img",
         "POST /v1/images/edits",
         "POST /v1/images/variations",
     ]

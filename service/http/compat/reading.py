@@ -18,7 +18,12 @@ from service.http.values import NUMBER
 LONGEST_NUMBER: Final = 32
 """Characters of a number that is sent as text; ``int`` is slow for thousands, and then raises."""
 
-JSON_TYPES: Final[Mapping[type, str]] = {str: "string", int: "integer", float: "number"}
+JSON_TYPES: Final[Mapping[type, str]] = {
+    str: "string",
+    int: "integer",
+    float: "number",
+    bool: "boolean",
+}
 
 
 async def read(request: web.Request) -> dict[str, Any]:
@@ -54,7 +59,8 @@ class Passed(Once):
     def __init__(
         self, asked: RequestField, *, description: str = "", required: bool = False
     ) -> None:
-        kind: dict[str, Any] = {"type": JSON_TYPES.get(asked.kind, "array")}
+        others = "object" if asked.is_object else "array"
+        kind: dict[str, Any] = {"type": JSON_TYPES.get(asked.kind, others)}
         if asked.choices:
             kind["enum"] = [*asked.choices, *([] if required else [None])]
         if asked.entries is not None:

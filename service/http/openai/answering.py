@@ -2,6 +2,7 @@
 
 import base64
 import json
+import math
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -27,32 +28,35 @@ def answer(data: Sequence[Body], metadata: Mapping[str, Any], asked: Asked) -> b
         {
             "created": round(metadata.get("created", time.time())),
             "data": [{**each, "seed": seed} for each, seed in zip(data, seeds, strict=True)],
-            **about(metadata, asked),
-            "usage": usage(metadata, len(data)),
+            **about(asked),
+            "usage": usage(metadata, asked, len(data)),
             "warnings": warnings(metadata, asked),
         }
     ).encode()
 
 
-def about(metadata: Mapping[str, Any], asked: Asked) -> Body:
+def about(asked: Asked) -> Body:
     """Return what is true of all images of an answer."""
+    wide, high = asked.size
     return {
         "background": "opaque",
         "output_format": asked.output_format,
         "quality": "auto",
-        "size": f"{metadata['width']}x{metadata['height']}",
+        "size": f"{wide}x{high}",
     }
 
 
-def usage(metadata: Mapping[str, Any], images: int) -> Body:
+def usage(metadata: Mapping[str, Any], asked: Asked, images: int) -> Body:
     """Return the tokens of the prompt, and one for each 16 by 16 pixels of the images."""
-    read = metadata.get("prompt_tokens", 0)
-    made = metadata["width"] * metadata["height"] // TOKEN_PIXELS * images
+    text = metadata.get("prompt_tokens", 0)
+    drawn = metadata["width"] * metadata["height"] // TOKEN_PIXELS
+    seen = drawn if metadata.get("image") else 0
+    made = math.prod(asked.size) // TOKEN_PIXELS * images
     return {
-        "input_tokens": read,
-        "input_tokens_details": {"text_tokens": read, "image_tokens": 0},
+        "input_tokens": text + seen,
+        "input_tokens_details": {"text_tokens": text, "image_tokens": seen},
         "output_tokens": made,
-        "total_tokens": read + made,
+        "total_tokens": text + seen + made,
     }
 
 

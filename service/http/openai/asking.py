@@ -1,9 +1,12 @@
 """From the body of a request to the fields of the native API, with what cannot be honoured."""
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
+
+from marshmallow import Schema
 
 from service.errors import ValidationFailed
 from service.http.accept import image_format
@@ -32,6 +35,7 @@ REASONS: Final[Mapping[str, tuple[frozenset[str], str]]] = {
     "style": (frozenset(), "the prompt decides"),
     "background": (frozenset({AUTO, "opaque"}), "images are opaque"),
     "moderation": (frozenset({AUTO}), "the operator decides (SAFETY_CHECKER)"),
+    "input_fidelity": (frozenset({"low"}), "strength decides"),
 }
 """Fields that change nothing: the values that need no warning, and the words of one."""
 
@@ -48,18 +52,22 @@ class Asked:
     stream: bool
     partial_images: int
     warnings: tuple[str, ...]
+    events: str = "image_generation"
+    """How the names of a stream's events begin."""
+    size: tuple[int, int] = (0, 0)
+    """Width and height in pixels of the images, once that is known."""
 
 
-def asked(body: Mapping[str, Any], models: ModelCatalog) -> Asked:
-    """Read the body of a request.
+def asked(body: Mapping[str, Any], models: ModelCatalog, schema: Schema = REQUEST) -> Asked:
+    """Read the body of a request, without the images in it.
 
     Raises:
         ValidationFailed: names every wrong field that is not one of the native API.
 
     """
-    given = load(REQUEST, body)
-    warnings = [*_without_effect(given), *_ignored(body)]
-    values = {each.name: given[each.name] for each in NATIVE}
+    given = load(schema, body)
+    warnings = [*_without_effect(given), *_ignored(body, schema)]
+    values = {each: _unpacked(given[each]) for each in NATIVE if each in given}
     names = {"num_images": "n"}
     values |= {"prompt": given["prompt"], "num_images": given["n"]}
     values["model"] = model_of(given["model"], models)
@@ -114,8 +122,9 @@ def _form(given: Mapping[str, Any], warnings: list[str]) -> tuple[Form, str]:
 
 def _adapters(given: Mapping[str, Any]) -> Any:
     """Return adapters as the native API takes them; what is none is left to it to refuse."""
-    listed = given["lora"] if isinstance(given["lora"], list) else [given["lora"]]
-    others = given["adapters"] if isinstance(given["adapters"], list) else []
+    lora, others = (_unpacked(given[each]) for each in ("lora", "adapters"))
+    listed = lora if isinstance(lora, list) else [lora]
+    others = others if isinstance(others, list) else []
     return [*others, *map(_adapter, listed)]
 
 
@@ -131,14 +140,24 @@ def _adapter(entry: Any) -> Any:
     return {name: value for name, value in found.items() if value is not None}
 
 
+def _unpacked(value: Any) -> Any:
+    """Return what a part of a form holds that is JSON; every other value as it is."""
+    if not isinstance(value, str) or value[:1] not in ("[", "{"):
+        return value
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):
+        return value
+
+
 def _without_effect(given: Mapping[str, Any]) -> list[str]:
     return [
         f"{name}: {given[name][:LONGEST]} changes nothing here; {reason}."
         for name, (silent, reason) in REASONS.items()
-        if given[name] is not None and given[name].strip().lower() not in silent
+        if given.get(name) is not None and given[name].strip().lower() not in silent
     ]
 
 
-def _ignored(body: Mapping[str, Any]) -> list[str]:
-    names = ignored(REQUEST, body)
+def _ignored(body: Mapping[str, Any], schema: Schema) -> list[str]:
+    names = ignored(schema, body)
     return [f"{name[:LONGEST]}: is not a field that this service knows." for name in names[:SHOWN]]

@@ -1,4 +1,4 @@
-"""``POST /v1/images/generations``, and the places of what takes images as input."""
+"""``POST /v1/images/generations``, and the answers to every request for images."""
 
 from dataclasses import replace
 from functools import partial
@@ -12,7 +12,6 @@ from service.errors import (
     EngineCrashed,
     GenerationFailed,
     IdempotencyConflict,
-    ImagesUnsupported,
     JobExpired,
     ModelNotFound,
     Overloaded,
@@ -43,6 +42,13 @@ NO_LINKS: Final = (
 EVENTS: Final = "text/event-stream"
 
 
+ERRORS: Final = (
+    *(ValidationFailed, SamplerUnsuitable, AdapterUnsuitable, ModelNotFound),
+    *(IdempotencyConflict, Cancelled, JobExpired),
+    *(*REFUSALS, EngineCrashed, GenerationFailed, ResultDamaged, Overloaded, ServiceError),
+)
+
+
 @described_body(REQUEST, example=EXAMPLE)
 @docs(
     summary="Make images from a prompt, as OpenAI's API does.",
@@ -54,18 +60,22 @@ EVENTS: Final = "text/event-stream"
     ),
     produces=[JSON, EVENTS],
     parameters=[PARAMETER],
-    errors=(
-        *(ValidationFailed, SamplerUnsuitable, AdapterUnsuitable, ModelNotFound),
-        *(IdempotencyConflict, Cancelled, JobExpired),
-        *(*REFUSALS, EngineCrashed, GenerationFailed, ResultDamaged, Overloaded, ServiceError),
-    ),
+    errors=ERRORS,
 )
 @response_schema(OpenAIImages(), 200, description="The finished images.")
 async def generate(request: web.Request) -> web.StreamResponse:
     """Answer with images, or with a stream of their events."""
-    wanted = asked(await read(request), request.app[MODELS])
-    changed = translate(request, wanted.values, names=wanted.names).warnings
-    wanted = replace(wanted, warnings=(*wanted.warnings, *changed))
+    return await answered(request, asked(await read(request), request.app[MODELS]))
+
+
+async def answered(request: web.Request, wanted: Asked) -> web.StreamResponse:
+    """Draw what is asked for, and answer as it is asked for."""
+    found = translate(request, wanted.values, names=wanted.names)
+    wanted = replace(
+        wanted,
+        warnings=(*wanted.warnings, *found.warnings),
+        size=found.order.generation.output_size,
+    )
     if wanted.stream:
         return await stream(request, wanted)
     if wanted.url:
@@ -95,16 +105,3 @@ def _answer(body: bytes, handle: JobHandle) -> web.Response:
     if handle.replayed:
         found.headers[REPLAYED] = "true"
     return found
-
-
-@docs(
-    summary="Refuse images as input, which are not supported yet.",
-    produces=[JSON],
-    errors=(ImagesUnsupported,),
-)
-async def unsupported(request: web.Request) -> web.StreamResponse:
-    """Refuse edits and variations before their bodies are read."""
-    del request
-    raise ImagesUnsupported(
-        "Images as input are not supported yet; send a prompt to POST /v1/images/generations."
-    )

@@ -1,12 +1,12 @@
 """Requests and answers of the OpenAI API, for their readers and for the API description."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any, Final
 
 from marshmallow import Schema, fields
 
-from service.core.spec import FIELDS, LONGEST_MODEL
+from service.core.spec import FIELDS, LONGEST_MODEL, MASKED
 from service.http.compat.reading import Flag, LooseSchema, Passed
 from service.http.schema.answers import described
 from service.http.schema.fields import Choice, Once, Text, WholeNumber
@@ -17,11 +17,18 @@ MOST_PARTIALS: Final = 3
 LONGEST_WORD: Final = 100
 """Characters of a choice that another service would offer, and that is read here all the same."""
 
-ELSEWHERE: Final = ("prompt", "num_images", "model")
-NATIVE: Final = tuple(each for each in FIELDS if each.name not in ELSEWHERE and not each.needs)
-"""Fields of the native API that this one takes by the same names."""
+OWN: Final = frozenset({"prompt", "num_images", "model", "image", "mask"})
+"""Fields of the native API that this one has in a form of its own."""
 
 BY_NAME: Final = {each.name: each for each in FIELDS}
+NATIVE: Final = tuple(each.name for each in FIELDS if each.name not in OWN)
+"""Fields of the native API that this one takes by the same names."""
+
+MASKING: Final = tuple(each for each in NATIVE if {*MASKED} & {*BY_NAME[each].needs})
+"""Those that need a mask, or sides to add."""
+
+REDRAWING: Final = (*MASKING, *(each for each in NATIVE if "image" in BY_NAME[each].needs))
+"""Those that need an image as input."""
 
 
 def _word(description: str, example: str) -> Text:
@@ -61,63 +68,119 @@ class _Prompt(Passed):
         super().__init__(BY_NAME["prompt"], required=True)
 
 
+class File(Once):
+    """A file of a form, or the same in base64; whoever takes uploads reads it."""
+
+    def __init__(self, description: str, *, required: bool = False) -> None:
+        given: dict[str, Any] = {"required": True} if required else {"load_default": None}
+        super().__init__(
+            error_messages={"required": "is required: the file of an image"},
+            metadata={"type": "string", "format": "binary", "description": description},
+            **given,
+        )
+
+
+def _passed(names: Iterable[str]) -> dict[str, Passed]:
+    return {each: Passed(BY_NAME[each]) for each in names}
+
+
+SHARED: Final[Mapping[str, fields.Field[Any]]] = {
+    "model": Text(
+        high=LONGEST_MODEL,
+        example="demo",
+        load_default="",
+        metadata={
+            "description": "Name of a model, as `GET /v1/models` lists them. Names that begin "
+            "with `dall-e-`, `gpt-image-` or `chatgpt-image-` mean the default model."
+        },
+    ),
+    "n": Passed(BY_NAME["num_images"]),
+    "size": _word(
+        "`WIDTHxHEIGHT` in pixels, or `auto` for the size that the model was trained with.",
+        "512x512",
+    ),
+    "response_format": Choice(
+        choices=(B64, URL),
+        load_default=B64,
+        metadata={
+            "description": "`url` answers with links that expire (IMAGE_URL_SECONDS); it needs "
+            "kept images (DATA_DIR)."
+        },
+    ),
+    "output_format": _word("`png`, `webp` or `jpeg`; anything else gives `png`.", "png"),
+    "output_compression": WholeNumber(
+        low=0,
+        high=100,
+        example=90,
+        load_default=None,
+        metadata={"description": "Quality of WebP and JPEG; 100 is lossless WebP."},
+    ),
+    "stream": Flag(
+        load_default=False,
+        metadata={"description": "Answer with server-sent events."},
+    ),
+    "partial_images": WholeNumber(
+        low=0,
+        high=MOST_PARTIALS,
+        example=2,
+        load_default=0,
+        metadata={"description": "Most images in the making that a stream shows."},
+    ),
+    "quality": _word("Read, and changes nothing; steps decide.", "auto"),
+    "style": _word("Read, and changes nothing.", "natural"),
+    "background": _word("Read; images are opaque.", "auto"),
+    "moderation": _word("Read; SAFETY_CHECKER decides.", "auto"),
+    "user": Passed(BY_NAME["prompt"], description="Read, and changes nothing."),
+    "safety_identifier": Passed(BY_NAME["prompt"], description="Read, and changes nothing."),
+    "num_inference_steps": Passed(BY_NAME["steps"], description="The same as `steps`."),
+    "lora": Lora(),
+}
+"""Fields of every request for images."""
+
 ImageRequest: Final = LooseSchema.from_dict(
     {
         "prompt": _Prompt(),
-        "model": Text(
-            high=LONGEST_MODEL,
-            example="demo",
-            load_default="",
-            metadata={
-                "description": "Name of a model, as `GET /v1/models` lists them. Names that begin "
-                "with `dall-e-`, `gpt-image-` or `chatgpt-image-` mean the default model."
-            },
-        ),
-        "n": Passed(BY_NAME["num_images"]),
-        "size": _word(
-            "`WIDTHxHEIGHT` in pixels, or `auto` for the size that the model was trained with.",
-            "512x512",
-        ),
-        "response_format": Choice(
-            choices=(B64, URL),
-            load_default=B64,
-            metadata={
-                "description": "`url` answers with links that expire (IMAGE_URL_SECONDS); it needs "
-                "kept images (DATA_DIR)."
-            },
-        ),
-        "output_format": _word("`png`, `webp` or `jpeg`; anything else gives `png`.", "png"),
-        "output_compression": WholeNumber(
-            low=0,
-            high=100,
-            example=90,
-            load_default=None,
-            metadata={"description": "Quality of WebP and JPEG; 100 is lossless WebP."},
-        ),
-        "stream": Flag(
-            load_default=False,
-            metadata={"description": "Answer with server-sent events."},
-        ),
-        "partial_images": WholeNumber(
-            low=0,
-            high=MOST_PARTIALS,
-            example=2,
-            load_default=0,
-            metadata={"description": "Most images in the making that a stream shows."},
-        ),
-        "quality": _word("Read, and changes nothing; steps decide.", "auto"),
-        "style": _word("Read, and changes nothing.", "natural"),
-        "background": _word("Read; images are opaque.", "auto"),
-        "moderation": _word("Read; SAFETY_CHECKER decides.", "auto"),
-        "user": Passed(BY_NAME["prompt"], description="Read, and changes nothing."),
-        "safety_identifier": Passed(BY_NAME["prompt"], description="Read, and changes nothing."),
-        "num_inference_steps": Passed(BY_NAME["steps"], description="The same as `steps`."),
-        "lora": Lora(),
-        **{each.name: Passed(each) for each in NATIVE},
+        **SHARED,
+        **_passed(each for each in NATIVE if each not in REDRAWING),
     },
     name="OpenAIImageRequest",
 )
+IMAGE: Final = File(
+    "PNG, JPEG, WebP or AVIF; as `image[]` several times, of which the first is taken.",
+    required=True,
+)
+
+EditRequest: Final = LooseSchema.from_dict(
+    {
+        "prompt": _Prompt(),
+        "image": IMAGE,
+        "mask": File(
+            "Image with transparency, which is repainted where it is transparent. Without one "
+            "the transparency of `image` counts; an image without any is redrawn as a whole."
+        ),
+        "mask_image": File("The same as `mask`."),
+        "input_fidelity": _word("Read, and changes nothing; `strength` decides.", "low"),
+        **SHARED,
+        **_passed(each for each in NATIVE if each not in ("hires", "mask_invert")),
+    },
+    name="OpenAIEditRequest",
+)
+
+VariationRequest: Final = LooseSchema.from_dict(
+    {
+        "prompt": Passed(
+            BY_NAME["prompt"],
+            description="What the image shows; without it, the prompt that the file itself names.",
+        ),
+        "image": IMAGE,
+        **SHARED,
+        **_passed(each for each in NATIVE if each not in ("hires", *MASKING)),
+    },
+    name="OpenAIVariationRequest",
+)
 REQUEST: Final = ImageRequest()
+EDIT: Final = EditRequest()
+VARIATION: Final = VariationRequest()
 
 
 class OpenAITokensDetails(Schema):

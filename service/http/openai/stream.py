@@ -1,4 +1,4 @@
-"""``POST /v1/images/generations`` with ``stream``: partial images, then the finished ones."""
+"""Requests of OpenAI's API with ``stream``: partial images, then the finished ones."""
 
 import asyncio
 import base64
@@ -18,7 +18,7 @@ from service.http.middleware.deadline import timed_out
 from service.http.openai import errors
 from service.http.openai.answering import about, event, usage, warnings
 from service.http.openai.asking import Asked
-from service.http.state import CALLER, CONFIG, DEADLINE, ERROR_CODE, ORDER
+from service.http.state import CALLER, CONFIG, DEADLINE, ERROR_CODE
 from service.http.submission import JOB_ID, REPLAYED, key_of, submit
 from service.images.encode import enlarged
 from service.jobs.durable.event_log import PREVIEW, JobEvent
@@ -26,8 +26,8 @@ from service.jobs.durable.live_job import Durability
 from service.jobs.service import JobHandle
 from service.system.executors import CONVERSIONS
 
-PARTIAL: Final = "image_generation.partial_image"
-COMPLETED: Final = "image_generation.completed"
+PARTIAL: Final = "partial_image"
+COMPLETED: Final = "completed"
 CHECKED: Final = "partial_images: none are shown while the safety checker is on (SAFETY_CHECKER)."
 LINKED: Final = "response_format: a stream has b64_json only."
 
@@ -76,12 +76,12 @@ def _completed(files: list[bytes], metadata: dict[str, Any], asked: Asked) -> li
     created = round(time.time())
     return [
         event(
-            COMPLETED,
+            f"{asked.events}.{COMPLETED}",
             {
                 "b64_json": base64.b64encode(file).decode("ascii"),
                 "created_at": created,
-                **about(metadata, asked),
-                "usage": usage(metadata, 1),
+                **about(asked),
+                "usage": usage(metadata, asked, 1),
                 "seed": seed,
                 "warnings": warnings(metadata, asked),
             },
@@ -95,7 +95,6 @@ class _Partials:
 
     def __init__(self, request: web.Request, answer: web.StreamResponse, asked: Asked) -> None:
         self._request, self._answer, self._asked = request, answer, asked
-        self._order = request[ORDER].generation
         self._sent = 0
 
     async def follow(self, handle: JobHandle) -> None:
@@ -119,12 +118,12 @@ class _Partials:
         self._sent += 1
 
     def _event(self, seen: Any) -> bytes:
-        order, asked = self._order, self._asked
-        file = enlarged(seen, (order.width, order.height), asked.form.media_type)
+        asked = self._asked
+        file = enlarged(seen, asked.size, asked.form.media_type)
         data = {
             "b64_json": base64.b64encode(file).decode("ascii"),
             "partial_image_index": self._sent,
             "created_at": round(time.time()),
-            **about({"width": order.width, "height": order.height}, asked),
+            **about(asked),
         }
-        return event(PARTIAL, data)
+        return event(f"{asked.events}.{PARTIAL}", data)

@@ -7,19 +7,18 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from service.http.schema.decorators import docs
-from service.http.sdapi import models, names
+from service.http.sdapi import extras, models, names
+from service.http.sdapi.generation import hires
 from service.http.state import ADAPTERS, DISPATCHER, GPU, MODELS
 from service.models.adapters.catalog import Entry, Kind
 from service.system import host_memory
 from service.system.executors import FILES
 
-NO_UPSCALER: Final = {
-    "name": "None",
-    "model_name": None,
-    "model_path": None,
-    "model_url": None,
-    "scale": 4,
-}
+UPSCALERS: Final = [
+    {"name": each, "model_name": None, "model_path": None, "model_url": None, "scale": 4}
+    for each in extras.UPSCALERS
+]
+LATENT_MODES: Final = [{"name": each} for each in hires.LATENT_MODES]
 
 
 def fixed(summary: str, answer: Any) -> Handler:
@@ -123,8 +122,12 @@ READ: Final[Rows] = (
         "Schedulers",
         _answering("List the noise schedules.", lambda _request: names.listed_schedulers()),
     ),
-    ("upscalers", "Upscalers", fixed("List the upscalers: `None` alone.", [NO_UPSCALER])),
-    ("latent-upscale-modes", "LatentModes", fixed("List the modes of a second pass: none.", [])),
+    ("upscalers", "Upscalers", fixed("List the upscalers: `None` and `Lanczos`.", UPSCALERS)),
+    (
+        "latent-upscale-modes",
+        "LatentModes",
+        fixed("List what resizes latents for a second pass: `Latent`.", LATENT_MODES),
+    ),
     ("sd-vae", "Vaes", _answering("List the VAEs in use in place of a model's own.", _vaes)),
     ("loras", "Loras", _reading("List the LoRA files that prompts can name.", _loras)),
     (

@@ -68,7 +68,15 @@ def test_every_client_that_is_named_has_its_section():
     headings = {line.removeprefix("## ") for line in text.splitlines() if line.startswith("## ")}
     assert {
         *("openai", "litellm", "webuiapi", "Open WebUI", "LibreChat", "SillyTavern"),
-        *("KoboldAI Lite", "aiyabot", "AI-Render", "Shell", "Python", "JavaScript"),
+        *(
+            "KoboldAI Lite",
+            "aiyabot",
+            "AI-Render",
+            "cyanic-sd-krita",
+            "Shell",
+            "Python",
+            "JavaScript",
+        ),
     } <= headings
 
 

@@ -22,6 +22,7 @@ NODE = shutil.which("node")
 SECONDS = 120
 PARTIAL = "image_generation.partial_image"
 COMPLETED = "image_generation.completed"
+MORE = "image: only the first is used; this service draws from one image."
 
 CALLS: dict[str, Any] = {
     "only a prompt": ["PNG 512x512"],
@@ -40,8 +41,18 @@ CALLS: dict[str, Any] = {
     "a wrong key": ["AuthenticationError", 401, "invalid_api_key", None, True],
     "an unknown model": ["NotFoundError", 404, "model_not_found", "model", True],
     "too many": ["BadRequestError", 400, "validation_error", "n", True],
-    "an edit": ["BadRequestError", 400, "images_unsupported", None, True],
-    "a variation": ["BadRequestError", 400, "images_unsupported", None, True],
+    "an edit": ["PNG 256x256"],
+    "an edit in another size": ["PNG 512x256"],
+    "an edit of files": ["PNG 256x256"],
+    "an edit of several": ["PNG 256x256", "PNG 256x256", [MORE]],
+    "an edit of a transparent image": ["PNG 256x256"],
+    "an edit in a stream": [
+        ["image_edit.partial_image", 0, "WEBP 256x256", "256x256"],
+        ["image_edit.completed", None, "WEBP 256x256", "256x256"],
+    ],
+    "an opaque mask": ["BadRequestError", 400, "validation_error", "mask", True],
+    "no image": ["BadRequestError", 400, "validation_error", "image", True],
+    "a variation": ["PNG 256x256"] * 2,
     "models": [["demo", "model", "sd-api"]],
     "a model": "demo",
     "no model": ["NotFoundError", 404, "model_not_found", "model", True],
@@ -51,6 +62,10 @@ id."""
 
 NODE_DIFFERS: dict[str, Any] = {
     "as for gpt-image-1": ["WEBP"],
+    "an edit in a stream": [
+        ["image_edit.partial_image", 0, "WEBP", "256x256"],
+        ["image_edit.completed", None, "WEBP", "256x256"],
+    ],
     "a deadline": ["APIError", 408, "timeout", None, True],
 }
 """The script reads no size of a WebP; npm's package has no class of its own for the status."""

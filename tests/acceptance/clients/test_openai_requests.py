@@ -1,7 +1,8 @@
 """Requests of clients that cannot be installed here, rebuilt from their source.
 
 Each file of ``requests`` names the client, its version and the place in its source, what it
-sends, and the fields of the answer that it reads.
+sends, and the fields of the answer that it reads. ``form`` are the parts of a form in their order;
+``$PNG`` stands for an image.
 """
 
 import base64
@@ -11,12 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import FormData
 from PIL import Image
 
 from service.app import create_app
 from service.config.addresses import Origins
 from service.config.credentials import Keys
 from service.config.table import Config
+from tests.support.images import files as images
 from tests.support.simulation.fake_engine import FakeEngine
 
 FOLDER = Path(__file__).parent / "requests"
@@ -40,6 +43,19 @@ def found(answer: Any, path: str) -> Any:
     return answer
 
 
+def form_of(parts: list[Any]) -> FormData:
+    """Return a form with these parts: names with texts, or with files."""
+    form = FormData()
+    for name, value in parts:
+        if isinstance(value, str):
+            form.add_field(name, value)
+        else:
+            form.add_field(
+                name, images.png(), filename=value["filename"], content_type=value["type"]
+            )
+    return form
+
+
 @pytest.mark.parametrize("case", CASES)
 async def test_a_client_finds_what_it_reads(aiohttp_client, case):
     """Status and fields; images are images."""
@@ -50,7 +66,9 @@ async def test_a_client_finds_what_it_reads(aiohttp_client, case):
     )
     client = await aiohttp_client(create_app(config, FakeEngine()))
     headers = {name: value.replace("KEY", KEY) for name, value in case["headers"].items()}
-    data = None if case["body"] is None else json.dumps(case["body"])
+    data: Any = None if case["body"] is None else json.dumps(case["body"])
+    if "form" in case:
+        data = form_of(case["form"])
     async with client.request(case["method"], case["path"], data=data, headers=headers) as answer:
         assert answer.status == case["status"]
         text = await answer.text()

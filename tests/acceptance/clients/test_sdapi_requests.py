@@ -1,7 +1,8 @@
 """Requests of clients of AUTOMATIC1111's API, rebuilt from their source.
 
 The files are those of ``test_openai_requests``. The requests of a file are sent one after the
-other. In a body, ``$2:0.title`` stands for what the answer to the file's third request has there.
+other. In a body, ``$2:0.title`` stands for what the answer to the file's third request has there,
+``$PNG`` and ``$MASK`` for an image and a mask in base64.
 """
 
 import base64
@@ -19,6 +20,7 @@ from service.app import create_app
 from service.config.addresses import Origins
 from service.config.credentials import Keys
 from service.config.table import Config
+from tests.support.images import files as images
 from tests.support.simulation.fake_engine import FakeEngine
 
 FOLDER = Path(__file__).parent / "requests"
@@ -31,6 +33,7 @@ CLIENTS = {
 }
 EARLIER = re.compile(r"\$(\d+):(\S+)")
 NOTHING = object()
+IMAGES = {"$PNG": images.base64_of(images.png()), "$MASK": images.base64_of(images.mask())}
 
 
 def found(answer: Any, path: str) -> Any:
@@ -48,6 +51,8 @@ def found(answer: Any, path: str) -> Any:
 def filled(value: Any, answers: list[Any]) -> Any:
     """Return a body with what earlier answers have."""
     if isinstance(value, str):
+        for name, image in IMAGES.items():
+            value = value.replace(name, image)
         return EARLIER.sub(lambda match: str(found(answers[int(match[1])], match[2])), value)
     if isinstance(value, list):
         return [filled(each, answers) for each in value]
@@ -99,7 +104,7 @@ def check(case: dict[str, Any], answer: Any) -> None:
     """Compare an answer with what the client reads in it."""
     for path in case["reads"]:
         assert found(answer, path) not in (NOTHING, None), (case["name"], path)
-        if path.startswith("images."):
+        if path.startswith("image"):
             image = Image.open(io.BytesIO(base64.b64decode(found(answer, path), validate=True)))
             assert image.format == "PNG"
     for path, value in case.get("equals", {}).items():

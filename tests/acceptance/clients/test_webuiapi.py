@@ -16,16 +16,16 @@ from tests.support.simulation.fake_engine import FakeEngine
 
 KEY = "0123456789abcdef" * 2
 SECONDS = 120
-MADE = 4
-"""Calls of txt2img that succeed."""
+MADE = 10
+"""Calls of txt2img and img2img that succeed."""
 
 CALLS: dict[str, Any] = {
     "lists": {
         "samplers": 18,
         "schedulers": 8,
         "sd_vae": 0,
-        "upscalers": 1,
-        "latent_upscale_modes": 0,
+        "upscalers": 2,
+        "latent_upscale_modes": 1,
         "loras": 1,
         "sd_models": 1,
         "hypernetworks": 0,
@@ -51,11 +51,30 @@ CALLS: dict[str, Any] = {
     "a sampler and a scheduler": {"Schedule type": "Karras"},
     "ControlNet": ["alwayson_scripts: there is no ControlNet."],
     "its own words": True,
-    "hires fix": [400, "enable_hr: must be false: a second pass "],
+    "hires fix": [
+        [512, 512],
+        {"Hires upscale": 2.0, "Hires upscaler": "Latent"},
+    ],
+    "hires fix in pixels": [[384, 320], 0.5],
+    "hires fix by a model": [
+        [384, 384],
+        [
+            "hr_upscaler: there is no 'R-ESRGAN 4x+'; Lanczos is used.",
+            "alwayson_scripts: there is no ControlNet.",
+        ],
+    ],
+    "img2img": [[256, 256], 0.5, []],
+    "inpaint": [[256, 256], True],
+    "variations": [[5, 5], [9, 10]],
+    "extra-single-image": [
+        [384, 384],
+        "<p>Postprocess upscale by: 1.5, Postprocess upscaler: Lanczos</p>",
+    ],
+    "an upscaler that is not here": [400, "upscaler_1: must be one of None, Lanczos"],
     "no sampler": [404, "Sampler not found"],
     "too many": [400, "batch_size x n_iter: must be a whole num"],
     "a wrong key": [401, "Incorrect username or password"],
-    "img2img": [404, "Not Found"],
+    "no image": [400, "init_images: must be a list of one image"],
     "model": "demo",
 }
 """What each call gives."""

@@ -15,7 +15,15 @@ SDAPI_READ = (
     *("schedulers", "script-info", "scripts", "sd-models", "sd-vae", "upscalers"),
 )
 SDAPI_POST = (
-    *("interrupt", "options", "png-info", "refresh-checkpoints", "refresh-embeddings"),
+    *(
+        "extra-single-image",
+        "img2img",
+        "interrupt",
+        "options",
+        "png-info",
+        "refresh-checkpoints",
+        "refresh-embeddings",
+    ),
     *("refresh-loras", "refresh-vae", "reload-checkpoint", "skip", "txt2img"),
     "unload-checkpoint",
 )

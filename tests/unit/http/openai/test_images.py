@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from service.core.events import JobFinished
+from service.core.inputs import Hires
 from service.core.spec import GenerationSpec
 from service.http.state import METRICS
 from tests.support.job_service import service
@@ -72,6 +73,8 @@ async def test_a_prompt_is_enough(client):
         ({"n": None, "size": None, "seed": None}, "num_images", 1),
         ({"clip_skip": 2}, "clip_skip", 2),
         ({"prompt_syntax": "a1111"}, "prompt_syntax", "a1111"),
+        ({"hires": {"scale": 2}}, "hires", Hires(scale=2)),
+        ({"subseed": 3, "subseed_strength": "0.5"}, "subseed", 3),
     ],
 )
 async def test_fields_reach_the_engine(serve, body, field, value):
@@ -82,7 +85,7 @@ async def test_fields_reach_the_engine(serve, body, field, value):
     (job_id,) = await engine.jobs(1)
     request = engine.batch[job_id]
     assert getattr(request, field) == value
-    await engine.step(request.steps)
+    await engine.step(request.total_steps)
     await asking
 
 
@@ -263,16 +266,6 @@ async def test_a_request_with_an_idempotency_key_is_not_done_twice(tmp_path):
             assert (await answer.json())["data"][0]["seed"] == first["data"][0]["seed"]
         error = (await asked(client, 409, headers=headers, prompt="a cat"))["error"]
         assert error["code"] == "idempotency_conflict"
-
-
-@pytest.mark.parametrize("route", ["edits", "variations"])
-async def test_images_as_input_have_a_place_and_no_answer_yet(client, route):
-    """A clear error, whatever is sent."""
-    body = b"\x89PNG" * 1000
-    async with client.post(f"/v1/images/{route}", data={"image": io.BytesIO(body)}) as answer:
-        error = (await answer.json())["error"]
-        assert (answer.status, error["code"]) == (400, "images_unsupported")
-        assert "/v1/images/generations" in error["message"]
 
 
 async def test_a_bare_options_is_answered(client):

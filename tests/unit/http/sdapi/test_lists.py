@@ -9,7 +9,7 @@ POSTS = (
     *("refresh-checkpoints", "refresh-loras", "refresh-embeddings", "refresh-vae"),
     *("unload-checkpoint", "reload-checkpoint"),
 )
-EMPTY = ("latent-upscale-modes", "sd-vae", "hypernetworks", "face-restorers", "prompt-styles")
+EMPTY = ("sd-vae", "hypernetworks", "face-restorers", "prompt-styles")
 
 
 @pytest.mark.parametrize("path", EMPTY)
@@ -35,9 +35,11 @@ async def test_a_title_with_a_hash_is_the_same_model(client):
 
 
 async def test_the_first_upscaler_is_none(client):
-    """Clients skip it by its place."""
-    (first,) = await ask(client, "GET", "upscalers")
-    assert first["name"] == "None"
+    """Clients skip it by its place; the others enlarge images, and between two passes."""
+    upscalers = await ask(client, "GET", "upscalers")
+    assert [each["name"] for each in upscalers] == ["None", "Lanczos"]
+    modes = await ask(client, "GET", "latent-upscale-modes")
+    assert [each["name"] for each in modes] == ["Latent"]
 
 
 async def test_samplers_and_schedulers_are_listed(client):
@@ -84,7 +86,7 @@ async def test_paths_outside_are_answered_too(client):
         assert answer.status < 400
 
 
-@pytest.mark.parametrize("path", ["extra-single-image", "interrogate", "img2img", "nothing"])
+@pytest.mark.parametrize("path", ["extra-batch-images", "interrogate", "nothing"])
 async def test_what_is_not_there_is_404_in_the_words_of_the_product(client, path):
     """Clients take it for a server without that part."""
     assert (await ask(client, "POST", path, 404))["detail"] == "Not Found"

@@ -1,4 +1,4 @@
-"""``POST /sdapi/v1/txt2img``: a request of AUTOMATIC1111's clients as a job."""
+"""From a request of AUTOMATIC1111's clients to a job, and to the answer with its images."""
 
 import math
 from collections.abc import Mapping
@@ -24,18 +24,18 @@ from service.errors import (
     ServiceError,
     ValidationFailed,
 )
-from service.http.compat.reading import load, number, read
+from service.http.compat.reading import number
 from service.http.compat.translation import in_words_of, translate
 from service.http.finished import Form, images
 from service.http.native.jobs import REFUSALS
-from service.http.schema.decorators import described_body, docs, response_schema
-from service.http.sdapi import fields, options
-from service.http.sdapi.info import Told, answer, without_images
+from service.http.sdapi import options
+from service.http.sdapi.generation import hires, redrawing, requests
+from service.http.sdapi.generation.info import Told, answer, without_images
 from service.http.sdapi.models import is_xl
 from service.http.sdapi.names import meant
 from service.http.sdapi.tasks import TASKS, Task, caller_of
 from service.http.state import MODELS
-from service.http.submission import JOB_ID, PARAMETER, REPLAYED, key_of, submit
+from service.http.submission import JOB_ID, REPLAYED, key_of, submit
 from service.jobs.durable.live_job import Durability
 from service.jobs.service import JobHandle
 
@@ -48,53 +48,45 @@ NAMES: Final = {
     "clip_skip": options.CLIP,
     "model": options.MODEL,
     "adapters": "prompt",
+    **hires.NAMES,
+    **redrawing.NAMES,
 }
 """What AUTOMATIC1111 calls the fields of the native API, where that differs."""
 
-NO_HR: Final = (
-    "must be false: a second pass in a larger size is not available yet; turn hires. fix off and "
-    "ask for the size in width and height"
+ERRORS: Final = (
+    *(IdempotencyConflict, JobExpired, ResultDamaged),
+    *(ValidationFailed, SamplerNotFound, SamplerUnsuitable, AdapterUnsuitable, ModelNotFound),
+    *(Cancelled, EngineCrashed, GenerationFailed, Overloaded, *REFUSALS, ServiceError),
 )
 EMPTY: Final = "images: none, the job was interrupted while it waited."
 
 
-@described_body(fields.REQUEST, example=fields.EXAMPLE)
-@docs(
-    summary="Make images from a prompt, as AUTOMATIC1111's web UI does.",
-    description=(
-        "Prompts are in AUTOMATIC1111's syntax. Unknown fields are ignored; `info.warnings` says "
-        "what was not done as asked. Interrupted by `POST /sdapi/v1/interrupt` it answers 200 "
-        "with the unfinished images."
-    ),
-    parameters=[PARAMETER],
-    errors=(
-        *(IdempotencyConflict, JobExpired, ResultDamaged),
-        *(ValidationFailed, SamplerNotFound, SamplerUnsuitable, AdapterUnsuitable, ModelNotFound),
-        *(Cancelled, EngineCrashed, GenerationFailed, Overloaded, *REFUSALS, ServiceError),
-    ),
-)
-@response_schema(fields.TextToImageAnswer(), 200, description="The images.")
-async def text_to_image(request: web.Request) -> web.Response:
-    """Answer with the images and what is known of them."""
-    sent = load(fields.REQUEST, await read(request))
-    if sent["enable_hr"]:
-        raise ValidationFailed({"enable_hr": [NO_HR]})
+async def drawn(
+    request: web.Request, sent: Mapping[str, Any], more: Mapping[str, Any], told: list[str]
+) -> web.Response:
+    """Draw what a request asks for, and answer.
+
+    ``more`` are further values by native field names; ``told`` is what of them is not done as
+    asked.
+    """
     held = request.app[options.OPTIONS].of(caller_of(request))
     known, refused = options.understood(request, sent["override_settings"], held)
     overrides = dict(known)
     if sent["clip_skip"] is not None and not _below(sent["clip_skip"], 1):
         # Of stable-diffusion.cpp, where -1 and 0 say nothing; options of the request go before it.
         overrides.setdefault(options.CLIP, sent["clip_skip"])
-    values, told = _meant(request, sent, held | overrides)
-    translated = translate(request, values, names=NAMES)
+    values, warnings = _meant(request, sent, held | overrides)
+    translated = translate(request, {**values, **more}, names=NAMES)
     if not sent["override_settings_restore_afterwards"]:
         request.app[options.OPTIONS].set(caller_of(request), known)
-    told += [f"override_settings: {name} {why}." for name, why in options.listed(refused).items()]
+    warnings += [
+        f"override_settings: {name} {why}." for name, why in options.listed(refused).items()
+    ]
     said = Told(
-        parameters=fields.echoed(sent, known),
+        parameters=requests.echoed(sent, known),
         batch_size=sent["batch_size"],
         send_images=sent["send_images"],
-        warnings=(*translated.warnings, *told),
+        warnings=(*translated.warnings, *told, *warnings),
         styles=tuple(sent["styles"]),
     )
     form = _form(held | overrides)
@@ -134,8 +126,8 @@ def _meant(
     if sent["model"] and options.MODEL not in sent["override_settings"]:
         model = options.READ[options.MODEL](request, sent["model"])
     key = request.app[MODELS].key(model)
-    drawn = meant(sent["sampler_name"] or sent["sampler_index"], sent["scheduler"])
-    told = [*fields.not_done(sent), *drawn.warnings]
+    found = meant(sent["sampler_name"] or sent["sampler_index"], sent["scheduler"])
+    told = [*requests.not_done(sent), *found.warnings]
     values = {
         "prompt": sent["prompt"],
         "negative_prompt": sent["negative_prompt"],
@@ -145,18 +137,21 @@ def _meant(
         "width": sent["width"],
         "height": sent["height"],
         "num_images": sent["batch_size"] * sent["n_iter"],
-        "sampler": drawn.sampler,
-        "schedule": drawn.schedule,
+        "sampler": found.sampler,
+        "schedule": found.schedule,
         "model": model,
         "prompt_syntax": PromptSyntax.A1111.value,
     }
+    if sent["subseed_strength"]:
+        values["subseed"] = _seed(sent["subseed"])
+        values["subseed_strength"] = sent["subseed_strength"]
     if (layers := chosen.get(options.CLIP)) is not None:
         if not is_xl(request, key):
             values["clip_skip"] = layers
         elif number(layers) not in (0, 1):
             told.append(f"{options.CLIP}: models of the family XL do not use it.")
     if (eta := sent["eta"]) is not None:
-        if drawn.sampler in ETA:
+        if found.sampler in ETA:
             values["eta"] = eta
         elif eta not in (0, 1):
             told.append("eta: only DDIM and TCD use it here.")

@@ -109,7 +109,6 @@ async def test_what_is_not_done_is_named(client):
             styles=["None", "Anime"],
             restore_faces=True,
             tiling=True,
-            subseed_strength=0.5,
             script_name="X/Y/Z plot",
             override_settings={"eta_noise_seed_delta": 31337, "sd_vae": "other.pt"},
             sampler_name="DDIM",
@@ -117,7 +116,6 @@ async def test_what_is_not_done_is_named(client):
         )
     )
     assert found["warnings"] == [
-        "subseed_strength: this service does not do it.",
         "restore_faces: this service does not do it.",
         "tiling: this service does not do it.",
         "script_name: this service does not do it.",
@@ -159,7 +157,6 @@ async def test_sizes_that_are_not_possible_are_refused_where_the_settings_say_so
     [
         ({"sampler_name": "DPM fast"}, 404, "Sampler not found"),
         ({"sampler_index": "nonsense"}, 404, "Sampler not found"),
-        ({"enable_hr": True}, 400, "enable_hr: must be false: a second pass"),
         ({"batch_size": 3, "n_iter": 2}, 400, "batch_size x n_iter: must be a whole number"),
         ({"batch_size": 0}, 400, "batch_size: must be a whole number between 1 and"),
         ({"steps": "many"}, 400, "steps: must be a whole number"),

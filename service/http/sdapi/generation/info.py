@@ -11,6 +11,7 @@ from service import __version__
 from service.core.image import RawImage
 from service.core.sampler import Sampler, Schedule
 from service.core.spec import GenerationSpec
+from service.http.sdapi.generation.hires import upscaler
 from service.images.infotext import infotext
 
 
@@ -48,10 +49,11 @@ def without_images(request: GenerationSpec, told: Told, reason: str) -> bytes:
 def info(request: GenerationSpec, metadata: Mapping[str, Any], told: Told) -> dict[str, Any]:
     """Return what the field ``info`` holds, as an object."""
     version = str(metadata.get("model_version", ""))
+    wide, high = request.output_size
     texts = [
         infotext(
             request,
-            RawImage(width=request.width, height=request.height, pixels=b"", seed=seed),
+            RawImage(width=wide, height=high, pixels=b"", seed=seed),
             version,
             metadata,
         )
@@ -79,7 +81,7 @@ def _happened(metadata: Mapping[str, Any]) -> list[str]:
 
 def _base(request: GenerationSpec, metadata: Mapping[str, Any], told: Told) -> dict[str, Any]:
     count, seeds = request.num_images, list(request.seeds)
-    schedule = Schedule(request.schedule).infotext
+    varied = bool(request.subseed_strength)
     return {
         "prompt": request.prompt,
         "all_prompts": [request.prompt] * count,
@@ -87,9 +89,9 @@ def _base(request: GenerationSpec, metadata: Mapping[str, Any], told: Told) -> d
         "all_negative_prompts": [request.negative_prompt] * count,
         "seed": request.seed,
         "all_seeds": seeds,
-        "subseed": request.seed,
-        "all_subseeds": seeds,
-        "subseed_strength": 0,
+        "subseed": request.subseed if varied else request.seed,
+        "all_subseeds": list(request.subseeds) if varied else seeds,
+        "subseed_strength": request.subseed_strength,
         "width": request.width,
         "height": request.height,
         "sampler_name": Sampler(request.sampler).infotext,
@@ -104,8 +106,8 @@ def _base(request: GenerationSpec, metadata: Mapping[str, Any], told: Told) -> d
         "sd_vae_hash": None,
         "seed_resize_from_w": -1,
         "seed_resize_from_h": -1,
-        "denoising_strength": None,
-        "extra_generation_params": {"Schedule type": schedule} if schedule else {},
+        "denoising_strength": _strength(request),
+        "extra_generation_params": _extra(request),
         "index_of_first_image": 0,
         "styles": list(told.styles),
         "job_timestamp": time.strftime("%Y%m%d%H%M%S"),
@@ -113,3 +115,23 @@ def _base(request: GenerationSpec, metadata: Mapping[str, Any], told: Told) -> d
         "is_using_inpainting_conditioning": False,
         "version": f"sd-api {__version__}",
     }
+
+
+def _strength(request: GenerationSpec) -> float | None:
+    if request.hires is not None:
+        return request.hires.strength
+    return None if request.image is None else request.strength
+
+
+def _extra(request: GenerationSpec) -> dict[str, Any]:
+    """Return what AUTOMATIC1111 tells of a request outside its fields."""
+    found: dict[str, Any] = {"Schedule type": Schedule(request.schedule).infotext}
+    if (hires := request.hires) is not None:
+        found["Hires upscale"] = hires.scale
+        found["Hires resize"] = "" if hires.scale else f"{hires.width}x{hires.height}"
+        done = request.hires_steps
+        found["Hires steps"] = 0 if done == request.steps else done
+        found["Hires upscaler"] = upscaler(hires)
+    if request.mask is not None:
+        found["Mask blur"] = request.mask_blur
+    return {name: value for name, value in found.items() if value}

@@ -1,0 +1,1 @@
+"""Images by the API of AUTOMATIC1111: what requests mean here, and what answers say."""
