@@ -1,5 +1,6 @@
 """A service, asked for everything that its own description says, and for what it forbids."""
 
+import base64
 import json
 import re
 from collections import Counter
@@ -12,7 +13,10 @@ import schemathesis
 from schemathesis.engine import events, from_schema
 from schemathesis.engine.recorder import Interaction, ScenarioRecorder
 
+from service.core.image import RawImage
+from service.core.spec import GenerationSpec
 from service.errors import KINDS
+from service.images import encode
 from tests.fuzz.error_forms import A1111, NATIVE, OPENAI, Form, form_of
 
 Operation = schemathesis.APIOperation[Any, Any, Any, Any]
@@ -36,8 +40,20 @@ TOLD_BY_THE_STATE = frozenset({"adapters", "webhook", "cursor", "index"})
 """Fields that only the settings or the stored jobs can judge: which hosts may be told of a job,
 which cursors were given out, how many images a job has, which adapters there are."""
 
-TOLD_BY_ANOTHER_FIELD = frozenset({"eta", "negative_prompt", "prompt", "schedule"})
+TOLD_BY_ANOTHER_FIELD = frozenset(
+    {"eta", "hires", "mask", "negative_prompt", "pad", "prompt", "schedule", "strength"}
+)
 """Fields whose values are judged together with another's, which no description can say."""
+
+IMAGES = frozenset({"image", "mask"})
+IMAGE = base64.b64encode(
+    encode.png(
+        RawImage(width=64, height=64, pixels=bytes(3 * 64 * 64), seed=0),
+        GenerationSpec(prompt=""),
+        "",
+    )
+).decode()
+"""What is sent for an image: no description can say which texts are one."""
 
 GENEROUS: Mapping[str, Any] = {
     **CHECKS,
@@ -148,6 +164,17 @@ class Findings:
         wrong = problem.get("errors", {}).keys()
         explained = TOLD_BY_THE_STATE | TOLD_BY_ANOTHER_FIELD
         return check == "positive_data_acceptance" and bool(wrong) and wrong <= explained
+
+
+@schemathesis.hook("before_call")
+def _with_images(context: Any, case: Any, kwargs: Any) -> None:
+    """Put an image where a valid request has any text for one."""
+    del context, kwargs
+    if case.meta is None or not case.meta.generation.mode.is_positive:
+        return
+    if isinstance(case.body, dict):
+        for name in IMAGES & case.body.keys():
+            case.body[name] = IMAGE
 
 
 def _called(code: str, form: Form) -> str:
