@@ -55,7 +55,7 @@ MODEL = ModelInfo(
 
 def images(request: GenerationSpec) -> tuple[RawImage, ...]:
     """Return grey images of the size asked for."""
-    size = request.width, request.height
+    size = request.drawn_size
     pixels = bytes([128]) * (size[0] * size[1] * 3)
     return tuple(
         RawImage(width=size[0], height=size[1], pixels=pixels, seed=seed) for seed in request.seeds
@@ -229,7 +229,7 @@ def _chatter() -> None:
 
 def _paint(pipe: Pipe, job_id: str, request: GenerationSpec) -> None:
     """Finish a job, with a pause at each step where the environment asks for one."""
-    for done in range(1, request.steps + 1):
+    for done in range(1, request.total_steps + 1):
         pipe.send(StageStarted(stage=Stage.DENOISE, images=request.num_images))
         time.sleep(float(os.environ.get("CHILD_STEP_SECONDS", "0")))
         pipe.send(step(job_id, done, request))
