@@ -170,13 +170,17 @@ def _inflated(body: bytes, encoding: str, most: int) -> bytes:
             raise zlib.error("more than one stream")
 
 
-def check_content_type(request: web.Request) -> None:
-    """Refuse a body that is declared to be something else than JSON, or nothing."""
+def check_content_type(request: web.Request, or_kind: str = "") -> None:
+    """Refuse a body that is declared to be something else than JSON, or nothing.
+
+    ``or_kind`` is another type that the caller of this function reads, for the error.
+    """
     kind = request.content_type
     if kind != "application/json" and not (
         kind.startswith("application/") and kind.endswith("+json")
     ):
-        raise UnsupportedMediaType("Send the body as Content-Type: application/json.")
+        kinds = " or ".join(filter(None, ("application/json", or_kind)))
+        raise UnsupportedMediaType(f"Send the body as Content-Type: {kinds}.")
     charset = request.charset or "utf-8"
     try:
         known = codecs.lookup(charset).name in ("utf-8", "ascii")

@@ -79,6 +79,8 @@ def _of_hires(data: Mapping[str, Any], low: int, high: int) -> Iterator[tuple[st
         yield "hires", f"steps: must be at most {most} with the sampler {data['sampler']}"
     if bool(hires.scale) is bool(hires.width or hires.height):
         yield "hires", 'must have a scale, or width and height, e.g. {"scale": 2}'
+    elif bool(hires.width) is not bool(hires.height):
+        yield "hires", 'must have width and height, or a scale, e.g. {"scale": 2}'
     elif hires.scale and hires.scale < 1:
         yield "hires", "scale: must be from 1 to 4, e.g. 2"
     elif not all(low <= side <= high for side in hires.size(*(data.get(e, low) for e in SIDES))):

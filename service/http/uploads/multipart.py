@@ -51,7 +51,8 @@ def read(
             raise _malformed("a part has no name")
         name = name.encode("latin-1", "replace").decode("utf-8", "replace")
         if _is_file(head):
-            if end > start:  # Browsers send an empty file where none was chosen.
+            if end > start or head.get_param("filename", header=DISPOSITION) != "":
+                # Browsers send an empty file without a name where none was chosen.
                 sent = Sent(read=again, start=start, end=end, base64=False)
                 found.setdefault(name, []).append(sent)
             continue

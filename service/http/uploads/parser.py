@@ -20,12 +20,14 @@ from service.http.uploads.multipart import MEDIA_TYPE
 from service.http.uploads.receiving import body
 from service.http.uploads.sent import Sent
 from service.http.uploads.taking import taken
+from service.jobs.inputs.base import NAMES
 from service.models.served.catalog import DEFAULT
 
 PARSED: Final = web.RequestKey("parsed", dict[str, Any])
 """The fields of the body, which is read once."""
 
 
+NO_FILE: Final = f"cannot be a file; files are {' and '.join(NAMES)}"
 TEXTS: Final = frozenset({each.name for each in FIELDS if each.kind is str} | {"webhook"})
 """Fields whose values in a form are texts as they are; the others are written as in JSON."""
 STRUCTURE: Final = re.compile(r"\s*(?:[{[]|(?:true|false|null)\s*$)")
@@ -53,7 +55,10 @@ class BodyParser(AIOHTTPParser):
         if PARSED in req:
             return req[PARSED]
         found = await taken(req, _typed(await body(req), form=req.content_type == MEDIA_TYPE))
-        if any(isinstance(value, Sent) for value in found.values()):
+        left = {name: value for name, value in found.items() if isinstance(value, Sent)}
+        if any(not value.base64 for value in left.values()):
+            raise ValidationFailed({name: [NO_FILE] for name in left})
+        if left:
             most = req.app[CONFIG].max_body_bytes
             raise BodyTooLarge(
                 f"The body must not be larger than {most} bytes (MAX_BODY_BYTES) without images."

@@ -55,7 +55,7 @@ async def body(request: web.Request) -> dict[str, Any]:
     form = request.content_type == multipart.MEDIA_TYPE
     boundary = multipart.boundary_of(request.headers[hdrs.CONTENT_TYPE]) if form else b""
     if not form:
-        check_content_type(request)
+        check_content_type(request, or_kind=multipart.MEDIA_TYPE)
     check_content_encoding(request)
     most = request.app[CONFIG].max_body_bytes
     async with arriving(request):

@@ -76,6 +76,8 @@ async def taken(request: web.Request, values: Mapping[str, Any]) -> dict[str, An
             took = await _took(request, value)
         except ValueError as error:
             wrong[name] = [str(error)]
+        except (NotFound, JobExpired) as error:
+            raise type(error)(f"{name}: {error.detail} Name a finished job of yours.") from error
         else:
             request.setdefault(TAKEN, {})[name] = took
             found[name] = took.reference

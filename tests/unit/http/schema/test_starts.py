@@ -84,7 +84,7 @@ def test_a_step_must_be_left(steps, strength, wrong):
     [
         ({}, "must have a scale, or width and height"),
         ({"scale": 2, "width": 1024, "height": 1024}, "must have a scale, or width and height"),
-        ({"width": 1024}, "must give sides from 256 to 1536 pixels"),
+        ({"width": 1024}, "must have width and height, or a scale"),
         ({"scale": 0.5}, "scale: must be from 1 to 4"),
         ({"scale": 4}, "must give sides from 256 to 1536 pixels"),
         ({"width": 1028, "height": 1024}, "width: must be a multiple of 8"),

@@ -63,8 +63,13 @@ def test_a_name_that_comes_twice_has_a_list():
 
 
 def test_a_file_that_was_not_chosen_is_left_out():
-    """Browsers send it empty."""
+    """Browsers send it empty, and without a name."""
     assert read(part("image", b"", '; filename=""', kind="application/octet-stream")) == {}
+
+
+def test_an_empty_file_with_a_name_is_a_file():
+    """It was chosen; whoever reads it finds that it is no image."""
+    assert image(read(part("image", b"", '; filename="a.png"'))["image"]) == b""
 
 
 def test_what_is_around_the_parts_is_ignored():

@@ -167,7 +167,28 @@ async def test_jobs_of_others_are_unknown(serve: Any, tmp_path: Any):
 
     for name, key, status in ((job["id"], BOB, 404), ("0" * 32, BOB, 404), (job["id"], ALICE, 200)):
         body = {**JOB, "image": {"job": name}}
-        assert (await sent(client, json=body, headers={"X-API-Key": key}))[0] == status
+        answer, told = await sent(client, json=body, headers={"X-API-Key": key})
+        assert answer == status
+        assert status == 200 or told["detail"].startswith("image: There is no job with this id.")
+
+
+async def test_a_file_in_another_field_is_refused_by_its_name(service: Any):
+    """So is an empty file in a field of images."""
+    for name in ("foto", "prompt"):
+        status, problem = await sent(service, data=form((name, b"bytes"), steps="4"))
+        cure = "cannot be a file; files are image and mask"
+        assert (status, problem["errors"]) == (400, {name: [cure]})
+
+    status, problem = await sent(service, data=form(("image", b""), prompt="a boat"))
+    assert (status, list(problem["errors"])) == (400, ["image"])
+
+
+async def test_another_type_of_body_is_told_both_that_are_read(service: Any):
+    """As 415."""
+    status, problem = await sent(service, data={"prompt": "a boat"})
+
+    assert status == 415
+    assert "application/json or multipart/form-data" in problem["detail"]
 
 
 @pytest.mark.parametrize(
