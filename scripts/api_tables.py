@@ -150,6 +150,8 @@ def _type(about: Mapping[str, Any]) -> str:
     if reference := _reference(about):
         null = any(one.get("type") == "null" for one in about.get("anyOf", ()))
         return f"[{reference}](#{reference.lower()}){' or null' if null else ''}"
+    if "anyOf" in about:
+        return " or ".join(_type(one) for one in about["anyOf"])
     kinds = about.get("type", "object")
     listed = [kinds] if isinstance(kinds, str) else list(kinds)
     if "array" in listed:

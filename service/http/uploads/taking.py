@@ -11,6 +11,7 @@ from service.core.inputs import InputImage
 from service.errors import (
     InputLost,
     JobExpired,
+    JobsOff,
     NotFound,
     ResultDamaged,
     TooManyUploads,
@@ -63,7 +64,7 @@ async def taken(request: web.Request, values: Mapping[str, Any]) -> dict[str, An
 
     Raises:
         ValidationFailed: names each image that is none.
-        NotFound, JobExpired: the caller has no such job, or not any more.
+        NotFound, JobExpired, JobsOff: the caller has no such job, not any more, or none is kept.
         ServiceError: as ``InputStore.receive`` says.
 
     """
@@ -78,6 +79,8 @@ async def taken(request: web.Request, values: Mapping[str, Any]) -> dict[str, An
             wrong[name] = [str(error)]
         except (NotFound, JobExpired) as error:
             raise type(error)(f"{name}: {error.detail} Name a finished job of yours.") from error
+        except JobsOff as error:
+            raise JobsOff(f"{name}: no jobs are kept without DATA_DIR; send the image.") from error
         else:
             request.setdefault(TAKEN, {})[name] = took
             found[name] = took.reference

@@ -191,6 +191,17 @@ async def test_another_type_of_body_is_told_both_that_are_read(service: Any):
     assert "application/json or multipart/form-data" in problem["detail"]
 
 
+async def test_without_data_dir_a_job_cannot_stand_for_an_image(serve: Any):
+    """The error says what to send in its place."""
+    client = await serve(data_dir="")
+
+    status, problem = await sent(client, json={**JOB, "image": {"job": "0" * 32}})
+
+    assert (status, problem["code"]) == (503, "jobs_off")
+    assert problem["detail"].startswith("image: ")
+    assert problem["detail"].endswith("send the image.")
+
+
 @pytest.mark.parametrize(
     "address",
     [
