@@ -73,7 +73,7 @@ class Images(Once, fields.Field[Any]):
         text = {"type": "string", "contentEncoding": "base64"}
         many = {"type": "array", "items": text, "minItems": 1, "maxItems": MOST_ENTRIES}
         self._one = one
-        required = {"load_default": ()} if one else {"required": True}
+        required = {"load_default": tuple} if one else {"required": True}
         super().__init__(
             error_messages={"required": "is required: a list of one image in base64"},
             metadata={**(text if one else many), "description": description},
