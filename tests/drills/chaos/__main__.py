@@ -131,13 +131,21 @@ async def run(given: Given, folder: Path) -> Ledger:
         ledger.listed = {
             job: (each.get("metadata") or {}).get("seed") for job, each in jobs.items()
         }
+        ledger.inputs = _inputs(folder)
         finished = [account for account in ledger.taken if account.png]
         sample = random.Random(given.seed).sample(finished, min(SAMPLE, len(finished)))
         async with asyncio.timeout(SETTLE_SECONDS):
             for account in sample:
                 ledger.calm[account.order.number] = await patient.compare(account)
+        await patient.delete_all()
+        ledger.left = _inputs(folder)
     ledger.seconds = time.monotonic() - begun
     return ledger
+
+
+def _inputs(folder: Path) -> set[str]:
+    """Return the files of input images in a service's folder."""
+    return {path.name for path in (folder / "data" / "inputs").iterdir()}
 
 
 async def _disturbed(
@@ -220,6 +228,9 @@ def _orders(ledger: Ledger) -> dict[str, object]:
         "+ cancelled as asked": counts["cancelled"],
         "+ lost": counts["never final"] + sum(bool(a.faults) for a in ledger.taken),
         "not handed in, as the time was over": ledger.unsent,
+        "with an image": sum("image" in a.order.body for a in accounts),
+        "with an image and a mask": sum("mask" in a.order.body for a in accounts),
+        "of two passes": sum("hires" in a.order.body for a in accounts),
         "by `POST /generate`, waiting for the answer": sum(a.order.synchronous for a in accounts),
         "given up as poison": reasons[POISON],
         "started more than once": sum(a.attempts > 1 for a in accounts),

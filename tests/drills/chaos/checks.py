@@ -10,6 +10,9 @@ from tests.drills.common.ledger import FINAL, Ledger
 POISON: Final = "engine_crashed"
 """The reason of a job that is given up because engines or services ended with it."""
 
+INPUT_LOST: Final = "input_lost"
+"""The reason of a job whose input image is not there any more."""
+
 
 def lost(ledger: Ledger) -> Iterator[str]:
     """Find accepted orders that do not end or become unknown; there must be some."""
@@ -34,6 +37,27 @@ def ends_for_a_reason(ledger: Ledger) -> Iterator[str]:
                 yield f"{account} was cancelled, and nobody had asked for it"
             if end.reason == "timeout" and "timeout_seconds" not in account.order.body:
                 yield f"{account} ran out of time, and had all of it"
+
+
+def inputs_are_there(ledger: Ledger) -> Iterator[str]:
+    """Find orders with an image that the service lost; there must be some with one."""
+    begun = [account for account in ledger.taken if "image" in account.order.body]
+    if not begun:
+        yield "no order with an image was accepted"
+    for account in begun:
+        if any(end.reason == INPUT_LOST for end in account.ends):
+            yield f"{account} lost its image"
+
+
+def disk_is_clean(ledger: Ledger) -> Iterator[str]:
+    """Find input images of no job, and those that outlive it; there must be some of jobs."""
+    if not ledger.inputs:
+        yield "no input image was kept"
+    for name in sorted(ledger.inputs):
+        if name.partition(".")[0] not in ledger.listed:
+            yield f"the input {name} belongs to no job"
+    for name in sorted(ledger.left):
+        yield f"the input {name} was not deleted with its job"
 
 
 def one_end(ledger: Ledger) -> Iterator[str]:
@@ -125,6 +149,8 @@ def attempts_are_counted(ledger: Ledger) -> Iterator[str]:
 CHECKS: Final[Checks[Ledger]] = {
     "nothing is lost": lost,
     "ends have reasons": ends_for_a_reason,
+    "no job is without its input image": inputs_are_there,
+    "input images go with their jobs": disk_is_clean,
     "an end never changes": one_end,
     "one job for each Idempotency-Key": one_job_per_key,
     "no job that nobody ordered": nothing_made_twice,

@@ -14,26 +14,28 @@ from PIL import Image
 
 from tests.drills.common.images import difference, flaw
 from tests.drills.common.ledger import FINAL, Account, End, Ledger, Order
-from tests.drills.common.orders import drawn
-from tests.support.load_client import PNG, POLL_SECONDS, Answer, Client
+from tests.drills.common.orders import drawn, with_image
+from tests.support.load_client import PNG, POLL_SECONDS, Answer, Client, demand
 
 SIZES: Final = ((256, 256), (256, 256), (256, 256), (320, 256), (256, 384))
 """Mostly small: what is tried here is who loses a job, not how fast it is."""
 
 STEPS: Final = range(2, 9)
 SYNCHRONOUS, WITH_WEBHOOK, CANCELLED, HURRIED = 0.2, 0.3, 0.12, 0.08
+WITH_IMAGE, MASKED, TWO_PASSES = 0.3, 0.5, 0.1
 LONGEST_HURRY: Final = 4.0
 LONGEST_DOUBT: Final = 3.0
 ANSWER_SECONDS: Final = 15.0
 IMAGE_SECONDS: Final = 90.0
 TAKEN: Final = (HTTPStatus.OK, HTTPStatus.ACCEPTED)
+DELETED: Final = (HTTPStatus.OK, HTTPStatus.NO_CONTENT)
 
 
 def orders(seed: int, webhook: str) -> Iterator[Order]:
     """Yield orders without end; ``webhook`` is where those with one want to be told."""
-    chance = random.Random(seed)
+    chance, of_starts = random.Random(seed), random.Random(f"{seed} starts")
     for number in itertools.count():
-        body, key = drawn(chance, SIZES, STEPS), f"chaos-{seed}-{number}"
+        body, key = _started(drawn(chance, SIZES, STEPS), of_starts), f"chaos-{seed}-{number}"
         # All are drawn for every order, so that one more kind leaves the others as they were.
         synchronous, told, cancelled, hurried = (chance.random() for _ in range(4))
         hurry, doubt = chance.uniform(0.3, LONGEST_HURRY), chance.uniform(0, LONGEST_DOUBT)
@@ -46,6 +48,17 @@ def orders(seed: int, webhook: str) -> Iterator[Order]:
             body["timeout_seconds"] = round(hurry, 3)
         cancel_after = doubt if cancelled < CANCELLED else None
         yield Order(number=number, key=key, body=body, cancel_after=cancel_after)
+
+
+def _started(body: dict[str, Any], chance: random.Random) -> dict[str, Any]:
+    """Let some requests begin with an image, some with a mask, and some have a second pass."""
+    kind = chance.random()
+    if kind < WITH_IMAGE:
+        return with_image(body, chance, masked=chance.random() < MASKED)
+    if kind < WITH_IMAGE + TWO_PASSES:
+        larger = {side: body[side] * 5 // 4 for side in ("width", "height")}
+        return {**body, "hires": {**larger, "strength": 0.6}}
+    return body
 
 
 class Patient:
@@ -95,6 +108,11 @@ class Patient:
         await self._look(account)
         if made:
             await self._fetch(account)
+
+    async def delete_all(self) -> None:
+        """Delete all jobs of the clients."""
+        answer = await self._client.ask("DELETE", "/jobs")
+        demand(answer.status in DELETED, f"{answer.status} {answer.body} for DELETE /jobs")
 
     async def compare(self, account: Account) -> str:
         """Make the image of an order once more, for itself; return how the two differ."""

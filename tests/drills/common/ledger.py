@@ -29,7 +29,8 @@ class Order:
 
     @property
     def size(self) -> tuple[int, int]:
-        return self.body["width"], self.body["height"]
+        drawn = self.body.get("hires", self.body)
+        return drawn["width"], drawn["height"]
 
     @property
     def image(self) -> dict[str, Any]:
@@ -148,6 +149,10 @@ class Ledger:
     kills: list[Kill] = field(default_factory=list)
     listed: Mapping[str, int | None] = field(default_factory=dict)
     """Ids of all jobs that the service knows in the end, with their images' seeds if known."""
+    inputs: set[str] = field(default_factory=set)
+    """Files of input images at the end."""
+    left: set[str] = field(default_factory=set)
+    """Those of them that were there when the clients had deleted their jobs."""
     calm: dict[int, str] = field(default_factory=dict)
     """For a sample, how the image differs from that of an undisturbed service; empty: not."""
     seconds: float = 0.0  # That the drill took.

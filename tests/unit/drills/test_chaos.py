@@ -44,8 +44,12 @@ def notice(**more: Any) -> Notice:
 
 def ledger(*accounts: Account, **more: Any) -> Ledger:
     """Return books of these accounts, and of one that is as it should be."""
-    told = account(1, DONE, DONE, body={"webhook": "http://127.0.0.1/1"})
-    known: dict[str, Any] = {"notices": [notice(refused=True), notice()], "max_attempts": 3}
+    told = account(1, DONE, DONE, body={"webhook": "http://127.0.0.1/1", "image": "iVBO"})
+    known: dict[str, Any] = {
+        "notices": [notice(refused=True), notice()],
+        "max_attempts": 3,
+        "inputs": {"id-1.image"},
+    }
     found = Ledger(**{**known, **more})
     for each in (told, *accounts):
         found.accounts[each.order.number] = each
@@ -84,6 +88,10 @@ def test_books_that_balance_pass():
         ("ends have reasons", account(2, End(state="failed", reason="cancelled"))),
         ("ends have reasons", account(2, End(state="failed", reason="timeout"))),
         ("ends have reasons", account(2, End(state="vanished", reason="why not"))),
+        (
+            "no job is without its input image",
+            account(2, End(state="failed", reason="input_lost"), body={"image": "iVBO"}),
+        ),
         ("an end never changes", account(2, DONE, replace(DONE, finished_at=6.0))),
         ("one job for each Idempotency-Key", account(2, DONE, ids=["id-2", "id-3"])),
         (
@@ -134,6 +142,14 @@ def test_an_account_that_does_not_balance_is_named(check, broken):
             "images are those of an undisturbed service",
             ledger(account(50, DONE, ids=[]), calm={1: "3% of the values differ, by up to 9"}),
         ),
+        (
+            "no job is without its input image",
+            ledger(account(1, DONE, body={"webhook": "http://x"})),
+        ),
+        ("input images go with their jobs", ledger(inputs=set())),
+        ("input images go with their jobs", ledger(inputs={"id-1.image", "id-7.mask"})),
+        ("input images go with their jobs", ledger(inputs={"id-1.image", "x.part"})),
+        ("input images go with their jobs", ledger(left={"id-1.image"})),
     ],
 )
 def test_what_comes_beside_the_accounts_is_checked(check, books):
@@ -149,6 +165,18 @@ def test_the_same_seed_gives_the_same_orders_and_kills():
     assert one == other
     assert len(one) == 30
     assert set(one) == set(Blow)
+
+
+def test_some_orders_begin_with_an_image_and_some_have_two_passes():
+    """Masks come with images only; the size of the result is that of the second pass."""
+    coming = orders(5, "")
+    found = [next(coming) for _ in range(60)]
+    bodies = [order.body for order in found]
+    assert all("image" in body for body in bodies if "mask" in body)
+    assert {"image", "mask", "hires"} <= {name for body in bodies for name in body}
+    assert not any("hires" in body and "image" in body for body in bodies)
+    larger = next(order for order in found if "hires" in order.body)
+    assert larger.size == tuple(larger.body[side] * 5 // 4 for side in ("width", "height"))
 
 
 def test_orders_go_on_until_the_last_kill_and_at_least_to_their_number():
