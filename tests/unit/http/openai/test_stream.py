@@ -153,7 +153,7 @@ async def test_an_error_in_a_stream_is_an_event(serve):
 async def test_a_deadline_in_a_stream_is_an_event(serve):
     """And the job ends as one that was too late."""
     engine = FakeEngine(step_seconds=None)
-    client = await serve(engine, request_timeout_seconds=0.3)
+    client = await serve(engine, request_timeout_seconds=2)
     (told,) = events(await streamed(client))
     assert told["error"]["code"] == "timeout"
     assert not engine.batch
