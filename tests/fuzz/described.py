@@ -45,7 +45,7 @@ TOLD_BY_ANOTHER_FIELD = frozenset(
 )
 """Fields whose values are judged together with another's, which no description can say."""
 
-IMAGES = frozenset({"image", "mask"})
+IMAGES = frozenset({"image", "init_images", "mask"})
 IMAGE = base64.b64encode(
     encode.png(
         RawImage(width=64, height=64, pixels=bytes(3 * 64 * 64), seed=0),
@@ -174,7 +174,7 @@ def _with_images(context: Any, case: Any, kwargs: Any) -> None:
         return
     if isinstance(case.body, dict):
         for name in IMAGES & case.body.keys():
-            case.body[name] = IMAGE
+            case.body[name] = [IMAGE] if isinstance(case.body[name], list) else IMAGE
 
 
 def _called(code: str, form: Form) -> str:

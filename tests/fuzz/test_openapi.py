@@ -63,7 +63,8 @@ def test_a_service_with_keys_is_as_it_is_described(tmp_path, fuzz_cases, fuzz_se
             checks={**CHECKS, "unsupported_method": {"enabled": False}},
         )
     nothing(findings)
-    assert findings.never_succeeded == []
+    # With few cases no image may be asked for after its job is over; the first test asks for many.
+    assert set(findings.never_succeeded) <= {"GET /jobs/{id}/image"}
 
 
 def test_a_service_without_jobs_is_as_it_is_described(fuzz_cases, fuzz_seed):

@@ -207,7 +207,7 @@ def _success(code: str, response: dict[str, Any], produces: list[str]) -> dict[s
     content: dict[str, Any] = {"application/json": {"schema": response["schema"]}}
     described: dict[str, Any] = {"description": response["description"], "headers": _headers()}
     if EVENTS in produces:
-        content[EVENTS] = {"schema": {"type": "string"}}
+        content[EVENTS] = {"schema": {"description": "Server-sent events."}}
     if int(code) == HTTPStatus.OK and "image/png" in produces:
         described["headers"]["X-Job-Id"] = _always("The job that made the images.")
         content |= {name: BINARY for name in produces if name.startswith("image/")}

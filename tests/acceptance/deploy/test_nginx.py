@@ -88,8 +88,8 @@ async def test_a_client_that_hangs_up_frees_the_engine(tmp_path):
 async def test_a_large_body_is_refused(tmp_path):
     """413 in the one shape of errors; no service sees it."""
     engine = FakeEngine()
-    async with two(tmp_path, engine) as (_, client):
-        body = BODY | {"prompt": "x" * 70_000}
+    async with two(tmp_path, engine, changed={"IMAGE_BODY_LIMIT": "100k"}) as (_, client):
+        body = BODY | {"prompt": "x" * 110_000}
         status, headers, problem = await posted(client, body=body, headers={"X-Request-ID": "me"})
         assert (status, headers["Content-Type"]) == (413, PROBLEM)
         assert (problem["code"], problem["status"]) == ("body_too_large", 413)

@@ -42,12 +42,12 @@ def test_an_image_is_made_from_an_image(service, page):
     choose(page, photo(512, 384))
     page.locator("#field-strength").fill("0.5")
     page.get_by_label("Resize").select_option("stretch")
-    generate(page, "a watercolour meadow", steps=8, seed=3)
+    generate(page, "a watercolour meadow", steps=40, seed=3)
     expect(page.get_by_alt_text("Preview of the unfinished image")).to_be_visible()
     expect(image_of(page)).to_be_visible()
     made = latest(service)
     assert made["image"]["digest"] == digest(photo(512, 384))
-    wanted = {"strength": 0.5, "resize": "stretch", "width": 512, "height": 384, "steps": 8}
+    wanted = {"strength": 0.5, "resize": "stretch", "width": 512, "height": 384, "steps": 40}
     assert wanted.items() <= made.items()
     for text in ("MadeFrom image", "Strength0.5", "Seed3"):
         expect(page.locator(".facts")).to_contain_text(text)

@@ -1,6 +1,6 @@
-from collections.abc import Sequence
 from dataclasses import replace
 from itertools import chain, repeat
+from typing import Any
 
 import pytest
 import structlog
@@ -10,7 +10,7 @@ from service.core.events import JobFinished, OutOfMemoryHit, StepBaseline, Stepp
 from service.core.sampler import Sampler
 from service.core.spec import GenerationSpec
 from service.core.stage import OomRung, Stage
-from service.diffusion.conditioning.encoding import Conditioning, Encode, Word
+from service.diffusion.conditioning.encoding import Conditioning
 from service.diffusion.load import Model
 from service.diffusion.loop.step_loop import StepLoop
 from service.diffusion.loop.trials.warm_up import warm_up
@@ -106,7 +106,7 @@ def test_model_that_fails(sd: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is logged; that memory ran out is told; the service starts."""
     loop = StepLoop(sd, batch_limit=1)
 
-    def broken(_request: GenerationSpec, _encode: Encode, *_: object) -> None:
+    def broken(*_: object, **__: object) -> None:
         raise no_memory()
 
     monkeypatch.setattr(sd.family, "condition", broken)
@@ -126,7 +126,7 @@ def test_a_model_that_can_never_draw(sd: Model, monkeypatch: pytest.MonkeyPatch)
     """Three images that fail for another reason than memory end the start."""
     loop = StepLoop(sd, batch_limit=1)
 
-    def broken(_request: GenerationSpec, _encode: Encode, *_: object) -> None:
+    def broken(*_: object, **__: object) -> None:
         raise ValueError("mat1 and mat2\nshapes cannot be multiplied")
 
     monkeypatch.setattr(sd.family, "condition", broken)
@@ -140,10 +140,10 @@ def test_two_failures_are_not_three(sd: Model, monkeypatch: pytest.MonkeyPatch) 
     real = sd.family.condition
     left = [ValueError("once"), ValueError("twice")]
 
-    def hesitant(request: GenerationSpec, encode: Encode, words: Sequence[Word]) -> Conditioning:
+    def hesitant(*given: Any, **named: Any) -> Conditioning:
         if left:
             raise left.pop()
-        return real(request, encode, words)
+        return real(*given, **named)
 
     monkeypatch.setattr(sd.family, "condition", hesitant)
     warm_up(loop, size=16, batch_limit=1)
