@@ -269,8 +269,9 @@ class _FileReceiver(Receiver):
             with suppress(OSError):
                 self._close()
             remove(self._path)
-        self._store.bounds.give_back(self._owner, self._size)
+        # Counted first: whoever sees the room that is free again sees why it is.
         self._store.count(self._outcome)
+        self._store.bounds.give_back(self._owner, self._size)
 
     def _demand_open(self) -> None:
         if self._closed:

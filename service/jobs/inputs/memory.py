@@ -106,8 +106,8 @@ class _MemoryReceiver(Receiver):
 
     def discard(self) -> None:
         if self._closed() is not None:
-            self._store.bounds.give_back(self._owner, self._size)
             self._store.count(self._outcome)
+            self._store.bounds.give_back(self._owner, self._size)
 
     def _closed(self) -> list[bytes] | None:
         with self._lock:
