@@ -10,7 +10,7 @@ from PIL import Image
 
 from scripts.cards import plain
 from service.config.loading import load
-from service.images.encode import Z_RLE
+from service.images.packing import Z_RLE
 from service.models import catalog
 
 Body = Mapping[str, Any]

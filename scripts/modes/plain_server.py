@@ -21,7 +21,7 @@ from PIL import Image
 from scripts.cards import plain
 from scripts.modes.requests import image_of
 from service.config.loading import load
-from service.images.encode import Z_RLE
+from service.images.packing import Z_RLE
 from service.models import catalog
 
 LARGEST: Final = 2**26

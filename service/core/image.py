@@ -19,3 +19,5 @@ class RawImage:
     seed: int
     unsafe: bool = False
     """The safety checker blacked it out."""
+    packed: bool = False
+    """Whether ``pixels`` are a PNG file of the rows, as an engine on another machine sends it."""

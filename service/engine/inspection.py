@@ -35,6 +35,7 @@ from service.core.sampler import Sampler, Schedule
 from service.core.spec import GenerationSpec
 from service.engine.channel import GarbageError
 from service.engine.protocol import EngineEvent, EngineFailed, EngineReady, Generate, StageStarted
+from service.images.packing import is_packed
 from service.telemetry.labels import FIRST_ENGINE
 
 log = structlog.get_logger(__name__)
@@ -195,7 +196,8 @@ def _check_images(request: GenerationSpec, said: JobFinished) -> None:
     for image, seed in zip(images, request.seeds, strict=True):
         if (image.width, image.height) not in sizes or image.seed != seed:
             raise GarbageError("an image has another size or seed than was asked for")
-        if len(image.pixels) != image.width * image.height * CHANNELS:
+        rows = image.width * image.height * CHANNELS
+        if not (is_packed(image) if image.packed else len(image.pixels) == rows):
             raise GarbageError(
                 f"{len(image.pixels)} bytes are no {image.width}x{image.height} image"
             )

@@ -16,13 +16,11 @@ from service.core.spec import GenerationSpec
 from service.errors import ResultDamaged
 from service.images.encoded import Encoded
 from service.images.infotext import LONGEST_EXIF, exif, infotext
+from service.images.packing import Z_RLE, opened, with_texts
 
 # Pillow imports its formats at the first save, which a service without a file descriptor to
 # spare, or with its disk gone, can no longer do.
 Image.init()
-
-Z_RLE: Final = 3
-"""zlib strategy: 15 ms for 512x512 at the size that the default reaches in 44-82 ms."""
 
 MEDIA_TYPES: Final = {"png": "image/png", "webp": "image/webp", "jpeg": "image/jpeg"}
 JPEG_QUALITY: Final = 90
@@ -57,10 +55,7 @@ def png(
         chunks.add_text(PARAMETERS, infotext(request, image, model_version, metadata, index))
     if metadata is not None and whole and not bare:
         chunks.add_text("metadata", json.dumps(metadata))
-    drawn = Image.frombytes("RGB", (image.width, image.height), image.pixels)
-    file = io.BytesIO()
-    drawn.save(file, "PNG", compress_type=Z_RLE, pnginfo=chunks)
-    return file.getvalue()
+    return with_texts(image, chunks)
 
 
 def file(
@@ -79,8 +74,7 @@ def file(
     if media_type == MEDIA_TYPES["png"]:
         return png(image, request, version, metadata, whole=whole, bare=bare, index=index)
     text = "" if bare else infotext(request, image, version, metadata, index)
-    drawn = Image.frombytes("RGB", (image.width, image.height), image.pixels)
-    return _saved(drawn, media_type, quality, text)
+    return _saved(opened(image), media_type, quality, text)
 
 
 def json_body(files: Sequence[bytes], metadata: Mapping[str, Any]) -> bytes:

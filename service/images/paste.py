@@ -15,6 +15,7 @@ from service.core.image import RawImage
 from service.core.spec import GenerationSpec
 from service.images.canvas import Box, canvas_of, resized
 from service.images.inputs import fitted
+from service.images.packing import opened
 
 STRIP: Final = 256
 """Rows that are mixed at a time: half a dozen copies of them are in memory."""
@@ -42,8 +43,9 @@ def _pasted(
 ) -> RawImage:
     wide, high = original.size
     if drawn.unsafe:  # Blacked out: the rest of the image may be what was flagged.
-        return replace(drawn, width=wide, height=high, pixels=bytes(wide * high * 3))
-    image = Image.frombytes("RGB", (drawn.width, drawn.height), drawn.pixels)
+        black = bytes(wide * high * 3)
+        return replace(drawn, width=wide, height=high, pixels=black, packed=False)
+    image = opened(drawn)
     left, top, right, bottom = region or (0, 0, wide, high)
     if image.size != (right - left, bottom - top):
         image = resized(image, (right - left, bottom - top), "crop")
@@ -52,7 +54,7 @@ def _pasted(
         box = (left, start, right, min(start + STRIP, bottom))
         part = image.crop((0, start - top, right - left, box[3] - top))
         found.paste(_mixed(part, original.crop(box), mask.crop(box)), (left, start))
-    return replace(drawn, width=wide, height=high, pixels=found.tobytes())
+    return replace(drawn, width=wide, height=high, pixels=found.tobytes(), packed=False)
 
 
 def _mixed(image: Image.Image, original: Image.Image, mask: Image.Image) -> Image.Image:
