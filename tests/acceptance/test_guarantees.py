@@ -243,14 +243,14 @@ async def asking(client: Any, engine: FakeEngine, waits: Awaitable[object]) -> N
 
 @every_api
 async def test_keys_take_turns(tmp_path, face, queued):
-    """One request of a second key is done before the flood of the first one is."""
-    engine, order = FakeEngine(step_seconds=None), list[str]()
+    """The engine is given the one request of a second key before the flood of the first one."""
+    engine = FakeEngine(step_seconds=None)
     limits = {"max_concurrent_requests": 1, "request_timeout_seconds": 60.0}
     async with service(tmp_path, engine, api_keys=KEYS, **limits) as client:
 
-        async def one(key: str, name: str) -> None:
-            assert (await ask(client, face, key))[0] == 200
-            order.append(name)
+        async def one(key: str, prompt: str) -> None:
+            drawn = replace(face, body={**face.body, "prompt": prompt})
+            assert (await ask(client, drawn, key))[0] == 200
 
         flood = [asyncio.create_task(one(ANNA, "anna")) for _ in range(5)]
         await engine.jobs(1)
@@ -258,7 +258,9 @@ async def test_keys_take_turns(tmp_path, face, queued):
         light = asyncio.create_task(one(BEN, "ben"))
         await queued(client, 5)
         await asking(client, engine, asyncio.gather(*flood, light))
+        order = [request.prompt for request in engine.given]
         assert order.index("ben") <= 2
+        assert sorted(order) == ["anna"] * 5 + ["ben"]
 
 
 @every_api

@@ -62,6 +62,8 @@ class FakeEngine(Engine):
     ) -> None:
         self.batch: dict[str, GenerationSpec] = {}
         """The jobs in work, the oldest first."""
+        self.given: list[GenerationSpec] = []
+        """All requests that were ever taken into the batch, in that order."""
         self.inputs: dict[str, EngineInputs | None] = {}
         """The images that each job came with, by its id."""
         self.cancelled: list[str] = []
@@ -132,6 +134,7 @@ class FakeEngine(Engine):
             asyncio.get_running_loop().call_soon(self._tell, failed)
             return
         self.held.touch(request.model)
+        self.given.append(request)
         self.batch[job_id] = request
         self._epochs[job_id] = epoch
         self._done[job_id] = 0
