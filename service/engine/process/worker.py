@@ -30,6 +30,12 @@ EngineChannel = Channel[protocol.EngineEvent, protocol.Command]
 
 log = structlog.get_logger(__name__)
 
+Begin = Callable[[Stage, int], None]
+"""Called before each stage with the images in it; a fault may raise MemoryError."""
+
+Start = Callable[[Config, Send], "tuple[ModelPool, list[protocol.EngineEvent]]"]
+"""Loads a model; returns what makes the images, and what the service is to hear first."""
+
 IDLE_SECONDS = 1.0
 """With nothing to do for so long the engine tidies up; before, the next job may be on its way."""
 
@@ -37,15 +43,18 @@ LOOK_SECONDS = 5.0
 """Between two looks at the free memory of an engine with nothing to do."""
 
 
-def run(channel: EngineChannel, config: Config) -> None:
-    """Load the model and work until told to stop or the service is gone."""
+def run(channel: EngineChannel, config: Config, begin: Start | None = None) -> None:
+    """Load the model, by ``start`` unless told otherwise, and work until told to stop.
+
+    It ends when the service is gone, too.
+    """
     # Ctrl-C, a closed terminal and systemd signal the whole group; the service decides when we end.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     faulthandler.enable()
     logs.configure(config)
     try:
-        _load_and_work(channel, config)
+        _load_and_work(channel, config, begin or start)
     except (EOFError, ConnectionError):
         log.info("service_went_away")
     except Exception:
@@ -53,9 +62,9 @@ def run(channel: EngineChannel, config: Config) -> None:
         sys.exit(1)
 
 
-def _load_and_work(channel: EngineChannel, config: Config) -> None:
+def _load_and_work(channel: EngineChannel, config: Config, begin: Start) -> None:
     try:
-        pool, events = start(config, channel.send)
+        pool, events = begin(config, channel.send)
     except ServiceError as error:
         transient = isinstance(error, ModelError) and error.transient
         failed = protocol.EngineFailed(code=error.code, detail=error.detail, transient=transient)
@@ -72,7 +81,7 @@ def _load_and_work(channel: EngineChannel, config: Config) -> None:
         os._exit(0)  # A thread that computes while Python ends would crash the process.
 
 
-def announcing(config: Config, send: Send) -> Callable[[Stage, int], None]:
+def announcing(config: Config, send: Send) -> Begin:
     """Return the callback before every stage: it reports the stage, then commits the faults."""
     faults = FaultFile(Path(config.fault_file)) if config.fault_file else None
 
