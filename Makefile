@@ -118,7 +118,7 @@ define TORCH_FROM_ITS_INDEX
 endef
 
 $(VENV)/.installed-test: $(STAMP)
-	$(PIP) --editable '.[engine,tracing,benchmark,test,lint]'
+	$(PIP) --editable '.[engine,ray,tracing,benchmark,test,lint]'
 	@touch $@
 
 # Clients that the tests connect to the service: Python and npm packages, apart from our own.

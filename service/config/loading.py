@@ -2,9 +2,11 @@
 
 import argparse
 from collections.abc import Mapping
-from dataclasses import fields, replace
+from dataclasses import Field, fields, replace
+from pathlib import Path
 from typing import Any, get_type_hints
 
+from service.config.addresses import Listed
 from service.config.profiles import PROFILES
 from service.config.setting import (
     AUTO,
@@ -27,6 +29,31 @@ def without_secrets(config: Config) -> Config:
         row.name: row.default for row in fields(Config) if row.metadata["secret"]
     }
     return replace(config, **none)
+
+
+def texts(config: Config) -> dict[str, str]:
+    """Return the settings as environment variables that ``load`` makes them of, without secrets.
+
+    A path that is relative to this process's folder is absolute there.
+    """
+    return {
+        environment_name(row): display(_absolute(getattr(config, row.name), row))
+        for row in fields(Config)
+        if not row.metadata["secret"]
+    }
+
+
+def _absolute(value: Any, row: Field[Any]) -> Any:
+    """Return a path that is read the same in any folder; a name that is no path here stays."""
+    if isinstance(value, Listed):
+        return (
+            ",".join(str(_absolute(part, row)) for part in value) if row.name == "models" else value
+        )
+    if not value or not (row.metadata["path"] or row.name == "models"):
+        return value
+    path = Path(value)
+    named = isinstance(value, str) and (value == row.default or not path.exists())
+    return value if named else path.absolute()
 
 
 def secret_names() -> tuple[str, ...]:

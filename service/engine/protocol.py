@@ -138,6 +138,14 @@ class EngineExited:
         return "killed" if self.exit_code == -signal.SIGKILL else "crashed"
 
 
+@dataclass(frozen=True, kw_only=True)
+class Held:
+    """An attempt at a job that an engine has in work, or has the end of."""
+
+    job_id: str
+    epoch: int
+
+
 EngineEvent = (
     StageStarted
     | EngineReady

@@ -16,8 +16,9 @@ RANKS = (
 """Each part imports only those after it."""
 
 HEAVY = ("torch", "diffusers", "transformers", "numpy", "accelerate", "safetensors")
-OPTIONAL = ("opentelemetry", "google", "requests")
-"""Only ``service.telemetry.spans`` imports these, and only where spans are exported."""
+OPTIONAL = ("opentelemetry", "google", "requests", "ray")
+"""Only ``service.telemetry.spans`` imports these, and only where spans are exported; ``ray``, which
+ends its process when it has lost its cluster, is imported in processes of its own."""
 
 
 def module(path: Path) -> str:
@@ -120,6 +121,12 @@ def test_only_the_sqlite_store_knows_sqlite():
     knows = {name for name, path in FILES.items() if "sqlite3" in imported(path)}
     parts = ("database", "quarantine", "schema", "sqlite")
     assert knows == {f"service.jobs.store.{part}" for part in parts}
+
+
+def test_only_the_driver_and_the_hosts_know_ray():
+    """They are processes of their own, which may end without an exception."""
+    knows = {name for name, path in FILES.items() if "ray" in imported(path)}
+    assert knows <= {f"service.engine.ray.{part}" for part in ("driver", "links", "actor")}
 
 
 def test_folders_and_files_stay_small():

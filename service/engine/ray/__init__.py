@@ -1,0 +1,1 @@
+"""Engines on other machines, through Ray; only ``driver``, ``host`` and ``actor`` may import it."""
