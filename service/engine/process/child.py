@@ -18,6 +18,7 @@ from service.config.table import Config
 from service.engine.channel import COMMANDS, EVENTS, Channel, GarbageError
 from service.engine.inspection import longest_message
 from service.engine.protocol import Command, EngineEvent
+from service.system import parent_death
 from service.system.executors import ENGINE
 from service.telemetry import stderr
 
@@ -39,6 +40,9 @@ def _begin(
     entry: WorkerMain, pipe: "Connection[bytes, bytes]", config: Config, name: str, terminal: bool
 ) -> None:
     """Run ``entry``; what it says passes a queue, so that nothing waits for a log line."""
+    # A kernel that hangs does not look at the pipe, and would hold the GPU.
+    parent = multiprocessing.parent_process()
+    parent_death.follow(parent.pid if parent else None)
     structlog.contextvars.bind_contextvars(engine=name)
     with stderr.inherited(terminal=terminal):
         entry(Channel(pipe, COMMANDS), config)
@@ -50,7 +54,7 @@ class Child:
     Commands and events pass one pipe. One thread reads it, so that a large
     image never holds up the event loop, and one writes it, since a child that hangs
     reads nothing and a full pipe blocks whoever writes. A child whose parent is gone
-    finds the pipe closed and leaves.
+    is ended by the kernel on Linux; elsewhere it finds the pipe closed and leaves.
     """
 
     def __init__(self, entry: WorkerMain, config: Config, name: str) -> None:
@@ -67,6 +71,8 @@ class Child:
             daemon=True,
         )
         self._commands: queue.SimpleQueue[Command | Later | None] = queue.SimpleQueue()
+        self._kept: queue.SimpleQueue[bool] = queue.SimpleQueue()
+        """Whether the started process is to stay; answered once."""
         self._reader: threading.Thread | None = None
 
     @property
@@ -88,30 +94,45 @@ class Child:
             OSError, RuntimeError, MemoryError: there is no room for a process or its threads.
 
         """
-        loop = asyncio.get_running_loop()
-        starting = asyncio.ensure_future(ENGINE.run(self._launch))
+        launched: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        reader = threading.Thread(
+            target=self._run, args=(launched, deliver, ended), name="engine-reader", daemon=True
+        )
+        writer = threading.Thread(target=self._write, name="engine-writer", daemon=True)
+        reader.start()
         try:
-            await asyncio.shield(starting)
-        except asyncio.CancelledError:
-            await starting  # A thread cannot be cancelled: what it starts must not stay.
-            self._process.kill()
+            await _unless_cancelled(launched)
+            writer.start()
+        except BaseException:  # Among them: no thread could be started.
+            self._kept.put(False)
             raise
         # multiprocessing ends its daemons with SIGTERM, which an engine ignores, and then
         # waits for them: without this an exit by an exception would never come to its end.
         atexit.register(self._process.kill)
         self._theirs.close()  # Else the end of the child would not end the pipe.
-        reader = threading.Thread(
-            target=self._read, args=(loop, deliver, ended), name="engine-reader", daemon=True
-        )
-        writer = threading.Thread(target=self._write, name="engine-writer", daemon=True)
-        try:
-            writer.start()
-            reader.start()
-        except RuntimeError:  # No thread could be started: without both it is of no use.
-            self._process.kill()
-            self._commands.put(None)
-            raise
         self._reader = reader
+        self._kept.put(True)
+
+    def _run(
+        self,
+        launched: "asyncio.Future[None]",
+        deliver: Callable[[EngineEvent], None],
+        ended: Callable[[], None],
+    ) -> None:
+        """Start the process and stay as long as it does, since it ends with this thread."""
+        loop = launched.get_loop()
+        try:
+            self._launch()
+        except Exception as error:  # noqa: BLE001 - whoever waits gets it
+            loop.call_soon_threadsafe(launched.set_exception, error)
+            return
+        with contextlib.suppress(RuntimeError):  # The loop is closed: nobody waits.
+            loop.call_soon_threadsafe(launched.set_result, None)
+            if self._kept.get():
+                self._read(loop, deliver, ended)
+                return
+        self._process.kill()
+        self._process.join()
 
     def _launch(self) -> None:
         """Start the process with the signals blocked that are sent to a whole group.
@@ -176,3 +197,12 @@ class Child:
                 if made is not None:
                     self._channel.send(made)
         self._channel.close()
+
+
+async def _unless_cancelled(launched: "asyncio.Future[None]") -> None:
+    """Wait for a start, even if cancelled: a thread cannot be, and what it starts must not stay."""
+    try:
+        await asyncio.shield(launched)
+    except asyncio.CancelledError:
+        await launched
+        raise

@@ -15,10 +15,14 @@ from service.engine.base import EngineState
 from service.engine.process import child, parent
 from service.engine.process.parent import ProcessEngine
 from service.engine.protocol import EngineExited, EngineFailed, EngineReady, StageStarted
+from service.system import executors
 from service.system.executors import ENGINE
+from tests.support.wait import until
 from tests.unit.engine.process import children
 
 CONFIG = Config()
+WAIT_SECONDS = 60.0
+"""More than threads stay that an earlier test left."""
 
 
 @pytest.fixture
@@ -145,6 +149,22 @@ async def test_a_child_that_does_not_listen_is_killed(heard, monkeypatch):
     await engine.start(heard)
     await heard.next()
     assert await exit_code_after_stop(engine) == -9
+
+
+async def test_an_engine_outlives_the_threads_that_calls_borrow(heard, monkeypatch):
+    """The kernel ends it with the thread that started it, which therefore stays."""
+    monkeypatch.setattr(executors, "LINGER_SECONDS", 0.01)
+    engine = ProcessEngine(CONFIG, entry=children.obedient)
+    await engine.start(heard)
+    assert isinstance(await heard.next(), EngineReady)
+
+    async def gone() -> bool:
+        return all(thread.name != "sd-engine" for thread in threading.enumerate())
+
+    await until(gone, WAIT_SECONDS, "the executor's threads end")
+    engine.generate("works", request("a cat"), 1)
+    assert await heard.end() == children.finished("works", request("a cat"))
+    await engine.stop()
 
 
 async def test_a_stop_before_the_model_is_loaded_ends_the_child(heard, monkeypatch):
