@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -13,6 +13,7 @@ from service.access.allowance import Allowance
 from service.access.links import LinkSigner
 from service.config.table import Config
 from service.engine.base import Engine
+from service.engine.source import EngineSource, source_of
 from service.gpu.collector import GpuCollector
 from service.gpu.sampler import GpuSampler
 from service.http import routes, state
@@ -41,8 +42,13 @@ from service.telemetry.metrics import Metrics
 from service.webhooks.client import Outbound
 
 
-def create_app(config: Config, engine: Engine, metrics: Metrics | None = None) -> web.Application:
-    """Build the service around an engine; nothing starts before the application does."""
+def create_app(
+    config: Config,
+    engines: Engine | Sequence[Engine] | EngineSource,
+    metrics: Metrics | None = None,
+) -> web.Application:
+    """Build the service around its engines; nothing starts before the application does."""
+    source = source_of(engines)
     app = server.application(config)
     app[state.CONFIG] = config
     app[state.METRICS] = metrics = metrics or Metrics()
@@ -58,13 +64,15 @@ def create_app(config: Config, engine: Engine, metrics: Metrics | None = None) -
     app[state.MODELS] = models = models_of(config)
     app[state.HASHES] = hashes = ModelHashes(models, config.model_cache_dir)
     app[state.DISPATCHER] = Dispatcher(
-        [engine],
+        source.engines,
         metrics,
         config,
         weights=app[state.KEYRING].weights,
         models=models,
         hash_of=hashes.ask,
     )
+    app[state.DISPATCHER].adoption_seconds = source.adoption_seconds
+    app[state.ENGINES] = source
     app[state.GPU] = GpuSampler("" if config.device == "cpu" else config.cuda_visible_devices)
     app[state.STARTED] = time.monotonic()
     kept = {"results": Path(config.data_dir)} if config.data_dir else {}
@@ -133,9 +141,12 @@ async def _durable(app: web.Application) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def _dispatcher(app: web.Application) -> AsyncIterator[None]:
-    await app[state.DISPATCHER].start()
+    dispatcher, source = app[state.DISPATCHER], app[state.ENGINES]
+    await dispatcher.start()
+    await source.start(dispatcher.join, dispatcher.leave)
     yield
-    await app[state.DISPATCHER].stop()
+    await dispatcher.stop()
+    await source.stop()
 
 
 async def _drain(app: web.Application) -> None:

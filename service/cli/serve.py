@@ -49,7 +49,7 @@ def serve(config: Config, _arguments: argparse.Namespace) -> int:
 
 async def _serve(config: Config, listening: socket.socket, ending: Ending) -> int:
     from service.app import create_app  # noqa: PLC0415 - the other commands need no server
-    from service.engine.process.parent import ProcessEngine  # noqa: PLC0415
+    from service.engine.process.local import engines_of  # noqa: PLC0415
     from service.http.middleware import auth  # noqa: PLC0415
     from service.http.server.accepting import Shortages  # noqa: PLC0415
     from service.http.state import DISPATCHER  # noqa: PLC0415
@@ -57,7 +57,7 @@ async def _serve(config: Config, listening: socket.socket, ending: Ending) -> in
     privacy.close_memory(config)  # Before there is an engine.
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(Shortages())
-    app = create_app(config, ProcessEngine(config))
+    app = create_app(config, engines_of(config))
     stop = asyncio.Event()
     failures: list[EngineFailed] = []
 

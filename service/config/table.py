@@ -29,8 +29,8 @@ class Config(AccessSettings):
     )
     host_cache_gb: float = setting(
         0.0,
-        "Host memory for models that are loaded or parked, in GB. 0 uses half of the machine's "
-        "memory.",
+        "Host memory for models that are loaded or parked, in GB, for all engines together. 0 uses "
+        "half of the machine's memory.",
         minimum=0.0,
     )
     model_idle_seconds: float = setting(
@@ -64,7 +64,16 @@ class Config(AccessSettings):
         minimum=0.0,
     )
     cuda_visible_devices: str = setting(
-        "0", "GPU to use, by index or UUID. Empty uses no GPU.", empty=True
+        "0",
+        "Comma-separated GPUs to use, by index or UUID: each gets an engine process of its own. "
+        "Empty uses no GPU.",
+        empty=True,
+    )
+    engines: int = setting(
+        0,
+        "Engine processes. 0 starts one for each GPU, and one on a CPU.",
+        minimum=0,
+        maximum=64,
     )
     device: str = setting("auto", "Device to compute on.", choices=("auto", "cpu", "cuda"))
     dtype: str = setting(
@@ -74,7 +83,8 @@ class Config(AccessSettings):
     )
     torch_threads: int = setting(
         0,
-        "CPU threads of the engine. 0 uses every core that is available to it.",
+        "CPU threads of each engine. 0 uses every core that is available; several engines share "
+        "them evenly.",
         minimum=0,
         maximum=1024,
     )

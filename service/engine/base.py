@@ -71,6 +71,13 @@ class Engine(ABC):
         the images that the request refers to, on a thread; where it raises, ``JobFailed`` follows.
         """
 
+    def adopt(self, job_id: str, request: GenerationSpec, epoch: int) -> None:
+        """Take up an attempt that ``EngineAdopted`` named; its events follow.
+
+        Only an engine that can go on without its service says that it did.
+        """
+        raise NotImplementedError
+
     @abstractmethod
     def cancel(self, job_id: str) -> None:
         """Take a job out of the batch before the next step; unknown ids are ignored."""

@@ -146,6 +146,16 @@ class Held:
     epoch: int
 
 
+@dataclass(frozen=True, kw_only=True)
+class EngineAdopted:
+    """The engine is heard again, or by a new service: it went on with these attempts.
+
+    Those that no service takes up are cancelled. What became of the others follows.
+    """
+
+    jobs: tuple[Held, ...]
+
+
 EngineEvent = (
     StageStarted
     | EngineReady
@@ -163,4 +173,4 @@ EngineEvent = (
 )
 """What an engine says of itself."""
 
-Event = EngineEvent | EngineExited
+Event = EngineEvent | EngineExited | EngineAdopted

@@ -11,6 +11,7 @@ from service.access.links import LinkSigner
 from service.access.lockout import Lockout
 from service.config.credentials import ApiKey
 from service.config.table import Config
+from service.engine.source import EngineSource
 from service.gpu.sampler import GpuSampler
 from service.http.route import Route, RouteTable
 from service.http.schema.orders import Order
@@ -45,6 +46,9 @@ LINKS = web.AppKey("links", LinkSigner)
 
 LOCKOUT = web.AppKey("lockout", Lockout)
 """Wrong keys of each client."""
+
+ENGINES: web.AppKey[EngineSource] = web.AppKey("engines")
+"""Where the engines come from."""
 
 GPU = web.AppKey("gpu", GpuSampler)
 HASHES = web.AppKey("hashes", ModelHashes)

@@ -80,6 +80,8 @@ class Job:
     """How often it was begun; what counts for the last attempt."""
     epoch: int = 0
     """Number of its latest attempt; it only grows, also where an attempt does not count."""
+    held: bool = False
+    """Whether it may only go on where it ran before, for now."""
     steps_done: int = 0
     interrupted: bool = False
     """Whether it is to end early, with its unfinished images; also in a later attempt."""
@@ -108,6 +110,11 @@ class Job:
         self.epoch += 1
         self.steps_done = 0
         self.gpu_seconds = 0.0
+        self.started = time.monotonic() if now is None else now
+
+    def resume(self, now: float | None = None) -> None:
+        """Be in the batch that it never left: its attempt went on, and nobody heard of it."""
+        self.state, self.held = JobState.RUNNING, False
         self.started = time.monotonic() if now is None else now
 
     def requeue(self, *, counted: bool = True) -> None:

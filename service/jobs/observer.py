@@ -17,6 +17,9 @@ class Observer:
     def begun(self, job: Job) -> None:
         """Note that a job joined a batch."""
 
+    def adopted(self, job: Job) -> None:
+        """Note that a job that waited is in a batch, which it never left."""
+
     def stepped(self, job: Job, left_seconds: float) -> None:
         """Note that a job did a step, and needs about so many seconds more."""
 

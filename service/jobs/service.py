@@ -254,7 +254,7 @@ class JobService:
         self._acceptance.enter(live := LiveJob(job, stored, context=context), job.charge)
         if stored.state is JobState.RUNNING:  # In a process that is gone.
             self._kept.later(self._kept.store.requeue(job.id, job.epoch))
-        self.dispatcher.restore(job)
+        self.dispatcher.restore(job, ran=stored.state is JobState.RUNNING)
         self._recorder.watch_deadline(live)
 
     @property

@@ -251,6 +251,21 @@ class EngineMetrics:
             self.adapter_bytes(place).set(0)
             self.show_resident(place, {})
 
+    def leave(self) -> None:
+        """Show an engine that is not there: it is in no state, and has nothing.
+
+        What was counted stays, for the next one in its slot.
+        """
+        self.forget()
+        self.heartbeat_age.set_function(lambda: 0.0)
+        for gauge in (self.jobs_running, self.batch_live, self.batch_limit):
+            gauge.set(0)
+        for state in labels.ENGINE_STATES:
+            self.state(state).set(0)
+        self.model_load.forget()
+        for info in (self._model, self._gpu):
+            info.remove_by_labels({"engine": self.name})
+
     def _one(self, build: Callable[..., Family], *definition: Any) -> Family:
         return build(*definition, engine=(self.name,)).labels(self.name)
 

@@ -24,16 +24,19 @@ class Metrics(Registry):
         self._state()
         self._threads()
         self._engines: dict[str, EngineMetrics] = {}
+        self._models: tuple[str, ...] = ()
         self.know_engine(labels.FIRST_ENGINE)
 
     def know_engine(self, name: str) -> EngineMetrics:
         """Count for the engine slot of this name, from 0 when it is first made known."""
         if name not in self._engines:
             self._engines[name] = EngineMetrics(self, name)
+            self._engines[name].know_models(self._models)
         return self._engines[name]
 
     def know_models(self, names: tuple[str, ...]) -> None:
         """Count for the models of these names from 0."""
+        self._models = names
         for name in names:
             self.model_wait.labels(name)
         for engine in self._engines.values():

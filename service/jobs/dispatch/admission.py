@@ -83,9 +83,9 @@ class Admission:
                 job, "draining", errors.ShuttingDown("Send the request to another instance.")
             )
         self._demand_model(job)
-        live = [slot for slot in self._slots if not slot.failed]
+        live = [slot for slot in self._slots if not slot.closed]
         if not live:
-            failure = self._slots[0].engine.failure
+            failure = next(slot.engine.failure for slot in self._slots if slot.failed)
             raise self._refused(job, "model_unavailable", errors.ModelUnavailable(failure))
         distrust = [error for slot in live if (error := self._distrust(slot)) is not None]
         if len(distrust) == len(live):

@@ -3,8 +3,6 @@
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
-from typing import Final
 
 import structlog
 
@@ -15,26 +13,21 @@ from service.core.capacity import Capacity
 from service.core.limits import RequestLimits
 from service.core.work import pixels
 from service.engine.base import Engine
-from service.engine.protocol import EngineExited, EngineFailed, EngineReady, Event
+from service.engine.protocol import EngineAdopted, EngineExited, EngineFailed, EngineReady, Event
 from service.jobs import record
 from service.jobs.dispatch.admission import Admission
-from service.jobs.dispatch.placement import bypass, nearest, next_start
+from service.jobs.dispatch.feed import Feed
+from service.jobs.dispatch.placement import nearest
 from service.jobs.dispatch.slot import EngineSlot
-from service.jobs.dispatch.switches import Switches
 from service.jobs.job import Job
-from service.jobs.observer import Observer
-from service.jobs.queue.forecast import Position, QueueForecast
-from service.jobs.queue.queue import JobQueue
+from service.jobs.queue.forecast import Position
 from service.models.served.catalog import DEFAULT, ONE, ModelCatalog
 from service.telemetry.metrics import Metrics
 
 log = structlog.get_logger(__name__)
 
-FEED_AGAIN_SECONDS: Final = 1.0
-"""Pause after an unforeseen error."""
 
-
-class Dispatcher:
+class Dispatcher(Feed):
     """Owns the queue and one slot for each engine.
 
     A job is bound to a slot when one has room for it, and joins the running batch there.
@@ -57,29 +50,19 @@ class Dispatcher:
         those that requests can name. ``hash_of`` returns the short hash of a model at once,
         empty if it is not known.
         """
-        self.slots = tuple(
-            EngineSlot(engine, metrics.know_engine(str(number)), config, models)
-            for number, engine in enumerate(engines)
-        )
-        self.observer: Observer = Observer()
+        super().__init__(engines, metrics, config, weights=weights, models=models, hash_of=hash_of)
+        self.adoption_seconds = 0.0
+        """After a start, until every engine has told which jobs it went on with."""
         self.load_failed: Callable[[EngineFailed], None] = lambda _failed: None
         """Called when no engine can load its model, and none will try again."""
-        self._metrics = metrics
-        self._config, self.models, self._hash_of = config, models, hash_of
-        self._queue = JobQueue(config.queue_size, weights=weights, shared=bool(weights))
-        self._seen = self._queue.version
-        self._forecast = QueueForecast(self._queue, self.slots)
-        self._switches = Switches(self.slots, self._queue, models, config, metrics)
-        self._switches.fail, self._switches.changed = self._fail_waiting, self._changed
         self.admission = Admission(
             *(self.slots, self._queue, self._forecast, models, self._switches.failure),
             metrics=metrics,
             config=config,
         )
-        self._room = asyncio.Event()
-        """Set while a job can be started, or could be if one came."""
         self._task: asyncio.Task[None] | None = None
         self._deadline: asyncio.TimerHandle | None = None
+        self._adoption: asyncio.TimerHandle | None = None
         metrics.know_models(tuple(each.id for each in models.entries))
         metrics.queue_limit.set(config.queue_size)
         metrics.queue_oldest.set_function(lambda: self.oldest_age)
@@ -92,19 +75,20 @@ class Dispatcher:
         """The slot that stands for the service: one that works, or is nearest to it."""
         return nearest(self.slots)
 
+    def join(self, engine: Engine) -> EngineSlot:
+        """Give an engine that comes a slot, and start it."""
+        slot = self._pool.join(engine)
+        self._changed()
+        return slot
+
+    def leave(self, engine: Engine) -> None:
+        """Give an engine no more jobs; it is stopped when those that it has are over."""
+        self._pool.leave(engine)
+        self._changed()
+
     def limits(self, key: str = DEFAULT) -> RequestLimits:
         """Return the limits and defaults of requests to a model."""
         return self.lead.limits(key)
-
-    @property
-    def depth(self) -> int:
-        """Jobs waiting."""
-        return self._queue.qsize()
-
-    @property
-    def running(self) -> int:
-        """Jobs in the engines."""
-        return sum(len(slot.jobs) for slot in self.slots)
 
     @property
     def oldest_age(self) -> float:
@@ -115,8 +99,8 @@ class Dispatcher:
     async def start(self) -> None:
         """Start the engines and the task that feeds them."""
         self._task = asyncio.create_task(self._feed(), name="consumer")
-        for slot in self.slots:
-            await slot.engine.start(partial(self._on_event, slot))
+        await self._pool.start()
+        self._adoption = asyncio.get_running_loop().call_later(self.adoption_seconds, self._release)
         self._gauges()
 
     async def stop(self) -> None:
@@ -124,12 +108,13 @@ class Dispatcher:
         self.admission.draining = True
         self.give_up()
         self._switches.stop()
-        if self._deadline is not None:
-            self._deadline.cancel()
+        for timer in (self._deadline, self._adoption):
+            if timer is not None:
+                timer.cancel()
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
-        await asyncio.gather(*(slot.engine.stop() for slot in self.slots))
+        await self._pool.stop()
         self._gauges()
 
     def drain(self) -> None:
@@ -154,9 +139,13 @@ class Dispatcher:
         record.accepted(self._metrics, job, self.depth)
         self._changed()
 
-    def restore(self, job: Job) -> None:
-        """Take up a job that an earlier process accepted, above the queue's bound if need be."""
+    def restore(self, job: Job, *, ran: bool = False) -> None:
+        """Take up a job that an earlier process accepted, above the queue's bound if need be.
+
+        One that ``ran`` waits until every engine that may still have it was heard.
+        """
         job.model = self.models.key(job.request.model)
+        job.held = ran and self.adoption_seconds > 0
         self._queue.restore(job)
         record.accepted(self._metrics, job, self.depth)
         self._changed()
@@ -188,51 +177,12 @@ class Dispatcher:
             if job.id in slot.jobs or not wanted:
                 slot.engine.preview(job.id, wanted=wanted)
 
-    async def _feed(self) -> None:
-        while True:
-            await self._room.wait()
-            self._queue.put_back(await self._queue.get())
-            try:
-                self._start_waiting()
-            except Exception:  # Whatever it is, those who wait must not wait for ever.
-                log.exception("feeding_failed")
-                await asyncio.sleep(FEED_AGAIN_SECONDS)
-
-    def _start_waiting(self) -> None:
-        """Start what waits, as far as a slot has room for it."""
-        while start := next_start(self._queue.in_order(), self.slots):
-            self._begin(*start)
-        self._update()
-
-    def _bypass(self) -> None:
-        """Let the next job join a full batch, if it is short enough for that."""
-        first = self._queue.first
-        if first and (slot := bypass(first, self.slots)):
-            slot.put_bypass(first)
-            self._begin(first, slot)
-
-    def _begin(self, job: Job, slot: EngineSlot) -> None:
-        self._queue.take(job)
-        job.engine = slot.metrics.name
-        job.begin()
-        self._forecast.started(job, time.monotonic())
-        record.begun(self._metrics, job)
-        slot.jobs[job.id] = job
-        self._gauges()
-        self.observer.begun(job)
-        self._hash_of(job.model)  # It is read while the images are drawn.
-        try:
-            slot.start(job)
-        except Exception:
-            log.exception("engine_refused", engine=job.engine, **job.log_context)
-            slot.jobs.pop(job.id, None)
-            job.fail(errors.ServiceError("The error is in the log of the service."))
-            self._ended(job)
-
     def _on_event(self, slot: EngineSlot, event: Event) -> None:
         match event:
             case events.AttemptEvent() if slot.is_late(event.job_id, event.epoch):
                 return
+            case EngineAdopted():
+                self._adopt(slot, event)
             case events.Stepped():
                 self._stepped(slot, event)
             case events.Previewed():
@@ -310,6 +260,29 @@ class Dispatcher:
             record.used(self._metrics, job, event.times)
             self._ended(job)
 
+    def _adopt(self, slot: EngineSlot, event: EngineAdopted) -> None:
+        """Take up what an engine went on with, where nothing else became of it meanwhile."""
+        for held in event.jobs:
+            if held.job_id in slot.jobs:
+                continue
+            job = self._queue.find(held.job_id)
+            if job is None or job.epoch != held.epoch:
+                slot.engine.cancel(held.job_id)
+                continue
+            self._queue.take(job)
+            job.engine = slot.name
+            job.resume()
+            self._forecast.left(job)
+            slot.adopt(job)
+            self.observer.adopted(job)
+            log.info("job_adopted", engine=slot.name, attempt=job.attempts, **job.log_context)
+
+    def _release(self) -> None:
+        """Let the jobs start that no engine went on with."""
+        for job in self._queue.waiting:
+            job.held = False
+        self._changed()
+
     def _left(
         self, slot: EngineSlot, event: events.JobFinished | events.JobFailed | events.JobCancelled
     ) -> None:
@@ -331,19 +304,12 @@ class Dispatcher:
                 self._wait_again(job)
         self._switches.lost(slot)
 
-    def _wait_again(self, job: Job, *, counted: bool = True) -> None:
-        job.requeue(counted=counted)
-        self._queue.put_back(job)
-        self.observer.requeued(job, counted=counted)
-        lost_in = {"engine": job.engine, "attempts": job.attempts}
-        log.warning("job_requeued", **lost_in, **job.log_context)
-
     def _load_failed(self, slot: EngineSlot, event: EngineFailed) -> None:
         """Fail what waits on a connection; what outlives the process waits for the next start.
 
         While another engine may load its model, everything waits for that one.
         """
-        over = all(other.failed for other in self.slots if other is not slot)
+        over = all(other.closed for other in self.slots if other is not slot)
         given_up = [job for job in self._queue.waiting if over and not self.observer.keeps(job)]
         kept = self.depth - len(given_up)
         said = {"code": event.code, "detail": event.detail}
@@ -353,48 +319,9 @@ class Dispatcher:
         if over:
             self.load_failed(event)
 
-    def _fail_waiting(self, job: Job, error: errors.ServiceError) -> None:
-        self._queue.discard(job)
-        job.fail(error)
-        self._ended(job)
-
     def give_up(self) -> None:
         """Fail everything that is unfinished, now."""
         running = [job for slot in self.slots for job in slot.jobs.values()]
         for job in [*running, *self._queue.waiting]:
             stopped = "The service stopped before the image was finished."
             self.cancel(job, errors.ShuttingDown(stopped))
-
-    def _ended(self, job: Job) -> None:
-        self._forecast.left(job)
-        self._switches.left(job)
-        record.ended(self._metrics, job)
-        self.observer.ended(job)
-        self._update()
-        self._gauges()
-
-    def _changed(self) -> None:
-        """Start what may start at once, and let the task know of the rest."""
-        self._switches.consider()
-        self._bypass()
-        self._update()
-        self._gauges()
-
-    def _update(self) -> None:
-        """Let the task run while a job can be started, or could be if one came."""
-        if self._queue.empty():
-            room = any(slot.has_room for slot in self.slots)
-        else:
-            room = next_start(self._queue.in_order(), self.slots) is not None
-        if room:
-            self._room.set()
-        else:
-            self._room.clear()
-
-    def _gauges(self) -> None:
-        if self._seen != self._queue.version:
-            self._seen = self._queue.version
-            self.observer.moved()
-        self._metrics.queue_depth.set(self.depth)
-        for slot in self.slots:
-            slot.show()

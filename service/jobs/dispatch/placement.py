@@ -16,6 +16,8 @@ def next_start(waiting: Iterable[Job], slots: Sequence[EngineSlot]) -> Start | N
     """
     free = [slot for slot in slots if slot.has_room]
     for job in waiting if free else ():
+        if job.held:
+            continue
         open_to = candidates(job, slots)
         if open_to and open_to[0].last_chance(job):
             slot = min(open_to, key=_seconds_left)
@@ -39,7 +41,7 @@ def candidates(job: Job, slots: Sequence[EngineSlot]) -> list[EngineSlot]:
     """
     if len(slots) == 1:
         return [slot for slot in slots if slot.holds(job)]
-    live = [slot for slot in slots if not slot.failed]
+    live = [slot for slot in slots if not slot.closed]
     fitting = [slot for slot in live if slot.lack(job.request) is None]
     ready = [slot for slot in fitting or live if slot.holds(job)]
     if job.attempts and ready:
@@ -61,7 +63,7 @@ def bypass(job: Job, slots: Sequence[EngineSlot]) -> EngineSlot | None:
 def nearest(slots: Sequence[EngineSlot]) -> EngineSlot:
     """Return the slot that works, or is nearest to it."""
     return min(
-        slots, key=lambda slot: (slot.failed, not slot.ready, slot.circuit.open, slot.engine.late)
+        slots, key=lambda slot: (slot.closed, not slot.ready, slot.circuit.open, slot.engine.late)
     )
 
 

@@ -59,6 +59,8 @@ class EngineSlot:
         self._models = models
         self._bypassing = ""
         """Id of the job that joined a full batch last."""
+        self.retiring = False
+        """Whether its engine leaves when the jobs in it are over."""
         metrics.batch_limit.set(self.batch_limit)
         metrics.heartbeat_age.set_function(lambda: engine.silence)
 
@@ -68,9 +70,19 @@ class EngineSlot:
         return self.engine.state is EngineState.READY
 
     @property
+    def name(self) -> str:
+        """Its number, in log lines and in the label ``engine``."""
+        return self.metrics.name
+
+    @property
     def failed(self) -> bool:
         """Whether the model cannot be loaded."""
         return self.engine.state is EngineState.FAILED
+
+    @property
+    def closed(self) -> bool:
+        """Whether no job will start here any more."""
+        return self.retiring or self.failed
 
     def info(self, key: str) -> ModelInfo | None:
         """Return what is known of a model that was loaded here once."""
@@ -162,6 +174,7 @@ class EngineSlot:
         jobs = self.jobs.values()
         return (
             self.ready
+            and not self.retiring
             and not self.residency.holding
             and not (jobs and self.circuit.open)
             and not any(1 < job.attempts >= self._config.max_attempts for job in jobs)
@@ -250,6 +263,11 @@ class EngineSlot:
         self.engine.generate(job.id, request, job.epoch, job.inputs)
         if job.interrupted:
             self.engine.interrupt(job.id)
+
+    def adopt(self, job: Job) -> None:
+        """Take up a job that the engine went on with while nobody heard of it."""
+        self.jobs[job.id] = job
+        self.engine.adopt(job.id, replace(job.request, model=job.model), job.epoch)
 
     def interrupt(self, job: Job) -> bool:
         """End a running job early, with its unfinished images; return whether it was in the batch.

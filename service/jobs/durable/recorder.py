@@ -60,6 +60,15 @@ class JobRecorder(Observer):
             if live.events.viewers:
                 self._dispatcher.preview(job, wanted=True)
 
+    def adopted(self, job: Job) -> None:
+        """Show that it runs, in the attempt that it was in."""
+        if live := self.live.get(job.id):
+            if writer := self._writer_of(live):
+                writer.later(writer.store.resume(job.id, job.epoch))
+            live.events.say("started", {"attempt": job.attempts})
+            if live.events.viewers:
+                self._dispatcher.preview(job, wanted=True)
+
     def stepped(self, job: Job, left_seconds: float) -> None:
         """Say how far it is."""
         if live := self.live.get(job.id):

@@ -35,8 +35,8 @@ class Slot(Protocol):
         """Seconds until the engine can begin."""
 
     @property
-    def failed(self) -> bool:
-        """Whether the engine will never begin."""
+    def closed(self) -> bool:
+        """Whether no job will start there any more."""
 
     def switch_seconds(self, job: Job) -> float:
         """Seconds that a job's model takes to load; 0 where it is loaded."""
@@ -120,13 +120,16 @@ class QueueForecast:
         return left * slot.estimate.pixel_step * self._stretch.get(owner, 1.0)
 
     def _work_out(self) -> None:
-        seen = (self._queue.version, *((slot.delay, *slot.jobs) for slot in self._slots))
+        seen = (
+            self._queue.version,
+            *((slot.closed, slot.delay, *slot.jobs) for slot in self._slots),
+        )
         if seen == self._seen:
             return
         self._seen = seen
         waiting = self._waiting = self._queue.waiting
         self._numbers = {job.id: number for number, job in enumerate(waiting, 1)}
-        live = [slot for slot in self._slots if not slot.failed]
+        live = [slot for slot in self._slots if not slot.closed]
         self._starts = line_up(waiting, live or self._slots)
 
 

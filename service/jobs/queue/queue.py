@@ -115,6 +115,10 @@ class JobQueue(asyncio.Queue[Job]):
             return True
         return free > 0 and not (self._shared and held >= SPARE * free)
 
+    def find(self, job_id: str) -> Job | None:
+        """Return a waiting job."""
+        return self._queue.get(job_id)
+
     def held(self, owner: str) -> int:
         """Return how many jobs of ``owner`` wait."""
         return self._held.get(owner, 0)

@@ -91,6 +91,9 @@ class JobStore(Protocol):
     async def begin(self, job_id: str, epoch: int) -> bool:
         """Begin an unfinished job's attempt, which has a higher epoch than all before it."""
 
+    async def resume(self, job_id: str, epoch: int) -> bool:
+        """Let an unfinished job be running again in its latest attempt, which never ended."""
+
     async def requeue(self, job_id: str, epoch: int) -> bool:
         """Let an unfinished job wait again, its attempts kept."""
 

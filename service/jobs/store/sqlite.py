@@ -72,6 +72,10 @@ class SqliteStore(JobStore):
         values = {"id": job_id, "epoch": epoch, "now": self._clock()}
         return bool(await self._execute(statements.BEGIN, values))
 
+    async def resume(self, job_id: str, epoch: int) -> bool:
+        values = {"id": job_id, "epoch": epoch, "now": self._clock()}
+        return bool(await self._execute(statements.RESUME, values))
+
     async def requeue(self, job_id: str, epoch: int) -> bool:
         return bool(await self._execute(statements.REQUEUE, {"id": job_id, "epoch": epoch}))
 

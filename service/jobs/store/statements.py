@@ -26,6 +26,10 @@ WAIT: Final = "state = 'queued', epoch = :epoch, steps_done = 0, started_at = NU
 """The epoch is written again: where the begin could not be, a later process must not repeat it."""
 
 REQUEUE: Final = f"UPDATE jobs SET {WAIT} {OF_ATTEMPT}"  # noqa: S608
+RESUME: Final = (
+    f"UPDATE jobs SET state = 'running', started_at = :now WHERE id = :id AND {UNFINISHED}"  # noqa: S608
+    " AND epoch = :epoch"
+)
 HAND_BACK: Final = f"UPDATE jobs SET attempts = attempts - (state = 'running'), {WAIT} {OF_ATTEMPT}"  # noqa: S608
 FINISH: Final = (
     "UPDATE jobs SET state = :state, finished_at = :now, error_code = :error_code,"  # noqa: S608

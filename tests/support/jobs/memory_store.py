@@ -65,6 +65,11 @@ class MemoryStore(JobStore):
         values = {"attempts": job.attempts + 1, "steps_done": 0, "started_at": self._clock()}
         return self._put(job, state=JobState.RUNNING, epoch=epoch, **values)
 
+    async def resume(self, job_id: str, epoch: int) -> bool:
+        if (job := self._open(job_id)) is None or epoch != job.epoch:
+            return False
+        return self._put(job, state=JobState.RUNNING, started_at=self._clock())
+
     async def requeue(self, job_id: str, epoch: int) -> bool:
         if (job := self._open(job_id, epoch)) is None:
             return False

@@ -97,7 +97,7 @@ async def test_an_engine_that_takes_no_job_fails_that_job_alone(dispatcher, engi
 
 async def test_feeding_goes_on_after_an_error(dispatcher, engine, monkeypatch):
     """Whatever it is, those who wait do not wait for ever."""
-    monkeypatch.setattr("service.jobs.dispatch.dispatcher.FEED_AGAIN_SECONDS", 0.0)
+    monkeypatch.setattr("service.jobs.dispatch.feed.FEED_AGAIN_SECONDS", 0.0)
     start = dispatcher._start_waiting
 
     def broken():

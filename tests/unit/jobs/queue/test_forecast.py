@@ -35,7 +35,7 @@ class Slot:
     estimate: Estimate
     batch_limit: int = 1
     delay: float = 0.0
-    failed: bool = False
+    closed: bool = False
     jobs: dict[str, Job] = field(default_factory=dict)
 
     loads: dict[str, float] = field(default_factory=dict)

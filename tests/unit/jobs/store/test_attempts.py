@@ -59,6 +59,18 @@ async def test_an_attempt_that_is_handed_back_does_not_count(store, overtaken):
     assert (begun.attempts, begun.epoch) == (2, 3)
 
 
+async def test_an_attempt_that_went_on_is_not_counted_again(store, overtaken):
+    """It was taken for lost, and was not; no earlier one comes back."""
+    assert await store.requeue(overtaken.id, 2)
+    assert not await store.resume(overtaken.id, 1)
+    assert await store.resume(overtaken.id, 2)
+    runs = await store.get(overtaken.id, "anna")
+    assert (runs.state, runs.attempts, runs.epoch) == (JobState.RUNNING, 2, 2)
+    assert runs.started_at is not None
+    assert await store.finish(overtaken.id, JobEnd(state=JobState.SUCCEEDED, epoch=2))
+    assert not await store.resume(overtaken.id, 2)
+
+
 async def test_what_belongs_to_no_attempt_is_never_late(store, overtaken):
     """The owner cancels a job, whoever runs it; a delivery comes after all of them."""
     assert await store.finish(overtaken.id, JobEnd(state=JobState.CANCELLED))

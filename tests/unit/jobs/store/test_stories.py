@@ -119,6 +119,7 @@ def calls(rng: random.Random, known: str):
         "add": ([stored(owner, webhook=hook, created_at=epoch * 60.0, **keys)], {}),
         "find": ([owner, "1"], {}),
         "begin": ([known, epoch], {}),
+        "resume": ([known, epoch], {}),
         "requeue": ([known, epoch], {}),
         "hand_back": ([known, epoch], {}),
         "finish": ([known, JobEnd(state=state, error=error, **end, **more)], {}),
