@@ -33,6 +33,11 @@ class Reader(Generic[Received]):
         self._kinds: Mapping[str, msgspec.msgpack.Decoder[Any]] = {
             kind.__name__: msgspec.msgpack.Decoder(kind) for kind in get_args(kinds)
         }
+        self._of = kinds
+
+    def __reduce__(self) -> "tuple[type[Reader[Received]], tuple[object]]":
+        """Pickle as the kinds: another process makes decoders of its own."""
+        return type(self), (self._of,)
 
     def read(self, data: bytes) -> Received:
         """Return the message in these bytes.

@@ -10,12 +10,13 @@ import threading
 from collections.abc import Callable
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
+from typing import Generic
 
 import structlog
 
 from service.config.loading import without_secrets
 from service.config.table import Config
-from service.engine.channel import COMMANDS, EVENTS, Channel, GarbageError
+from service.engine.channel import Channel, GarbageError, Reader, Received, Sent
 from service.engine.inspection import longest_message
 from service.engine.protocol import Command, EngineEvent
 from service.system import parent_death
@@ -32,12 +33,18 @@ GROUP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 WorkerMain = Callable[[Channel[EngineEvent, Command], Config], None]
 """What the child runs: it must be importable by name, since it is pickled."""
 
-Later = Callable[[], Command | None]
-"""Makes a command, or none, when those before it are sent; runs on the writing thread."""
+Later = Callable[[], Sent | None]
+"""Makes a message, or none, when those before it are sent; runs on the writing thread."""
 
 
 def _begin(
-    entry: WorkerMain, pipe: "Connection[bytes, bytes]", config: Config, name: str, terminal: bool
+    entry: Callable[[Channel[Received, Sent], Config], None],
+    pipe: "Connection[bytes, bytes]",
+    sent: Reader[Sent],
+    config: Config,
+    *,
+    name: str,
+    terminal: bool,
 ) -> None:
     """Run ``entry``; what it says passes a queue, so that nothing waits for a log line."""
     # A kernel that hangs does not look at the pipe, and would hold the GPU.
@@ -45,32 +52,41 @@ def _begin(
     parent_death.follow(parent.pid if parent else None)
     structlog.contextvars.bind_contextvars(engine=name)
     with stderr.inherited(terminal=terminal):
-        entry(Channel(pipe, COMMANDS), config)
+        entry(Channel(pipe, sent), config)
 
 
-class Child:
-    """One engine process, from its start to its end.
+class Child(Generic[Sent, Received]):
+    """One process of an engine or of what finds engines, from its start to its end.
 
-    Commands and events pass one pipe. One thread reads it, so that a large
+    Messages of both sides pass one pipe. One thread reads it, so that a large
     image never holds up the event loop, and one writes it, since a child that hangs
     reads nothing and a full pipe blocks whoever writes. A child whose parent is gone
     is ended by the kernel on Linux; elsewhere it finds the pipe closed and leaves.
     """
 
-    def __init__(self, entry: WorkerMain, config: Config, name: str) -> None:
+    def __init__(
+        self,
+        entry: Callable[[Channel[Received, Sent], Config], None],
+        config: Config,
+        name: str,
+        *,
+        sent: Reader[Sent],
+        received: Reader[Received],
+    ) -> None:
         self._log = log.bind(engine=name)
         self.cause = ""
         """Why this side ended it, or why it said that it would end."""
         self._longest = longest_message(config)
         ours, self._theirs = SPAWN.Pipe()
-        self._channel: Channel[Command, EngineEvent] = Channel(ours, EVENTS)
+        self._channel: Channel[Sent, Received] = Channel(ours, received)
         self._process: SpawnProcess = SPAWN.Process(
             target=_begin,
-            args=(entry, self._theirs, without_secrets(config), name, stderr.is_terminal()),
+            args=(entry, self._theirs, sent, without_secrets(config)),
+            kwargs={"name": name, "terminal": stderr.is_terminal()},
             name="sd-engine",
             daemon=True,
         )
-        self._commands: queue.SimpleQueue[Command | Later | None] = queue.SimpleQueue()
+        self._commands: queue.SimpleQueue[Sent | Later[Sent] | None] = queue.SimpleQueue()
         self._kept: queue.SimpleQueue[bool] = queue.SimpleQueue()
         """Whether the started process is to stay; answered once."""
         self._reader: threading.Thread | None = None
@@ -85,9 +101,7 @@ class Child:
         """As in ``subprocess``: negative for a signal, None while it runs."""
         return self._process.exitcode
 
-    async def start(
-        self, deliver: Callable[[EngineEvent], None], ended: Callable[[], None]
-    ) -> None:
+    async def start(self, deliver: Callable[[Received], None], ended: Callable[[], None]) -> None:
         """Start the process; both callables are called on this event loop.
 
         Raises:
@@ -116,7 +130,7 @@ class Child:
     def _run(
         self,
         launched: "asyncio.Future[None]",
-        deliver: Callable[[EngineEvent], None],
+        deliver: Callable[[Received], None],
         ended: Callable[[], None],
     ) -> None:
         """Start the process and stay as long as it does, since it ends with this thread."""
@@ -145,8 +159,8 @@ class Child:
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
-    def send(self, command: Command | Later) -> None:
-        """Hand over a command; what a dead child cannot read any more is dropped."""
+    def send(self, command: Sent | Later[Sent]) -> None:
+        """Hand over a message; what a dead child cannot read any more is dropped."""
         self._commands.put(command)
 
     def kill(self, cause: str = "") -> None:
@@ -164,7 +178,7 @@ class Child:
     def _read(
         self,
         loop: asyncio.AbstractEventLoop,
-        deliver: Callable[[EngineEvent], None],
+        deliver: Callable[[Received], None],
         ended: Callable[[], None],
     ) -> None:
         """Carry events to the event loop until the child ends; runs on a thread.

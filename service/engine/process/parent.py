@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-from dataclasses import replace
 
 import structlog
 
@@ -13,13 +12,13 @@ from service.core.spec import GenerationSpec
 from service.core.stage import Stage
 from service.engine import protocol
 from service.engine.base import Engine, EngineState, Listener
-from service.engine.channel import GarbageError
+from service.engine.channel import COMMANDS, EVENTS, GarbageError
 from service.engine.heartbeat import Heartbeat
-from service.engine.inspection import Inspector, checked
+from service.engine.inputs import with_inputs
+from service.engine.inspection import Inspector
 from service.engine.process import worker
 from service.engine.process.child import Child, Later, WorkerMain
 from service.engine.watchdog import Watchdog
-from service.errors import ServiceError
 
 log = structlog.get_logger(__name__)
 
@@ -29,6 +28,8 @@ RESTART_DELAYS = (0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
 STOP_SECONDS = 5.0
 """How long the step in work may take to end before the process is killed."""
 
+EngineChild = Child[protocol.Command, protocol.EngineEvent]
+
 
 class ProcessEngine(Engine):
     """The step loop in a spawned child, which alone imports torch."""
@@ -36,7 +37,7 @@ class ProcessEngine(Engine):
     def __init__(self, config: Config, *, entry: WorkerMain = worker.run) -> None:
         self._config = config
         self._entry = entry
-        self._child: Child | None = None
+        self._child: EngineChild | None = None
         self._listener: Listener = _ignore
         self._in_work: dict[str, protocol.Generate] = {}
         """Jobs handed over whose end the child has not reported, by id."""
@@ -108,28 +109,23 @@ class ProcessEngine(Engine):
         else:
             self._watchdog.update()
 
-    def _with_inputs(self, command: protocol.Generate, inputs: InputSource) -> Later:
+    def _with_inputs(
+        self, command: protocol.Generate, inputs: InputSource
+    ) -> Later[protocol.Command]:
         """Return what reads the images of a job; where it cannot, that job alone fails."""
         loop, child = asyncio.get_running_loop(), self._child
 
         def read() -> protocol.Generate | None:
-            try:
-                return replace(command, inputs=checked(inputs(), command.request))
-            except ServiceError as error:
-                code, detail = error.code, error.detail
-            except Exception:
-                log.exception("inputs_failed", job_id=command.job_id, engine=self.name)
-                code, detail = ServiceError.code, "The images of the request cannot be read."
-            failed = events.JobFailed(
-                job_id=command.job_id, epoch=command.epoch, code=code, detail=detail
-            )
+            made = with_inputs(command, inputs, self.name)
+            if isinstance(made, protocol.Generate):
+                return made
             with contextlib.suppress(RuntimeError):  # The loop is closed: nobody listens.
-                loop.call_soon_threadsafe(self._unread, child, failed)
+                loop.call_soon_threadsafe(self._unread, child, made)
             return None
 
         return read
 
-    def _unread(self, child: Child | None, failed: events.JobFailed) -> None:
+    def _unread(self, child: EngineChild | None, failed: events.JobFailed) -> None:
         """End a job whose images cannot be read, unless that attempt is over."""
         known = self._in_work.get(failed.job_id)
         if self._stopping or child is None or child is not self._child or child.cause:
@@ -168,7 +164,9 @@ class ProcessEngine(Engine):
 
     async def _spawn(self) -> None:
         try:
-            child = Child(self._entry, self._config, self.name)
+            child = EngineChild(
+                *(self._entry, self._config, self.name), sent=COMMANDS, received=EVENTS
+            )
             inspector = Inspector(self._in_work, self._leaving, self._interrupted, self.name)
             await child.start(
                 lambda said: self._deliver(child, inspector, said), lambda: self._ended(child)
@@ -183,7 +181,9 @@ class ProcessEngine(Engine):
         self._watchdog.hear(Stage.LOAD)
         self._log.info("engine_started", pid=child.pid)
 
-    def _deliver(self, child: Child, inspector: Inspector, said: protocol.EngineEvent) -> None:
+    def _deliver(
+        self, child: EngineChild, inspector: Inspector, said: protocol.EngineEvent
+    ) -> None:
         if self._stopping or child.cause:  # What a condemned child says is not heard.
             return
         try:
@@ -195,7 +195,7 @@ class ProcessEngine(Engine):
         if current:
             self._pass_on(child, said)
 
-    def _pass_on(self, child: Child, said: protocol.EngineEvent) -> None:
+    def _pass_on(self, child: EngineChild, said: protocol.EngineEvent) -> None:
         if not self._took_note(child, said):
             return
         if self._in_work or isinstance(said, protocol.StageStarted):
@@ -206,7 +206,7 @@ class ProcessEngine(Engine):
             self._watchdog.rest()
         self._listener(said)
 
-    def _took_note(self, child: Child, said: protocol.EngineEvent) -> bool:
+    def _took_note(self, child: EngineChild, said: protocol.EngineEvent) -> bool:
         """Bring the state up to date; return whether the listener is to hear of it."""
         match said:
             case protocol.EngineReady():
@@ -241,7 +241,7 @@ class ProcessEngine(Engine):
             self._log.error("engine_stalled", seconds=round(seconds, 3), pid=self.pid)
             self._child.kill("stalled")
 
-    def _ended(self, child: Child) -> None:
+    def _ended(self, child: EngineChild) -> None:
         if child is not self._child:
             return
         self._child = None

@@ -60,7 +60,7 @@ class Acknowledge:
 
 @dataclass(frozen=True, kw_only=True)
 class Drain:
-    """Let nothing more of an engine be known: it has no jobs any more, and its node leaves."""
+    """End an engine that has no jobs any more, because its node leaves."""
 
     engine: str
 
@@ -124,14 +124,6 @@ class Alive:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EngineLeaving:
-    """An engine is to end its jobs and to take no more."""
-
-    engine: str
-    reason: str
-
-
-@dataclass(frozen=True, kw_only=True)
 class EngineGone:
     """An engine's actor has ended, with what it had."""
 
@@ -144,12 +136,17 @@ class ClusterState:
     """What the driver sees of the cluster, every few seconds."""
 
     nodes: int
-    engines: int
-    """Engines that its nodes have room for."""
+    engines: tuple[str, ...]
+    """Engines to work with: those that are not named any more are to end their jobs and go."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DriverAlive:
+    """The driver works, once a second, whether or not there is a cluster."""
 
 
 FromDriver = (
-    EngineJoined | EngineAttached | FromEngine | Alive | EngineLeaving | EngineGone | ClusterState
+    EngineJoined | EngineAttached | FromEngine | Alive | EngineGone | ClusterState | DriverAlive
 )
 """What a driver tells its service."""
 

@@ -29,6 +29,7 @@ VALUES: dict[Any, Any] = {
     bool: True,
     bytes: b"\x00\xff",
     tuple[bytes, ...]: (b"one", b""),
+    tuple[str, ...]: ("sd/home/node/0", "sd/home/node/1"),
     tuple[Held, ...]: (Held(job_id="one", epoch=2), Held(job_id="two", epoch=1)),
 }
 """A value of each type that a field has."""
