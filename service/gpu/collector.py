@@ -1,12 +1,13 @@
-"""The GPU's series, as the sampler last saw it."""
+"""The series of the GPUs, as the sampler last saw them."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 from prometheus_client.registry import Collector
 
 from service.gpu.nvml import GpuReading
-from service.gpu.sampler import GpuSampler, GpuState
+from service.gpu.sampler import GpuSampler
+from service.gpu.state import GpuState
 from service.telemetry.definitions import GPU, Family, Values
 
 HERE: Final[tuple[str, ...]] = ()
@@ -24,22 +25,37 @@ class GpuCollector(Collector):
 
     def collect(self) -> Iterator[Family]:
         """Return the families that have a value now."""
-        found = values(self._sampler.state)
+        found = values(self._sampler.states, self._sampler.duration)
         for definition in GPU:
             filled = definition.family(found.get(definition.name, {}))
             if filled.samples:
                 yield filled
 
 
-def values(state: GpuState) -> dict[str, Values]:
-    """Return what is known, by the name of the family."""
+def values(states: Sequence[GpuState], duration: float | None) -> dict[str, Values]:
+    """Return what is known, by the name of the family; a GPU that is named twice shows once."""
+    found = _collector(states, duration)
+    for state in states:
+        for name, figures in _of_gpu(state).items():
+            found[name] = {**found.get(name, {}), **figures}
+    return found
+
+
+def _collector(states: Sequence[GpuState], duration: float | None) -> dict[str, Values]:
+    """Return how reading goes; of several GPUs, for the worst of them."""
+    known = [state for state in states if state.up is not None]
+    if not known:
+        return {}
+    times = [state.succeeded_at for state in known if state.succeeded_at is not None]
+    return {
+        "sd_gpu_collector_up": {HERE: all(state.up for state in known)},
+        "sd_gpu_collector_last_success_timestamp_seconds": {HERE: min(times, default=None)},
+        "sd_gpu_collector_duration_seconds": {HERE: duration if times else None},
+    }
+
+
+def _of_gpu(state: GpuState) -> dict[str, Values]:
     found: dict[str, Values] = {}
-    if state.up is not None:
-        found |= {
-            "sd_gpu_collector_up": {HERE: state.up},
-            "sd_gpu_collector_last_success_timestamp_seconds": {HERE: state.succeeded_at},
-            "sd_gpu_collector_duration_seconds": {HERE: state.duration},
-        }
     if state.up is not None and state.uuid is not None:
         found["sd_gpu_lost"] = {(state.uuid,): state.lost}
         if state.xids is not None:

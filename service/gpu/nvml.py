@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import Any, Final
 
 import pynvml
@@ -88,7 +89,7 @@ def driver() -> Iterator[None]:
 
 
 def read(visible_devices: str) -> GpuReading | None:
-    """Read the first GPU that ``CUDA_VISIBLE_DEVICES`` names; None when it names none.
+    """Read the first GPU of a list as ``CUDA_VISIBLE_DEVICES`` has it; None when it names none.
 
     Raises:
         pynvml.NVMLError: the GPU does not answer.
@@ -127,14 +128,19 @@ def read(visible_devices: str) -> GpuReading | None:
     )
 
 
+def names(visible_devices: str) -> tuple[str, ...]:
+    """Return the index or UUID of each GPU, once; like CUDA, none after an invalid index."""
+    given = (name.strip() for name in visible_devices.split(","))
+    return tuple(dict.fromkeys(takewhile(lambda name: name and not name.startswith("-"), given)))
+
+
 def named(visible_devices: str) -> str:
-    """Return the index or UUID of the first GPU; like CUDA, none after an invalid index."""
-    name = visible_devices.split(",", maxsplit=1)[0].strip()
-    return "" if name.startswith("-") else name
+    """Return the index or UUID of the first GPU; empty when there is none."""
+    return next(iter(names(visible_devices)), "")
 
 
 def find(visible_devices: str) -> Any:
-    """Find the device; NVML itself ignores ``CUDA_VISIBLE_DEVICES``."""
+    """Find the first device of the list; NVML itself ignores ``CUDA_VISIBLE_DEVICES``."""
     name = named(visible_devices)
     if not name:
         return None
@@ -143,11 +149,17 @@ def find(visible_devices: str) -> Any:
         return pynvml.nvmlDeviceGetHandleByIndex(int(name)) if int(name) < count else None
     if name.startswith("MIG-"):
         return pynvml.nvmlDeviceGetHandleByUUID(name)
+    unknown: pynvml.NVMLError | None = None
     for index in range(count):
-        handle = pynvml.nvmlDeviceGetHandleByIndex(index)
-        # CUDA takes the beginning of a UUID for the whole.
-        if text(_given("nvmlDeviceGetUUID", handle)).startswith(name):
-            return handle
+        try:
+            handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+            # CUDA takes the beginning of a UUID for the whole.
+            if text(_given("nvmlDeviceGetUUID", handle)).startswith(name):
+                return handle
+        except pynvml.NVMLError as error:  # A GPU that is lost hides none of the others.
+            unknown = error
+    if unknown is not None:
+        raise unknown
     return None
 
 

@@ -1,18 +1,17 @@
-"""The GPU in use, read again and again on a thread of its own."""
+"""The GPUs in use, read again and again on one thread."""
 
+import contextlib
+import math
 import threading
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Final
 
 import pynvml
-import structlog
 
-from service.gpu.nvml import GpuReading, driver, named, read
-from service.gpu.xid import XidCounter
-
-log = structlog.get_logger(__name__)
+from service.gpu.nvml import GpuReading, driver, names
+from service.gpu.state import GpuState, WatchedGpu
 
 INTERVAL_SECONDS: Final = 5.0
 """Time between two readings; Prometheus commonly asks every 15 s."""
@@ -26,45 +25,14 @@ BACKOFF_SECONDS: Final = 30.0
 SLICE_SECONDS: Final = 0.5
 """Longest wait for a fault, and so for the thread to end."""
 
-NO_GPU: Final = (
-    pynvml.NVML_ERROR_LIBRARY_NOT_FOUND,
-    pynvml.NVML_ERROR_DRIVER_NOT_LOADED,
-    getattr(pynvml, "NVML_ERROR_GPU_NOT_FOUND", 28),  # Unknown to older releases of the binding.
-)
-"""Answers of a machine without a GPU, when none of them was seen before."""
-
-GONE: Final = (
-    *NO_GPU,
-    pynvml.NVML_ERROR_NOT_FOUND,
-    pynvml.NVML_ERROR_GPU_IS_LOST,
-    pynvml.NVML_ERROR_RESET_REQUIRED,
-)
-"""Answers for a GPU that was there, and now needs an operator."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class GpuState:
-    """What a scrape shows: the reading, and how reading goes."""
-
-    up: bool | None = None
-    """None where there never was a driver with this GPU."""
-    reading: GpuReading | None = None
-    uuid: str | None = None
-    """Of the GPU last read; it stays when the GPU goes."""
-    lost: bool = False
-    succeeded_at: float | None = None
-    """In seconds since 1970."""
-    duration: float | None = None
-    xids: Mapping[str, int] | None = None
-    """Faults by number; None when the driver does not report any."""
-    xid_at: float = 0.0
-
 
 class GpuSampler:
-    """Reads the GPU every few seconds.
+    """Reads every GPU that ``CUDA_VISIBLE_DEVICES`` names, every few seconds.
 
     A driver call can hang on a broken GPU. Here that stops only this thread: neither
-    the event loop nor a scrape waits for it, and the reading expires.
+    the event loop nor a scrape waits for it, and the readings expire. A GPU that fails
+    leaves the others: they are read in the same pace, while the driver is opened anew for
+    it from time to time.
     """
 
     def __init__(
@@ -74,52 +42,47 @@ class GpuSampler:
         interval: float = INTERVAL_SECONDS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._visible_devices = visible_devices
         self._interval = interval
         self._clock = clock
-        self._heard = clock()
-        self._state = GpuState()
-        self._failure = ""
-        self._faults = XidCounter()
+        self._named = names(visible_devices)
+        self._gpus = self._all()
         self._stop = threading.Event()
         self._tried = threading.Event()
         self._thread: threading.Thread | None = None
+        self.duration: float | None = None
+        """Seconds that the last reading of all GPUs took."""
 
     @property
-    def reading(self) -> GpuReading | None:
-        """The latest reading; None without a GPU, and when the driver hangs since."""
-        return self._state.reading if self._fresh else None
+    def readings(self) -> tuple[GpuReading, ...]:
+        """The latest reading of each GPU; none of one that fails or hangs since."""
+        found = (state.reading for state in self.states)
+        return tuple({reading.uuid: reading for reading in found if reading}.values())
 
-    @reading.setter
-    def reading(self, reading: GpuReading | None) -> None:
-        self._heard = self._clock()
-        self._state = replace(self._state, reading=reading)
+    @readings.setter
+    def readings(self, readings: Sequence[GpuReading]) -> None:
+        self._gpus = tuple(WatchedGpu(reading.uuid, self._clock()) for reading in readings)
+        for gpu, reading in zip(self._gpus, readings, strict=True):
+            gpu.show(reading)
 
     @property
-    def state(self) -> GpuState:
-        """What is known now."""
-        state, up = self._state, self._state.up
+    def states(self) -> tuple[GpuState, ...]:
+        """What is known now of each GPU that is named, in their order."""
+        return tuple(map(self._state, self._gpus))
+
+    def _state(self, gpu: WatchedGpu) -> GpuState:
+        state = gpu.state
+        if self._clock() - gpu.heard <= FRESH_INTERVALS * self._interval:
+            return state
         hangs_since_the_start = self._thread is not None and not self._tried.is_set()
-        if not self._fresh and (up or hangs_since_the_start):
-            up = False
-        return replace(
-            state,
-            up=up,
-            reading=state.reading if self._fresh else None,
-            xids=self._faults.counts,
-            xid_at=self._faults.last_at,
-        )
-
-    @property
-    def _fresh(self) -> bool:
-        return self._clock() - self._heard <= FRESH_INTERVALS * self._interval
+        up = False if state.up or hangs_since_the_start else state.up
+        return replace(state, up=up, reading=None)
 
     def start(self) -> None:
         """Begin to read; without a GPU to read, do nothing."""
-        if not named(self._visible_devices):
+        if not self._named:
             self._tried.set()
             return
-        self._heard = self._clock()
+        self._gpus = self._all()
         self._thread = threading.Thread(target=self._run, name="gpu-sampler", daemon=True)
         self._thread.start()
 
@@ -129,83 +92,81 @@ class GpuSampler:
         if self._thread is not None:
             self._thread.join(timeout=1.0)
         self._thread = None
-        self._state = GpuState()
+        self._gpus = self._all()
 
     def wait_for_reading(self, timeout: float | None = None) -> bool:
         """Block until the first try to read is over; return whether it is."""
         return self._tried.wait(timeout)
 
+    def _all(self) -> tuple[WatchedGpu, ...]:
+        return tuple(WatchedGpu(name, self._clock()) for name in self._named)
+
     def _run(self) -> None:
+        gpus, pause = self._gpus, self._interval
         try:
-            pause = self._interval
             while not self._stop.is_set():
-                succeeded_at = self._state.succeeded_at
+                answering = all_answered = False
                 try:
-                    self._sample()
+                    answering, all_answered = self._sample(gpus, pause)
                 except pynvml.NVMLError as error:
-                    self._fail(error)
+                    for gpu in gpus:
+                        gpu.fail(error)
                     if error.value == pynvml.NVML_ERROR_LIBRARY_NOT_FOUND:
                         return
-                if self._state.succeeded_at != succeeded_at:  # It worked for a while.
+                if all_answered:  # It worked for a while.
                     pause = self._interval
-                self._tried.set()
-                self._stop.wait(pause)
+                if not answering:
+                    self._tried.set()
+                    self._stop.wait(pause)
                 pause = min(2 * pause, max(BACKOFF_SECONDS, self._interval))
         finally:
             self._tried.set()
 
-    def _sample(self) -> None:
-        """Open the driver and read until told to stop.
+    def _sample(self, gpus: Sequence[WatchedGpu], most: float) -> tuple[bool, bool]:
+        """Open the driver, and read until told to stop, none answers or one has not for long.
+
+        Return whether any answers, and whether all did at a time. A GPU that does not answer is
+        not asked again before the driver is opened anew, ``most`` seconds later.
 
         Raises:
-            pynvml.NVMLError: this GPU cannot be read, or no longer.
+            pynvml.NVMLError: the driver cannot be opened.
 
         """
-        with driver(), self._faults.watched(self._visible_devices):
-            while not self._stop.is_set():
-                try:
-                    self._read_once()
-                finally:
-                    # A fault that takes the GPU away is reported when it is gone already.
-                    self._faults.wait(0)
+        answering, all_answered, failed_at = list(gpus), False, math.inf
+        with driver(), contextlib.ExitStack() as stack:
+            for gpu in gpus:
+                stack.enter_context(gpu.faults.watched(gpu.name))
+            while not self._stop.is_set() and time.monotonic() - failed_at < most:
+                began = time.perf_counter()
+                answering = [gpu for gpu in answering if self._answers(gpu)]
+                self.duration = time.perf_counter() - began
+                if not answering:
+                    break
+                if len(answering) == len(gpus):
+                    all_answered, most = True, self._interval
+                else:
+                    failed_at = min(failed_at, time.monotonic())
                 self._tried.set()
-                self._pause()
+                self._pause(answering)
+        return bool(answering), all_answered
 
-    def _read_once(self) -> None:
-        began = time.perf_counter()
-        reading = read(self._visible_devices)
-        if reading is None:
-            raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_FOUND)
-        if self._state.up is False:
-            log.info("gpu_reading_resumed", gpu=reading.uuid)
-        self._heard, self._failure = self._clock(), ""
-        self._state = GpuState(
-            up=True,
-            reading=reading,
-            uuid=reading.uuid,
-            succeeded_at=time.time(),
-            duration=time.perf_counter() - began,
-        )
+    def _answers(self, gpu: WatchedGpu) -> bool:
+        try:
+            gpu.read()
+        except pynvml.NVMLError as error:
+            gpu.fail(error)
+            return False
+        finally:
+            # A fault that takes the GPU away is reported when it is gone already.
+            gpu.faults.wait(0)
+        gpu.heard = self._clock()
+        return True
 
-    def _pause(self) -> None:
+    def _pause(self, gpus: Sequence[WatchedGpu]) -> None:
         """Let the interval pass, listening for faults meanwhile."""
         until = time.monotonic() + self._interval
         while not self._stop.is_set() and (left := until - time.monotonic()) > 0:
-            if not self._faults.wait(min(left, SLICE_SECONDS)):
+            share = min(left, SLICE_SECONDS) / len(gpus)
+            listened = [gpu.faults.wait(share) for gpu in gpus]
+            if not any(listened):
                 self._stop.wait(left)
-
-    def _fail(self, error: pynvml.NVMLError) -> None:
-        """Note that there is no reading, and say so once."""
-        reason, state = str(error), self._state
-        if state.up is None and error.value in (*NO_GPU, pynvml.NVML_ERROR_NOT_FOUND):
-            if reason != self._failure:
-                log.info("gpu_not_found", reason=reason)
-        else:
-            # "Unknown" may be one bad moment. Said again by a driver opened anew it is what a
-            # container gets whose access to the device was taken away.
-            again = state.up is False and error.value == pynvml.NVML_ERROR_UNKNOWN
-            lost = state.uuid is not None and (error.value in GONE or state.lost or again)
-            self._state = replace(state, up=False, reading=None, lost=lost)
-            if reason != self._failure:
-                log.warning("gpu_reading_failed", reason=reason, lost=lost)
-        self._failure = reason

@@ -37,7 +37,7 @@ def define(name: str, kind: str, text: str, *labels: str) -> Definition:
 
 
 GPU: Final = (
-    define("sd_gpu_info", "gauge", "1 for the GPU in use.", "gpu", "name", "driver"),
+    define("sd_gpu_info", "gauge", "1 for each GPU in use.", "gpu", "name", "driver"),
     define("sd_gpu_memory_used_bytes", "gauge", "Memory in use by all programs.", "gpu"),
     define("sd_gpu_memory_total_bytes", "gauge", "Memory of the GPU.", "gpu"),
     define("sd_gpu_utilization_ratio", "gauge", "Share of time in which a kernel ran.", "gpu"),
@@ -60,9 +60,13 @@ GPU: Final = (
         "sd_gpu_xid_last_timestamp_seconds", "gauge", "Time of the last fault; 0 for never.", "gpu"
     ),
     define("sd_gpu_lost", "gauge", "1 while a GPU that was there is gone.", "gpu"),
-    define("sd_gpu_collector_up", "gauge", "1 while reading works; absent without a driver."),
-    define("sd_gpu_collector_last_success_timestamp_seconds", "gauge", "Time of the last reading."),
-    define("sd_gpu_collector_duration_seconds", "gauge", "Time the last reading took."),
+    define("sd_gpu_collector_up", "gauge", "1 while every GPU is read; absent without a driver."),
+    define(
+        "sd_gpu_collector_last_success_timestamp_seconds",
+        "gauge",
+        "Time of the last reading; of several GPUs, of the one that was last read the longest ago.",
+    ),
+    define("sd_gpu_collector_duration_seconds", "gauge", "Time the last reading of all GPUs took."),
 )
 """Read from the driver; a figure that this GPU does not give is absent, never 0."""
 

@@ -68,9 +68,9 @@ class Driver:
 
     def reset(self) -> None:
         """Give every figure its usual value again; faults stay reported."""
-        self.set(**{key: None for key in self._figures if key != "xids"})
+        self.set(**{key: None for key in self._figures if not key.endswith("xids")})
 
-    def report_fault(self, xid: int) -> None:
-        """Have the driver report a fault to whoever listens."""
-        reported = self._figures.get("xids")
-        self.set(xids=xid if reported is None else f"{reported},{xid}")
+    def report_fault(self, xid: int, key: str = "xids") -> None:
+        """Have the driver report a fault to whoever listens; ``1.xids`` is of the second GPU."""
+        reported = self._figures.get(key)
+        self.set(**{key: xid if reported is None else f"{reported},{xid}"})

@@ -23,7 +23,7 @@
  *   throttle_known [0x1ff]      bit mask of what this GPU can tell
  *   ecc_corrected [0], ecc_uncorrected [0]
  *   xids []                     faults since ever, for example 31,79: each number added at the
- *                               end is reported once to every process that listens then; to
+ *                               end is reported once to every set of events that listens then; to
  *                               begin again, take them away for a second
  *   event_type [8]              what kind of event they are reported as; 8 is a fault
  *   unsupported []              figures that the GPU does not have: power,ecc_corrected,...
@@ -54,7 +54,9 @@ typedef struct {
     unsigned gpu_instance, compute_instance;
 } event;
 
-static int registered, delivered;
+enum { SETS = 64 };
+typedef struct { int used, gpu, delivered; } event_set;
+static event_set sets[SETS];
 
 /* Copies the value of a key; the one with the GPU's index counts before the one without. */
 static const char *text(int gpu, const char *key, const char *otherwise, char *value) {
@@ -100,9 +102,8 @@ static int matches(const char *item, const char *name) {
 }
 
 /* What a question about this figure answers beside the figure. */
-static int code(int gpu, const char *name) {
+static int code_of(int gpu, const char *name) {
     char list[LINE], *entry;
-    if (number(gpu, "lost", 0)) return LOST;
     text(gpu, "unsupported", "", list);
     for (int n = 0; (entry = item(list, n)); n++)
         if (matches(entry, name)) return NOT_SUPPORTED;
@@ -110,6 +111,10 @@ static int code(int gpu, const char *name) {
     for (int n = 0; (entry = item(list, n)); n++)
         if (matches(entry, name)) return atoi(strchr(entry, ':') ? strchr(entry, ':') + 1 : "999");
     return OK;
+}
+
+static int code(int gpu, const char *name) {
+    return number(gpu, "lost", 0) ? LOST : code_of(gpu, name);
 }
 
 static int index_of(void *device) { return (int)(size_t)device - 1; }
@@ -156,13 +161,13 @@ const char *nvmlErrorString(int failed) {
 
 int nvmlSystemGetDriverVersion(char *value, unsigned size) {
     char version[LINE];
-    int failed = code(0, "driver");
+    int failed = code_of(0, "driver");
     if (!failed) snprintf(value, size, "%s", text(0, "driver", "999.99.01", version));
     return failed;
 }
 
 int nvmlSystemGetCudaDriverVersion_v2(int *value) {
-    int failed = code(0, "cuda");
+    int failed = code_of(0, "cuda");
     if (!failed) *value = (int)number(0, "cuda", 99000);
     return failed;
 }
@@ -291,38 +296,47 @@ int nvmlDeviceGetTotalEccErrors(void *device, int kind, int since, unsigned long
     return failed ? failed : big_figure(device, name, name, 0, value);
 }
 
-/* Faults. There is one set of events, for the GPU registered last. */
+/* Faults. A set of events is for the GPU that was registered with it last. */
 
-int nvmlEventSetCreate(void **set) { *set = (void *)&delivered; return OK; }
+int nvmlEventSetCreate(void **set) {
+    for (int n = 0; n < SETS; n++)
+        if (!sets[n].used) {
+            sets[n].used = 1;
+            *set = &sets[n];
+            return OK;
+        }
+    return NOT_FOUND;
+}
 
-int nvmlEventSetFree(void *set) { (void)set; return OK; }
+int nvmlEventSetFree(void *set) { ((event_set *)set)->used = 0; return OK; }
 
 int nvmlDeviceRegisterEvents(void *device, unsigned long long types, void *set) {
     char list[LINE];
+    event_set *to = set;
     int gpu = index_of(device), failed = code(gpu, "events");
-    (void)types, (void)set;
+    (void)types;
     if (failed) return failed;
-    registered = gpu;
-    delivered = items(text(gpu, "xids", "", list));
+    to->gpu = gpu;
+    to->delivered = items(text(gpu, "xids", "", list));
     return OK;
 }
 
 int nvmlEventSetWait_v2(void *set, event *value, unsigned milliseconds) {
     double until = seconds() + milliseconds / 1e3;
-    (void)set;
+    event_set *of = set;
     for (;;) {
         char list[LINE], *next;
-        int there = items(text(registered, "xids", "", list));
-        if (there < delivered) delivered = there;
-        if ((next = item(list, delivered))) {
-            delivered++;
+        int there = items(text(of->gpu, "xids", "", list));
+        if (there < of->delivered) of->delivered = there;
+        if ((next = item(list, of->delivered))) {
+            of->delivered++;
             memset(value, 0, sizeof *value);
-            value->device = (void *)(size_t)(registered + 1);
-            value->type = number(registered, "event_type", 8);
+            value->device = (void *)(size_t)(of->gpu + 1);
+            value->type = number(of->gpu, "event_type", 8);
             value->data = strtoull(next, NULL, 0);
             return OK;
         }
-        if (number(registered, "lost", 0)) return LOST;
+        if (number(of->gpu, "lost", 0)) return LOST;
         if (seconds() >= until) return TIMEOUT;
         nap();
     }

@@ -10,6 +10,7 @@ from service.app import create_app
 from service.config.table import Config
 from service.engine.base import EngineState
 from service.gpu import sampler
+from service.gpu import state as gpu_state
 from service.gpu.nvml import GpuReading
 from service.http.state import CONFIG, DISPATCHER, GPU, METRICS
 from service.telemetry.metrics import Metrics
@@ -45,7 +46,7 @@ async def test_a_gpu_that_is_not_to_be_used_is_not_reported(
     """DEVICE=cpu on a machine with a GPU: none is available."""
     reading = GpuReading(uuid="GPU-1", name="Some GPU", memory_used=1, memory_total=2)
     monkeypatch.setattr(sampler, "driver", contextlib.nullcontext)
-    monkeypatch.setattr(sampler, "read", lambda devices: reading if devices == "0" else None)
+    monkeypatch.setattr(gpu_state, "read", lambda devices: reading if devices == "0" else None)
     client = await aiohttp_client(create_app(Config(data_dir="", device=device), FakeEngine()))
     await asyncio.to_thread(client.app[GPU].wait_for_reading, 30)
     async with client.get("/health") as answer:

@@ -86,12 +86,12 @@ def report(app: web.Application) -> dict[str, Any]:
     """Collect what ``/health`` answers; nothing here asks the driver or waits."""
     dispatcher, engine = app[DISPATCHER], app[DISPATCHER].lead.engine
     loaded = engine.state is EngineState.READY
-    model, gpu = engine.model, app[GPU].reading
+    model, gpus = engine.model, app[GPU].readings
     return {
         "status": status(dispatcher),
-        "gpu_available": gpu is not None or (loaded and model is not None and model.gpu),
-        "gpu_memory_used": gigabytes(gpu.memory_used if gpu else None),
-        "gpu_memory_total": gigabytes(gpu.memory_total if gpu else None),
+        "gpu_available": bool(gpus) or (loaded and model is not None and model.gpu),
+        "gpu_memory_used": gigabytes(sum(gpu.memory_used or 0 for gpu in gpus)),
+        "gpu_memory_total": gigabytes(sum(gpu.memory_total or 0 for gpu in gpus)),
         "model_loaded": loaded,
         "uptime_seconds": round(time.monotonic() - app[STARTED], 3),
         "model": model and Model().dump(model),
@@ -109,6 +109,6 @@ def report(app: web.Application) -> dict[str, Any]:
     }
 
 
-def gigabytes(count: int | None) -> str:
-    """Return bytes as people read them, for example ``2.1 GB``; nothing measured is 0.0 GB."""
-    return f"{(count or 0) / 2**30:.1f} GB"
+def gigabytes(count: int) -> str:
+    """Return bytes as people read them, for example ``2.1 GB``."""
+    return f"{count / 2**30:.1f} GB"

@@ -234,9 +234,13 @@ class Health(Schema):
     )
     gpu_available = described(fields.Boolean, "Whether a GPU is available.", True)
     gpu_memory_used = described(
-        fields.String, "Memory in use by all programs; 1 GB is 2**30 bytes.", "2.1 GB"
+        fields.String,
+        "Memory in use by all programs, of all GPUs together; 1 GB is 2**30 bytes.",
+        "2.1 GB",
     )
-    gpu_memory_total = described(fields.String, "Memory of the GPU; 0.0 GB without one.", "6.0 GB")
+    gpu_memory_total = described(
+        fields.String, "Memory of all GPUs together; 0.0 GB without one.", "6.0 GB"
+    )
     model_loaded = described(fields.Boolean, "Whether images can be made now.", True)
     uptime_seconds = described(fields.Float, "Seconds since the start.", 3600.5)
     model = described(

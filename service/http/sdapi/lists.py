@@ -84,13 +84,11 @@ def _vaes(request: web.Request) -> list[dict[str, Any]]:
 def _memory(request: web.Request) -> dict[str, Any]:
     total, free = host_memory.total(), host_memory.available()
     held = host_memory.resident()
-    gpu = request.app[GPU].reading
     cuda: dict[str, Any] = {"error": "unavailable"}
-    if gpu is not None and gpu.memory_total is not None:
-        used = gpu.memory_used or 0
-        cuda = {
-            "system": {"free": gpu.memory_total - used, "used": used, "total": gpu.memory_total}
-        }
+    if gpus := [gpu for gpu in request.app[GPU].readings if gpu.memory_total is not None]:
+        used = sum(gpu.memory_used or 0 for gpu in gpus)
+        size = sum(gpu.memory_total or 0 for gpu in gpus)
+        cuda = {"system": {"free": size - used, "used": used, "total": size}}
     return {"ram": {"free": free or 0, "used": held, "total": total}, "cuda": cuda}
 
 

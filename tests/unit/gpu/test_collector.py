@@ -11,7 +11,8 @@ from prometheus_client.openmetrics.exposition import generate_latest as generate
 
 from service.gpu.collector import GpuCollector
 from service.gpu.nvml import GpuReading
-from service.gpu.sampler import GpuSampler, GpuState
+from service.gpu.sampler import GpuSampler
+from service.gpu.state import GpuState
 from service.gpu.xid import XIDS
 from service.telemetry.definitions import GPU
 from service.telemetry.disk import DiskCollector, DiskSampler
@@ -39,7 +40,6 @@ FULL = GpuState(
     reading=READING,
     uuid="GPU-1",
     succeeded_at=1_800_000_000.5,
-    duration=0.002,
     xids={"79": 1, "other": 0},
     xid_at=1_799_999_999.5,
 )
@@ -48,24 +48,24 @@ FULL = GpuState(
 class Fixed(GpuSampler):
     """A sampler that knows what it was given."""
 
-    def __init__(self, state: GpuState) -> None:
+    def __init__(self, *states: GpuState) -> None:
         super().__init__("0")
-        self._given = state
+        self._given, self.duration = states, 0.002
 
     @property
-    def state(self) -> GpuState:
+    def states(self) -> tuple[GpuState, ...]:
         return self._given
 
 
-def registry(state: GpuState) -> CollectorRegistry:
+def registry(*states: GpuState) -> CollectorRegistry:
     made = CollectorRegistry()
-    made.register(GpuCollector(Fixed(state)))
+    made.register(GpuCollector(Fixed(*states)))
     return made
 
 
-def exposed(state: GpuState) -> dict[str, float]:
-    """Return the values by series, written as in a scrape but for the label of the GPU."""
-    lines = generate_latest(registry(state)).decode().splitlines()
+def exposed(*states: GpuState) -> dict[str, float]:
+    """Return the values by series, written as in a scrape but for the label of the first GPU."""
+    lines = generate_latest(registry(*states)).decode().splitlines()
     shown = {}
     for line in lines:
         if not line.startswith("#"):
@@ -158,6 +158,42 @@ def test_the_number_of_series_is_bounded():
     state = dataclasses.replace(FULL, xids={str(xid): 0 for xid in XIDS} | {"other": 0})
     assert len(exposed(state)) == len(exposed(FULL)) - 2 + len(XIDS) + 1
     assert len(exposed(state)) < 60
+
+
+SECOND = dataclasses.replace(READING, uuid="GPU-2", memory_used=4)
+
+
+def test_each_gpu_has_its_series():
+    """Those of the first are as they are without the second; how reading goes is said once."""
+    second = dataclasses.replace(FULL, reading=SECOND, uuid="GPU-2")
+    both, one = exposed(FULL, second), exposed(FULL)
+    others = {name: value for name, value in both.items() if 'gpu="GPU-2"' in name}
+    assert {name: both[name] for name in one} == one
+    assert both.keys() == one.keys() | others.keys()
+    assert others['sd_gpu_memory_used_bytes{gpu="GPU-2"}'] == 4
+    assert len(others) == len(one) - 3
+
+
+def test_one_gpu_that_is_lost_leaves_the_other():
+    """Reading as a whole does not work: an alert must not wait for the last GPU to go."""
+    lost = GpuState(up=False, uuid="GPU-2", lost=True, succeeded_at=1_700_000_000.0)
+    both = exposed(FULL, lost)
+    assert (both["sd_gpu_lost"], both['sd_gpu_lost{gpu="GPU-2"}']) == (0, 1)
+    assert both["sd_gpu_memory_used_bytes"] == 3
+    assert both["sd_gpu_collector_up"] == 0
+    assert both["sd_gpu_collector_last_success_timestamp_seconds"] == 1_700_000_000
+
+
+def test_a_gpu_that_is_not_there_takes_nothing_from_the_other():
+    """It may be named and not be in the machine."""
+    assert exposed(GpuState(), FULL) == exposed(FULL)
+
+
+def test_a_gpu_that_is_named_twice_is_shown_once():
+    """By its index and by its UUID, say: Prometheus refuses a scrape with a series twice."""
+    assert exposed(FULL, FULL) == exposed(FULL)
+    scraped = generate_latest(registry(FULL, FULL)).decode()
+    assert scraped.count("sd_gpu_memory_used_bytes{") == 1
 
 
 def test_a_name_is_registered_once():

@@ -8,7 +8,7 @@ from typing import Any
 import pynvml
 import pytest
 
-from service.gpu.nvml import THROTTLE_REASONS, GpuReading, find, read
+from service.gpu.nvml import THROTTLE_REASONS, GpuReading, find, names, read
 from tests.nvml.driver import SOURCE
 
 UUID = "GPU-00000000-0000-0000-0000-000000000000"
@@ -174,6 +174,34 @@ def test_the_gpu_is_the_one_that_cuda_uses(card, visible_devices, expected):
     assert expected == (reading and reading.name)
 
 
+@pytest.mark.parametrize(
+    ("visible_devices", "expected"),
+    [
+        ("0", ("0",)),
+        (" 0 , GPU-aaaa,MIG-1", ("0", "GPU-aaaa", "MIG-1")),
+        ("1,0,1", ("1", "0")),
+        ("0,-1,1", ("0",)),
+        ("0,,1", ("0",)),
+        ("-1", ()),
+        ("", ()),
+    ],
+)
+def test_the_gpus_are_those_before_an_invalid_one(visible_devices, expected):
+    """As CUDA reads the list; one that is named twice is one GPU."""
+    assert names(visible_devices) == expected
+
+
+def test_a_gpu_is_found_by_its_uuid_next_to_one_that_is_lost(card):
+    """The lost one says nothing, not even that it is not the one."""
+    card.set(gpus=2, **{"0.lost": 1})
+    second = UUID[:-1] + "1"
+    reading = read(second)
+    assert reading is not None
+    assert reading.uuid == second
+    with pytest.raises(pynvml.NVMLError, match="lost"):
+        read(UUID)
+
+
 def test_without_a_device_named_the_driver_is_not_asked(monkeypatch):
     """There may be none."""
     monkeypatch.setattr(pynvml, "nvmlLib", None)
@@ -195,6 +223,6 @@ def test_a_driver_that_hangs_goes_on_when_it_no_longer_does(card):
 def test_every_key_of_the_stand_in_is_described():
     """Its comment is all the documentation there is."""
     comment, code = SOURCE.read_text().split("*/", maxsplit=1)
-    asked = set(re.findall(r'\b(?:text|number|figure|code)\([^"]*?"([a-z_]+)"', code))
+    asked = set(re.findall(r'\b(?:text|number|figure|code|code_of)\([^"]*?"([a-z_]+)"', code))
     assert {"lost", "hang", "power", "memory", "init"} <= asked
     assert {key for key in asked if not re.search(rf"\b{key}\b", comment)} == set()

@@ -9,14 +9,18 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pynvml
 import pytest
 from structlog.testing import capture_logs
 
+from service.gpu import nvml
 from service.gpu import sampler as gpu
+from service.gpu import state as watched
 from service.gpu.nvml import GpuReading
-from service.gpu.sampler import BACKOFF_SECONDS, GpuSampler, GpuState
+from service.gpu.sampler import BACKOFF_SECONDS, GpuSampler
+from service.gpu.state import GpuState
 from tests.nvml.driver import Driver
 
 UUID = "GPU-00000000-0000-0000-0000-000000000000"
@@ -29,7 +33,7 @@ from service.gpu.sampler import GpuSampler
 sampler = GpuSampler(sys.argv[1])
 sampler.start()
 assert sampler.wait_for_reading(30)
-print(json.dumps(sampler.reading and dataclasses.asdict(sampler.reading)))
+print(json.dumps([dataclasses.asdict(reading) for reading in sampler.readings]))
 sampler.stop()
 """
 
@@ -52,7 +56,7 @@ class Tries(threading.Event):
 
     def __init__(self, sampler: GpuSampler, steps: tuple[Callable[[], object], ...]) -> None:
         super().__init__()
-        self.states: list[GpuState] = []
+        self.states: list[tuple[GpuState, ...]] = []
         self._sampler = sampler
         self._steps = list(steps)
 
@@ -60,7 +64,7 @@ class Tries(threading.Event):
         super().set()
         if self._sampler._stop.is_set():
             return
-        self.states.append(self._sampler.state)
+        self.states.append(self._sampler.states)
         if self._steps:
             self._steps.pop(0)()
         else:
@@ -71,7 +75,7 @@ def nothing() -> None:
     """Let the next try be like the last one."""
 
 
-def states(sampler: GpuSampler, *steps: Callable[[], object]) -> list[GpuState]:
+def of_all(sampler: GpuSampler, *steps: Callable[[], object]) -> list[tuple[GpuState, ...]]:
     """Read once, and once more after each step; all on this thread."""
     tries = Tries(sampler, steps)
     sampler._tried, sampler._stop = tries, Pauses()
@@ -79,9 +83,14 @@ def states(sampler: GpuSampler, *steps: Callable[[], object]) -> list[GpuState]:
     return tries.states
 
 
-def quick() -> GpuSampler:
+def states(sampler: GpuSampler, *steps: Callable[[], object]) -> list[GpuState]:
+    """Do that with one GPU."""
+    return [state for (state,) in of_all(sampler, *steps)]
+
+
+def quick(devices: str = "0") -> GpuSampler:
     """Make a sampler that pauses for no time, and whose readings stay fresh."""
-    return GpuSampler("0", interval=0.001, clock=lambda: 0.0)
+    return GpuSampler(devices, interval=0.001, clock=lambda: 0.0)
 
 
 def failing(monkeypatch, *answers: int | None) -> GpuSampler:
@@ -95,7 +104,7 @@ def failing(monkeypatch, *answers: int | None) -> GpuSampler:
         raise pynvml.NVMLError(code)
 
     monkeypatch.setattr(gpu, "driver", contextlib.nullcontext)
-    monkeypatch.setattr(gpu, "read", read)
+    monkeypatch.setattr(watched, "read", read)
     return quick()
 
 
@@ -106,12 +115,13 @@ def told(sampled: list[GpuState]) -> list[tuple[bool | None, bool]]:
 @pytest.mark.usefixtures("card")
 def test_a_gpu_that_is_read_is_known_with_how_and_when():
     """The reading, and that it worked."""
-    (state,) = states(quick())
+    sampler = quick()
+    (state,) = states(sampler)
     assert state.reading is not None
     assert state.reading.memory_total == 6 * 2**30
     assert (state.up, state.lost, state.uuid) == (True, False, UUID)
     assert state.succeeded_at
-    assert state.duration
+    assert sampler.duration
     assert state.xids
 
 
@@ -272,7 +282,7 @@ def test_a_service_without_a_device_asks_no_driver(devices):
     sampler = GpuSampler(devices)
     sampler.start()
     assert sampler.wait_for_reading(0)
-    assert (sampler.state, sampler._thread) == (GpuState(), None)
+    assert (sampler.states, sampler._thread) == ((), None)
     sampler.stop()
 
 
@@ -295,22 +305,23 @@ def test_a_reading_expires_when_the_driver_hangs(monkeypatch):
     """Then reading is broken, though nothing has failed; it works when the driver goes on."""
     now, read = [0.0], Hanging(hangs=False)
     monkeypatch.setattr(gpu, "driver", contextlib.nullcontext)
-    monkeypatch.setattr(gpu, "read", read)
+    monkeypatch.setattr(watched, "read", read)
     sampler = GpuSampler("0", interval=0.01, clock=lambda: now[0])
     sampler.start()
     assert sampler.wait_for_reading(30)
     read.hangs = True
     assert read.entered.wait(30)
-    assert told([sampler.state]) == [(True, False)]
+    assert told(list(sampler.states)) == [(True, False)]
     now[0] += 1
-    assert (sampler.state.up, sampler.state.reading, sampler.reading) == (False, None, None)
-    assert (sampler.state.uuid, sampler.state.lost) == (UUID, False)
+    (state,) = sampler.states
+    assert (state.up, state.reading, sampler.readings) == (False, None, ())
+    assert (state.uuid, state.lost) == (UUID, False)
     read.hangs = False
     with capture_logs() as lines:
         sampler._tried.clear()
         read.release.set()
         assert sampler.wait_for_reading(30)
-    assert told([sampler.state]) == [(True, False)]
+    assert told(list(sampler.states)) == [(True, False)]
     assert lines == []
     sampler.stop()
 
@@ -319,13 +330,13 @@ def test_a_driver_that_hangs_from_the_start_is_broken(monkeypatch):
     """There is one, for it does not say that there is none."""
     now, read = [0.0], Hanging(hangs=True)
     monkeypatch.setattr(gpu, "driver", contextlib.nullcontext)
-    monkeypatch.setattr(gpu, "read", read)
+    monkeypatch.setattr(watched, "read", read)
     sampler = GpuSampler("0", interval=0.01, clock=lambda: now[0])
     sampler.start()
     assert read.entered.wait(30)
-    assert told([sampler.state]) == [(None, False)]
+    assert told(list(sampler.states)) == [(None, False)]
     now[0] += 1
-    assert told([sampler.state]) == [(False, False)]
+    assert told(list(sampler.states)) == [(False, False)]
     read.release.set()
     sampler.stop()
 
@@ -336,14 +347,14 @@ def test_a_sampler_that_was_stopped_knows_nothing():
     sampler = quick()
     sampler.start()
     assert sampler.wait_for_reading(30)
-    assert told([sampler.state]) == [(True, False)]
+    assert told(list(sampler.states)) == [(True, False)]
     sampler.stop()
-    assert (sampler.reading, sampler.state.up) == (None, None)
+    assert (sampler.readings, sampler.states) == ((), (GpuState(),))
     assert not any(thread.name == "gpu-sampler" for thread in threading.enumerate())
 
 
-def sample(visible_devices: str, environment: dict[str, str]) -> tuple[object, str]:
-    """Read in a process of its own, which loads the library; return the reading and the log."""
+def sample(visible_devices: str, environment: dict[str, str]) -> tuple[list[Any], str]:
+    """Read in a process of its own, which loads the library; return the readings and the log."""
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, visible_devices],
         env={**os.environ, **environment},
@@ -359,8 +370,7 @@ def sample(visible_devices: str, environment: dict[str, str]) -> tuple[object, s
 def test_the_driver_is_found_where_the_system_keeps_its_libraries(nvml_library, tmp_path):
     """Nothing but the name of the library is known beforehand."""
     driver = Driver(tmp_path, nvml_library, name="Some GPU")
-    reading, _ = sample("0", driver.environment)
-    assert isinstance(reading, dict)
+    (reading,), _ = sample("0", driver.environment)
     names = {field.name for field in dataclasses.fields(GpuReading)}
     assert (set(reading), reading["name"]) == (names, "Some GPU")
 
@@ -368,6 +378,99 @@ def test_the_driver_is_found_where_the_system_keeps_its_libraries(nvml_library, 
 def test_without_a_driver_there_is_no_reading(tmp_path: Path):
     """A service on a CPU starts all the same."""
     (tmp_path / "libnvidia-ml.so.1").write_text("this is no library")
-    reading, log = sample("0", {"LD_LIBRARY_PATH": str(tmp_path)})
-    assert reading is None
+    readings, log = sample("0", {"LD_LIBRARY_PATH": str(tmp_path)})
+    assert readings == []
     assert "gpu_not_found" in log
+
+
+SECOND_UUID = UUID[:-1] + "1"
+
+
+def by_gpu(sampled: list[tuple[GpuState, ...]]) -> list[list[tuple[bool | None, bool]]]:
+    return [told(list(each)) for each in zip(*sampled, strict=True)]
+
+
+def test_every_gpu_that_is_named_is_read_in_one_session(card, monkeypatch):
+    """Each by itself; the driver is opened once for all, and again for none."""
+    opened: list[bool] = []
+
+    @contextlib.contextmanager
+    def counted():
+        opened.append(True)
+        with nvml.driver():
+            yield
+
+    monkeypatch.setattr(gpu, "driver", counted)
+    card.set(gpus=3, **{"0.temperature": 40, "1.temperature": 50, "2.temperature": 60})
+    sampler = quick("2, 0")
+    of_all(sampler, nothing, nothing)
+    assert [reading.temperature for reading in sampler.readings] == [60, 40]
+    assert [state.uuid for state in sampler.states] == [UUID[:-1] + "2", UUID]
+    assert opened == [True]
+
+
+@pytest.mark.parametrize("lost", ["0", "1"])
+def test_a_gpu_that_is_lost_leaves_the_others(card, lost):
+    """Whichever it is, the other is read as before; the lost one is tried until it is back."""
+    card.set(gpus=2)
+
+    def back() -> None:
+        card.set(**{f"{lost}.lost": None})
+
+    sampler = quick("0,1")
+    sampled = of_all(sampler, lambda: card.set(**{f"{lost}.lost": 1}), *[nothing] * 2, back, *MANY)
+    rounds = by_gpu(sampled)
+    other = rounds[1 - int(lost)]
+    assert other == [(True, False)] * len(sampled)
+    of_lost = rounds[int(lost)]
+    assert of_lost[:4] == [(True, False), *[(False, True)] * 3]
+    assert of_lost[-1] == (True, False)
+
+
+MANY = [nothing] * 20
+"""Rounds of a millisecond: longer than any pause before the driver is opened anew."""
+
+
+def test_a_gpu_is_known_by_its_uuid_once_it_was_read(card):
+    """When the first falls off the bus, the second gets its index."""
+    card.set(gpus=2)
+
+    def first_falls_off() -> None:
+        card.set(gpus=1, **{"0.uuid": SECOND_UUID})
+
+    sampled = of_all(quick("0,1"), first_falls_off, nothing)
+    assert by_gpu(sampled) == [[(True, False), *[(False, True)] * 2], [(True, False)] * 3]
+    assert [state.uuid for state in sampled[-1]] == [UUID, SECOND_UUID]
+
+
+def test_when_every_gpu_fails_attempts_become_fewer(card):
+    """There is none to read meanwhile."""
+    card.set(gpus=2, lost=1)
+    sampler = GpuSampler("0,1", interval=5, clock=lambda: 0.0)
+    sampled = of_all(sampler, *[nothing] * 4)
+    assert by_gpu(sampled) == [[(False, False)] * 5] * 2
+    assert isinstance(sampler._stop, Pauses)
+    assert sampler._stop.seconds == [5, 10, 20, BACKOFF_SECONDS, BACKOFF_SECONDS]
+
+
+def test_a_gpu_that_is_named_and_not_there_is_no_fault(card):
+    """Nothing is known of it; the one that is there is read."""
+    card.set(gpus=1)
+    with capture_logs() as lines:
+        sampled = of_all(quick("0,5"), *[nothing] * 3)
+    assert by_gpu(sampled) == [[(True, False)] * 4, [(None, False)] * 4]
+    assert [line["gpu"] for line in lines if line["event"] == "gpu_not_found"] == ["5"]
+
+
+def test_faults_are_counted_for_the_gpu_that_had_them(card):
+    """Also while the other has none, and one of them is lost."""
+    card.set(gpus=2)
+    sampled = of_all(
+        quick("0,1"),
+        lambda: card.report_fault(31, "1.xids"),
+        lambda: (card.report_fault(79, "0.xids"), card.set(**{"0.lost": 1})),
+    )
+    assert [[(state.xids or {}).get(xid) for xid in ("31", "79")] for state in sampled[-1]] == [
+        [0, 1],
+        [1, 0],
+    ]

@@ -31,7 +31,7 @@ async def ready(client) -> tuple[int, str]:
 
 async def test_a_service_that_can_make_images_is_healthy(client):
     """The contract, and what operators ask next."""
-    client.app[GPU].reading = None
+    client.app[GPU].readings = ()
     body = await health(client)
     assert body.pop("uptime_seconds") >= 0
     assert body.pop("limits")["width"] == {"minimum": 256, "maximum": 768, "multiple_of": 64}
@@ -65,7 +65,7 @@ async def test_a_service_that_can_make_images_is_healthy(client):
 
 async def test_the_memory_of_the_gpu_is_what_the_driver_said(client):
     """In GB of 2**30 bytes, with one digit."""
-    client.app[GPU].reading = READING
+    client.app[GPU].readings = (READING,)
     body = await health(client)
     assert (
         body["gpu_available"],
@@ -74,11 +74,19 @@ async def test_the_memory_of_the_gpu_is_what_the_driver_said(client):
     ) == (True, "2.1 GB", "6.0 GB")
 
 
+async def test_the_memory_of_several_gpus_is_their_sum(client):
+    """A GPU that two engines share counts once."""
+    second = dataclasses.replace(READING, uuid="GPU-2", memory_used=2**30)
+    client.app[GPU].readings = (READING, second, READING)
+    body = await health(client)
+    assert (body["gpu_memory_used"], body["gpu_memory_total"]) == ("3.1 GB", "12.0 GB")
+
+
 async def test_a_gpu_that_the_driver_does_not_report_is_available_when_it_is_used(serve):
     """Some boards have CUDA and no NVML; the model on the GPU proves that there is one."""
     model = dataclasses.replace(FAKE_MODEL, gpu=True, device="Some GPU")
     client = await serve(FakeEngine(model=model))
-    client.app[GPU].reading = None
+    client.app[GPU].readings = ()
     assert (await health(client))["gpu_available"] is True
 
 
@@ -208,7 +216,7 @@ async def test_the_service_lives_whatever_its_engine_does(serve, state):
 
 @pytest.mark.parametrize(
     ("count", "expected"),
-    [(None, "0.0 GB"), (0, "0.0 GB"), (2**30, "1.0 GB"), (85_899_345_920, "80.0 GB")],
+    [(0, "0.0 GB"), (2**30, "1.0 GB"), (85_899_345_920, "80.0 GB")],
 )
 def test_bytes_are_written_as_people_read_them(count, expected):
     """GB means 2**30 bytes, as on the box of a GPU."""
