@@ -13,15 +13,18 @@ from service.core.stage import OomRung, Stage, StageTimes
 
 @dataclass(frozen=True, kw_only=True)
 class Stepped:
-    """One denoising step of one batch is done."""
+    """A denoising step of one batch is done, or several of equal batches one after the other."""
 
     progress: dict[str, int] = field(default_factory=dict)
     """Steps done so far by job id, averaged down over a job's images."""
     batch_size: int
-    """Images that moved in this step, each as many times as it counts, rounded up."""
+    """Images that moved in a step, each as many times as it counts, rounded up."""
     pixels: int
     """Width times height, summed over those images."""
+    steps: int = 1
+    """How many are told of here; the two counts above are of one step."""
     seconds: float
+    """Of all these steps."""
     shares: dict[str, float] = field(default_factory=dict)
     """Those seconds by job id, divided evenly over the images."""
     epochs: dict[str, int] = field(default_factory=dict)
@@ -136,6 +139,9 @@ class AdaptersChanged:
     held: Mapping[AdapterPlace, int] = field(default_factory=dict)
     """Bytes that adapters take now."""
 
+
+MOST_STEPS: Final = 1000
+"""In one report at most."""
 
 LoopEvent = Stepped | Previewed | JobFinished | JobFailed | JobCancelled | OutOfMemoryHit
 """What the step loop reports."""

@@ -14,6 +14,7 @@ import structlog
 from service.config.table import Config
 from service.core.capacity import Capacity, MemoryUse
 from service.core.events import (
+    MOST_STEPS,
     AdaptersChanged,
     AttemptEvent,
     BatchCalibrated,
@@ -41,6 +42,8 @@ from service.telemetry.labels import FIRST_ENGINE
 log = structlog.get_logger(__name__)
 
 CHANNELS: Final = 3
+ENDS: Final = (JobFinished, JobFailed, JobCancelled)
+
 OTHER_BYTES: Final = 2**20
 """Bytes: every other message is far smaller."""
 
@@ -71,7 +74,8 @@ class Inspector:
 
     ``work`` are the commands that the engine works on by the id of their job, ``leaving`` the ids
     of those that it was told to stop, ``interrupted`` of those to end early: the engine's own
-    containers, as they are before the message.
+    containers, as they are before the message. A ``hosted`` engine may load while its host has ends
+    of the one before it.
     """
 
     def __init__(
@@ -80,8 +84,11 @@ class Inspector:
         leaving: Collection[str],
         interrupted: Collection[str],
         engine: str = FIRST_ENGINE,
+        *,
+        hosted: bool = False,
     ) -> None:
         self._log = log.bind(engine=engine)
+        self._hosted = hosted
         self._work = work
         self._leaving, self._interrupted = leaving, interrupted
         self._ready = False
@@ -99,7 +106,7 @@ class Inspector:
                 _counts(said.images)
             case EngineReady() | EngineFailed():
                 self._check_load(said)
-            case _ if not self._ready:
+            case _ if not self._ready and not (self._hosted and isinstance(said, ENDS)):
                 raise GarbageError(f"{type(said).__name__} before the model was loaded")
             case Stepped():
                 self._check_step(said)
@@ -175,6 +182,8 @@ class Inspector:
         _check_memory(said.memory)
         if not said.progress or said.batch_size < 1 or said.pixels < 1:
             raise GarbageError("a step moved nothing")
+        if not 1 <= said.steps <= MOST_STEPS:
+            raise GarbageError("a report is of no step, or of more than there can be")
         if not said.progress.keys() == said.shares.keys() == said.epochs.keys():
             raise GarbageError("a step moved jobs without an attempt")
         for job_id, done in said.progress.items():

@@ -59,13 +59,14 @@ def begun(metrics: Metrics, job: Job) -> None:
 
 
 def stepped(engine: EngineMetrics, event: Stepped, limit: int) -> None:
-    """Count one denoising step of one batch, whose images all have one size."""
+    """Count the denoising steps of a report, whose images all have one size."""
     size = size_class(event.pixels // max(event.batch_size, 1))
-    engine.step_duration(size).observe(event.seconds)
-    engine.batch_size(size).observe(event.batch_size)
-    engine.batch_occupancy.observe(event.batch_size / limit)
+    for _ in range(event.steps):
+        engine.step_duration(size).observe(event.seconds / event.steps)
+        engine.batch_size(size).observe(event.batch_size)
+        engine.batch_occupancy.observe(event.batch_size / limit)
     engine.batch_live.set(event.batch_size)
-    engine.steps.inc(event.batch_size)
+    engine.steps.inc(event.batch_size * event.steps)
     engine.stepped_at.set_to_current_time()
     memory(engine, event.memory)
 

@@ -75,7 +75,7 @@ class ProcessEngine(Engine):
         self.state = EngineState.LOADING
         await self._spawn()
 
-    async def stop(self) -> None:
+    async def stop(self, *, at_once: bool = False) -> None:
         """Let the child end its step; kill it when that takes too long or it still loads."""
         self._stopping = True
         was, self.state = self.state, EngineState.STOPPED
@@ -86,7 +86,8 @@ class ProcessEngine(Engine):
         if self._child is None:
             return
         self._child.send(protocol.Shutdown())
-        if was is not EngineState.READY or not await self._child.wait(STOP_SECONDS):
+        kill = at_once or was is not EngineState.READY
+        if kill or not await self._child.wait(STOP_SECONDS):
             self._child.kill()
             await self._child.wait()
 

@@ -247,7 +247,8 @@ class EngineSlot:
             if job_id in self.jobs:
                 job.steps_done = event.progress[job_id]
                 moved.append(job)
-        self.estimate.observe(pixels=event.pixels, seconds=event.seconds, model=event.model_id)
+        moved_pixels = event.pixels * event.steps
+        self.estimate.observe(pixels=moved_pixels, seconds=event.seconds, model=event.model_id)
         return moved
 
     def show(self) -> None:

@@ -8,6 +8,7 @@ import pytest
 from service.config.table import Config
 from service.core.capacity import AdapterPlace, Capacity, MemoryUse
 from service.core.events import (
+    MOST_STEPS,
     AdaptersChanged,
     AttemptEvent,
     BatchCalibrated,
@@ -228,3 +229,19 @@ def test_the_longest_message_holds_the_largest_request(settings, side):
     largest = GenerationSpec(prompt="a cat", width=side, height=side, num_images=2)
     message = JobFinished(job_id="x" * 32, epoch=1, images=children.images(largest))
     assert len(written(message)) < longest_message(config)
+
+
+def test_a_host_has_ends_of_the_engine_before():
+    """They come while another engine loads its model; nothing else does."""
+    fresh = Inspector(WORK, {"one"}, (), hosted=True)
+    for said in (FINISHED, JobFailed(job_id="one", epoch=1, code="generation_failed", detail="")):
+        assert fresh.check(said)
+    with pytest.raises(GarbageError, match="before the model was loaded"):
+        fresh.check(STEPPED)
+
+
+@pytest.mark.parametrize("steps", [0, -1, MOST_STEPS + 1])
+def test_a_report_of_steps_has_a_number_of_them_that_there_can_be(inspector, steps):
+    """Each is counted."""
+    with pytest.raises(GarbageError, match="a report is of no step"):
+        inspector.check(replace(STEPPED, steps=steps))

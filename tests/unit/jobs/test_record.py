@@ -54,6 +54,17 @@ def test_a_step_counts_once_per_image_in_it(metrics):
     assert value(metrics, "sd_engine_resident_memory_bytes") == 7
 
 
+def test_steps_that_are_told_of_together_are_counted_one_by_one(metrics):
+    """A host far away sends few messages; each step took its part of their seconds."""
+    told = Stepped(batch_size=3, pixels=3 * 512**2, steps=5, seconds=2.5)
+    record.stepped(metrics.engine("0"), told, 4)
+    assert value(metrics, "sd_steps_total") == 15
+    assert value(metrics, "sd_step_duration_seconds_count", size_class="medium") == 5
+    assert value(metrics, "sd_step_duration_seconds_sum", size_class="medium") == 2.5
+    assert value(metrics, "sd_batch_size_sum", size_class="medium") == 15
+    assert value(metrics, "sd_batch_occupancy_ratio_sum") == 5 * 0.75
+
+
 def test_gpu_memory_is_absent_without_a_gpu_and_gone_with_its_process(metrics):
     """A CPU has none, which is not the same as 0 bytes of it."""
     record.memory(metrics.engine("0"), MemoryUse(host_resident=7))

@@ -112,7 +112,7 @@ async def test_a_faster_engine_is_expected_to_take_more(pair, engines):
     """Each slot has an estimate of its own."""
     first, second = engines
     first.tell(Stepped(pixels=512**2, seconds=4.0, batch_size=1))
-    second.tell(Stepped(pixels=512**2, seconds=1.0, batch_size=1))
+    second.tell(Stepped(pixels=512**2, steps=3, seconds=3.0, batch_size=1))
     await submitted(pair, job(steps=10), job(steps=10))
     waiting = [job(steps=10) for _ in range(4)]
     await submitted(pair, *waiting)
