@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 import requests
@@ -191,13 +192,15 @@ def fuzz(
     examples: int,
     failures: frozenset[str] = frozenset(),
     paths: str = "",
+    finished: str = "",
     **settings: Any,
 ) -> Findings:
     """Ask the service at ``url`` for all that it describes: ``examples`` drawn per operation.
 
     ``paths`` is a pattern of the paths that are asked for; empty for all. Before what is drawn
     come the examples of the description and the boundaries of every field, and after it chains
-    of requests along its links.
+    of requests along its links. What there is of the job ``finished`` is asked for before all else,
+    since a later request may delete all jobs.
     """
     settings = {
         "seed": seed,
@@ -222,8 +225,11 @@ def fuzz(
     if paths:
         document["paths"] = {k: v for k, v in document["paths"].items() if re.match(paths, k)}
         schema = schemathesis.openapi.from_dict(document, config=config)
+    schemas = [schema]
+    if finished:
+        schemas.insert(0, schemathesis.openapi.from_dict(_of(finished, document), config=config))
     findings = Findings(document, failures)
-    for event in from_schema(schema).execute():
+    for event in chain.from_iterable(from_schema(each).execute() for each in schemas):
         match event:
             case events.ScenarioFinished():
                 findings.add(event.recorder)
@@ -232,3 +238,14 @@ def fuzz(
             case events.FatalError():
                 raise event.exception
     return findings
+
+
+def _of(job_id: str, document: Any) -> Any:
+    """Return the part of a description that is about one job, with this one's id."""
+    found = json.loads(json.dumps(document))
+    found["paths"] = {k: v for k, v in found["paths"].items() if k.startswith("/jobs/{id}")}
+    for operations in found["paths"].values():
+        for operation in operations.values():
+            (of_id,) = (each for each in operation["parameters"] if each["name"] == "id")
+            of_id["schema"] = {"const": job_id}
+    return found

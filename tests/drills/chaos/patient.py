@@ -12,7 +12,12 @@ from typing import Any, Final
 
 from PIL import Image
 
-from tests.drills.common.images import difference, flaw
+from tests.drills.common.images import (
+    MOST_DIFFERING,
+    MOST_DIFFERING_FROM_IMAGE,
+    difference,
+    flaw,
+)
 from tests.drills.common.ledger import FINAL, Account, End, Ledger, Order
 from tests.drills.common.orders import drawn, with_image
 from tests.support.load_client import PNG, POLL_SECONDS, Answer, Client, demand
@@ -119,9 +124,11 @@ class Patient:
         answer = await self._ask(account, "POST", "/generate", account.order.image, headers=PNG)
         if answer.status != HTTPStatus.OK:
             return "the same request makes no image"
+        from_image = "image" in account.order.body
+        most = MOST_DIFFERING_FROM_IMAGE if from_image else MOST_DIFFERING
         one, other = (Image.open(io.BytesIO(png)) for png in (account.png, answer.content))
         with one, other:
-            return difference(one.convert("RGB"), other.convert("RGB"))
+            return difference(one.convert("RGB"), other.convert("RGB"), most)
 
     async def _hand_over(self, account: Account) -> Answer:
         """Send the order; it is the same however often it is sent."""
