@@ -68,6 +68,7 @@ class Dispatcher(Feed):
         metrics.queue_oldest.set_function(lambda: self.oldest_age)
         # It changes with the time alone, when an engine falls silent.
         metrics.ready.set_function(lambda: self.admission.ready)
+        self._show(*self.slots)
         self._gauges()
 
     @property
@@ -78,13 +79,13 @@ class Dispatcher(Feed):
     def join(self, engine: Engine) -> EngineSlot:
         """Give an engine that comes a slot, and start it."""
         slot = self._pool.join(engine)
-        self._changed()
+        self._changed(slot)
         return slot
 
     def leave(self, engine: Engine) -> None:
         """Give an engine no more jobs; it is stopped when those that it has are over."""
         self._pool.leave(engine)
-        self._changed()
+        self._changed(*self.slots)
 
     def limits(self, key: str = DEFAULT) -> RequestLimits:
         """Return the limits and defaults of requests to a model."""
@@ -101,6 +102,7 @@ class Dispatcher(Feed):
         self._task = asyncio.create_task(self._feed(), name="consumer")
         await self._pool.start()
         self._adoption = asyncio.get_running_loop().call_later(self.adoption_seconds, self._release)
+        self._show(*self.slots)
         self._gauges()
 
     async def stop(self) -> None:
@@ -115,6 +117,7 @@ class Dispatcher(Feed):
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
         await self._pool.stop()
+        self._show(*self.slots)
         self._gauges()
 
     def drain(self) -> None:
@@ -158,8 +161,10 @@ class Dispatcher(Feed):
         """End a job that nobody waits for any more; its GPU time ends with the current step."""
         if job.final or job.drawn is not None:
             return
-        if not self._queue.discard(job) and any(slot.cancel(job) for slot in self.slots):
-            self._queue.refund(job)
+        if not self._queue.discard(job):
+            for slot in [each for each in self.slots if each.cancel(job)]:
+                self._queue.refund(job)
+                self._show(slot)
         job.cancel(error)
         self._ended(job)
 
@@ -198,7 +203,7 @@ class Dispatcher(Feed):
                 log.info("job_left_batch", engine=slot.metrics.name, **ended)
             case _:
                 self._engine_reported(slot, event)
-        self._changed()
+        self._changed(slot)
 
     def _engine_reported(self, slot: EngineSlot, event: Event) -> None:
         match event:
@@ -206,6 +211,7 @@ class Dispatcher(Feed):
                 record.out_of_memory(slot.metrics, event)
             case events.ModelEvent():
                 self._switches.heard(slot, event)
+                self._show(slot)
                 self._start_waiting()  # Before another model is asked for.
             case Capacity():
                 slot.capacities[event.model_id] = event
@@ -261,13 +267,18 @@ class Dispatcher(Feed):
             self._ended(job)
 
     def _adopt(self, slot: EngineSlot, event: EngineAdopted) -> None:
-        """Take up what an engine went on with, where nothing else became of it meanwhile."""
-        for held in event.jobs:
-            if held.job_id in slot.jobs:
+        """Take up what an engine went on with, where nothing else became of it meanwhile.
+
+        What it should have and has not is lost, as with an engine that ends.
+        """
+        there = {held.job_id: held.epoch for held in event.jobs}
+        self._lost([job for job in slot.miss(there) if not job.final])
+        for job_id, epoch in there.items():
+            if job_id in slot.jobs:
                 continue
-            job = self._queue.find(held.job_id)
-            if job is None or job.epoch != held.epoch:
-                slot.engine.cancel(held.job_id)
+            job = self._queue.find(job_id)
+            if job is None or job.epoch != epoch:
+                slot.engine.cancel(job_id)
                 continue
             self._queue.take(job)
             job.engine = slot.name
@@ -291,18 +302,21 @@ class Dispatcher(Feed):
             record.used(self._metrics, job, event.times)
 
     def _exited(self, slot: EngineSlot, event: EngineExited) -> None:
-        """Run what the dead engine had in work again, first come first."""
         lost, left = slot.lose()
         record.engine_exited(slot.metrics, event, [*lost, *left])
         slot.circuit.crashed(event.restart_seconds)
-        for job in reversed(lost):
+        self._lost(lost)
+        self._switches.lost(slot)
+
+    def _lost(self, jobs: Sequence[Job]) -> None:
+        """Run what an engine had in work and has no more again, first come first."""
+        for job in reversed(jobs):
             if job.attempts >= self._config.max_attempts:
                 ended = f"The engine ended {job.attempts} times while it ran this request."
                 job.fail(errors.EngineCrashed(ended))
                 self._ended(job)
             else:
                 self._wait_again(job)
-        self._switches.lost(slot)
 
     def _load_failed(self, slot: EngineSlot, event: EngineFailed) -> None:
         """Fail what waits on a connection; what outlives the process waits for the next start.

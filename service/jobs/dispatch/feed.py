@@ -12,7 +12,7 @@ from service.config.table import Config
 from service.engine.base import Engine
 from service.engine.protocol import Event
 from service.jobs import record
-from service.jobs.dispatch.placement import bypass, next_start
+from service.jobs.dispatch.placement import Start, bypass, next_start
 from service.jobs.dispatch.pool import EnginePool
 from service.jobs.dispatch.slot import EngineSlot
 from service.jobs.dispatch.switches import Switches
@@ -53,6 +53,8 @@ class Feed:
         self._forecast = QueueForecast(self._queue, self.slots)
         self._switches = Switches(self.slots, self._queue, models, config, metrics)
         self._switches.fail, self._switches.changed = self._fail_waiting, self._changed
+        self._refused: Job | None = None
+        """The next job, when it joined no full batch."""
         self._room = asyncio.Event()
         """Set while a job can be started, or could be if one came."""
 
@@ -81,24 +83,34 @@ class Feed:
 
     def _start_waiting(self) -> None:
         """Start what waits, as far as a slot has room for it."""
-        while start := next_start(self._queue.in_order(), self.slots):
+        while start := self._next_start():
             self._begin(*start)
-        self._update()
+        self._update(can_start=False)
 
-    def _bypass(self) -> None:
-        """Let the next job join a full batch, if it is short enough for that."""
-        first = self._queue.first
-        if first and not first.held and (slot := bypass(first, self.slots)):
+    def _next_start(self) -> Start | None:
+        return next_start(self._queue.in_order(), self.slots, self._pool.free)
+
+    def _bypass(self, *changed: EngineSlot) -> None:
+        """Let the next job join a full batch, if it is short enough for that.
+
+        Where it was the next one before, only a slot that changed may take it now.
+        """
+        first, before = self._queue.first, self._refused
+        self._refused = first
+        if first is None or first.held:
+            return
+        if slot := bypass(first, self.slots, changed if first is before else self.slots):
             slot.put_bypass(first)
             self._begin(first, slot)
 
     def _begin(self, job: Job, slot: EngineSlot) -> None:
         self._queue.take(job)
-        job.engine = slot.metrics.name
+        job.engine = slot.name
         job.begin()
         self._forecast.started(job, time.monotonic())
         record.begun(self._metrics, job)
         slot.jobs[job.id] = job
+        self._show(slot)
         self._gauges()
         self.observer.begun(job)
         self._hash_of(job.model)  # It is read while the images are drawn.
@@ -107,6 +119,7 @@ class Feed:
         except Exception:
             log.exception("engine_refused", engine=job.engine, **job.log_context)
             slot.jobs.pop(job.id, None)
+            self._show(slot)
             job.fail(errors.ServiceError("The error is in the log of the service."))
             self._ended(job)
 
@@ -130,20 +143,25 @@ class Feed:
         self._update()
         self._gauges()
 
-    def _changed(self) -> None:
-        """Start what may start at once, and let the task know of the rest."""
-        self._pool.let_go()
-        self._switches.consider()
-        self._bypass()
+    def _changed(self, *slots: EngineSlot) -> None:
+        """Start what may start at once, and let the task know of the rest.
+
+        ``slots`` are those in which something has changed.
+        """
+        if self._switches.consider():
+            slots = tuple(self.slots)
+        self._show(*slots)
+        self._bypass(*slots)
         self._update()
         self._gauges()
+        self._pool.let_go()
 
-    def _update(self) -> None:
+    def _update(self, *, can_start: bool = True) -> None:
         """Let the task run while a job can be started, or could be if one came."""
         if self._queue.empty():
-            room = any(slot.has_room for slot in self.slots)
+            room = bool(self._pool.free)
         else:
-            room = next_start(self._queue.in_order(), self.slots) is not None
+            room = can_start and self._next_start() is not None
         if room:
             self._room.set()
         else:
@@ -154,5 +172,9 @@ class Feed:
             self._seen = self._queue.version
             self.observer.moved()
         self._metrics.queue_depth.set(self.depth)
-        for slot in self.slots:
+
+    def _show(self, *slots: EngineSlot) -> None:
+        """Note what changed in slots."""
+        self._pool.look(*slots)
+        for slot in slots:
             slot.show()

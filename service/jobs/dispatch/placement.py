@@ -1,33 +1,40 @@
 """Which engine slot runs which waiting job."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from typing import Final
 
 from service.jobs.dispatch.slot import EngineSlot
 from service.jobs.job import Job
 
 Start = tuple[Job, EngineSlot]
 
+AS_FAST: Final = 1.25
+"""Idle engines count as equally fast while their steps take at most so many times as long as those
+of the fastest: what is measured of equal cards differs by less."""
 
-def next_start(waiting: Iterable[Job], slots: Sequence[EngineSlot]) -> Start | None:
-    """Return the first waiting job for which a slot has room, and that slot.
+
+def next_start(
+    waiting: Iterable[Job], slots: Sequence[EngineSlot], free: Collection[EngineSlot]
+) -> Start | None:
+    """Return the first waiting job for which one of the ``free`` slots has room, and that slot.
 
     A job that has to wait for one slot does not keep the others from working: the jobs after
-    it may start there.
+    it may start there. An engine that has been silent for too long is given nothing.
     """
-    free = [slot for slot in slots if slot.has_room]
-    for job in waiting if free else ():
+    left = [slot for slot in free if not slot.engine.late]
+    for job in waiting if left else ():
         if job.held:
             continue
-        open_to = candidates(job, slots)
-        if open_to and open_to[0].last_chance(job):
-            slot = min(open_to, key=_seconds_left)
-            if slot in free:
-                if not slot.jobs:
+        if job.attempts and slots[0].last_chance(job):
+            open_to = candidates(job, slots)
+            slot = min(open_to, key=_seconds_left) if open_to else None
+            if slot in left:
+                if not slot.jobs and slot.has_room:
                     return job, slot
-                free.remove(slot)  # Nothing joins: the job gets it for itself when it is empty.
-        elif rooms := [slot for slot in open_to if slot in free and slot.has_room_for(job)]:
-            return job, min(rooms, key=_seconds_left)
-        if not free:
+                left.remove(slot)  # Nothing joins: the job gets it for itself when it is empty.
+        elif rooms := _rooms(job, slots, left):
+            return job, _best(job, rooms)
+        if not left:
             break
     return None
 
@@ -36,35 +43,85 @@ def candidates(job: Job, slots: Sequence[EngineSlot]) -> list[EngineSlot]:
     """Return the slots with the model of ``job`` in memory that it may run on.
 
     They have the memory for it; if no slot has, each engine may try. A job that lost an
-    engine runs where the fewest ended in a row: one that keeps ending must not use up the
-    attempts of a job that another one can finish.
+    engine runs where few ended in a row: one that keeps ending must not use up the attempts of
+    a job that another one can finish. Only for its last attempt a single end counts, too:
+    before, it is better to run than to wait.
     """
     if len(slots) == 1:
         return [slot for slot in slots if slot.holds(job)]
     live = [slot for slot in slots if not slot.closed]
-    fitting = [slot for slot in live if slot.lack(job.request) is None]
-    ready = [slot for slot in fitting or live if slot.holds(job)]
+    fitting = [slot for slot in live if slot.fits(job.request)]
+    ready = [slot for slot in fitting or live if slot.holds(job) and not slot.engine.late]
     if job.attempts and ready:
-        fewest = min(slot.circuit.crashes for slot in ready)
-        ready = [slot for slot in ready if slot.circuit.crashes == fewest]
+        ignored = 0 if slots[0].last_chance(job) else 1
+        fewest = max(ignored, min(slot.circuit.crashes for slot in ready))
+        ready = [slot for slot in ready if slot.circuit.crashes <= fewest]
     return ready
 
 
-def bypass(job: Job, slots: Sequence[EngineSlot]) -> EngineSlot | None:
-    """Return a full slot that the next job is short enough to join; None for no such slot."""
-    if not any(slot.takes_bypass(job) for slot in slots):
+def bypass(
+    job: Job, slots: Sequence[EngineSlot], changed: Iterable[EngineSlot]
+) -> EngineSlot | None:
+    """Return a full slot that the next job is short enough to join; None for no such slot.
+
+    Only those of ``changed`` are looked at.
+    """
+    takers = [slot for slot in changed if slot.takes_bypass(job) and not slot.engine.late]
+    if not takers:
         return None
     open_to = candidates(job, slots)
     if any(slot.has_room for slot in open_to):
         return None  # It is about to start there.
-    return next((slot for slot in open_to if slot.takes_bypass(job)), None)
+    return next((slot for slot in takers if slot in open_to), None)
 
 
 def nearest(slots: Sequence[EngineSlot]) -> EngineSlot:
     """Return the slot that works, or is nearest to it."""
-    return min(
-        slots, key=lambda slot: (slot.closed, not slot.ready, slot.circuit.open, slot.engine.late)
-    )
+    found = slots[0]
+    best = _distance(found)
+    for slot in slots:
+        if not any(best):
+            break
+        if (distance := _distance(slot)) < best:
+            found, best = slot, distance
+    return found
+
+
+def _distance(slot: EngineSlot) -> tuple[bool, ...]:
+    return slot.closed, not slot.ready, slot.circuit.open, slot.engine.late
+
+
+def _rooms(job: Job, slots: Sequence[EngineSlot], free: Collection[EngineSlot]) -> list[EngineSlot]:
+    """Return those of the ``free`` slots that ``job`` may join now; see ``candidates``."""
+    rooms = [slot for slot in free if slot.has_room_for(job)]
+    if not rooms or len(slots) == 1:
+        return rooms
+    if job.attempts:
+        allowed = candidates(job, slots)
+        return [slot for slot in rooms if slot in allowed]
+    fitting = [slot for slot in rooms if slot.fits(job.request)]
+    if not fitting and not any(slot.fits(job.request) for slot in slots if not slot.closed):
+        return rooms
+    return fitting
+
+
+def _best(job: Job, rooms: Sequence[EngineSlot]) -> EngineSlot:
+    """Return the slot that is best for ``job``: an idle one, a fast one, one with like work.
+
+    Images of one size share a step, and others take turns; so a batch of images like the job's
+    is worth a delay, but not more than the job itself takes.
+    """
+    if idle := [slot for slot in rooms if not slot.jobs]:
+        fastest = min(slot.estimate.pixel_step for slot in idle)
+        equal = (slot for slot in idle if slot.estimate.pixel_step <= AS_FAST * fastest)
+        return min(equal, key=lambda slot: slot.number)
+    if len(rooms) == 1:
+        return rooms[0]
+    left = {slot: _seconds_left(slot) for slot in rooms}
+    first = min(rooms, key=lambda slot: (left[slot], slot.number))
+    most = left[first] + first.estimate.seconds([job])
+    like = [slot for slot in rooms if left[slot] <= most and slot.runs_like(job)]
+    return min(like or [first], key=lambda slot: (left[slot], slot.number))
 
 
 def _seconds_left(slot: EngineSlot) -> float:

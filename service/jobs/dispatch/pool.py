@@ -36,6 +36,8 @@ class EnginePool:
         """Set up; ``heard`` is called with every event of an engine and its slot."""
         self.slots: list[EngineSlot] = []
         """In the order of their numbers; the same list for as long as the service runs."""
+        self.free: set[EngineSlot] = set()
+        """Those that had room when they changed last; some may have none by now."""
         self._metrics, self._config, self._models, self._heard = metrics, config, models, heard
         self._leaving: list[EngineSlot] = []
         self._tasks: set[asyncio.Task[None]] = set()
@@ -65,11 +67,20 @@ class EnginePool:
         log.info("engine_joined", engine=slot.name, slots=len(self.slots))
         return slot
 
+    def look(self, *slots: EngineSlot) -> None:
+        """Note which slots have room, after a change."""
+        for slot in slots:
+            if slot.has_room:
+                self.free.add(slot)
+            else:
+                self.free.discard(slot)
+
     def leave(self, engine: Engine) -> None:
         """Give an engine no more jobs; it is stopped when those that it has are over."""
         for slot in self.slots:
             if slot.engine is engine and not slot.retiring:
                 slot.retiring = True
+                self.free.discard(slot)
                 self._leaving.append(slot)
                 log.info("engine_leaving", engine=slot.name, jobs=len(slot.jobs))
         self._keep_one()
@@ -99,11 +110,12 @@ class EnginePool:
         metrics = self._metrics.know_engine(str(number))
         slot = EngineSlot(engine, metrics, self._config, self._models)
         self.slots.append(slot)
-        self.slots.sort(key=lambda each: int(each.name))
+        self.slots.sort(key=lambda each: each.number)
         return slot
 
     def _remove(self, slot: EngineSlot) -> None:
         self.slots.remove(slot)
+        self.free.discard(slot)
         slot.metrics.leave()
 
     def _later(self, work: Coroutine[Any, Any, None]) -> None:

@@ -1,6 +1,7 @@
 """One engine, the batch that it runs, and how far it is trusted with more."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 
 import structlog
@@ -12,7 +13,7 @@ from service.core.events import JobFinished, Stepped
 from service.core.limits import RequestLimits
 from service.core.model import ModelInfo
 from service.core.spec import GenerationSpec
-from service.core.work import places
+from service.core.work import image_places, places
 from service.engine.base import Engine, EngineState
 from service.errors import EngineUnavailable, ModelUnavailable, OutOfMemory, ServiceError
 from service.jobs import record
@@ -42,6 +43,7 @@ class EngineSlot:
         self.engine = engine
         engine.name = metrics.name
         self.metrics = metrics
+        self.number = int(metrics.name)
         self.jobs: dict[str, Job] = {}
         """In work, by id, the oldest first."""
         self.leaving: dict[str, Job] = {}
@@ -147,15 +149,19 @@ class EngineSlot:
         return self._open and self._images + 1 <= self.batch_limit
 
     def has_room_for(self, job: Job) -> bool:
-        """Whether this job may join now, by what gains anything with its model."""
-        return self.has_room and self._images < self._limit(job.model)
+        """Whether this job may join now: its model is there, and gains by so large a batch."""
+        return self.holds(job) and self.has_room and self._images < self._limit(job.model)
+
+    def runs_like(self, job: Job) -> bool:
+        """Whether an image of the batch can share its steps with those of a job."""
+        return any(alike(each, job) for each in self.jobs.values())
 
     def takes_bypass(self, job: Job) -> bool:
         """Return whether a short job may join although the batch is full; see ``bypass``."""
         return (
-            self._open
+            self._bypassing not in self.jobs
             and self._images + 1 > self.batch_limit
-            and self._bypassing not in self.jobs
+            and self._open
             and not self.last_chance(job)
             and may_bypass(job, self.jobs.values())
         )
@@ -194,6 +200,11 @@ class EngineSlot:
         if (capacity := self.capacities.get(key)) is None:
             return None
         return lack(request, capacity, smallest=self.limits(key).min_size)
+
+    def fits(self, request: GenerationSpec) -> bool:
+        """Whether an image of a request fits here, as far as is known."""
+        capacity = self.capacities.get(self._models.key(request.model))
+        return capacity is None or capacity.fits(request.largest_pixels, image_places(request))
 
     @property
     def most_pixels(self) -> float:
@@ -291,6 +302,19 @@ class EngineSlot:
         self.engine.cancel(job.id)
         return True
 
+    def miss(self, there: Mapping[str, int]) -> list[Job]:
+        """Forget the jobs that the engine does not have any more, and return those in work.
+
+        ``there`` are the epochs of those that it has, by id.
+        """
+        missing = [job for job in self.jobs.values() if there.get(job.id) != job.epoch]
+        for job in missing:
+            del self.jobs[job.id]
+        for job in [job for job in self.leaving.values() if job.id not in there]:
+            del self.leaving[job.id]
+        self.metrics.gpu_seconds("lost").inc(sum(job.gpu_seconds for job in missing))
+        return missing
+
     def lose(self) -> tuple[list[Job], list[Job]]:
         """Forget what a dead engine had: return the jobs in work, and those that were leaving."""
         lost, left = list(self.jobs.values()), list(self.leaving.values())
@@ -298,3 +322,10 @@ class EngineSlot:
         self.leaving.clear()
         self.capacities.clear()
         return lost, left
+
+
+def alike(one: Job, other: Job) -> bool:
+    """Return whether images of two jobs are of the same model and size."""
+    return one.model == other.model and (
+        (one.request.width, one.request.height) == (other.request.width, other.request.height)
+    )

@@ -120,10 +120,13 @@ class Switches:
         found = [slot.residency.failure(key) for slot in self._slots]
         return found[0] if all(found) else ""
 
-    def consider(self) -> None:
-        """Ask for the models whose turn it is, and let those go that nobody uses."""
+    def consider(self) -> bool:
+        """Ask for the models whose turn it is, and let those go that nobody uses.
+
+        Return whether there are several models, so that any slot may have changed.
+        """
         if not self._active:
-            return
+            return False
         now = time.monotonic()
         for slot in self._slots:
             if slot.jobs:
@@ -137,6 +140,7 @@ class Switches:
         if self._idle:
             waits += [self._unload_idle(slot, wanted, now) for slot in self._slots]
         self._again(min((seconds for seconds in waits if seconds is not None), default=None))
+        return True
 
     def _wanted(self, now: float) -> tuple[dict[str, bool], bool]:
         """Return the models that jobs wait for, and whether one that is in memory has work.

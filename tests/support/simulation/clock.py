@@ -7,13 +7,13 @@ from types import SimpleNamespace
 from typing import Any, Final, TypeVar
 
 from service.jobs import job
-from service.jobs.dispatch import admission, dispatcher, residency, switches
+from service.jobs.dispatch import admission, dispatcher, feed, residency, switches
 from service.jobs.durable import live_job, recorder
 
 T = TypeVar("T")
 
 EPOCH: Final = 1.8e9
-TIMED: Final = (admission, dispatcher, residency, switches, job, live_job, recorder)
+TIMED: Final = (admission, dispatcher, feed, residency, switches, job, live_job, recorder)
 """Modules that live in virtual time."""
 
 

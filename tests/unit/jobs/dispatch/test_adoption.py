@@ -5,6 +5,7 @@ import asyncio
 from service.config.table import Config
 from service.core.events import JobFinished
 from service.engine.protocol import EngineAdopted, Held
+from service.errors import Cancelled
 from service.jobs.dispatch.dispatcher import Dispatcher
 from service.jobs.job import Job, JobState
 from service.telemetry.metrics import Metrics
@@ -122,6 +123,23 @@ async def test_what_runs_there_as_far_as_is_known_stays():
     assert (engine.adopted, engine.cancelled) == ([], [])
     await engine.finishes(running)
     assert running.state is JobState.SUCCEEDED
+    await dispatcher.stop()
+
+
+async def test_what_does_not_run_there_any_more_runs_again():
+    """Without the others: the engine lost an attempt while nobody heard it."""
+    dispatcher = await started(0, engine := LastingEngine())
+    await dispatcher.start()
+    await engine.ready()
+    await submitted(dispatcher, stays := job(), lost := job(), left := job())
+    dispatcher.cancel(left, Cancelled())
+    engine.tell(EngineAdopted(jobs=(Held(job_id=stays.id, epoch=1),)))
+    await settle()
+    assert (stays.attempts, lost.attempts, lost.epoch) == (1, 2, 2)
+    assert engine.started == [stays.id, lost.id, lost.id]
+    engine.tell(EngineAdopted(jobs=()))
+    await settle()
+    assert [each.attempts for each in (stays, lost)] == [2, 2]
     await dispatcher.stop()
 
 

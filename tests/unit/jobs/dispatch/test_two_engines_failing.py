@@ -57,18 +57,24 @@ async def test_what_an_engine_says_of_an_earlier_attempt_is_not_heard(pair, engi
 
 
 async def test_a_job_that_lost_an_engine_prefers_one_that_works(pair, engines):
-    """An engine that keeps ending does not use up the attempts of a job."""
+    """An engine that keeps ending does not use up the attempts of a job.
+
+    That it ended once counts for the last attempt only: before, an idle engine is better.
+    """
     first, second = engines
     a, b = job(), job()
     await submitted(pair, a, b)
     await second.dies()
     await second.ready()
-    assert second.started == [b.id]  # The first one is busy, but has not ended.
+    assert second.started == [b.id, b.id]
+    await second.dies()
+    await second.ready()
+    assert second.started == [b.id, b.id]  # The first one is busy, but has not ended.
     new = job()
     await submitted(pair, new)
-    assert second.started == [b.id, new.id]
+    assert second.started == [b.id, b.id, new.id]
     await first.finishes(a)
-    assert (first.started, b.attempts) == ([a.id, b.id], 2)
+    assert (first.started, b.attempts) == ([a.id, b.id], 3)
 
 
 async def test_an_open_circuit_is_that_of_one_engine(pair, engines, metrics):
