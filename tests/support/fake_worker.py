@@ -204,19 +204,24 @@ def _images(rows: list[Row]) -> int:
     return sum(row.request.num_images for row in rows)
 
 
+def run(channel: Channel[EngineEvent, Command], config: Config) -> None:
+    """Work at the pace that the environment says."""
+    fake = FakeWorker(
+        job_seconds=float(os.environ.get(JOB_SECONDS, "0.2")),
+        load_seconds=float(os.environ.get(LOAD_SECONDS, "0")),
+    )
+    fake(channel, config)
+
+
 def main() -> int:
     """Run the service with such engines."""
     from service.__main__ import main as service  # noqa: PLC0415 - the child needs none of it
     from service.engine.process.parent import ProcessEngine  # noqa: PLC0415
-    from tests.support.fake_worker import FakeWorker as Importable  # noqa: PLC0415 - by its name
+    from tests.support import fake_worker  # noqa: PLC0415 - the child finds it by this name
 
-    entry = Importable(
-        job_seconds=float(os.environ.get(JOB_SECONDS, "0.2")),
-        load_seconds=float(os.environ.get(LOAD_SECONDS, "0")),
-    )
     defaults = ProcessEngine.__init__.__kwdefaults__
     assert defaults is not None
-    defaults["entry"] = entry
+    defaults["entry"] = fake_worker.run
     return service()
 
 

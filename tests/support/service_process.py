@@ -165,10 +165,13 @@ class ServiceProcess(Program):
         """Wait until there is an engine, another one than ``after``, and return it."""
 
         async def found() -> psutil.Process | None:
-            engines = (each for each in self.family() if _is_engine(each))
-            return next((each for each in engines if each != after), None)
+            return next((each for each in self.engines() if each != after), None)
 
         return await until(found, READY_SECONDS, "an engine process")
+
+    def engines(self) -> list[psutil.Process]:
+        """Return the engines that there are now."""
+        return [each for each in self.family() if _is_engine(each)]
 
     async def kill_engine(self, after: psutil.Process | None = None) -> psutil.Process:
         """Kill the engine as the kernel does when memory runs out; return what it was."""

@@ -118,7 +118,7 @@ async def run(given: Given, folder: Path) -> Ledger:
     receiver = Receiver(ledger, random.Random(given.seed))
     async with (
         receiving(receiver.accept) as address,
-        service_in(folder, module=given.module, **SETTINGS) as service,
+        service_in(folder, module=given.module, ENGINES=given.engines, **SETTINGS) as service,
         client_of(service.url) as client,
     ):
         await service.start()
@@ -277,6 +277,7 @@ DRILL: Final = Drill(
     numbers=(
         Number(name="seed", default=1, about="of orders and kills"),
         Number(name="jobs", default=200, about="orders, at least"),
+        Number(name="engines", default=1, least=1, most=64, about="engines of the service"),
         Number(name="engine-kills", default=20, about="engines that are killed"),
         Number(name="service-kills", default=10, about="services that are killed"),
         Number(name="minutes", default=20.0, about="no kill and no new order after them"),

@@ -82,7 +82,8 @@ class Killer:
         # A stopped engine is noticed by its silence, and one that loads has nothing to say.
         if blow is Blow.ENGINE_STOP:
             await self._service.ready()
-        self._struck = await self._service.engine()
+        there = await self._service.engine()
+        self._struck = self._chance.choice(self._service.engines() or [there])
         self._ledger.kills.append(Kill(at=time.time(), blow=blow))
         with suppress(psutil.NoSuchProcess):  # It was just about to end by itself.
             self._struck.send_signal(SIGNALS[blow])

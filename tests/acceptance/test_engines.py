@@ -1,0 +1,70 @@
+"""Several engines behind one queue: the images of one engine, and no work lost with one of them."""
+
+import asyncio
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from tests.support.drilled import drilled
+from tests.support.load_client import PNG, client_of
+from tests.support.service_process import READY_SECONDS, service_in
+from tests.support.wait import until
+
+pytestmark = pytest.mark.long
+
+SEEDS = range(8)
+SETTINGS: dict[str, Any] = {
+    "MAX_CONCURRENT_REQUESTS": 1,  # Images that share a batch may differ by one of 255.
+    "TORCH_THREADS": 1,
+    "MIN_SIZE": 64,
+    "BATCH_CALIBRATION": "false",
+}
+
+
+async def made(folder: Path, engines: int) -> tuple[dict[int, bytes], set[str]]:
+    """Return the pixels of some images by their seeds, and the engines that made them."""
+    async with (
+        service_in(folder, ENGINES=engines, **SETTINGS) as service,
+        client_of(service.url) as client,
+    ):
+        await service.start()
+
+        async def all_loaded() -> bool:
+            return len(service.lines("model_loaded")) >= engines
+
+        async def image(seed: int) -> bytes:
+            body = {"prompt": "a cabin", "width": 128, "height": 128, "steps": 4, "seed": seed}
+            answer = await client.generate(body, headers=PNG)
+            assert answer.status == 200, answer
+            with Image.open(io.BytesIO(answer.content)) as made:
+                return made.convert("RGB").tobytes()
+
+        await until(all_loaded, READY_SECONDS, f"{engines} engines")
+        found = await asyncio.gather(*map(image, SEEDS))
+        return (
+            dict(zip(SEEDS, found, strict=True)),
+            {str(line["engine"]) for line in service.lines("job_started")},
+        )
+
+
+async def test_several_engines_make_the_images_of_one(tmp_path):
+    """Byte for byte, whichever of two or four makes them, and each makes some."""
+    (tmp_path / "one").mkdir()
+    alone, _ = await made(tmp_path / "one", 1)
+    assert len(set(alone.values())) == len(SEEDS)
+    for engines in (2, 4):
+        (tmp_path / str(engines)).mkdir()
+        together, names = await made(tmp_path / str(engines), engines)
+        assert names == {str(number) for number in range(engines)}
+        assert together == alone
+
+
+def test_an_engine_dies_and_the_others_go_on():
+    """Killed, stopped or taken out: each order gets its image."""
+    short = ("--engines", 2, "--seconds", 1, "--jobs", 20, "--strikes", 1)
+    code, said = drilled("tests.drills.engines", *short)
+    assert code == 0, said
+    assert "| killed at each start | 1" in said
