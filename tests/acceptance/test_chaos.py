@@ -25,6 +25,15 @@ def test_engines_and_services_are_killed_and_nothing_is_lost():
     assert int(found["started more than once"]) > 0
 
 
+def test_one_of_two_engines_is_killed_and_nothing_is_lost():
+    """The other one goes on, also while the whole service is killed."""
+    fake = ("--engines", 2, "--module", "tests.support.fake_worker")
+    kills = ("--engine-kills", 4, "--service-kills", 1)
+    code, said = drilled("tests.drills.chaos", "--seed", 5, "--jobs", 24, *kills, *fake)
+    assert code == 0, said
+    assert (cells(said)["+ lost"], cells(said)["all"]) == ("0", "5")
+
+
 def test_a_store_that_forgets_is_found_out():
     """The drill can fail: without the rows of unfinished jobs a kill loses them."""
     words = ("--module", "tests.support.jobs.forgetful_service")

@@ -20,6 +20,7 @@ SETTINGS: dict[str, Any] = {
     "MAX_CONCURRENT_REQUESTS": 1,  # Images that share a batch may differ by one of 255.
     "TORCH_THREADS": 1,
     "MIN_SIZE": 64,
+    "DEFAULT_SIZE": 128,  # Of the trial at each start, too.
     "BATCH_CALIBRATION": "false",
 }
 

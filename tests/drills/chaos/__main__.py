@@ -7,6 +7,7 @@ with a reason or cancelled as asked; none is lost, none is delivered twice.
 
     python -m tests.drills.chaos                         200 orders, 20 engines, 10 services
     python -m tests.drills.chaos --seed 7 --jobs 40 --engine-kills 4 --service-kills 2
+    python -m tests.drills.chaos --engines 2 --module tests.support.fake_worker
     python -m tests.drills.chaos --write                 the outcome into docs/chaos.md, too
 
 Orders, kinds of kills and waits follow from the seed; what a kill meets depends on the machine.
@@ -60,6 +61,9 @@ SETTLE_SECONDS: Final = 300.0
 
 TOLD_SECONDS: Final = 120.0
 """For webhooks on their way: a receiver that was not ready is asked again after 5, 10, 20 s."""
+
+SWEPT_SECONDS: Final = 180.0
+"""For images that no job has: those of the last minute are not touched, once a minute."""
 
 NOT_READY, SILENT = 0.15, 0.1
 """Parts of the webhooks that are answered by 503, and not at all, while there are kills."""
@@ -131,6 +135,7 @@ async def run(given: Given, folder: Path) -> Ledger:
         ledger.listed = {
             job: (each.get("metadata") or {}).get("seed") for job, each in jobs.items()
         }
+        await _swept(folder, ledger)
         ledger.inputs = _inputs(folder)
         finished = [account for account in ledger.taken if account.png]
         sample = random.Random(given.seed).sample(finished, min(SAMPLE, len(finished)))
@@ -141,6 +146,16 @@ async def run(given: Given, folder: Path) -> Ledger:
         ledger.left = _inputs(folder)
     ledger.seconds = time.monotonic() - begun
     return ledger
+
+
+async def _swept(folder: Path, ledger: Ledger) -> None:
+    """Wait for the sweep where a kill left images whose job had not been accepted yet."""
+
+    async def clean() -> bool:
+        return all(name.partition(".")[0] in ledger.listed for name in _inputs(folder))
+
+    with suppress(TooLateError):  # The checks say which are left.
+        await until(clean, SWEPT_SECONDS, "the sweep")
 
 
 def _inputs(folder: Path) -> set[str]:
