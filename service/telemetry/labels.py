@@ -72,7 +72,7 @@ STAGES: Final = (*LOOP_STAGES, Stage.IMAGE_ENCODE)
 
 RESTART_REASONS: Final = (
     *("stalled", "killed", "crashed", "exited"),
-    *("not_started", "load_failed", "garbage"),
+    *("not_started", "load_failed", "garbage", "lost"),
 )
 CIRCUIT_OPEN: Final = "circuit_open"
 """The state of an engine that keeps ending, until it finishes a job."""
