@@ -1,5 +1,6 @@
 """Settings that do not fit together."""
 
+import re
 from typing import Any, Final
 
 from service.core.sampler import ALIASES, Sampler, fitting, resolved
@@ -10,6 +11,9 @@ BYTES_PER_CHARACTER: Final = 12
 
 BYTES_NEXT_TO_PROMPTS: Final = 1024
 """Generous: every other field with its name takes about 300."""
+
+NAMESPACE: Final = re.compile(r"[A-Za-z0-9_-]{1,40}")
+"""It is a part of names of actors."""
 
 LEAST_VRAM_GB: Final = 1.0
 """CUDA itself takes about half of it."""
@@ -43,6 +47,24 @@ def contradictions(config: Any) -> list[str]:
     if 0 < config.vram_limit_gb < LEAST_VRAM_GB:
         found.append(
             f"VRAM_LIMIT_GB={config.vram_limit_gb:g}: must be 0, or {LEAST_VRAM_GB:g} or more"
+        )
+    return found + _no_cluster(config)
+
+
+def _no_cluster(config: Any) -> list[str]:
+    if config.engine != "ray":
+        return []
+    found = [
+        f"{name}: ENGINE=ray needs it; set it, or ENGINE=process"
+        for name in ("RAY_ADDRESS", "RAY_TOKEN_FILE")
+        if not getattr(config, name.lower())
+    ]
+    if not NAMESPACE.fullmatch(config.ray_namespace):
+        found.append("RAY_NAMESPACE: must be letters, digits, _ and -, 40 at most")
+    if "://" in config.ray_address:
+        found.append(
+            f"RAY_ADDRESS={config.ray_address}: must be host:port of the head, for which this "
+            "machine is a node of the cluster; start one here (ray start --address=host:port)"
         )
     return found
 

@@ -3,8 +3,8 @@
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from service.config.access_settings import AccessSettings
 from service.config.addresses import Listed
+from service.config.cluster_settings import ClusterSettings
 from service.config.contradictions import contradictions
 from service.config.setting import check, setting
 from service.core.sampler import SAMPLER_NAMES, Schedule
@@ -12,7 +12,7 @@ from service.errors import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(AccessSettings):
+class Config(ClusterSettings):
     """Settings of one service; each field is the environment variable of the same name."""
 
     # The model and where it runs.

@@ -1,0 +1,347 @@
+"""The Ray driver: a process of the service's that finds the engines of a cluster.
+
+Ray ends the process of a driver that has lost its cluster, without an exception, and blocks its
+callers while it waits. So nobody else imports it.
+"""
+
+import asyncio
+import contextlib
+import faulthandler
+import logging
+import os
+import signal
+import threading
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final
+
+import structlog
+
+from service.config.table import Config
+from service.engine.channel import Channel, GarbageError
+from service.engine.ray.link import (
+    Generations,
+    HostGoneError,
+    HostSilentError,
+    Link,
+)
+from service.engine.ray.messages import (
+    Acknowledge,
+    Attach,
+    ClusterState,
+    Drain,
+    DriverAlive,
+    End,
+    FromDriver,
+    Stop,
+    ToDriver,
+    ToEngine,
+    Watch,
+    written_settings,
+)
+from service.system.executors import Executor
+from service.system.fair_line import Limits
+from service.telemetry import logs
+
+log = structlog.get_logger(__name__)
+
+WORKER: Final = "service.engine.process.worker:run"
+"""What the child of a host runs."""
+
+RESOURCE: Final = "sd_engine"
+"""How many engines a node runs, where that is not one for each of its GPUs."""
+
+SCAN_SECONDS: Final = 2.0
+BEAT_SECONDS: Final = 1.0
+AHEAD: Final = 8
+"""Batches of events that a host may send before they are read."""
+
+RECONNECT_SECONDS: Final = 300
+"""How long a driver outlives its head, or the store of it: Ray's own value is 60."""
+
+DriverChannel = Channel[FromDriver, ToDriver]
+
+# Their threads are daemons: a call that never returns does not keep the process.
+CALLS: Final = Executor("ray", Limits(most=4, each=4, alike=4))
+WRITES: Final = Executor("driver-writer", Limits(most=1, each=1, alike=1), waiting=100_000)
+
+
+def run(channel: DriverChannel, config: Config, *, service: str, worker: str = WORKER) -> None:
+    """Find engines and carry messages until told to stop or the service is gone.
+
+    ``service`` tells two services with one namespace apart; ``worker`` is ``module:name`` of what
+    the hosts' children run.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    faulthandler.enable()
+    logs.configure(config)
+    code = 1
+    try:
+        code = asyncio.run(Driver(channel, config, service=service, worker=worker).run())
+    except Exception:
+        log.exception("driver_failed")
+    finally:
+        os._exit(code)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where an engine may run."""
+
+    node: str
+    """Ray's id of the node."""
+    address: str
+    own_resource: bool
+    """Whether the node offers engines by ``RESOURCE``, not by its GPUs."""
+    gpu: bool
+
+
+class Driver:
+    """Keeps a link to every engine of the cluster."""
+
+    def __init__(
+        self, channel: DriverChannel, config: Config, *, service: str, worker: str
+    ) -> None:
+        self._channel, self._config = channel, config
+        self._service, self._worker = service, worker
+        self._settings = written_settings(config)
+        self._links: dict[str, Link] = {}
+        self._ended: set[str] = set()
+        """Engines that were let go for good."""
+        self._generations = Generations()
+        self._stop = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._gone = False
+        """Whether the service is gone."""
+
+    async def run(self) -> int:
+        """Connect, and work; return the exit code of the process."""
+        loop = asyncio.get_running_loop()
+        threading.Thread(target=self._read, args=(loop,), name="driver-reader", daemon=True).start()
+        self._later(self._beat())
+        connecting = asyncio.create_task(CALLS.run(connect, self._config))
+        stopping = asyncio.create_task(self._stop.wait())
+        await asyncio.wait({connecting, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if not connecting.done():
+            return 0
+        if (error := connecting.exception()) is not None:
+            log.error("cluster_unreachable", address=self._config.ray_address, reason=brief(error))
+            return 1
+        log.info("cluster_joined", address=self._config.ray_address, pid=os.getpid())
+        scanning = asyncio.create_task(self._scan())
+        await asyncio.wait({scanning, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if scanning.done():
+            scanning.result()
+        # A service that is gone may come again, and take up what its engines go on with.
+        ends = [link.end(kill=not self._gone) for link in self._links.values()]
+        await asyncio.gather(*ends, return_exceptions=True)
+        return 0
+
+    def _read(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Take orders; runs on a thread."""
+        with contextlib.suppress(RuntimeError):  # The loop is closed.
+            try:
+                while True:
+                    loop.call_soon_threadsafe(self._obey, self._channel.receive())
+            except (EOFError, OSError):
+                log.info("service_went_away")
+            except GarbageError:
+                log.exception("service_garbage")
+            loop.call_soon_threadsafe(self._lost_service)
+
+    def _lost_service(self) -> None:
+        self._gone = True
+        self._stop.set()
+
+    def _obey(self, order: ToDriver) -> None:
+        match order:
+            case Stop():
+                self._stop.set()
+            case ToEngine() | Watch() | Acknowledge():
+                if (link := self._links.get(order.engine)) is not None:
+                    link.order(order)
+            case Attach():
+                if (link := self._links.get(order.engine)) is not None:
+                    link.attach_again()
+            case Drain() | End():
+                if isinstance(order, Drain):
+                    self._ended.add(order.engine)
+                if (link := self._links.pop(order.engine, None)) is not None:
+                    self._later(link.end())
+
+    def _later(self, work: Any) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _send(self, said: FromDriver) -> None:
+        """Say something to the service, after what was said before; wait while the pipe is full."""
+        try:
+            await WRITES.run(self._channel.send, said)
+        except OSError:
+            self._lost_service()
+
+    async def _beat(self) -> None:
+        while True:
+            await self._send(DriverAlive())
+            await asyncio.sleep(BEAT_SECONDS)
+
+    async def _scan(self) -> None:
+        """Look at the nodes every few seconds, and link the engines that are new."""
+        while True:
+            try:
+                places = await CALLS.run(places_of, self._config.ray_namespace)
+            except Exception as error:  # noqa: BLE001 - links work without a head; it comes again
+                log.warning("cluster_not_seen", reason=brief(error))
+                await asyncio.sleep(SCAN_SECONDS)
+                continue
+            nodes = {place.node for place in places.values()}
+            for name, link in list(self._links.items()):
+                if link.over:
+                    del self._links[name]
+            for name, place in places.items():
+                if name not in self._links and name not in self._ended:
+                    await self._link(name, place)
+            await self._send(ClusterState(nodes=len(nodes), engines=tuple(places)))
+            await asyncio.sleep(SCAN_SECONDS)
+
+    async def _link(self, name: str, place: Place) -> None:
+        try:
+            host = await CALLS.run(
+                ActorHost, name, place, namespace=self._config.ray_namespace, worker=self._worker
+            )
+        except Exception as error:  # noqa: BLE001 - Ray raises whatever it likes; the next look tries again
+            log.warning("engine_not_made", actor=name, reason=brief(error))
+            return
+        self._links[name] = link = Link(
+            *(host, self._send, self._generations),
+            engine=name,
+            node=place.address,
+            service=self._service,
+            settings=self._settings,
+        )
+        link.start()
+
+
+class ActorHost:
+    """A host behind an actor of Ray."""
+
+    def __init__(self, name: str, place: Place, *, namespace: str, worker: str) -> None:
+        """Make the actor on its node, or find the one of this name; blocks."""
+        from ray.util.scheduling_strategies import (  # noqa: PLC0415
+            NodeAffinitySchedulingStrategy,
+        )
+
+        from service.engine.ray import actor  # noqa: PLC0415 - it imports ray
+
+        self._handle = actor.create(
+            name,
+            namespace=namespace,
+            entry=worker,
+            options={
+                "num_gpus": int(place.gpu),
+                "resources": {RESOURCE: 1} if place.own_resource else {},
+                "scheduling_strategy": NodeAffinitySchedulingStrategy(place.node, soft=False),
+            },
+        )
+
+    async def call(self, method: str, *arguments: Any, seconds: float) -> Any:
+        """Return what a method answers, within some seconds."""
+        future = asyncio.wrap_future(getattr(self._handle, method).remote(*arguments).future())
+        # It is left alone when nobody waits any more: Ray sets it from a thread of its own.
+        future.add_done_callback(lambda done: done.cancelled() or done.exception())
+        await asyncio.wait({future}, timeout=seconds)
+        if not future.done():
+            raise HostSilentError(f"no answer to {method} for {seconds:g} s")
+        with translated():
+            return future.result()
+
+    async def events(self, generation: int) -> AsyncGenerator[bytes, None]:
+        """Yield batches of events, until another attachment begins."""
+        import ray  # noqa: PLC0415
+
+        options = {"num_returns": "streaming", "_generator_backpressure_num_objects": AHEAD}
+        stream = self._handle.events.options(**options).remote(generation)
+        try:
+            with translated():
+                async for reference in stream:
+                    yield await reference
+        finally:  # A stream that is only dropped goes on at its other end.
+            CALLS.submit("", "", partial(ray.cancel, stream))
+
+    async def kill(self) -> None:
+        """End the actor, and its child with it."""
+        import ray  # noqa: PLC0415
+
+        with translated():
+            await CALLS.run(ray.kill, self._handle)
+
+
+@contextlib.contextmanager
+def translated() -> Any:
+    """Turn Ray's errors into those of a host."""
+    from ray import exceptions  # noqa: PLC0415
+
+    try:
+        yield
+    except exceptions.ActorDiedError as error:
+        raise HostGoneError(brief(error)) from error
+    except exceptions.RayError as error:
+        raise HostSilentError(brief(error)) from error
+
+
+def connect(config: Config) -> None:
+    """Join the cluster with the token of its file; blocks.
+
+    Raises:
+        ConnectionError, RuntimeError: there is no cluster, or it has another token.
+
+    """
+    os.environ["RAY_AUTH_MODE"] = "token"
+    os.environ["RAY_AUTH_TOKEN_PATH"] = config.ray_token_file
+    os.environ.pop("RAY_AUTH_TOKEN", None)
+    os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", str(RECONNECT_SECONDS))
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    import ray  # noqa: PLC0415
+
+    ray.init(
+        address=config.ray_address,
+        namespace=config.ray_namespace,
+        log_to_driver=False,
+        configure_logging=False,
+        logging_level=logging.ERROR,
+    )
+
+
+def places_of(namespace: str) -> dict[str, Place]:
+    """Return the places for engines on nodes that live and do not drain, by the names of engines.
+
+    Blocks for as long as the head is away.
+    """
+    import ray  # noqa: PLC0415
+    from ray._private.state import state  # noqa: PLC0415
+
+    draining = state.get_draining_nodes()
+    found: dict[str, Place] = {}
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    for node in nodes:
+        name, offers = node["NodeID"], node["Resources"]
+        if not node["Alive"] or name in draining:
+            continue
+        own = RESOURCE in offers
+        for number in range(int(offers.get(RESOURCE if own else "GPU", 0))):
+            found[f"sd/{namespace}/{name}/{number}"] = Place(
+                node=name,
+                address=node["NodeManagerAddress"],
+                own_resource=own,
+                gpu=not own or offers.get("GPU", 0) >= 1,
+            )
+    return found
+
+
+def brief(error: BaseException) -> str:
+    """Return what an error says, in one line."""
+    lines = str(error).strip().splitlines()
+    return (lines[0] if lines else type(error).__name__)[:300]

@@ -1,0 +1,206 @@
+"""Engines of a Ray cluster: they join and leave as its nodes do."""
+
+import asyncio
+import contextlib
+import uuid
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from service.config.table import Config
+from service.engine.channel import Channel
+from service.engine.process.child import Child
+from service.engine.process.parent import RESTART_DELAYS
+from service.engine.ray import driver
+from service.engine.ray.engine import LOST_SECONDS, RemoteEngine
+from service.engine.ray.messages import (
+    FROM_DRIVER,
+    TO_DRIVER,
+    Alive,
+    ClusterState,
+    DriverAlive,
+    EngineAttached,
+    EngineGone,
+    EngineJoined,
+    FromDriver,
+    FromEngine,
+    Stop,
+    ToDriver,
+)
+from service.engine.source import EngineSource, OnEngine
+from service.system.executors import FILES
+
+log = structlog.get_logger(__name__)
+
+STOP_SECONDS: Final = 5.0
+"""How long the driver may take to end the engines."""
+
+SILENT_SECONDS: Final = 10.0
+"""A driver that says nothing for so long hangs, and is killed."""
+
+ASLEEP_SECONDS: Final = 1.0
+"""A look that comes so late tells that the service itself stood still."""
+
+NAME_FILE: Final = "cluster_service"
+"""File in DATA_DIR with the name by which hosts know the service again."""
+
+DriverChild = Child[ToDriver, FromDriver]
+DriverMain = Callable[..., None]
+
+
+class RaySource(EngineSource):
+    """Keeps a driver, and an engine for each that the driver finds.
+
+    An engine stays when the driver ends: the next one finds it again. It leaves when its node does.
+    """
+
+    adoption_seconds = LOST_SECONDS + 2.0
+
+    def __init__(
+        self, config: Config, *, entry: DriverMain = driver.run, worker: str = driver.WORKER
+    ) -> None:
+        self._config, self._entry, self._worker = config, entry, worker
+        self._joined: OnEngine = lambda _engine: None
+        self._leaving: OnEngine = lambda _engine: None
+        self._engines: dict[str, RemoteEngine] = {}
+        self._service = ""
+        self._child: DriverChild | None = None
+        self._heard = 0.0
+        self._failures = 0
+        """Drivers in a row that ended without a look at the cluster."""
+        self._stopping = False
+        self._restart: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """The driver's process id, or None when there is none."""
+        return self._child.pid if self._child else None
+
+    async def start(self, joined: OnEngine, leaving: OnEngine) -> None:
+        """Start the driver; engines join as it finds them."""
+        self._joined, self._leaving = joined, leaving
+        self._service = await FILES.run(name_of_service, self._config.data_dir)
+        self._look_later()
+        await self._spawn()
+
+    async def stop(self) -> None:
+        """Let the driver end the engines and leave; kill it when that takes too long."""
+        self._stopping = True
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._restart is not None:
+            self._restart.cancel()
+            await asyncio.gather(self._restart, return_exceptions=True)
+        if self._child is None:
+            return
+        self._child.send(Stop())
+        if not await self._child.wait(STOP_SECONDS):
+            self._child.kill()
+            await self._child.wait()
+
+    async def _spawn(self) -> None:
+        entry: Callable[[Channel[FromDriver, ToDriver], Config], None] = partial(
+            self._entry, service=self._service, worker=self._worker
+        )
+        child: DriverChild = Child(entry, self._config, "ray", sent=TO_DRIVER, received=FROM_DRIVER)
+        try:
+            await child.start(partial(self._hear, child), partial(self._ended, child))
+        except (OSError, RuntimeError, MemoryError) as error:
+            log.warning("driver_start_failed", error=str(error))
+            self._start_again()
+            return
+        self._child = child
+        self._heard = asyncio.get_running_loop().time()
+        log.info("driver_started", pid=child.pid)
+
+    def _send(self, order: ToDriver | Callable[[], ToDriver | None]) -> None:
+        if self._child is not None:
+            self._child.send(order)
+
+    def _hear(self, child: DriverChild, said: FromDriver) -> None:
+        if self._stopping or child.cause:
+            return
+        self._heard = asyncio.get_running_loop().time()
+        match said:
+            case EngineJoined():
+                if said.engine not in self._engines:
+                    engine = RemoteEngine(said.engine, said.node, self._send)
+                    self._engines[said.engine] = engine
+                    self._joined(engine)
+            case EngineAttached() | FromEngine() | Alive() | EngineGone():
+                if (found := self._engines.get(said.engine)) is not None:
+                    tell(found, said)
+            case ClusterState():
+                self._failures = 0
+                for name in self._engines.keys() - {*said.engines}:
+                    engine = self._engines.pop(name)
+                    log.info("engine_leaving", engine=engine.name, actor=name)
+                    self._leaving(engine)
+            case DriverAlive():
+                pass
+
+    def _ended(self, child: DriverChild) -> None:
+        if child is not self._child:
+            return
+        self._child = None
+        for engine in self._engines.values():
+            engine.cut_off()
+        if not self._stopping:
+            log.warning("driver_ended", exit_code=child.exit_code, cause=child.cause)
+            self._start_again()
+
+    def _start_again(self) -> None:
+        delay = RESTART_DELAYS[min(self._failures, len(RESTART_DELAYS) - 1)]
+        self._failures += 1
+        self._restart = asyncio.create_task(self._spawn_after(delay))
+
+    async def _spawn_after(self, delay: float) -> None:
+        await asyncio.sleep(delay)
+        await self._spawn()
+
+    def _look_later(self) -> None:
+        due = asyncio.get_running_loop().time() + 1.0
+        self._timer = asyncio.get_running_loop().call_at(due, self._look, due)
+
+    def _look(self, due: float) -> None:
+        """Look once a second whether the driver was heard."""
+        now = asyncio.get_running_loop().time()
+        if now - due > ASLEEP_SECONDS:
+            self._heard = now  # What it said meanwhile is on its way.
+        if self._child is not None and now - self._heard > SILENT_SECONDS:
+            log.error("driver_stalled", pid=self.pid)
+            self._child.kill("stalled")
+        self._look_later()
+
+
+def tell(engine: RemoteEngine, said: EngineAttached | FromEngine | Alive | EngineGone) -> None:
+    """Let an engine hear what its host, or the driver, says."""
+    match said:
+        case EngineAttached():
+            engine.attached(said)
+        case FromEngine():
+            engine.heard(said)
+        case Alive():
+            engine.alive(said)
+        case EngineGone(reason=reason):
+            engine.gone(reason)
+
+
+def name_of_service(data_dir: str) -> str:
+    """Return the name by which hosts know a service again after it was killed.
+
+    It is kept in ``data_dir``, of which one service at a time is the owner; a service without one
+    has a new name each time.
+    """
+    name = uuid.uuid4().hex
+    if not data_dir:
+        return name
+    path = Path(data_dir) / NAME_FILE
+    with contextlib.suppress(FileExistsError):
+        path.touch(0o600, exist_ok=False)
+        path.write_text(name, encoding="ascii")
+    return path.read_text(encoding="ascii").strip() or name
