@@ -73,7 +73,8 @@ def create_app(
     )
     app[state.DISPATCHER].adoption_seconds = source.adoption_seconds
     app[state.ENGINES] = source
-    app[state.GPU] = GpuSampler("" if config.device == "cpu" else config.cuda_visible_devices)
+    elsewhere = config.device == "cpu" or config.engine == "ray"
+    app[state.GPU] = GpuSampler("" if elsewhere else config.cuda_visible_devices)
     app[state.STARTED] = time.monotonic()
     kept = {"results": Path(config.data_dir)} if config.data_dir else {}
     app[state.DISK] = DiskSampler({"models": config.model_cache_dir, **kept})

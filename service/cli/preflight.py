@@ -6,7 +6,7 @@ from importlib import util
 from pathlib import Path
 from typing import Final
 
-from service.cli import gpu_check
+from service.cli import cluster_check, gpu_check
 from service.config.table import Config
 from service.errors import FolderUnusable, ModelError, ModelUnsuitable, NotInstalled, StoreFull
 from service.models import catalog, files
@@ -33,18 +33,36 @@ def check(config: Config, *, serving: bool = True) -> None:
         ServiceError: with the cure; ``exits`` has the exit code.
 
     """
-    demand_packages()
+    far = serving and config.engine == "ray"
+    if far:
+        cluster_check.check(config)
+    else:
+        demand_packages()
+        source = located(config)
+    if config.data_dir and serving:
+        demand_writable(Path(config.data_dir), "DATA_DIR", mode=0o700)
+    if far:
+        return  # Model and GPU are those of the nodes.
+    demand_kind(source, config)
+    for name in filter(None, (config.vae, config.tiny_vae)):
+        vae.find(name, config.model_cache_dir, paths=True)
+    gpu_check.check(config, source)
+
+
+def located(config: Config) -> Source:
+    """Return where the model is; one that is still to be downloaded has a folder for that.
+
+    Raises:
+        ModelMissing: it is not here, and there is no network.
+        FolderUnusable, StoreFull: it cannot be downloaded to MODEL_CACHE_DIR.
+
+    """
     source = catalog.resolve(config.model_id, config.model_cache_dir)
     if source.path is None:
         if catalog.offline():
             raise catalog.missing_offline(source.id, config.model_cache_dir)
         demand_writable(config.model_cache_dir, "MODEL_CACHE_DIR")
-    if config.data_dir and serving:
-        demand_writable(Path(config.data_dir), "DATA_DIR", mode=0o700)
-    demand_kind(source, config)
-    for name in filter(None, (config.vae, config.tiny_vae)):
-        vae.find(name, config.model_cache_dir, paths=True)
-    gpu_check.check(config, source)
+    return source
 
 
 def demand_packages() -> None:

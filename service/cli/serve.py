@@ -7,6 +7,7 @@ import os
 import socket
 import urllib.request
 from http.client import HTTPException
+from typing import TYPE_CHECKING
 
 import structlog
 from aiohttp import web
@@ -21,6 +22,9 @@ from service.engine.protocol import EngineFailed
 from service.errors import error_class
 from service.system import malloc
 from service.telemetry import logs
+
+if TYPE_CHECKING:
+    from service.engine.source import EngineSource
 
 log = structlog.get_logger(__name__)
 
@@ -49,7 +53,6 @@ def serve(config: Config, _arguments: argparse.Namespace) -> int:
 
 async def _serve(config: Config, listening: socket.socket, ending: Ending) -> int:
     from service.app import create_app  # noqa: PLC0415 - the other commands need no server
-    from service.engine.process.local import engines_of  # noqa: PLC0415
     from service.http.middleware import auth  # noqa: PLC0415
     from service.http.server.accepting import Shortages  # noqa: PLC0415
     from service.http.state import DISPATCHER  # noqa: PLC0415
@@ -57,7 +60,7 @@ async def _serve(config: Config, listening: socket.socket, ending: Ending) -> in
     privacy.close_memory(config)  # Before there is an engine.
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(Shortages())
-    app = create_app(config, engines_of(config))
+    app = create_app(config, engines(config))
     stop = asyncio.Event()
     failures: list[EngineFailed] = []
 
@@ -99,6 +102,17 @@ async def _serve(config: Config, listening: socket.socket, ending: Ending) -> in
     code = next((exits.after_load(failed.code) or exits.Exit.DONE for failed in failures), 0)
     ending.deadline.within(LEFT_SECONDS, code)
     return code
+
+
+def engines(config: Config) -> "EngineSource":
+    """Return where the engines come from; nothing starts yet."""
+    if config.engine == "ray":
+        from service.engine.ray.source import RaySource  # noqa: PLC0415 - of many parts of its own
+
+        return RaySource(config)
+    from service.engine.process.local import engines_of  # noqa: PLC0415
+
+    return engines_of(config)
 
 
 def _cut_off(runner: web.AppRunner) -> None:

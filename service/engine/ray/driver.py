@@ -7,6 +7,7 @@ callers while it waits. So nobody else imports it.
 import asyncio
 import contextlib
 import faulthandler
+import importlib
 import logging
 import os
 import signal
@@ -96,6 +97,8 @@ class Place:
     own_resource: bool
     """Whether the node offers engines by ``RESOURCE``, not by its GPUs."""
     gpu: bool
+    engines: int
+    """How many run on that node."""
 
 
 class Driver:
@@ -112,7 +115,8 @@ class Driver:
         """Engines that were let go for good."""
         self._generations = Generations()
         self._stop = asyncio.Event()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._ending: set[asyncio.Task[None]] = set()
+        """Links on their way out."""
         self._gone = False
         """Whether the service is gone."""
 
@@ -120,9 +124,9 @@ class Driver:
         """Connect, and work; return the exit code of the process."""
         loop = asyncio.get_running_loop()
         threading.Thread(target=self._read, args=(loop,), name="driver-reader", daemon=True).start()
-        self._later(self._beat())
-        connecting = asyncio.create_task(CALLS.run(connect, self._config))
+        beating = asyncio.create_task(self._beat())
         stopping = asyncio.create_task(self._stop.wait())
+        connecting = asyncio.create_task(CALLS.run(connect, self._config))
         await asyncio.wait({connecting, stopping}, return_when=asyncio.FIRST_COMPLETED)
         if not connecting.done():
             return 0
@@ -132,12 +136,12 @@ class Driver:
         log.info("cluster_joined", address=self._config.ray_address, pid=os.getpid())
         scanning = asyncio.create_task(self._scan())
         await asyncio.wait({scanning, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        if scanning.done():
-            scanning.result()
         # A service that is gone may come again, and take up what its engines go on with.
-        ends = [link.end(kill=not self._gone) for link in self._links.values()]
-        await asyncio.gather(*ends, return_exceptions=True)
-        return 0
+        for link in self._links.values():
+            self._end(link, kill=not self._gone)
+        await asyncio.gather(*self._ending, return_exceptions=True)
+        beating.cancel()
+        return 1 if scanning.done() else 0
 
     def _read(self, loop: asyncio.AbstractEventLoop) -> None:
         """Take orders; runs on a thread."""
@@ -169,12 +173,12 @@ class Driver:
                 if isinstance(order, Drain):
                     self._ended.add(order.engine)
                 if (link := self._links.pop(order.engine, None)) is not None:
-                    self._later(link.end())
+                    self._end(link)
 
-    def _later(self, work: Any) -> None:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+    def _end(self, link: Link, *, kill: bool = True) -> None:
+        task = asyncio.create_task(link.end(kill=kill))
+        self._ending.add(task)
+        task.add_done_callback(self._ending.discard)
 
     async def _send(self, said: FromDriver) -> None:
         """Say something to the service, after what was said before; wait while the pipe is full."""
@@ -234,12 +238,12 @@ class ActorHost:
             NodeAffinitySchedulingStrategy,
         )
 
-        from service.engine.ray import actor  # noqa: PLC0415 - it imports ray
-
+        actor: Any = importlib.import_module("service.engine.ray.actor")
         self._handle = actor.create(
             name,
             namespace=namespace,
             entry=worker,
+            engines=place.engines,
             options={
                 "num_gpus": int(place.gpu),
                 "resources": {RESOURCE: 1} if place.own_resource else {},
@@ -331,12 +335,14 @@ def places_of(namespace: str) -> dict[str, Place]:
         if not node["Alive"] or name in draining:
             continue
         own = RESOURCE in offers
-        for number in range(int(offers.get(RESOURCE if own else "GPU", 0))):
+        engines = int(offers.get(RESOURCE if own else "GPU", 0))
+        for number in range(engines):
             found[f"sd/{namespace}/{name}/{number}"] = Place(
                 node=name,
                 address=node["NodeManagerAddress"],
                 own_resource=own,
                 gpu=not own or offers.get("GPU", 0) >= 1,
+                engines=engines,
             )
     return found
 

@@ -356,7 +356,7 @@ class RemoteEngine(Engine):
         self._listener(protocol.EngineExited(exit_code=None, restarts=self.restarts, cause=cause))
 
     def _new_inspector(self) -> Inspector:
-        return Inspector(self._in_work, self._leaving, self._interrupted, self.name)
+        return Inspector(*(self._in_work, self._leaving, self._interrupted, self.name), hosted=True)
 
     def _look_later(self) -> None:
         due = self._now() + 1.0

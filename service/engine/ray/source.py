@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -11,6 +11,7 @@ from typing import Final
 import structlog
 
 from service.config.table import Config
+from service.engine.base import EngineState
 from service.engine.channel import Channel
 from service.engine.process.child import Child
 from service.engine.process.parent import RESTART_DELAYS
@@ -66,6 +67,8 @@ class RaySource(EngineSource):
         self._joined: OnEngine = lambda _engine: None
         self._leaving: OnEngine = lambda _engine: None
         self._engines: dict[str, RemoteEngine] = {}
+        """By the names of their actors, those on their way out included."""
+        self._retiring: set[str] = set()
         self._service = ""
         self._child: DriverChild | None = None
         self._heard = 0.0
@@ -136,12 +139,20 @@ class RaySource(EngineSource):
                     tell(found, said)
             case ClusterState():
                 self._failures = 0
-                for name in self._engines.keys() - {*said.engines}:
-                    engine = self._engines.pop(name)
-                    log.info("engine_leaving", engine=engine.name, actor=name)
-                    self._leaving(engine)
+                self._retire(self._engines.keys() - {*said.engines})
             case DriverAlive():
                 pass
+
+    def _retire(self, names: Collection[str]) -> None:
+        """Let engines go that are to end their jobs, and forget those that have."""
+        for name in [*self._retiring]:
+            if self._engines[name].state is EngineState.STOPPED:
+                self._retiring.discard(name)
+                del self._engines[name]
+        for name in names:
+            if name in self._engines and name not in self._retiring:
+                self._retiring.add(name)
+                self._leaving(self._engines[name])
 
     def _ended(self, child: DriverChild) -> None:
         if child is not self._child:
