@@ -1,9 +1,9 @@
 """All rules together."""
 
 from alerts.groups import (
-    adapters,
     clients,
     disk,
+    engines,
     gpu,
     kept,
     memory,
@@ -29,8 +29,8 @@ def groups(windows: Windows = NORMAL) -> list[Group]:
     """Return every rule with the durations of ``windows``."""
     rules: dict[str, tuple[Recording | Alert, ...]] = {
         "service": service.alerts(windows),
+        "engines": engines.alerts(windows),
         "memory": memory.alerts(windows),
-        "adapters": adapters.alerts(windows),
         "models": models.alerts(windows),
         "queue": queue.alerts(windows),
         "steps": (*steps.recordings(windows), *steps.alerts(windows)),

@@ -63,6 +63,13 @@ class Windows:
     starts: Span
     """The same for the whole service."""
 
+    engine_lost_for: Span
+    """Longer than several engines take to load their model one after another."""
+    balance: Span
+    """Over which the work of the engines is compared."""
+    balance_for: Span
+    leases_for: Span
+
     memory: Span
     """How long one shortage of memory is news."""
     memory_repeated: Span
@@ -136,6 +143,10 @@ NORMAL: Final = Windows(
     outage_keep=span("32m"),
     restarts=span("15m"),
     starts=span("15m"),
+    engine_lost_for=span("10m"),
+    balance=span("10m"),
+    balance_for=span("5m"),
+    leases_for=span("5m"),
     memory=span("15m"),
     memory_repeated=span("30m"),
     memory_near_for=span("10m"),
@@ -190,6 +201,10 @@ SHORT: Final = Windows(
     outage_keep=span("10s"),
     restarts=span("15s"),
     starts=span("30s"),
+    engine_lost_for=span("6s"),
+    balance=span("10s"),
+    balance_for=span("3s"),
+    leases_for=span("3s"),
     memory=span("10s"),
     memory_repeated=span("20s"),
     memory_near_for=span("5s"),

@@ -39,6 +39,7 @@ GROUPS: Final = {
     ),
     "engine": ("sd_ready", "sd_engine_", "sd_model_", "sd_build_"),
     "gpu": ("sd_gpu_",),
+    "cluster": ("sd_cluster_",),
     "disk": ("sd_disk_",),
     "log": ("sd_log_",),
     "threads": ("sd_executor_",),

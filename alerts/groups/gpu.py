@@ -1,4 +1,4 @@
-"""The GPU as its driver reports it."""
+"""The GPUs as their driver reports them."""
 
 from typing import Final
 
@@ -34,7 +34,7 @@ def _lost(windows: Windows) -> Alert:
         severity=Severity.PAGE,
         expr="sd_gpu_lost == 1",
         lasting=windows.gpu_lost_for,
-        summary=f"{INSTANCE} lost its GPU",
+        summary=f"{INSTANCE} lost a GPU",
         description="The driver no longer reaches {{ $labels.gpu }}, which was there before."
         " What runs on it fails; usually only a reset or a reboot brings it back.",
         dashboard="sd-gpu",
@@ -56,7 +56,7 @@ def _unused(windows: Windows) -> Alert:
         at_once="the device is chosen once, when the engine starts.",
         summary=f"{ENGINE} computes on the CPU and had a GPU before",
         description="The engine found no GPU and computes {{ $labels.model_id }} on the CPU: "
-        "images take many times as long. It had a GPU within the last "
+        "images take many times as long. The service had a GPU within the last "
         f"{windows.gpu_before}.",
         dashboard="sd-gpu",
     )
@@ -71,10 +71,10 @@ def _collector(windows: Windows) -> Alert:
             or sd_gpu_collector_up == 0
         """,
         lasting=windows.gpu_silent_for,
-        summary=f"{INSTANCE} cannot read its GPU",
-        description="{{ if eq $value 0.0 }}Reading the GPU fails{{ else }}The GPU was last read "
-        "{{ $value | humanizeDuration }} ago{{ end }}: memory, temperature, throttling and faults "
-        "are not known, and their alerts cannot fire.",
+        summary=f"{INSTANCE} cannot read a GPU",
+        description="{{ if eq $value 0.0 }}Reading a GPU fails{{ else }}A GPU was last read "
+        "{{ $value | humanizeDuration }} ago{{ end }}: its memory, temperature, throttling and "
+        "faults are not known, and their alerts cannot fire.",
         dashboard="sd-gpu",
     )
 
@@ -94,7 +94,7 @@ def _xid(windows: Windows) -> Alert:
             )
         """,
         at_once="a fault is an event, and over when it is seen.",
-        summary=f"The GPU of {INSTANCE} reported fault XID {{{{ $labels.xid }}}}",
+        summary=f"A GPU of {INSTANCE} reported fault XID {{{{ $labels.xid }}}}",
         description="The driver reported XID {{ $labels.xid }} for {{ $labels.gpu }}. What it "
         "means, and whether the GPU must be reset or replaced, is in the runbook. "
         f"Times in the last {window}: {COUNT}.",
@@ -113,7 +113,7 @@ def _ecc(windows: Windows) -> Alert:
             ) > 0
         """,
         at_once="an error that could not be corrected has already spoilt something.",
-        summary=f"The GPU memory of {INSTANCE} lost data",
+        summary=f"GPU memory of {INSTANCE} lost data",
         description="{{ $labels.gpu }} had memory errors that could not be corrected. Images of "
         f"that time may be wrong. Errors in the last {window}: {COUNT}.",
         dashboard="sd-gpu",
@@ -133,7 +133,7 @@ def _hot(windows: Windows) -> Alert:
             )
         """,
         lasting=windows.gpu_hot_for,
-        summary=f"The GPU of {INSTANCE} is hot",
+        summary=f"A GPU of {INSTANCE} is hot",
         description="{{ $labels.gpu }} is at {{ $value }} °C, near where it slows itself down.",
         dashboard="sd-gpu",
     )
@@ -150,7 +150,7 @@ def _throttled(windows: Windows) -> Alert:
               avg_over_time(sd_gpu_utilization_ratio[{window}]) > {UNDER_LOAD}
         """,
         lasting=windows.gpu_throttled_for,
-        summary=f"The GPU of {INSTANCE} is throttled ({{{{ $labels.reason }}}})",
+        summary=f"A GPU of {INSTANCE} is throttled ({{{{ $labels.reason }}}})",
         description="While working, {{ $labels.gpu }} was throttled by {{ $labels.reason }} for "
         "{{ $value | humanizePercentage }} of the time: images take longer than necessary.",
         dashboard="sd-gpu",

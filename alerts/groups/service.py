@@ -103,16 +103,28 @@ def _service_restarting(windows: Windows) -> Alert:
     )
 
 
+def _without_another(state: str) -> str:
+    """Return PromQL that is true for an engine in ``state`` where no other works or may soon.
+
+    One of several is a ticket, SDEngineLost; where the others come to nothing, SDNotReady pages.
+    """
+    return f"""
+        max by (job, instance, engine) (sd_engine_state{{state="{state}"}}) == 1
+        unless on (job, instance)
+          max by (job, instance) (sd_engine_state{{state=~"ready|loading|restarting"}}) == 1
+    """
+
+
 def _model_not_loaded(windows: Windows) -> Alert:
     return Alert(
         name="SDModelNotLoaded",
         severity=Severity.PAGE,
-        expr='max by (job, instance, engine) (sd_engine_state{state="failed"}) == 1',
+        expr=_without_another("failed"),
         lasting=windows.failed_for,
         keeping=windows.outage_keep,
         summary=f"{ENGINE} cannot load its model",
-        description=f"{ENGINE} gave up loading the model and does not try again. Where no other "
-        "engine is ready, every request is refused with 503. /health says why.",
+        description=f"{ENGINE} gave up loading the model and does not try again. No other engine "
+        "is ready, so every request is refused with 503. /health says why.",
         dashboard="sd-service",
     )
 
@@ -121,13 +133,13 @@ def _circuit_open(windows: Windows) -> Alert:
     return Alert(
         name="SDEngineCircuitOpen",
         severity=Severity.PAGE,
-        expr='max by (job, instance, engine) (sd_engine_state{state="circuit_open"}) == 1',
+        expr=_without_another("circuit_open"),
         lasting=windows.failed_for,
         keeping=windows.outage_keep,
         summary=f"{ENGINE} gets no new work",
-        description=f"{ENGINE} ended again and again without finishing a job. Where no other "
-        "engine is ready, new work is refused with 503 engine_unavailable. The service tries "
-        "accepted jobs one at a time; the first that finishes ends this.",
+        description=f"{ENGINE} ended again and again without finishing a job. No other engine is "
+        "ready, so new work is refused with 503 engine_unavailable. The service tries accepted "
+        "jobs one at a time; the first that finishes ends this.",
         dashboard="sd-service",
     )
 

@@ -6,6 +6,7 @@ from dashboards import queries as q
 from dashboards.kinds import lines, table, tile
 from dashboards.layout import Dashboard, Row, textbox
 from dashboards.pages.apis import apis
+from dashboards.pages.engines import cluster, engines
 from dashboards.pages.kept import kept
 from dashboards.pages.keys import keys
 from dashboards.pages.service_causes import causes, objectives, saturation
@@ -294,10 +295,12 @@ def dashboard() -> Dashboard:
             Row(title="Symptoms", panels=_symptoms()),
             Row(title="Objectives: 99 % succeed, 95 % within 30 s", panels=objectives()),
             Row(title="Saturation", panels=saturation()),
+            Row(title="Engines", panels=engines()),
             Row(title="Causes", panels=causes()),
             Row(title="Stored jobs and webhooks", panels=kept()),
             Row(title="APIs", panels=apis()),
             Row(title="API keys", panels=keys()),
+            Row(title="Cluster of engines", panels=cluster()),
         ],
         variables=[textbox("request_id", "Request id")],
     )

@@ -1,8 +1,8 @@
 """The lower half of the service's dashboard: objectives, saturation, causes."""
 
 from dashboards import queries as q
-from dashboards.kinds import bars, lines, states, text
-from dashboards.pages.shared import NO_IMAGE, restarts
+from dashboards.kinds import bars, lines, text
+from dashboards.pages.shared import NO_IMAGE
 from dashboards.panel import (
     BLUE,
     DARK_RED,
@@ -12,8 +12,6 @@ from dashboards.panel import (
     RED,
     Panel,
     Target,
-    Word,
-    Words,
     colored,
     limit,
 )
@@ -125,23 +123,7 @@ def saturation() -> list[Panel]:
 
 
 def causes() -> list[Panel]:
-    """Show where time and jobs are lost, and what the engine went through."""
-    words: Words = {
-        5: Word(text="ready", color=GREEN),
-        4: Word(text="loading", color=BLUE),
-        3: Word(text="restarting", color=ORANGE),
-        2: Word(text="circuit_open", color=DARK_RED),
-        1: Word(text="failed", color=RED),
-        0: Word(text="stopped", color=GREY),
-        -1: Word(text="DOWN", color=DARK_RED),
-    }
-    state = " + ".join(
-        f"""{value} * {q.most("sd_engine_state", f'state="{word.text}"', by="instance, engine")}"""
-        for value, word in words.items()
-        if isinstance(value, int) and value > 0
-    )
-    down = f"(sum by (instance) ({q.metric('up')}) * 0 - 1)"
-    down = f'label_replace({down}, "engine", "unknown", "", "")'
+    """Show where time and jobs are lost."""
     return [
         lines(
             "GPU time by use",
@@ -181,16 +163,6 @@ def causes() -> list[Panel]:
             bars=True,
             top=1,
         ),
-        states(
-            "Engine state",
-            "State of each engine. Repeated restarting is a crash loop; an engine in the state "
-            "circuit_open gets no new work.",
-            words,
-            Target(
-                expr=f"({state})\nor on (instance) {down}",
-                legend="{{instance}} engine {{engine}}",
-            ),
-        ),
         bars(
             "GPU time wasted in this time range",
             "GPU-seconds that became no image, by cause: what you save by fixing it.",
@@ -199,26 +171,6 @@ def causes() -> list[Panel]:
                 expr=q.grown("sd_gpu_seconds_total", 'use!="useful"', by="use"),
                 legend="{{use}}",
             ),
-            width=6,
-        ),
-        restarts(
-            "Each takes down the images in flight, which are then made again. stalled: a kernel "
-            "hung; killed: the system, often for memory; crashed: a CUDA error; garbage: it said "
-            "what cannot be true; load_failed: the model could not be loaded again.",
-            width=6,
-        ),
-        lines(
-            "Time since the last engine heartbeat",
-            "While it loads or has work the engine says at every stage and step that it lives. A "
-            "line that climbs by a second per second is a hang: first the service is not ready, "
-            "then the engine is killed and started again.",
-            "s",
-            Target(
-                expr=q.most("sd_engine_heartbeat_age_seconds", by="instance, engine"),
-                legend="{{instance}} engine {{engine}}",
-            ),
-            width=6,
-            top=1,
         ),
         lines(
             "p95 response time by route",
@@ -230,7 +182,6 @@ def causes() -> list[Panel]:
                 legend="{{route}}",
                 exemplar=True,
             ),
-            width=6,
         ),
         lines(
             "Threads busy",
@@ -244,7 +195,6 @@ def causes() -> list[Panel]:
                 legend="{{executor}}",
             ),
             top=1,
-            width=12,
         ),
         lines(
             "Calls waiting for a thread",
@@ -252,7 +202,6 @@ def causes() -> list[Panel]:
             "none",
             Target(expr=q.total("sd_executor_waiting_calls", by="executor"), legend="{{executor}}"),
             top=1,
-            width=12,
         ),
         lines(
             "Log lines dropped",

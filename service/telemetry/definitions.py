@@ -70,6 +70,28 @@ GPU: Final = (
 )
 """Read from the driver; a figure that this GPU does not give is absent, never 0."""
 
+CLUSTER: Final = (
+    define("sd_cluster_driver_up", "gauge", "1 while the driver of the cluster answers."),
+    define(
+        "sd_cluster_driver_restarts_total",
+        "counter",
+        "Times the driver ended by itself and was started again.",
+    ),
+    define("sd_cluster_nodes", "gauge", "Machines of the cluster, as the driver saw them last."),
+    define("sd_cluster_engines", "gauge", "Engines of the cluster by how they answer.", "status"),
+    define(
+        "sd_cluster_lease_age_seconds", "gauge", "Time since the engine last answered.", "engine"
+    ),
+    define(
+        "sd_cluster_jobs_adopted_total",
+        "counter",
+        "Jobs that went on while nobody listened to their engine, and were taken up again.",
+    ),
+    define("sd_cluster_event_batches_total", "counter", "Messages with events from engines."),
+    define("sd_cluster_events_total", "counter", "Events from engines, in all messages."),
+)
+"""Of a service with engines on other machines (``ENGINE=ray``); absent else."""
+
 LOG_LINES_DROPPED: Final = define(
     "sd_log_lines_dropped_total",
     "counter",

@@ -18,7 +18,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 from prometheus_client.samples import Sample
 
-from service.telemetry.definitions import DISK, GPU, LOG_LINES_DROPPED, Definition, define
+from service.telemetry.definitions import CLUSTER, DISK, GPU, LOG_LINES_DROPPED, Definition, define
 from service.telemetry.log_lines import DroppedLines
 
 Family = TypeVar("Family", bound=MetricWrapperBase)
@@ -58,7 +58,7 @@ class Registry:
         # A birth date with every series: a third of the scrape, which nothing here reads.
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry()
-        self.definitions: list[Definition] = [*GPU, *DISK, LOG_LINES_DROPPED]
+        self.definitions: list[Definition] = [*GPU, *DISK, *CLUSTER, LOG_LINES_DROPPED]
         self._families: dict[str, MetricWrapperBase] = {}
         self.watch(DroppedLines())
         # process_* as Prometheus names them everywhere: resident memory, CPU, start time.

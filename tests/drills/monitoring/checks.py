@@ -10,6 +10,7 @@ from typing import Any, Final
 from dashboards.generate import files
 from dashboards.substitution import queries_of
 from service.telemetry import labels
+from service.telemetry.definitions import CLUSTER
 from service.telemetry.metrics import Metrics
 from tests.drills.monitoring.scene import Scene
 from tests.support.monitoring.stack import QueryError
@@ -17,6 +18,8 @@ from tests.support.monitoring.stack import QueryError
 NOT_HERE: Final = {
     # What torch says of a GPU; the stand-in is for the driver, and no torch computes on it.
     "sd_engine_gpu_memory_bytes": "needs a real GPU",
+    "sd_engine_gpu_info": "needs a real GPU",
+    **{each.name: "a drill has no cluster" for each in CLUSTER},
     # It would be measured again at each of the drill's many starts of an engine.
     "sd_batch_calibrated": "needs BATCH_CALIBRATION",
 }

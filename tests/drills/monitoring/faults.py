@@ -43,6 +43,7 @@ NEARLY_FULL: Final = int(0.97 * 6 * 2**30)
 XID: Final = 79  # The GPU has fallen off the bus.
 UNKNOWN_ERROR: Final = 999
 KILLS: Final = 3
+TWO: Final = 2
 SEEN_SECONDS: Final = 60.0  # For a service that was just started to answer its first scrape.
 STARTED: Final = 'process_start_time_seconds{job="sd-api"}'
 DEMO: Final = ROOT / "service" / "demo"
@@ -318,6 +319,33 @@ async def engine_never_ready(scene: Scene) -> AsyncIterator[None]:
     finally:
         with suppress(psutil.NoSuchProcess):
             process.resume()
+
+
+@fault("SDEngineLost", "Next of two engines stops while loading")
+async def engine_of_two_lost(scene: Scene) -> AsyncIterator[None]:
+    """Stop the engine that follows a killed one of two; the other works on."""
+    await scene.start(ENGINES="2")
+
+    async def both() -> bool:
+        return await scene.stack.value('sum(sd_engine_state{state="ready"})') == TWO
+
+    await until(both, SEEN_SECONDS, "two engines ready")
+    first, second = scene.service.engines()
+
+    async def next_one() -> psutil.Process | None:
+        new = (each for each in scene.service.engines() if each not in (first, second))
+        return next(new, None)
+
+    scene.restart_clock()
+    second.kill()
+    process = await until(next_one, SEEN_SECONDS, "the next engine")
+    process.suspend()
+    try:
+        yield
+    finally:
+        with suppress(psutil.NoSuchProcess):
+            process.resume()
+        await scene.start()
 
 
 @fault("SDTargetDown", "Service killed (SIGKILL)")

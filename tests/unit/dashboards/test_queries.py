@@ -38,7 +38,6 @@ NOT_SHOWN = {
     "sd_job_last_finished_timestamp_seconds": "means nothing while nothing is asked for",
     "sd_oom_last_timestamp_seconds": "for the alert on the first one; the counter is shown",
     "sd_build_info": "what the variables are chosen from",
-    "sd_engine_gpu_info": "joins an engine to its GPU, for the alert on its memory",
 }
 
 

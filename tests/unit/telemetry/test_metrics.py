@@ -9,7 +9,7 @@ from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from service.core.stage import LOOP_STAGES, OomRung
-from service.telemetry.definitions import DISK, GPU
+from service.telemetry.definitions import CLUSTER, DISK, GPU
 from service.telemetry.labels import (
     APIS,
     GPU_USES,
@@ -93,7 +93,7 @@ def test_keys_are_counted_from_zero_and_leave_with_their_series():
 def test_the_list_of_definitions_is_complete(families):
     """What the documentation is checked against names every family with its labels."""
     defined = {d.name.removesuffix("_total"): d for d in Metrics().definitions}
-    beside = {d.name.removesuffix("_total") for d in (*GPU, *DISK)}
+    beside = {d.name.removesuffix("_total") for d in (*GPU, *DISK, *CLUSTER)}
     ours = {name for name in families if not name.startswith(STANDARD)}
     unknown = {
         *("sd_engine_resident_memory_bytes", "sd_model_load_duration_seconds"),

@@ -1,0 +1,73 @@
+"""Metrics of a cluster, as the service sees it; a service without one has none of them."""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from prometheus_client.registry import Collector
+
+from service.telemetry.definitions import CLUSTER, Family, Values
+
+EngineStatus = Literal["answering", "late", "lost", "leaving"]
+STATUSES: Final[tuple[EngineStatus, ...]] = ("answering", "late", "lost", "leaving")
+HERE: Final[tuple[str, ...]] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineLease:
+    """How an engine of the cluster answers."""
+
+    slot: str
+    """Name of its slot, which is the label ``engine`` of its other metrics."""
+    status: EngineStatus
+    """``late`` gets no new jobs; the jobs of one that is ``lost`` run elsewhere."""
+    age: float
+    """Seconds since it last answered."""
+
+
+class ClusterMetrics(Collector):
+    """What the source of the engines counts and sees; each scrape shows it as it is then."""
+
+    def __init__(self, leases: Callable[[], Iterable[EngineLease]]) -> None:
+        """Set up. ``leases`` is asked at each scrape, on the event loop."""
+        self.driver_up = False
+        """Whether the driver answers."""
+        self.driver_restarts = 0
+        """Times it ended by itself and was started again."""
+        self.nodes = 0
+        """Machines of the cluster, as the driver saw them last."""
+        self.jobs_adopted = 0
+        """Jobs that engines went on with while nobody listened, and that were taken up again."""
+        self.batches = 0
+        """Messages with events that came from engines."""
+        self.events = 0
+        """Events in them."""
+        self._leases = leases
+
+    def describe(self) -> Iterable[Family]:
+        """Return every family, so that a second one of the name is refused."""
+        return [definition.family({}) for definition in CLUSTER]
+
+    def collect(self) -> Iterator[Family]:
+        """Return the families that have a value now."""
+        found = self._values()
+        for definition in CLUSTER:
+            filled = definition.family(found[definition.name])
+            if filled.samples:
+                yield filled
+
+    def _values(self) -> dict[str, Values]:
+        leases = list(self._leases())
+        counts: Values = {
+            (status,): sum(lease.status == status for lease in leases) for status in STATUSES
+        }
+        return {
+            "sd_cluster_driver_up": {HERE: self.driver_up},
+            "sd_cluster_driver_restarts_total": {HERE: self.driver_restarts},
+            "sd_cluster_nodes": {HERE: self.nodes},
+            "sd_cluster_engines": counts,
+            "sd_cluster_lease_age_seconds": {(lease.slot,): lease.age for lease in leases},
+            "sd_cluster_jobs_adopted_total": {HERE: self.jobs_adopted},
+            "sd_cluster_event_batches_total": {HERE: self.batches},
+            "sd_cluster_events_total": {HERE: self.events},
+        }
