@@ -41,6 +41,8 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def __init__(self) -> None:
         super().__init__()
         self.now = 0.0
+        self.passing: Callable[[float], None] = lambda _seconds: None
+        """Called with the seconds that are about to pass, in which nothing happens."""
 
     def time(self) -> float:
         """Return the virtual time."""
@@ -77,15 +79,17 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         """Let time pass, from one timer to the next."""
         end = self.now + seconds
         self.settle()
-        while scheduled := [
-            timer.when()
-            for timer in self._scheduled  # type: ignore[attr-defined]
-            if not timer.cancelled() and timer.when() <= end
-        ]:
-            self.now = max(self.now, min(scheduled))
+        # A cancelled timer is gone once its time has come: nothing happens then.
+        while (timers := self._scheduled) and timers[0].when() <= end:  # type: ignore[attr-defined]
+            self._pass(timers[0].when())
             self.settle()
-        self.now = end
+        self._pass(end)
         self.settle()
+
+    def _pass(self, until: float) -> None:
+        if until > self.now:
+            self.passing(until - self.now)
+            self.now = until
 
     def begin(self, work: Coroutine[Any, Any, T]) -> "asyncio.Task[T]":
         """Start something."""

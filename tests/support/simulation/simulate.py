@@ -12,11 +12,13 @@ from typing import Any, Final
 from service.config.table import Config
 from service.core.spec import GenerationSpec
 from service.core.work import work
+from service.engine.base import Engine
 from service.errors import QueueFull
 from service.jobs.dispatch.dispatcher import Dispatcher
 from service.jobs.job import Job
 from service.telemetry.metrics import Metrics
 from tests.support.simulation.clock import VirtualLoop, keep_time, restore_time
+from tests.support.simulation.ledger import Ledger
 from tests.support.simulation.engine import PIXEL_STEP, SimulatedEngine
 from tests.support.simulation.fake_models import FakeModel, catalog_with
 
@@ -45,10 +47,12 @@ class Simulation:
         loop: VirtualLoop,
         owners: Collection[str],
         *,
-        engines: int,
+        engines: Sequence[Engine],
         models: Mapping[str, FakeModel] | None = None,
-        room: int = 1,
+        batch: int = BATCH,
+        places: int = PLACES,
         idle: float = 0.0,
+        weights: Mapping[str, int] | None = None,
     ) -> None:
         self.jobs: list[Job] = []
         """Those that were let in."""
@@ -59,23 +63,33 @@ class Simulation:
         """Seconds until the start, as clients that wait were told first."""
         self.used: dict[str, float] = {}
         """GPU seconds by owner, when the time was over."""
-        self._loop = loop
-        weights = dict.fromkeys(owners, 1) if len(owners) > 1 else None
-        config = Config(max_concurrent_requests=BATCH, queue_size=PLACES, model_idle_seconds=idle)
+        self.loop = loop
+        config = Config(max_concurrent_requests=batch, queue_size=places, model_idle_seconds=idle)
         self.metrics = Metrics()
         self.dispatcher = Dispatcher(
-            [SimulatedEngine(batch=BATCH, models=models, room=room) for _ in range(engines)],
+            engines,
             self.metrics,
             config,
-            weights=weights,
+            weights=weights or (dict.fromkeys(owners, 1) if len(owners) > 1 else None),
             models=catalog_with(*filter(None, models or ())),
         )
+        self.ledger = Ledger(self.dispatcher)
+        loop.passing = self.ledger.passes
 
-    def run(self, clients: Iterable[Coroutine[Any, Any, None]], seconds: float) -> None:
-        """Let clients come for so long; then let no more come, and end what waits."""
-        self._loop.do(self.dispatcher.start())
-        tasks = [self._loop.begin(client) for client in clients]
-        self._loop.advance(seconds)
+    def run(
+        self,
+        clients: Iterable[Coroutine[Any, Any, None]],
+        seconds: float,
+        others: Iterable[Coroutine[Any, Any, None]] = (),
+    ) -> None:
+        """Let clients come for so long; then let no more come, and end what waits.
+
+        ``others`` go on until the end; what happened is checked then.
+        """
+        self.loop.do(self.dispatcher.start())
+        tasks = [self.loop.begin(client) for client in clients]
+        background = [self.loop.begin(other) for other in others]
+        self.loop.advance(seconds)
         used: dict[str, float] = defaultdict(float)
         for job in self.jobs:
             decoded = work(job.request, steps_done=job.request.total_steps) * PIXEL_STEP
@@ -84,20 +98,23 @@ class Simulation:
         for task in tasks:
             task.cancel()
         while self.dispatcher.depth or self.dispatcher.running:
-            self._loop.advance(10.0)
-        self._loop.do(self.dispatcher.stop())
+            self.loop.advance(10.0)
+        for task in background:
+            task.cancel()
+        self.loop.do(self.dispatcher.stop())
+        self.ledger.check(self.jobs)
 
     async def sends(self, arrivals: Iterable[tuple[float, Job]]) -> None:
         """Send jobs at their times, and none again that is refused."""
         for at, job in arrivals:
-            await asyncio.sleep(at - self._loop.now)
-            self._enters(job)
+            await asyncio.sleep(at - self.loop.now)
+            self.enters(job)
 
     async def draws(self, owner: str, requests: Iterable[GenerationSpec]) -> None:
         """Send one request after the other, each when the one before is drawn."""
         for request in requests:
             job = Job(request=request, owner=owner)
-            if self._enters(job) is None:
+            if self.enters(job) is None:
                 await job.wait()
 
     async def comes_back(self, owner: str, chance: random.Random) -> None:
@@ -106,8 +123,8 @@ class Simulation:
         while True:
             request = own(mixed(chance), chance)
             first: tuple[float, float] | None = None
-            while (told := self._enters(job := Job(request=request, owner=owner))) is not None:
-                first = first or (self._loop.now, told)
+            while (told := self.enters(job := Job(request=request, owner=owner))) is not None:
+                first = first or (self.loop.now, told)
                 await asyncio.sleep(told)
             if first:
                 self._note(self.places, job, first[1], first[0])
@@ -116,9 +133,9 @@ class Simulation:
             if position:
                 self._note(self.starts, job, position.start_seconds, job.created, job.started)
 
-    def _enters(self, job: Job) -> float | None:
+    def enters(self, job: Job) -> float | None:
         """Submit a job; return the seconds of ``Retry-After`` when there is no place for it."""
-        job.created = self._loop.now
+        job.created = self.loop.now
         try:
             self.dispatcher.submit(job)
         except QueueFull as full:
@@ -135,7 +152,7 @@ class Simulation:
         since: float,
         until: float | None = None,
     ) -> None:
-        end = self._loop.now if until is None else until
+        end = self.loop.now if until is None else until
         promises.append(Promise(owner=job.owner, told=told, true=end - since))
 
 
@@ -143,19 +160,23 @@ class Simulation:
 def simulated(
     owners: Collection[str],
     *,
-    engines: int = 1,
+    engines: int | Sequence[Engine] = 1,
     models: Mapping[str, FakeModel] | None = None,
     room: int = 1,
-    idle: float = 0.0,
+    **settings: Any,
 ) -> Iterator[Simulation]:
     """Make a simulation in a time of its own; no other may run in it.
 
     ``models`` are by name; the default one's is empty. Each takes its size of ``room``.
+    ``settings`` are those of ``Simulation``.
     """
     loop = VirtualLoop()
     keep_time(loop)
+    if isinstance(engines, int):
+        batch = settings.get("batch", BATCH)
+        engines = [SimulatedEngine(batch=batch, models=models, room=room) for _ in range(engines)]
     try:
-        yield Simulation(loop, owners, engines=engines, models=models, room=room, idle=idle)
+        yield Simulation(loop, owners, engines=engines, models=models, **settings)
     finally:
         loop.end()
         restore_time()
