@@ -83,6 +83,23 @@ class Admission:
                 job, "draining", errors.ShuttingDown("Send the request to another instance.")
             )
         self._demand_model(job)
+        if not any(self._takes(slot, job) for slot in self._slots):
+            self._check_slots(job)
+        if self._queue.limit(job.owner) is not None:
+            make_room()  # The dispatcher's task may not have had its turn yet.
+        now = time.monotonic()
+        limit = self._reservations.limit(job, lambda: self._forecast.starts(job.owner), now)
+        if limit is not None:
+            raise self._refused(job, "queue_full", self._no_place(job, limit, now))
+        self._reservations.enter(job, now)
+        self._forecast.accepted(job, now)
+
+    def _takes(self, slot: EngineSlot, job: Job) -> bool:
+        closed = slot.closed or self._distrust(slot) is not None
+        return not closed and slot.lack(job.request) is None
+
+    def _check_slots(self, job: Job) -> None:
+        """Raise what keeps every slot from working on ``job``."""
         live = [slot for slot in self._slots if not slot.closed]
         if not live:
             failure = next(slot.engine.failure for slot in self._slots if slot.failed)
@@ -93,14 +110,6 @@ class Admission:
             raise self._refused(job, "circuit_open", soonest)
         if (lacking := _lack(job, live)) is not None:
             raise self._refused(job, "memory", lacking)
-        if self._queue.limit(job.owner) is not None:
-            make_room()  # The dispatcher's task may not have had its turn yet.
-        now = time.monotonic()
-        limit = self._reservations.limit(job, lambda: self._forecast.starts(job.owner), now)
-        if limit is not None:
-            raise self._refused(job, "queue_full", self._no_place(job, limit, now))
-        self._reservations.enter(job, now)
-        self._forecast.accepted(job, now)
 
     def problem(self, key: str) -> str:
         """Return why a model cannot be used; empty if it can, as far as is known."""

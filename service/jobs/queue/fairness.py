@@ -1,5 +1,6 @@
 """Whose job is next: keys in turns by the GPU time they take, inside a key the short ones first."""
 
+import heapq
 import math
 from bisect import bisect_left, insort
 from collections.abc import Mapping
@@ -33,6 +34,8 @@ class Lane:
     clock: int = 0
     """Pixel steps handed out since it joined: what waiting is measured with."""
     entries: list[Ranked] = field(default_factory=list)
+    next_turn: int = 0
+    """The round of its first job."""
 
     def turn(self, cost: int) -> int:
         """Return the first round whose allowance pays for ``cost`` on top of what was spent."""
@@ -54,12 +57,20 @@ class Lanes:
     shorter job overtakes, unless it comes after the key was served ``AGEING`` times as much
     as the difference. The clock counts work that was handed out, not seconds, so that the
     order depends on nothing but the requests.
+
+    The lanes stand in two heaps, so that the next job is found in O(log n) of n keys. A lane whose
+    turn changes is put in once more; an entry that does not agree with its lane is dropped when it
+    comes up.
     """
 
     def __init__(self, weights: Mapping[str, int]) -> None:
         self._weights = weights
         self._lanes: dict[str, Lane] = {}
         self._entries: dict[str, Ranked] = {}
+        self._due: list[tuple[int, int, Lane]] = []
+        """Lanes whose turn has come: number, turn."""
+        self._later: list[tuple[int, int, Lane]] = []
+        """The others: turn, number."""
         self._round = 1
         self._joined = 0
         self._arrived = 0
@@ -79,6 +90,7 @@ class Lanes:
         entry = (lane.clock + AGEING * cost, self._arrived, cost, job)
         self._entries[job.id] = entry
         insort(lane.entries, entry)
+        self._line_up(lane)
 
     def first(self) -> Job:
         """Return the next job.
@@ -121,6 +133,7 @@ class Lanes:
         """
         if lane := self._lanes.get(owner):
             lane.spent = max(0, lane.spent - unused)
+            self._line_up(lane)
 
     def order(self) -> list[Job]:
         """Return all jobs in the order in which ``take`` would hand them out, as things are."""
@@ -134,22 +147,53 @@ class Lanes:
         return [job for *_, job in turns]
 
     def _next(self) -> tuple[int, Lane]:
-        """Return the lane whose turn is next, and its round."""
-        if not self._lanes:
-            raise IndexError("No job waits.")
-        return min(
-            (
-                (max(self._round, each.turn(each.entries[0][2])), each)
-                for each in self._lanes.values()
-            ),
-            key=lambda turn: (turn[0], turn[1].number),
-        )
+        """Return the lane whose turn is next, and its round.
+
+        Raises:
+            IndexError: no job waits.
+
+        """
+        while self._later and self._later[0][0] <= self._round:
+            turn, number, lane = heapq.heappop(self._later)
+            if self._stands(lane, turn):
+                heapq.heappush(self._due, (number, turn, lane))
+        while self._due:
+            _, turn, lane = self._due[0]
+            if self._stands(lane, turn):
+                return self._round, lane
+            heapq.heappop(self._due)
+        while self._later:
+            turn, _, lane = self._later[0]
+            if self._stands(lane, turn):
+                return turn, lane
+            heapq.heappop(self._later)
+        raise IndexError("No job waits.")
+
+    def _line_up(self, lane: Lane) -> None:
+        """Put a lane where its first job belongs."""
+        turn = lane.turn(lane.entries[0][2])
+        if turn == lane.next_turn:
+            return
+        lane.next_turn = turn
+        if turn <= self._round:
+            heapq.heappush(self._due, (lane.number, turn, lane))
+        else:
+            heapq.heappush(self._later, (turn, lane.number, lane))
+
+    def _stands(self, lane: Lane, turn: int) -> bool:
+        """Return whether a lane still has jobs, and this turn."""
+        return lane.next_turn == turn
 
     def _remove(self, job: Job) -> None:
         lane = self._lanes[job.owner]
         entry = self._entries.pop(job.id)
         del lane.entries[bisect_left(lane.entries, entry)]
-        if not lane.entries:
+        if lane.entries:
+            self._line_up(lane)
+        else:
             del self._lanes[job.owner]
+            lane.next_turn = 0
         if not self._lanes:
             self._round, self._joined = 1, 0
+            self._due.clear()
+            self._later.clear()

@@ -1,10 +1,11 @@
 """Where a waiting job stands, and when it will start."""
 
 import heapq
+import time
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Protocol
+from typing import Final, Protocol
 
 from service.core.work import evaluations, pixels, places
 from service.jobs.job import Job
@@ -13,6 +14,12 @@ from service.jobs.queue.queue import JobQueue
 
 MOST_STRETCH = 4.0
 """How much later than by the present line a key's jobs are expected at most."""
+
+LARGE: Final = 256
+"""Slots and waiting jobs from which on the line is worked out anew only every so often."""
+
+AGAIN_SECONDS: Final = 0.25
+"""How old a large line may be: one of 1,000 slots takes as long as the start of ten jobs."""
 
 
 class Slot(Protocol):
@@ -61,7 +68,9 @@ class QueueForecast:
 
     The whole line is worked out once after a change of the queue or of a batch, in
     O(n log n), and only if somebody asks; from then on it is moved on by the pixel steps that
-    were done. So every watcher can ask at every step.
+    were done. So every watcher can ask at every step. Of a ``LARGE`` line the same is done at most
+    every ``AGAIN_SECONDS``: until then a job is expected when the one that had its place was, and
+    one that is not in the line yet as the last.
 
     Each job is expected in the slot that has room first. Jobs that will come later and go
     before are not in the line: how much longer than by the line its jobs waited is learned
@@ -72,6 +81,8 @@ class QueueForecast:
         self._queue = queue
         self._slots = slots
         self._seen: tuple[object, ...] = ()
+        self._again = 0.0
+        """When a large line may be worked out anew."""
         self._starts: list[Start] = []
         self._waiting: tuple[Job, ...] = ()
         self._numbers: dict[str, int] = {}
@@ -81,16 +92,17 @@ class QueueForecast:
     def position(self, job: Job) -> Position | None:
         """Return where ``job`` stands, or None when it does not wait."""
         self._work_out()
-        number = self._numbers.get(job.id)
-        if number is None:
+        if self._queue.find(job.id) is None or not self._starts:
             return None
+        last = self._queue.qsize()
+        number = min(self._numbers.get(job.id, last), last)
         return Position(number=number, start_seconds=self._start(number - 1, job.owner))
 
     def starts(self, owner: str = "") -> list[float]:
         """Return in how many seconds each job of ``queue.waiting`` starts, as ``owner`` sees it."""
         self._work_out()
-        seconds = (self._start(index, owner) for index in range(len(self._starts)))
-        return list(accumulate(seconds, max))
+        waiting = self._queue.qsize() if self._starts else 0
+        return list(accumulate((self._start(index, owner) for index in range(waiting)), max))
 
     def accepted(self, job: Job, now: float) -> None:
         """Note when a job that has just been put should start by the line."""
@@ -111,6 +123,7 @@ class QueueForecast:
         self._expected.pop(job.id, None)
 
     def _start(self, index: int, owner: str) -> float:
+        index = min(index, len(self._starts) - 1)
         slot = self._starts[index][0]
         return slot.delay + slot.switch_seconds(self._waiting[index]) + self._seconds(index, owner)
 
@@ -120,6 +133,11 @@ class QueueForecast:
         return left * slot.estimate.pixel_step * self._stretch.get(owner, 1.0)
 
     def _work_out(self) -> None:
+        large = self._queue.qsize() + len(self._slots) >= LARGE
+        now = time.monotonic() if large else 0.0
+        if large and self._starts and now < self._again:
+            return
+        self._again = now + AGAIN_SECONDS
         seen = (
             self._queue.version,
             *((slot.closed, slot.delay, *slot.jobs) for slot in self._slots),

@@ -9,11 +9,15 @@ from typing import Any, Final, TypeVar
 from service.jobs import job
 from service.jobs.dispatch import admission, dispatcher, feed, residency, switches
 from service.jobs.durable import live_job, recorder
+from service.jobs.queue import forecast
 
 T = TypeVar("T")
 
 EPOCH: Final = 1.8e9
-TIMED: Final = (admission, dispatcher, feed, residency, switches, job, live_job, recorder)
+TIMED: Final = (
+    *(admission, dispatcher, feed, residency, switches),
+    *(job, live_job, recorder, forecast),
+)
 """Modules that live in virtual time."""
 
 

@@ -1,7 +1,7 @@
 """A model of the step loop that takes virtual time and makes no images."""
 
 import asyncio
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
@@ -90,6 +90,8 @@ class SimulatedEngine(Engine):
         self._life = 0
         """Times that it has lost its jobs: what an earlier life was about to do is not done."""
         self._dead = False
+        self.ended: Counter[str] = Counter()
+        """How often it ended, by cause."""
         self._unheard: list[Event] | None = None
         """What it says while nobody hears it."""
         self.held = FakeModels(
@@ -156,10 +158,9 @@ class SimulatedEngine(Engine):
         self._dead, self._unheard = False, None
         self.state = EngineState.RESTARTING
         self.restarts += 1
+        self.ended[cause] += 1
         self._tell(
-            EngineExited(
-                exit_code=-9, restarts=self.restarts, cause=cause, restart_seconds=restart
-            )
+            EngineExited(exit_code=-9, restarts=self.restarts, cause=cause, restart_seconds=restart)
         )
         asyncio.get_running_loop().call_later(restart, self._ready, self._life)
 

@@ -18,9 +18,9 @@ from service.jobs.dispatch.dispatcher import Dispatcher
 from service.jobs.job import Job
 from service.telemetry.metrics import Metrics
 from tests.support.simulation.clock import VirtualLoop, keep_time, restore_time
-from tests.support.simulation.ledger import Ledger
 from tests.support.simulation.engine import PIXEL_STEP, SimulatedEngine
 from tests.support.simulation.fake_models import FakeModel, catalog_with
+from tests.support.simulation.ledger import Ledger
 
 BATCH: Final = 3
 PLACES: Final = 64

@@ -10,7 +10,6 @@ from service.jobs.job import Job
 from tests.support.simulation.scale.timed_engine import TimedEngine
 from tests.support.simulation.simulate import request, simulated
 
-
 MANY: Final = 10**6
 """Places of a queue that is never full."""
 

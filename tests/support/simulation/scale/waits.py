@@ -7,10 +7,11 @@ from statistics import fmean, stdev
 from typing import Final
 
 from service.jobs.job import Job
+from tests.support.simulation.ledger import ROUNDING
+from tests.support.simulation.scale.cost import MANY
 from tests.support.simulation.scale.formulas import lognormal, mean_wait
 from tests.support.simulation.scale.timed_engine import TimedEngine
 from tests.support.simulation.simulate import request, simulated
-from tests.support.simulation.scale.cost import MANY
 
 WARM: Final = 0.1
 """Share of the jobs, the first ones, that do not count: they find an empty system."""
@@ -57,7 +58,13 @@ def seconds(chance: random.Random, variation: float) -> float:
 def waits(servers: int, load: float, variation: float, *, jobs: int, runs: int = 5) -> Waits:
     """Let ``jobs`` in all come at random times in so many runs, each from an empty system."""
     found = [
-        _run(random.Random(f"{servers} {load} {variation} {n}"), servers, load, variation, jobs // runs)
+        _run(
+            random.Random(f"{servers} {load} {variation} {n}"),
+            servers,
+            load,
+            variation,
+            jobs // runs,
+        )
         for n in range(runs)
     ]
     every = [wait for each in found for wait in each]
@@ -67,7 +74,7 @@ def waits(servers: int, load: float, variation: float, *, jobs: int, runs: int =
         variation=variation,
         jobs=jobs,
         means=tuple(map(fmean, found)),
-        waited=fmean(wait > 0 for wait in every),
+        waited=fmean(wait > ROUNDING for wait in every),
     )
 
 
@@ -88,4 +95,8 @@ def _run(
     engines = [TimedEngine(times) for _ in range(servers)]
     with simulated(["any"], engines=engines, batch=1, places=MANY) as run:
         run.run([run.sends(coming())], jobs / (servers * load))
-        return [job.drawn - job.created - times[job.id] for job in run.jobs[int(WARM * jobs) :] if job.drawn is not None]
+        return [
+            job.drawn - job.created - times[job.id]
+            for job in run.jobs[int(WARM * jobs) :]
+            if job.drawn is not None
+        ]

@@ -173,6 +173,31 @@ def test_the_order_told_is_the_order_served(seed):
     assert taken(lanes, len(jobs)) == told
 
 
+@pytest.mark.parametrize("seed", range(10))
+def test_the_next_job_is_the_first_in_line_whatever_happened(seed):
+    """Jobs of many keys come, leave, are served before their turn, and are paid back."""
+    chance = seeded(seed)
+    keys = "abcdefghijklmnop"
+    lanes = Lanes(dict.fromkeys("abc", 3))
+    waiting: list[Job] = []
+    for _ in range(1500):
+        what = chance.random()
+        if what < 0.45 or not waiting:
+            waiting.append(any_job(chance, keys))
+            lanes.put(waiting[-1])
+        elif what < 0.75:
+            waiting.remove(lanes.take())
+        elif what < 0.85:
+            lanes.refund(chance.choice(keys), work(any_job(chance).request))
+        else:
+            one = waiting.pop(chance.randrange(len(waiting)))
+            if what < 0.95:
+                lanes.discard(one)
+            else:
+                lanes.take(one)
+        assert lanes.order()[:1] == ([lanes.first()] if waiting else [])
+
+
 def test_the_order_depends_on_the_requests_alone():
     """The same arrivals are served in the same order again."""
 

@@ -2,13 +2,20 @@
 
 import random
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 
 import pytest
 
 from service.core.spec import GenerationSpec
 from service.jobs.job import Job
 from service.jobs.queue.estimate import Estimate
-from service.jobs.queue.forecast import Position, QueueForecast, line_up
+from service.jobs.queue.forecast import (
+    AGAIN_SECONDS,
+    LARGE,
+    Position,
+    QueueForecast,
+    line_up,
+)
 from service.jobs.queue.queue import JobQueue
 
 PIXELS = 512 * 512
@@ -224,3 +231,23 @@ async def test_sub_prompts_take_time_and_room(estimate):
     slot = Slot(estimate=estimate, batch_limit=2).runs(Job(request=composed))
     (start,) = line_up([job()], [slot])
     assert start[1] - estimate.done == 1.5 * 10 * PIXELS
+
+
+async def test_a_large_line_is_worked_out_at_times(estimate, monkeypatch):
+    """Until then jobs are expected in the places of others, and one that came as the last."""
+    now = 100.0
+    clock = SimpleNamespace(monotonic=lambda: now)
+    monkeypatch.setattr("service.jobs.queue.forecast.time", clock)
+    jobs = [job(10) for _ in range(LARGE)]
+    queue, slot, line = forecast(estimate, *jobs)
+    slot.runs(job(10))
+    assert line.position(jobs[1]) == Position(number=2, start_seconds=20)
+    queue.take(jobs[0])
+    queue.put_nowait(short := job(1))
+    assert line.position(jobs[0]) is None
+    assert line.position(jobs[1]) == Position(number=2, start_seconds=20)
+    assert line.position(short) == Position(number=LARGE, start_seconds=10 * LARGE)
+    assert len(line.starts()) == LARGE
+    now += AGAIN_SECONDS
+    assert line.position(jobs[1]) == Position(number=2, start_seconds=11)
+    assert line.position(short) == Position(number=1, start_seconds=10)
