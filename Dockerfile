@@ -25,6 +25,8 @@ RUN python3 -m venv /opt/pip && python3 -m venv --without-pip /opt/venv
 ARG TORCH=cpu
 # A mirror may stand in for it: the folder TORCH is looked for in there.
 ARG TORCH_INDEX=https://download.pytorch.org/whl
+# "engine tracing ray" for the nodes and the service of a Ray cluster (docs/SCALING.md).
+ARG EXTRAS="engine tracing"
 WORKDIR /build
 COPY constraints.txt pyproject.toml ./
 # cpu: no CUDA at all. cuda: what the usual index has, for Turing and newer. cu126: from GTX 10
@@ -46,9 +48,10 @@ WORKDIR /build
 # requirements are read from its project file: they are the same for everybody. Of the last
 # package one file is read: CLIP's vocabulary, which single-file models lack.
 RUN --mount=type=cache,target=/root/.cache/pip \
-  python3 -c 'import tomllib; project = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
+  python3 -c 'import sys, tomllib; project = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
 more = project["optional-dependencies"]; \
-print(*project["dependencies"], *more["engine"], *more["tracing"], sep="\n")' > requirements.txt \
+rows = [row for name in sys.argv[1].split() for row in more[name]]; \
+print(*project["dependencies"], *rows, sep="\n")' "$EXTRAS" > requirements.txt \
   && /opt/pip/bin/pip --python /opt/venv install \
     --constraint constraints.txt --requirement requirements.txt \
   && /opt/pip/bin/pip --python /opt/venv install \

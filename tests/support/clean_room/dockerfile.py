@@ -83,7 +83,7 @@ def read(path: Path, arguments: Mapping[str, str]) -> list[Stage]:
             build = {} if earlier is None else dict(build)
         elif kind == "ARG":
             name, _, default = value.partition("=")
-            build[name] = arguments.get(name, default)
+            build[name] = arguments.get(name, "".join(shlex.split(default)))
             unknown.discard(name)
         else:
             _apply(stages[-1], kind, value, build)

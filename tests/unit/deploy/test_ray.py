@@ -74,7 +74,7 @@ def test_ray_knows_the_settings(ray):
     (folder,) = find_spec("ray").submodule_search_locations or []  # type: ignore[union-attr]
     core = (Path(folder) / "core" / "src" / "ray" / "gcs" / "gcs_server").read_bytes()
     named = [*SHARED, *re.findall(r"\b(RAY_\w+)=", HEAD + NODE)]
-    for name in sorted(set(named) - {"RAY_HEAD_ADDRESS"}):
+    for name in sorted(set(named) - {"RAY_ADDRESS"}):
         known = name in ray["constants"] or name.removeprefix("RAY_").encode() in core
         assert known or name.encode() in core, name
 
@@ -117,4 +117,4 @@ def test_ports_are_fixed_and_those_of_the_guide():
         given = {text for name, text in flags(unit).items() if name.endswith("-port")}
         given |= {flags(unit).get("--port", "6379")}
         assert given == shown
-    assert SHARED["RAY_HEAD_ADDRESS"].endswith(f":{flags(HEAD)['--port']}")
+    assert SHARED["RAY_ADDRESS"].endswith(f":{flags(HEAD)['--port']}")
