@@ -90,11 +90,11 @@ def spelt_out(pattern: str) -> list[str]:
 def test_series_that_are_named_exist(document):
     """By their whole name; in a pattern for grep, or before a star, by how they begin.
 
-    Two options of AUTOMATIC1111 begin as series do.
+    Two options of AUTOMATIC1111 and a resource of Ray begin as series do.
     """
     for line in code(document):
         for found in re.findall(
-            r"(?<![:\w])sd_(?!(?:api|model_checkpoint|vae)\b)(?:\w+|\((?:[^()]|\([^()]*\))*\))\w*\*?",
+            r"(?<![:\w])sd_(?!(?:api|engine|model_checkpoint|vae)\b)(?:\w+|\((?:[^()]|\([^()]*\))*\))\w*\*?",
             line,
         ):
             shown = "grep" in line or found.endswith(("*", "_"))
