@@ -21,13 +21,16 @@ export PYTHONDONTWRITEBYTECODE :=
 # name of the torch that was asked for, so that asking for another one installs that.
 STAMP := $(VENV)/.installed$(TORCH:%=-%)
 
-.PHONY: help serve wheel test test-long test-fast test-versions drill chaos hostile clean-room check lint types generated words format install clean
+.PHONY: help serve cluster wheel test test-long test-fast test-versions drill chaos hostile clean-room check lint types generated words format install clean
 
 help:  ## List what can be made.
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
 
 serve: $(STAMP)  ## Start the service on 127.0.0.1:8000 with the bundled demo model.
 	$(BIN)/python -m service serve
+
+cluster: $(VENV)/.installed-ray  ## Start the service with an engine on a Ray cluster, all on this machine.
+	$(BIN)/python -m scripts.local_cluster
 
 # Old modules in build would go into the wheel; nothing of the engine is needed to make one.
 wheel: $(VENVS)/wheel/bin/python  ## Build the wheel, with the demo model, into dist.
@@ -119,6 +122,10 @@ endef
 
 $(VENV)/.installed-test: $(STAMP)
 	$(PIP) --editable '.[engine,ray,tracing,benchmark,test,lint]'
+	@touch $@
+
+$(VENV)/.installed-ray: $(STAMP)
+	$(PIP) --editable '.[engine,ray]'
 	@touch $@
 
 # Clients that the tests connect to the service: Python and npm packages, apart from our own.

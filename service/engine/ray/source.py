@@ -42,6 +42,9 @@ STOP_SECONDS: Final = 5.0
 SILENT_SECONDS: Final = 10.0
 """A driver that says nothing for so long hangs, and is killed."""
 
+START_SECONDS: Final = 60.0
+"""The same before its first word: on a busy machine Python alone takes a while to start."""
+
 ASLEEP_SECONDS: Final = 1.0
 """A look that comes so late tells that the service itself stood still."""
 
@@ -71,7 +74,8 @@ class RaySource(EngineSource):
         self._retiring: set[str] = set()
         self._service = ""
         self._child: DriverChild | None = None
-        self._heard = 0.0
+        self._due = 0.0
+        """Until then the driver is to be heard."""
         self._failures = 0
         """Drivers in a row that ended without a look at the cluster."""
         self._stopping = False
@@ -117,7 +121,7 @@ class RaySource(EngineSource):
             self._start_again()
             return
         self._child = child
-        self._heard = asyncio.get_running_loop().time()
+        self._due = asyncio.get_running_loop().time() + START_SECONDS
         log.info("driver_started", pid=child.pid)
 
     def _send(self, order: ToDriver | Callable[[], ToDriver | None]) -> None:
@@ -127,7 +131,7 @@ class RaySource(EngineSource):
     def _hear(self, child: DriverChild, said: FromDriver) -> None:
         if self._stopping or child.cause:
             return
-        self._heard = asyncio.get_running_loop().time()
+        self._due = asyncio.get_running_loop().time() + SILENT_SECONDS
         match said:
             case EngineJoined():
                 if said.engine not in self._engines:
@@ -181,8 +185,8 @@ class RaySource(EngineSource):
         """Look once a second whether the driver was heard."""
         now = asyncio.get_running_loop().time()
         if now - due > ASLEEP_SECONDS:
-            self._heard = now  # What it said meanwhile is on its way.
-        if self._child is not None and now - self._heard > SILENT_SECONDS:
+            self._due += now - due  # What it said meanwhile is on its way.
+        if self._child is not None and now > self._due:
             log.error("driver_stalled", pid=self.pid)
             self._child.kill("stalled")
         self._look_later()

@@ -1,0 +1,89 @@
+"""Drivers without Ray, which say what a test wants; each is run in a process of its own."""
+
+import os
+import time
+from pathlib import Path
+
+from service.config.table import Config
+from service.engine.channel import Channel, written
+from service.engine.protocol import EngineReady
+from service.engine.ray.messages import (
+    Alive,
+    ClusterState,
+    DriverAlive,
+    EngineAttached,
+    EngineJoined,
+    FromDriver,
+    Stop,
+    ToDriver,
+)
+from tests.support.simulation.fake_engine import FAKE_MODEL
+
+DriverChannel = Channel[FromDriver, ToDriver]
+NAMES = ("sd/home/one/0", "sd/home/two/0")
+TOLD = "told"
+"""File in DATA_DIR that a driver writes what it is told to."""
+
+
+def _attach(channel: DriverChannel, name: str) -> None:
+    generation = time.time_ns()
+    channel.send(EngineJoined(engine=name, node="10.0.0.2"))
+    channel.send(
+        EngineAttached(
+            engine=name,
+            generation=generation,
+            held=(),
+            ready=written(EngineReady(model=FAKE_MODEL)),
+            starts=1,
+            gpu="",
+        )
+    )
+    channel.send(Alive(engine=name, generation=generation, silence=0.0, late=False))
+
+
+def two_engines(channel: DriverChannel, config: Config, *, service: str, worker: str) -> None:
+    """Find two engines, and no more of the second one when it is told anything but to stop."""
+    _note(config, f"started {service} {worker}")
+    for name in NAMES:
+        _attach(channel, name)
+    channel.send(ClusterState(nodes=2, engines=NAMES))
+    while not isinstance(order := channel.receive(), Stop):
+        _note(config, f"{type(order).__name__} {order.engine}")
+        channel.send(ClusterState(nodes=1, engines=NAMES[:1]))
+    _note(config, "stopped")
+
+
+def dies_once(channel: DriverChannel, config: Config, **names: str) -> None:
+    """Find two engines and end; the next time find the first one only, and stay."""
+    first = not (Path(config.data_dir) / TOLD).exists()
+    _note(config, f"started {names['service']}")
+    for name in NAMES if first else NAMES[:1]:
+        _attach(channel, name)
+    channel.send(ClusterState(nodes=2, engines=NAMES if first else NAMES[:1]))
+    if first:
+        os._exit(3)
+    while not isinstance(channel.receive(), Stop):
+        pass
+
+
+def garbled(channel: DriverChannel, config: Config, **_names: str) -> None:
+    """Say what is no message the first time."""
+    if not (Path(config.data_dir) / TOLD).exists():
+        _note(config, "garbled")
+        channel.pipe.send_bytes(b"\xc1")
+    _attach(channel, NAMES[0])
+    while not isinstance(channel.receive(), Stop):
+        pass
+
+
+def deaf(channel: DriverChannel, config: Config, **_names: str) -> None:
+    """Begin, and then hang."""
+    _note(config, "started")
+    channel.send(DriverAlive())
+    while True:
+        time.sleep(60)
+
+
+def _note(config: Config, line: str) -> None:
+    with (Path(config.data_dir) / TOLD).open("a", encoding="utf-8") as file:
+        file.write(f"{line}\n")

@@ -1,0 +1,152 @@
+"""Engines of a cluster join and leave as a driver says, and outlive it."""
+
+import asyncio
+import os
+import signal
+import stat
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from service.config.table import Config
+from service.core.events import UnloadReason
+from service.engine.base import Engine, EngineState
+from service.engine.protocol import Event
+from service.engine.ray import source as sources
+from service.engine.ray.engine import RemoteEngine
+from service.engine.ray.source import NAME_FILE, RaySource, name_of_service
+from tests.unit.engine.ray import drivers
+
+SECONDS = 60.0
+
+
+class Slots:
+    """Who takes the engines: starts those that join, and stops those that leave."""
+
+    def __init__(self, folder: Path, entry: Any) -> None:
+        self.config = Config(data_dir=str(folder))
+        self.source = RaySource(self.config, entry=entry, worker="module:worker")
+        self.engines: list[RemoteEngine] = []
+        self.left: list[Engine] = []
+        self.told: list[Event] = []
+        self._changed = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def joined(self, engine: Engine) -> None:
+        assert isinstance(engine, RemoteEngine)
+        engine.name = str(len(self.engines))
+        self.engines.append(engine)
+        self._later(engine.start(self._hear))
+
+    def leaving(self, engine: Engine) -> None:
+        self.left.append(engine)
+        self._later(engine.stop())
+
+    def _hear(self, event: Event) -> None:
+        self.told.append(event)
+        self._changed.set()
+
+    def _later(self, work: Any) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(lambda _task: self._changed.set())
+
+    async def until(self, condition: Callable[[], object]) -> None:
+        """Wait for what the driver causes."""
+        async with asyncio.timeout(SECONDS):
+            while not condition():
+                self._changed.clear()
+                await self._changed.wait()
+
+    def ready(self) -> list[str]:
+        return [each.actor for each in self.engines if each.state is EngineState.READY]
+
+    def notes(self) -> list[str]:
+        return (Path(self.config.data_dir) / drivers.TOLD).read_text(encoding="utf-8").splitlines()
+
+
+@pytest.fixture
+async def slots(tmp_path) -> AsyncIterator[Callable[[Any], Slots]]:
+    """Return what makes them; their drivers are ended."""
+    made: list[Slots] = []
+
+    def make(entry: Any) -> Slots:
+        made.append(Slots(tmp_path, entry))
+        return made[-1]
+
+    yield make
+    for each in made:
+        await each.source.stop()
+
+
+async def test_engines_join_and_leave_as_the_driver_says(slots):
+    """One that left is ended there; the driver knows the service and what hosts run."""
+    here = slots(drivers.two_engines)
+    await here.source.start(here.joined, here.leaving)
+    await here.until(lambda: len(here.ready()) == 2)
+    here.engines[0].unload_model("m", UnloadReason.ASKED)
+    await here.until(lambda: here.left)
+    assert [each.actor for each in here.engines] == [*drivers.NAMES]
+    assert here.left == [here.engines[1]]
+    await here.source.stop()
+    name = name_of_service(here.config.data_dir)
+    assert here.notes()[:2] == [
+        f"started {name} module:worker",
+        f"ToEngine {drivers.NAMES[0]}",
+    ]
+    assert f"Drain {drivers.NAMES[1]}" in here.notes()
+    assert here.notes()[-1] == "stopped"
+
+
+async def test_a_driver_that_ends_is_started_again(slots):
+    """Its engines stay, but for those that the next one does not find."""
+    here = slots(drivers.dies_once)
+    await here.source.start(here.joined, here.leaving)
+    await here.until(lambda: here.left)
+    assert [each.actor for each in here.engines] == [*drivers.NAMES]
+    assert here.left == [here.engines[1]]
+    assert here.notes() == [f"started {name_of_service(here.config.data_dir)}"] * 2
+
+
+async def test_a_driver_that_cannot_be_understood_is_replaced(slots):
+    """What it sent before counts for nothing."""
+    here = slots(drivers.garbled)
+    await here.source.start(here.joined, here.leaving)
+    await here.until(here.ready)
+    assert here.notes() == ["garbled"]
+
+
+async def test_a_driver_that_hangs_is_killed(slots, monkeypatch):
+    """It is to say something each second; another one is started."""
+    monkeypatch.setattr(sources, "SILENT_SECONDS", 0.5)
+    monkeypatch.setattr(sources, "STOP_SECONDS", 0.1)
+    here = slots(drivers.deaf)
+    await here.source.start(here.joined, here.leaving)
+    first = here.source.pid
+    async with asyncio.timeout(SECONDS):
+        while here.source.pid in {first, None}:  # noqa: ASYNC110 - nobody tells of it
+            await asyncio.sleep(0)
+    await here.source.stop()
+
+
+async def test_a_stop_waits_for_a_driver_that_hangs_a_bounded_time(slots, monkeypatch):
+    """Then it is killed."""
+    monkeypatch.setattr(sources, "STOP_SECONDS", 0.1)
+    here = slots(drivers.deaf)
+    await here.source.start(here.joined, here.leaving)
+    pid = here.source.pid
+    assert pid is not None
+    os.kill(pid, signal.SIGSTOP)
+    await here.source.stop()
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+def test_a_service_keeps_its_name(tmp_path):
+    """In its DATA_DIR, for nobody else to read; without one it has another each time."""
+    name = name_of_service(str(tmp_path))
+    assert name_of_service(str(tmp_path)) == name
+    assert stat.S_IMODE((tmp_path / NAME_FILE).stat().st_mode) == 0o600
+    assert name_of_service("") != name_of_service("")
