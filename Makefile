@@ -30,7 +30,7 @@ serve: $(STAMP)  ## Start the service on 127.0.0.1:8000 with the bundled demo mo
 	$(BIN)/python -m service serve
 
 cluster: $(VENV)/.installed-ray  ## Start the service with an engine on a Ray cluster, all on this machine.
-	$(BIN)/python -m scripts.local_cluster
+	$(BIN)/python -m scripts.cluster.local
 
 # Old modules in build would go into the wheel; nothing of the engine is needed to make one.
 wheel: $(VENVS)/wheel/bin/python  ## Build the wheel, with the demo model, into dist.

@@ -73,6 +73,7 @@ def create_app(
     )
     app[state.DISPATCHER].adoption_seconds = source.adoption_seconds
     app[state.ENGINES] = source
+    source.measure(metrics)
     elsewhere = config.device == "cpu" or config.engine == "ray"
     app[state.GPU] = GpuSampler("" if elsewhere else config.cuda_visible_devices)
     app[state.STARTED] = time.monotonic()

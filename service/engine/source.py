@@ -8,6 +8,7 @@ from service.core.events import UnloadReason
 from service.core.inputs import InputSource
 from service.core.spec import GenerationSpec
 from service.engine.base import Engine, EngineState, Listener
+from service.telemetry.metrics import Metrics
 
 ENGINES_MOST: Final = 64
 """Engines of one service on one machine."""
@@ -26,6 +27,9 @@ class EngineSource(ABC):
 
     A job that ran when the service ended starts nowhere else before.
     """
+
+    def measure(self, metrics: Metrics) -> None:  # noqa: B027 - not every source has its own
+        """Add what the source itself measures; before ``start``."""
 
     @abstractmethod
     async def start(self, joined: OnEngine, leaving: OnEngine) -> None:

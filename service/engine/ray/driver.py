@@ -21,6 +21,7 @@ import structlog
 
 from service.config.table import Config
 from service.engine.channel import Channel, GarbageError
+from service.engine.ray import output
 from service.engine.ray.link import (
     Generations,
     HostGoneError,
@@ -310,6 +311,7 @@ def connect(config: Config) -> None:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     import ray  # noqa: PLC0415
 
+    output.capture()
     ray.init(
         address=config.ray_address,
         namespace=config.ray_namespace,

@@ -2,8 +2,7 @@
 
 import asyncio
 import contextlib
-import math
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Final
@@ -33,7 +32,8 @@ from service.engine.ray.messages import (
     ToEngine,
     Watch,
 )
-from service.telemetry.labels import RESTART_REASONS
+from service.engine.ray.metrics import EngineLease, EngineStatus
+from service.engine.ray.reports import check_exit, narrowed
 
 log = structlog.get_logger(__name__)
 
@@ -57,12 +57,17 @@ class RemoteEngine(Engine):
     """
 
     def __init__(
-        self, actor: str, node: str, send: Callable[[ToDriver | Later[ToDriver]], None]
+        self,
+        actor: str,
+        node: str,
+        send: Callable[[ToDriver | Later[ToDriver]], None],
+        adopted: Callable[[int], None] = lambda _jobs: None,
     ) -> None:
+        """Set up. ``adopted`` hears of how many jobs that went on unheard were taken up."""
         self.actor, self.node = actor, node
         self.gpu = ""
         """UUID or index of its GPU; empty on a CPU, and before it is known."""
-        self._send = send
+        self._send, self._adopted = send, adopted
         self._listener: Listener = lambda _event: None
         self._log: structlog.stdlib.BoundLogger = log.bind(actor=actor)
         self._generation = 0
@@ -96,6 +101,18 @@ class RemoteEngine(Engine):
         """Whether it was not heard for a while; it gets no new jobs."""
         silent = self._cut_off or self._now() - self._heard > SUSPECT_SECONDS
         return self.state is EngineState.READY and (silent or self._pulse[1])
+
+    def lease(self, *, leaving: bool) -> EngineLease:
+        """Return how the host answers, for the metrics."""
+        age = max(0.0, self._now() - self._heard)
+        status: EngineStatus = "answering"
+        if leaving:
+            status = "leaving"
+        elif self.state is EngineState.RESTARTING and not self._generation:
+            status = "lost"
+        elif self._cut_off or age > SUSPECT_SECONDS:
+            status = "late"
+        return EngineLease(slot=self.name, status=status, age=age)
 
     @staticmethod
     def _now() -> float:
@@ -224,11 +241,15 @@ class RemoteEngine(Engine):
             if (job_id, command.epoch) not in held:
                 self._forget(job_id)
         self._listener(protocol.EngineAdopted(jobs=said.held))
-        for each in said.held:
-            known = self._in_work.get(each.job_id)
-            if known is None or known.epoch != each.epoch:
-                self._acknowledge(each.job_id, each.epoch)  # Nobody waits for it.
+        unknown = [each for each in said.held if not self._has(each)]
+        for each in unknown:
+            self._acknowledge(each.job_id, each.epoch)  # Nobody waits for it.
+        self._adopted(len(said.held) - len(unknown))
         self._repeat()
+
+    def _has(self, held: protocol.Held) -> bool:
+        known = self._in_work.get(held.job_id)
+        return known is not None and known.epoch == held.epoch
 
     def _repeat(self) -> None:
         """Say again what a driver may have taken with it."""
@@ -285,8 +306,7 @@ class RemoteEngine(Engine):
 
     def _inspected(self, said: protocol.EngineEvent | protocol.EngineExited) -> bool:
         if isinstance(said, protocol.EngineExited):
-            if said.reason not in RESTART_REASONS or not 0 <= said.restart_seconds < math.inf:
-                raise GarbageError("a child ended as none can")
+            check_exit(said)
             return True
         return self._inspector.check(said)
 
@@ -307,7 +327,7 @@ class RemoteEngine(Engine):
                 jobs = said.progress.keys() & self._in_work.keys()
                 if jobs == said.progress.keys():
                     return said
-                return _narrowed(said, jobs) if jobs else None
+                return narrowed(said, jobs) if jobs else None
         return said
 
     def _pass_on(self, said: protocol.EngineEvent | protocol.EngineExited) -> None:
@@ -373,12 +393,3 @@ class RemoteEngine(Engine):
             self._exited("lost")
             self._send(Attach(engine=self.actor))
         self._look_later()
-
-
-def _narrowed(said: events.Stepped, jobs: Collection[str]) -> events.Stepped:
-    return replace(
-        said,
-        progress={job_id: each for job_id, each in said.progress.items() if job_id in jobs},
-        shares={job_id: each for job_id, each in said.shares.items() if job_id in jobs},
-        epochs={job_id: each for job_id, each in said.epochs.items() if job_id in jobs},
-    )

@@ -31,8 +31,10 @@ from service.engine.ray.messages import (
     Stop,
     ToDriver,
 )
+from service.engine.ray.metrics import ClusterMetrics, EngineLease
 from service.engine.source import EngineSource, OnEngine
 from service.system.executors import FILES
+from service.telemetry.metrics import Metrics
 
 log = structlog.get_logger(__name__)
 
@@ -72,6 +74,7 @@ class RaySource(EngineSource):
         self._engines: dict[str, RemoteEngine] = {}
         """By the names of their actors, those on their way out included."""
         self._retiring: set[str] = set()
+        self._metrics = ClusterMetrics(self._leases)
         self._service = ""
         self._child: DriverChild | None = None
         self._due = 0.0
@@ -86,6 +89,17 @@ class RaySource(EngineSource):
     def pid(self) -> int | None:
         """The driver's process id, or None when there is none."""
         return self._child.pid if self._child else None
+
+    def measure(self, metrics: Metrics) -> None:
+        """Add the metrics of the cluster."""
+        metrics.watch(self._metrics)
+
+    def _leases(self) -> list[EngineLease]:
+        engines = self._engines.items()
+        return [each.lease(leaving=name in self._retiring) for name, each in engines]
+
+    def _adopted(self, jobs: int) -> None:
+        self._metrics.jobs_adopted += jobs
 
     async def start(self, joined: OnEngine, leaving: OnEngine) -> None:
         """Start the driver; engines join as it finds them."""
@@ -132,17 +146,22 @@ class RaySource(EngineSource):
         if self._stopping or child.cause:
             return
         self._due = asyncio.get_running_loop().time() + SILENT_SECONDS
+        self._metrics.driver_up = True
         match said:
             case EngineJoined():
                 if said.engine not in self._engines:
-                    engine = RemoteEngine(said.engine, said.node, self._send)
+                    engine = RemoteEngine(said.engine, said.node, self._send, self._adopted)
                     self._engines[said.engine] = engine
                     self._joined(engine)
             case EngineAttached() | FromEngine() | Alive() | EngineGone():
                 if (found := self._engines.get(said.engine)) is not None:
                     tell(found, said)
+                if isinstance(said, FromEngine):
+                    self._metrics.batches += 1
+                    self._metrics.events += len(said.events)
             case ClusterState():
                 self._failures = 0
+                self._metrics.nodes = said.nodes
                 self._retire(self._engines.keys() - {*said.engines})
             case DriverAlive():
                 pass
@@ -162,6 +181,7 @@ class RaySource(EngineSource):
         if child is not self._child:
             return
         self._child = None
+        self._metrics.driver_up = False
         for engine in self._engines.values():
             engine.cut_off()
         if not self._stopping:
@@ -171,6 +191,7 @@ class RaySource(EngineSource):
     def _start_again(self) -> None:
         delay = RESTART_DELAYS[min(self._failures, len(RESTART_DELAYS) - 1)]
         self._failures += 1
+        self._metrics.driver_restarts += 1
         self._restart = asyncio.create_task(self._spawn_after(delay))
 
     async def _spawn_after(self, delay: float) -> None:

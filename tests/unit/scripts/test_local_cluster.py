@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from scripts import local_cluster
+from scripts.cluster import local
 from tests.support.engine_extra import needs_engine
 
 needs_ray = pytest.mark.skipif(
@@ -30,7 +30,7 @@ def test_a_head_that_ends_at_once_is_shown_with_what_it_said(tmp_path):
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
     with pytest.raises(SystemExit, match="there is a bug in me"):
-        local_cluster.wait_for(ended, 1, log)
+        local.wait_for(ended, 1, log)
 
 
 @needs_engine
@@ -41,7 +41,7 @@ def test_one_command_makes_images_on_a_cluster_and_leaves_nothing(tmp_path):
     before = {*Path(tempfile.gettempdir()).glob("sd-ray-*")}
     run = subprocess.Popen(
         [
-            *(sys.executable, "-m", "scripts.local_cluster", "--api-port", "0"),
+            *(sys.executable, "-m", "scripts.cluster.local", "--api-port", "0"),
             *("--data-dir", str(tmp_path / "data"), "--torch-threads", "1", "--log-format", "json"),
         ],
         stdin=subprocess.DEVNULL,

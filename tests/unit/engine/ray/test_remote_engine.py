@@ -49,7 +49,8 @@ class Far:
     def __init__(self) -> None:
         self.sent: list[ToDriver] = []
         self.told: list[Event] = []
-        self.engine = RemoteEngine(ACTOR, "10.0.0.2", self._send)
+        self.adopted: list[int] = []
+        self.engine = RemoteEngine(ACTOR, "10.0.0.2", self._send, self.adopted.append)
         self.adopting: dict[str, GenerationSpec] = {}
         """What the listener takes up of jobs that the engine went on with."""
 
@@ -201,6 +202,7 @@ async def test_a_driver_that_ended_costs_nothing(far):
     far.attach(("one", 1), ("two", 1), ("three", 1), generation=2)
     assert not far.engine.late
     assert far.exits() == []
+    assert far.adopted == [0, 3]
     assert far.commands == [
         *(Cancel(job_id="one"), Interrupt(job_id="two")),
         *(Preview(job_id="three", wanted=True), LoadModel(model_id="m")),
@@ -263,6 +265,7 @@ async def test_jobs_of_a_service_before_are_taken_up(far):
     far.adopting["one"] = SPEC
     far.attach(("one", 3), ("two", 1), generation=2)
     assert far.acknowledged == [("two", 1)]
+    assert far.adopted == [0, 1]
     far.told.clear()
     far.say(stepped("two"), failed("two"), failed("one", 3), generation=2)
     assert [each.job_id for each in far.told if isinstance(each, JobFailed)] == ["one"]
@@ -345,6 +348,19 @@ async def test_silence_first_ends_new_jobs_and_then_the_engine(far, clock):
     assert Attach(engine=ACTOR) in far.sent
     far.say(stepped("one"))
     assert len(far.told) == 1
+
+
+async def test_metrics_tell_how_it_answers(far, clock):
+    """By its slot, and for how long it has not been heard."""
+    far.engine.name = "7"
+    assert far.engine.lease(leaving=False).status == "answering"
+    assert far.engine.lease(leaving=True).status == "leaving"
+    clock[0] = remote.SUSPECT_SECONDS + 0.5
+    lease = far.engine.lease(leaving=False)
+    assert (lease.slot, lease.status) == ("7", "late")
+    assert lease.age > remote.SUSPECT_SECONDS
+    far.engine.gone("killed")
+    assert far.engine.lease(leaving=False).status == "lost"
 
 
 async def test_the_dispatcher_hears_of_a_host_that_is_heard_again(far, clock):

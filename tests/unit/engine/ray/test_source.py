@@ -17,6 +17,7 @@ from service.engine.protocol import Event
 from service.engine.ray import source as sources
 from service.engine.ray.engine import RemoteEngine
 from service.engine.ray.source import NAME_FILE, RaySource, name_of_service
+from service.telemetry.metrics import Metrics
 from tests.unit.engine.ray import drivers
 
 SECONDS = 60.0
@@ -28,6 +29,8 @@ class Slots:
     def __init__(self, folder: Path, entry: Any) -> None:
         self.config = Config(data_dir=str(folder))
         self.source = RaySource(self.config, entry=entry, worker="module:worker")
+        self.metrics = Metrics()
+        self.source.measure(self.metrics)
         self.engines: list[RemoteEngine] = []
         self.left: list[Engine] = []
         self.told: list[Event] = []
@@ -63,6 +66,9 @@ class Slots:
     def ready(self) -> list[str]:
         return [each.actor for each in self.engines if each.state is EngineState.READY]
 
+    def value(self, name: str, **labels: str) -> float | None:
+        return self.metrics.registry.get_sample_value(f"sd_cluster_{name}", labels)
+
     def notes(self) -> list[str]:
         return (Path(self.config.data_dir) / drivers.TOLD).read_text(encoding="utf-8").splitlines()
 
@@ -86,6 +92,8 @@ async def test_engines_join_and_leave_as_the_driver_says(slots):
     here = slots(drivers.two_engines)
     await here.source.start(here.joined, here.leaving)
     await here.until(lambda: len(here.ready()) == 2)
+    assert (here.value("nodes"), here.value("driver_up")) == (2, 1)
+    assert here.value("engines", status="answering") == 2
     here.engines[0].unload_model("m", UnloadReason.ASKED)
     await here.until(lambda: here.left)
     assert [each.actor for each in here.engines] == [*drivers.NAMES]
@@ -108,6 +116,7 @@ async def test_a_driver_that_ends_is_started_again(slots):
     assert [each.actor for each in here.engines] == [*drivers.NAMES]
     assert here.left == [here.engines[1]]
     assert here.notes() == [f"started {name_of_service(here.config.data_dir)}"] * 2
+    assert here.value("driver_restarts_total") == 1
 
 
 async def test_a_driver_that_cannot_be_understood_is_replaced(slots):

@@ -1,6 +1,6 @@
 """A Ray cluster of one machine with one engine, and the service in front of it, to try them.
 
-``python -m scripts.local_cluster --api-port 8001`` takes the settings of ``sd-api serve``. Ctrl-C
+``python -m scripts.cluster.local --api-port 8001`` takes the settings of ``sd-api serve``. Ctrl-C
 ends all of it. The cluster has a folder and a token of its own; others on the machine stay as they
 are.
 """

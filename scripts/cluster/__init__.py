@@ -1,0 +1,1 @@
+"""A Ray cluster to try, on this machine."""
