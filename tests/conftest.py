@@ -27,6 +27,8 @@ SERVING = (
 That of the clean room installs for minutes and computes for seconds, so it is none of them."""
 BY_FILE = ("acceptance/", "disasters/", "fuzz/", "test_integration_")
 """Tests that share the services of their file."""
+CLUSTER = "cluster/"
+"""Tests that share one Ray cluster."""
 
 FUZZ_CASES = 900
 FUZZ_SEED = 1
@@ -69,6 +71,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         path = item.path.relative_to(TESTS).as_posix()
         if path.startswith(SERVING):
             item.add_marker(pytest.mark.xdist_group("all cores"))
+        elif path.startswith(CLUSTER):
+            item.add_marker(pytest.mark.xdist_group(CLUSTER))
         elif path.startswith(BY_FILE):
             item.add_marker(pytest.mark.xdist_group(path))
 

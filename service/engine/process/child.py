@@ -204,12 +204,20 @@ class Child(Generic[Sent, Received]):
             loop.call_soon_threadsafe(ended)
 
     def _write(self) -> None:
-        """Carry commands to the child until it ends; runs on a thread."""
-        with contextlib.suppress(OSError):
-            while (command := self._commands.get()) is not None:
-                made = command() if callable(command) else command
+        """Carry commands to the child until the reader has ended; runs on a thread.
+
+        Only then is the pipe closed: a reader that is in the middle of it would fail.
+        """
+        gone = False
+        while (command := self._commands.get()) is not None:
+            if gone:
+                continue
+            made = command() if callable(command) else command
+            try:
                 if made is not None:
                     self._channel.send(made)
+            except OSError:
+                gone = True
         self._channel.close()
 
 

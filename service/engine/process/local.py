@@ -25,18 +25,18 @@ def configs(config: Config) -> list[Config]:
     count = config.engines or (len(gpus) if len(gpus) > 1 and _computes(config, gpus[0]) else 1)
     if count == 1:
         return [replace(config, cuda_visible_devices=gpus[0] if gpus else "")]
+    return [
+        replace(share(config, count), cuda_visible_devices=gpus[number % len(gpus)] if gpus else "")
+        for number in range(count)
+    ]
+
+
+def share(config: Config, count: int) -> Config:
+    """Return the settings of one of ``count`` engines on a machine: its cores and host memory."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     threads = config.torch_threads or max(1, (cores or 1) // count)
     cache = config.host_cache_gb or host_memory.total() / 2 / GIB
-    return [
-        replace(
-            config,
-            cuda_visible_devices=gpus[number % len(gpus)] if gpus else "",
-            torch_threads=threads,
-            host_cache_gb=cache / count,
-        )
-        for number in range(count)
-    ]
+    return replace(config, torch_threads=threads, host_cache_gb=cache / count)
 
 
 def visible(config: Config) -> list[str]:

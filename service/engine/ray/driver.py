@@ -7,7 +7,6 @@ callers while it waits. So nobody else imports it.
 import asyncio
 import contextlib
 import faulthandler
-import importlib
 import logging
 import os
 import signal
@@ -239,7 +238,8 @@ class ActorHost:
             NodeAffinitySchedulingStrategy,
         )
 
-        actor: Any = importlib.import_module("service.engine.ray.actor")
+        from service.engine.ray import actor  # noqa: PLC0415 - only a connected driver needs it
+
         self._handle = actor.create(
             name,
             namespace=namespace,

@@ -39,26 +39,27 @@ class Hosted:
     """
 
     entry: WorkerMain
-    lock: Path | None
-    """None where nothing is to be locked."""
+    gpu: str
+    """By UUID or index; empty where nothing is to be locked."""
 
     def __call__(self, channel: EngineChannel, config: Config) -> None:
         """Take the lock, then run ``entry`` until it ends."""
         niceness.reset()
         logs.configure(config)
-        if self.lock is None:
+        if not self.gpu:
             self.entry(channel, config)
             return
+        lock = lock_file(self.gpu)
         try:
             # Nobody else's file, and no link to one: the folder is everybody's.
             flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-            held = os.open(self.lock, flags, 0o600)
+            held = os.open(lock, flags, 0o600)
         except OSError as error:
-            detail = f"The lock file of the GPU cannot be opened ({error}). Remove {self.lock}."
+            detail = f"The lock file of the GPU cannot be opened ({error}). Remove {lock}."
             channel.send(EngineFailed(code=ModelError.code, detail=detail))
             return
         # It is held until the process has ended, whatever else of it ends before.
-        if _taken(held, channel, self.lock):
+        if _taken(held, channel, lock):
             self.entry(channel, config)
 
 

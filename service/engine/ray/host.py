@@ -20,6 +20,7 @@ from service.engine.base import EngineState
 from service.engine.channel import COMMANDS, written
 from service.engine.process import worker
 from service.engine.process.child import WorkerMain
+from service.engine.process.local import share
 from service.engine.process.parent import ProcessEngine
 from service.engine.protocol import Held
 from service.engine.ray.lease import Lease
@@ -39,8 +40,8 @@ ForJob = protocol.Generate | protocol.Interrupt | protocol.Preview
 class EngineHost:
     """One engine process, its attempts, and what the service has not heard of them.
 
-    ``gpu`` is its GPU, by UUID or index, whatever the settings say; empty means none. All methods
-    are called on one event loop.
+    ``gpu`` is its GPU, by UUID or index, whatever the settings say; empty means none. It shares its
+    machine with others, ``engines`` in all. All methods are called on one event loop.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class EngineHost:
         name: str,
         *,
         gpu: str = "",
+        engines: int = 1,
         entry: WorkerMain = worker.run,
         lease: Lease | None = None,
     ) -> None:
@@ -55,7 +57,7 @@ class EngineHost:
         self.starts = 0
         """Children that were started."""
         self.lease = lease or Lease()
-        self._gpu, self._entry = gpu, entry
+        self._gpu, self._engines, self._entry = gpu, engines, entry
         self._log = log.bind(engine=name)
         self._service, self._generation = "", 0
         self._settings = b""
@@ -69,6 +71,7 @@ class EngineHost:
         self._changing = asyncio.Lock()
         """Held while the engine is started or stopped."""
         self._packing: asyncio.Task[None] | None = None
+        self._keeping: asyncio.Task[None] | None = None
 
     @property
     def pid(self) -> int | None:
@@ -90,6 +93,7 @@ class EngineHost:
         if generation < self._generation or (others and not self.lease.lost):
             return b""
         config = read_settings(settings)
+        self._keeping = self._keeping or asyncio.create_task(self._keep_lease())
         self._service, self._generation = service, generation
         async with self._changing:
             failed = self._engine is not None and self._engine.state is EngineState.FAILED
@@ -100,7 +104,8 @@ class EngineHost:
                 await self._end()
                 self._outbox.clear()
             if self._engine is None:
-                await self._begin(replace(config, cuda_visible_devices=self._gpu))
+                own = share(config, self._engines) if self._engines > 1 else config
+                await self._begin(replace(own, cuda_visible_devices=self._gpu))
             self._settings = settings
             self._outbox.open()
             self._outbox.replay()
@@ -167,7 +172,7 @@ class EngineHost:
                     await self._end(at_once=False)
         return True
 
-    async def watch(self, generation: int, job_id: str, *, wanted: bool) -> bool:
+    async def watch(self, generation: int, job_id: str, wanted: bool) -> bool:
         """Send the steps of a job sooner, or no more so; return False to who has no lease."""
         if await self._obeying(generation) is None:
             return False
@@ -189,12 +194,6 @@ class EngineHost:
         while (batch := await self._outbox.take(reader)) is not None:
             yield written(EventBatch(events=batch))
 
-    async def keep_lease(self) -> None:
-        """Look at the lease for ever, and end the engine when it is over."""
-        while True:
-            await asyncio.sleep(LOOK_SECONDS)
-            await self.check()
-
     async def check(self) -> None:
         """End the engine if the lease is over."""
         if self.lease.lost and self._engine is not None:
@@ -205,9 +204,17 @@ class EngineHost:
 
     async def stop(self) -> None:
         """End the engine and forget everything."""
+        if self._keeping is not None:
+            self._keeping.cancel()
         async with self._changing:
             await self._end()
             self._outbox.clear()
+
+    async def _keep_lease(self) -> None:
+        """Look at the lease for ever, and end the engine when it is over."""
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            await self.check()
 
     async def _obeying(self, generation: int) -> ProcessEngine | None:
         """Return the engine if this caller is obeyed; first, a thawed host ends what it missed."""

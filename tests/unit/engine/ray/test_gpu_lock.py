@@ -22,21 +22,23 @@ from service.engine.ray.gpu_lock import Hosted, lock_file
 from tests.unit.engine.process import children
 
 WAIT_SECONDS = 30.0
+GPU = "GPU-1"
 
 
 @pytest.fixture
-def lock(tmp_path):
+def lock(tmp_path, monkeypatch):
     """Return the path of a lock file, which is not there yet."""
-    return tmp_path / "gpu.lock"
+    monkeypatch.setattr(gpu_lock, "LOCKS", tmp_path)
+    return lock_file(GPU)
 
 
 class Running:
     """A hosted engine on a thread, and the service's end of its pipe."""
 
-    def __init__(self, lock) -> None:
+    def __init__(self, gpu: str = GPU) -> None:
         ours, theirs = multiprocessing.Pipe()
         self.channel: Channel[Command, EngineEvent] = Channel(ours, EVENTS)
-        hosted = Hosted(entry=children.obedient, lock=lock)
+        hosted = Hosted(entry=children.obedient, gpu=gpu)
         self.thread = threading.Thread(
             target=hosted, args=(Channel(theirs, COMMANDS), Config()), daemon=True
         )
@@ -63,7 +65,7 @@ def held_elsewhere(lock) -> bool:
 
 def test_an_engine_holds_the_lock_of_its_gpu(lock):
     """Others wait for as long as it is there."""
-    running = Running(lock)
+    running = Running()
     assert isinstance(running.next(), EngineReady)
     assert held_elsewhere(lock)
     running.end()
@@ -74,7 +76,7 @@ def test_a_second_engine_waits_for_the_first_and_says_that_it_lives(lock, monkey
     monkeypatch.setattr(gpu_lock, "POLL_SECONDS", 0.01)
     with lock.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        running = Running(lock)
+        running = Running()
         assert isinstance(running.next(), StageStarted)
         assert isinstance(running.next(), StageStarted)
     while isinstance(said := running.next(), StageStarted):
@@ -87,7 +89,7 @@ def test_an_engine_that_waits_can_be_stopped(lock):
     """It never had the GPU."""
     with lock.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        running = Running(lock)
+        running = Running()
         assert isinstance(running.next(), StageStarted)
         running.end()
 
@@ -96,7 +98,7 @@ def test_an_engine_that_waits_ends_with_its_host(lock):
     """Nobody would hear of it any more."""
     with lock.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        running = Running(lock)
+        running = Running()
         assert isinstance(running.next(), StageStarted)
         running.channel.close()
         running.thread.join(WAIT_SECONDS)
@@ -107,7 +109,7 @@ def test_a_link_in_the_place_of_a_lock_is_not_followed(lock, tmp_path):
     """The folder is everybody's, and so could be the link."""
     target = tmp_path / "target"
     lock.symlink_to(target)
-    failed = Running(lock).next()
+    failed = Running().next()
     assert isinstance(failed, EngineFailed)
     assert f"Remove {lock}" in failed.detail
     assert not target.exists()
@@ -115,7 +117,7 @@ def test_a_link_in_the_place_of_a_lock_is_not_followed(lock, tmp_path):
 
 def test_an_engine_without_a_gpu_locks_nothing():
     """A CPU is everybody's."""
-    running = Running(None)
+    running = Running("")
     assert isinstance(running.next(), EngineReady)
     running.end()
 

@@ -1,6 +1,5 @@
 """The host of an engine process: attachments, attempts, the lease."""
 
-import asyncio
 import io
 import os
 import signal
@@ -65,7 +64,7 @@ async def test_an_older_generation_is_not_obeyed(driver, host):
     assert await host.attach(SERVICE, 1, SETTINGS) == b""
     assert await host.renew(1) == b""
     assert not await driver.generate("one")
-    assert not await host.watch(1, "one", wanted=True)
+    assert not await host.watch(1, "one", True)
     assert not await host.acknowledge(1, "one", 1)
     assert [batch async for batch in host.events(1)] == []
     await newer.ready()
@@ -196,11 +195,9 @@ async def test_a_host_that_stood_still_ends_its_engine_before_it_listens(driver,
 @pytest.mark.usefixtures("driver")
 async def test_the_lease_is_looked_at_without_calls(host, clock):
     """Nobody calls a host that has lost its network."""
-    keeping = asyncio.create_task(host.keep_lease())
     child = psutil.Process(host.pid)
     clock.now += lease.LOST_SECONDS
     await gone(child)
-    keeping.cancel()
 
 
 async def test_other_settings_start_another_engine(driver, host):

@@ -1,0 +1,96 @@
+"""The actor around a host: what Ray starts on a machine with a GPU, in a process of its own."""
+
+import os
+import pkgutil
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from typing import Any, Final
+
+import pynvml
+import structlog
+
+from service.engine.ray.gpu_lock import Hosted
+from service.engine.ray.host import EngineHost
+from service.engine.ray.lease import ABANDONED_SECONDS
+from service.engine.ray.messages import read_settings
+from service.gpu import nvml
+from service.system import niceness, parent_death
+from service.telemetry import logs
+
+log = structlog.get_logger(__name__)
+
+LOOK_SECONDS: Final = 5.0
+"""Between two looks at whether anybody comes back."""
+
+
+class EngineActor(EngineHost):
+    """A host whose calls take and return nothing but bytes, texts and numbers.
+
+    ``entry`` is ``module:name`` of what the child runs; ``engines`` share the machine.
+    """
+
+    def __init__(self, name: str, entry: str, engines: int) -> None:
+        parent_death.follow()  # Ray leaves actors alive when the raylet, their parent, ends.
+        niceness.reset()  # Ray starts them at 15.
+        # It is Ray's, of actors that ask for no CPU: TORCH_THREADS is the engine's.
+        os.environ.pop("OMP_NUM_THREADS", None)
+        # A spawned child would run Ray's worker again, up to where it looks for its name.
+        vars(sys.modules["__main__"]).pop("__file__", None)
+        gpu = gpu_uuid(assigned_gpu())
+        hosted = Hosted(entry=pkgutil.resolve_name(entry), gpu=gpu)
+        super().__init__(name, gpu=gpu, engines=engines, entry=hosted)
+        threading.Thread(target=self._leave_when_abandoned, name="abandoned", daemon=True).start()
+
+    async def attach(self, service: str, generation: int, settings: bytes) -> bytes:
+        """Write the log as these settings say, and attach."""
+        logs.configure(read_settings(settings))
+        return await super().attach(service, generation, settings)
+
+    def _leave_when_abandoned(self) -> None:
+        """End the process when nobody has come back for long; runs on a thread."""
+        while self.lease.age < ABANDONED_SECONDS:
+            time.sleep(LOOK_SECONDS)
+        log.warning("host_abandoned", engine=self.name, seconds=ABANDONED_SECONDS)
+        os._exit(0)  # Ray has a way for calls only.
+
+
+def create(
+    name: str, *, namespace: str, entry: str, options: Mapping[str, Any], engines: int = 1
+) -> Any:
+    """Return the actor of this name, which is made unless it is there; blocks.
+
+    It outlives its driver. Ray starts it once; when it has ended, another one is made.
+    """
+    import ray  # noqa: PLC0415 - whoever imports this module need not have it
+
+    made = ray.remote(EngineActor).options(
+        name=name,
+        namespace=namespace,
+        lifetime="detached",
+        get_if_exists=True,
+        max_restarts=0,
+        max_task_retries=0,
+        num_cpus=0,
+        **options,
+    )
+    return made.remote(name, entry, engines)
+
+
+def assigned_gpu() -> str:
+    """Return the index or UUID of the GPU that Ray has given to this actor; empty for none."""
+    import ray  # noqa: PLC0415 - as above
+
+    given = ray.get_runtime_context().get_accelerator_ids().get("GPU", [])
+    return str(given[0]) if given else ""
+
+
+def gpu_uuid(name: str) -> str:
+    """Return the UUID of a GPU, or the name that it has where NVML does not tell."""
+    try:
+        with nvml.driver():
+            reading = nvml.read(name)
+    except pynvml.NVMLError:
+        return name
+    return reading.uuid if reading else name
