@@ -64,18 +64,40 @@ class Cluster:
             stderr=self._log,
             start_new_session=True,  # Ctrl-C reaches the tests alone.
         )
+        self.address = ""
+        self.nodes: list[dict[str, int]] = []
+        """Process ids of the head and the others, by what they are: gcs_server, raylet."""
+        try:
+            self._hear()
+        except RuntimeError:
+            self.end()
+            raise
+
+    def _hear(self) -> None:
+        """Wait until the program says which processes there are."""
         assert self._program.stdout is not None
         bound = threading.Timer(START_SECONDS, self._program.kill)
         bound.start()
         line = self._program.stdout.readline()
         bound.cancel()
         if not line:
-            self.end()
-            raise RuntimeError(f"the cluster did not start: {self._log.name}")
+            raise RuntimeError(f"the cluster ended: {Path(self._log.name).read_text()[-2000:]}")
         told = json.loads(line)
-        self.address: str = told["address"]
-        self.nodes: list[dict[str, int]] = told["nodes"]
-        """Process ids of the head and the others, by what they are: gcs_server, raylet."""
+        self.address, self.nodes = told["address"], told["nodes"]
+
+    def _tell(self, command: str) -> None:
+        assert self._program.stdin is not None
+        self._program.stdin.write(f"{command}\n".encode())
+        self._program.stdin.flush()
+        self._hear()
+
+    def restart_gcs(self) -> None:
+        """Start the head's store again, which was killed."""
+        self._tell("gcs")
+
+    def add_node(self, engines: int) -> None:
+        """Start another node, which runs so many engines; it joins soon."""
+        self._tell(f"node {engines}")
 
     def settings(self, namespace: str) -> dict[str, str]:
         """Return the settings of a service whose engines are here."""
@@ -114,6 +136,8 @@ class Cluster:
         for process in left:
             process.kill()
         psutil.wait_procs(left, END_SECONDS)
+        assert self._program.stdout is not None
+        self._program.stdout.close()
         self._log.close()
         shutil.rmtree(self.folder, ignore_errors=True)
 

@@ -1,8 +1,9 @@
 """A Ray cluster on this machine: a head without engines, and nodes that run some.
 
 ``python -m tests.support.ray.nodes 1 1`` starts a node for each number, which is how many engines
-it runs. It says in one line of JSON which processes there are, and ends all of them when its input
-ends. Its environment decides the rest: the folder and the token above all.
+it runs. It says in one line of JSON which processes there are, and again after each line of its
+input: ``gcs`` starts the head's store again, ``node 1`` another node. It ends all of them when its
+input ends. Its environment decides the rest: the folder and the token above all.
 """
 
 import json
@@ -27,14 +28,32 @@ def main() -> None:
     try:
         del shared["include_dashboard"]
         for count in engines:
-            cluster.add_node(wait=False, resources={"sd_engine": int(count)}, **shared)
+            add(cluster, count, shared)
         cluster.wait_for_nodes()
-        told = {"address": cluster.address, "nodes": [processes(node) for node in nodes(cluster)]}
-        sys.stdout.write(f"{json.dumps(told)}\n")
-        sys.stdout.flush()
-        sys.stdin.read()
+        say(cluster)
+        for line in sys.stdin:
+            match line.split():
+                case ["gcs"]:
+                    head: Any = cluster.head_node
+                    head.kill_gcs_server(check_alive=False)
+                    head.start_gcs_server()
+                case ["node", count]:
+                    add(cluster, count, shared)
+            say(cluster)
     finally:
         cluster.shutdown()
+
+
+def add(cluster: Cluster, engines: str, shared: dict[str, Any]) -> None:
+    """Start a node that runs so many engines."""
+    cluster.add_node(wait=False, resources={"sd_engine": int(engines)}, **shared)
+
+
+def say(cluster: Cluster) -> None:
+    """Tell which processes there are."""
+    told = {"address": cluster.address, "nodes": [processes(node) for node in nodes(cluster)]}
+    sys.stdout.write(f"{json.dumps(told)}\n")
+    sys.stdout.flush()
 
 
 def nodes(cluster: Cluster) -> list[Any]:
