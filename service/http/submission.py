@@ -75,7 +75,7 @@ async def submit(request: web.Request, durability: Durability) -> JobHandle:
     order, key = request[state.ORDER], key_of(request)
     models = request.app[state.MODELS]
     model = models.key(order.generation.model)
-    loaded = request.app[state.DISPATCHER].lead.info(model)
+    loaded = request.app[state.DISPATCHER].slot_of(model).info(model)
     demand_sampler(order.generation, loaded or models[model].known)
     if may_need_files(order.generation):
         family = (loaded.adapters or loaded.family) if loaded else models[model].family

@@ -12,9 +12,11 @@ from service.http.middleware import auth
 from service.http.native.models import asked
 from service.http.schema.answers import Health, Model, Status
 from service.http.schema.decorators import docs, response_schema
-from service.http.state import CONFIG, DISPATCHER, GPU, STARTED
+from service.http.state import CONFIG, DISPATCHER, GPU, MODELS, STARTED
 from service.jobs.dispatch.circuit import CircuitState
 from service.jobs.dispatch.dispatcher import Dispatcher
+from service.jobs.dispatch.slot import EngineSlot
+from service.models.served.catalog import ModelCatalog
 
 STATUS: Final = {
     EngineState.STOPPED: "loading",
@@ -38,7 +40,9 @@ async def health(request: web.Request) -> web.Response:
     found = report(request.app)
     if not auth.sees_details(request):
         found["model"] = None
-        found["engine"].pop("failure", None)
+        for engine in (found["engine"], *found["engines"]):
+            for detail in ("failure", "device", "gpu", "models"):
+                engine.pop(detail, None)
     return web.json_response(found)
 
 
@@ -95,17 +99,39 @@ def report(app: web.Application) -> dict[str, Any]:
         "model_loaded": loaded,
         "uptime_seconds": round(time.monotonic() - app[STARTED], 3),
         "model": model and Model().dump(model),
-        "engine": {
-            "state": engine.state.value,
-            "restarts": sum(slot.engine.restarts for slot in dispatcher.slots),
-            "circuit": dispatcher.lead.circuit_state.value,
-            "silent_seconds": round(engine.silence, 3),
-            **({"failure": engine.failure} if engine.failure else {}),
-        },
+        "engine": engine_status(dispatcher.lead)
+        | {"restarts": sum(slot.engine.restarts for slot in dispatcher.slots)},
+        "engines": [slot_status(slot, app[MODELS]) for slot in dispatcher.slots],
         "queue": {"depth": dispatcher.depth, "limit": app[CONFIG].queue_size},
         "running": dispatcher.running,
         "version": __version__,
         **asked(dispatcher.limits()),
+    }
+
+
+def engine_status(slot: EngineSlot) -> dict[str, Any]:
+    """Return how an engine is."""
+    engine = slot.engine
+    return {
+        "state": engine.state.value,
+        "restarts": engine.restarts,
+        "circuit": slot.circuit_state.value,
+        "silent_seconds": round(engine.silence, 3),
+        **({"failure": engine.failure} if engine.failure else {}),
+    }
+
+
+def slot_status(slot: EngineSlot, models: ModelCatalog) -> dict[str, Any]:
+    """Return how one of the engines is, and what it has."""
+    model = slot.engine.model
+    return {
+        "name": slot.name,
+        **engine_status(slot),
+        "leaving": slot.retiring,
+        "running": len(slot.jobs),
+        "device": "" if model is None else model.device,
+        "gpu": "" if model is None else model.gpu_uuid,
+        "models": sorted(models[key].id for key in slot.residency.loaded),
     }
 
 

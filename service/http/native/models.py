@@ -1,6 +1,7 @@
 """``GET /models``: the models, and what requests to each may say."""
 
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, Final
 
 from aiohttp import web
 
@@ -14,6 +15,9 @@ from service.http.state import DISPATCHER, MODELS
 from service.jobs.dispatch.dispatcher import Dispatcher
 from service.models.defaults.known import Known
 from service.models.served.catalog import DEFAULT, Served
+
+STATES: Final = ("loaded", "loading", "parked", "on_disk", "on_hub")
+"""Of a model that can be used, the nearest to its use first."""
 
 
 @docs(
@@ -32,15 +36,17 @@ async def list_models(request: web.Request) -> web.Response:
 
 
 def _listed(key: str, model: Served, dispatcher: Dispatcher) -> dict[str, Any]:
-    slot = dispatcher.lead
+    slot = dispatcher.slot_of(key)
     info = slot.info(key)
     failure = slot.engine.failure if key == DEFAULT and slot.failed else ""
     problem = failure or dispatcher.admission.problem(key)
     known = info or model.known
+    live = [each for each in dispatcher.slots if not each.closed] or [slot]
     return {
         "id": model.id,
         "default": key == DEFAULT,
-        "state": "failed" if problem else slot.state_of(key, model),
+        "state": "failed" if problem else best(each.state_of(key, model) for each in live),
+        "engines": [each.name for each in live if key in each.residency.loaded],
         "problem": problem or None,
         "family": known.family or None,
         "recipe": recipe_of(known),
@@ -53,6 +59,11 @@ def _listed(key: str, model: Served, dispatcher: Dispatcher) -> dict[str, Any]:
         **asked(slot.limits(key)),
         "samplers": samplers(known),
     }
+
+
+def best(states: Iterable[str]) -> str:
+    """Return the state of a model, by those in all engines: the nearest to its use."""
+    return min(states, key=STATES.index)
 
 
 def samplers(model: Known | ModelInfo) -> list[dict[str, Any]]:

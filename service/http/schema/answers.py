@@ -127,6 +127,11 @@ class ListedModel(Schema):
         "loaded",
         enum=["loaded", "parked", "loading", "on_disk", "on_hub", "failed"],
     )
+    engines = described(
+        partial(fields.List, fields.String()),
+        "Names of the engines that have it in memory; see `engines` of `GET /health`.",
+        ["0"],
+    )
     problem = described(
         fields.String, "Why it cannot be used; null if it can.", None, allow_none=True
     )
@@ -213,6 +218,23 @@ class EngineStatus(Schema):
     )
 
 
+class SlotStatus(EngineStatus):
+    """One of the engines: a process with a GPU of its own, or with a share of the CPU."""
+
+    name = described(fields.String, "Its name, the label `engine` of the metrics.", "0")
+    leaving = described(
+        fields.Boolean, "Whether it ends its jobs, takes no new ones, and is gone then.", False
+    )
+    running = described(fields.Integer, "Requests in work there.", 3)
+    device = described(
+        fields.String, "Name of its device; empty before it has loaded a model.", "NVIDIA A100"
+    )
+    gpu = described(fields.String, "UUID of its GPU; empty on a CPU.", "")
+    models = described(
+        partial(fields.List, fields.String()), "Models that it has in memory.", ["demo"]
+    )
+
+
 class QueueStatus(Schema):
     """The queue of waiting requests."""
 
@@ -246,7 +268,15 @@ class Health(Schema):
     model = described(
         partial(fields.Nested, Model), "null until a model has been loaded.", allow_none=True
     )
-    engine = described(partial(fields.Nested, EngineStatus), "The process that runs the model.")
+    engine = described(
+        partial(fields.Nested, EngineStatus),
+        "The process that runs the model. Of several it is one that works, or is nearest to it, "
+        "with the restarts of all of them.",
+    )
+    engines = described(
+        partial(fields.List, fields.Nested(SlotStatus)),
+        "All engines. Callers without a key see neither models, devices nor failures.",
+    )
     queue = described(partial(fields.Nested, QueueStatus), "The queue of waiting requests.")
     running = described(fields.Integer, "Requests in work.", 3)
     limits, defaults = ASKED["limits"](), ASKED["defaults"]()

@@ -75,8 +75,9 @@ def _embeddings(entries: list[Entry]) -> dict[str, Any]:
 
 
 def _vaes(request: web.Request) -> list[dict[str, Any]]:
-    lead, known = request.app[DISPATCHER].lead, request.app[MODELS]
-    infos = (lead.info(known.key(each.id)) for each in known.entries)
+    dispatcher, known = request.app[DISPATCHER], request.app[MODELS]
+    keys = [known.key(each.id) for each in known.entries]
+    infos = (dispatcher.slot_of(key).info(key) for key in keys)
     named = sorted({info.vae for info in infos if info is not None and info.vae})
     return [{"model_name": name, "filename": name} for name in named]
 

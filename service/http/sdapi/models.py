@@ -40,7 +40,7 @@ def key_of(request: web.Request, name: str) -> str:
 
 def is_xl(request: web.Request, key: str) -> bool:
     """Return whether a model is of the family XL, as far as is known."""
-    loaded = request.app[DISPATCHER].lead.info(key)
+    loaded = request.app[DISPATCHER].slot_of(key).info(key)
     return (loaded.family if loaded else request.app[MODELS][key].known.family) == "sdxl"
 
 

@@ -89,7 +89,16 @@ class Dispatcher(Feed):
 
     def limits(self, key: str = DEFAULT) -> RequestLimits:
         """Return the limits and defaults of requests to a model."""
-        return self.lead.limits(key)
+        return self.slot_of(key).limits(key)
+
+    def slot_of(self, key: str) -> EngineSlot:
+        """Return the slot that stands for a model: where it is in memory, or was loaded once."""
+        lead = self.lead
+        if key == DEFAULT or key in lead.residency.loaded:
+            return lead
+        has = (slot for slot in self.slots if key in slot.residency.loaded)
+        knows = (slot for slot in (lead, *self.slots) if slot.info(key))
+        return next(has, None) or next(knows, lead)
 
     @property
     def oldest_age(self) -> float:

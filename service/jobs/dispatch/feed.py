@@ -112,7 +112,6 @@ class Feed:
         slot.jobs[job.id] = job
         self._show(slot)
         self._gauges()
-        self.observer.begun(job)
         self._hash_of(job.model)  # It is read while the images are drawn.
         try:
             slot.start(job)
@@ -122,6 +121,8 @@ class Feed:
             self._show(slot)
             job.fail(errors.ServiceError("The error is in the log of the service."))
             self._ended(job)
+        else:
+            self.observer.begun(job)  # Who cancels now cancels what the engine knows.
 
     def _wait_again(self, job: Job, *, counted: bool = True) -> None:
         job.requeue(counted=counted)

@@ -55,6 +55,20 @@ async def test_a_service_that_can_make_images_is_healthy(client):
             "ignored_tensors": [],
         },
         "engine": {"state": "ready", "restarts": 0, "circuit": "closed", "silent_seconds": 0.0},
+        "engines": [
+            {
+                "name": "0",
+                "state": "ready",
+                "restarts": 0,
+                "circuit": "closed",
+                "silent_seconds": 0.0,
+                "leaving": False,
+                "running": 0,
+                "device": "cpu",
+                "gpu": "",
+                "models": ["demo"],
+            }
+        ],
         "queue": {"depth": 0, "limit": 64},
         "running": 0,
         "version": __version__,

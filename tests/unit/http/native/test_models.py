@@ -41,6 +41,7 @@ async def test_the_model_of_the_settings_is_listed(client):
         "id": "demo",
         "default": True,
         "state": "loaded",
+        "engines": ["0"],
         "problem": None,
         "licence": "mit",
         "size_bytes": 23_447_022,
