@@ -122,13 +122,16 @@ STATES: Final[Words] = {
 def sensor(reading: str) -> str:
     """Show ``reading``, which has no labels, or the number of the state that hinders it.
 
-    Several instances: the worst hides the others, until it is cured or deselected.
+    Several instances: the worst hides the others, until it is cured or deselected. A GPU that is
+    known to be lost does not hide the others of its instance.
     """
     up, collector = least("up"), least("sd_gpu_collector_up")
+    lost = f"on (job, instance) ({metric('sd_gpu_lost')} == 1)"
+    unexplained = f"min({metric('sd_gpu_collector_up')} unless {lost})"
     return "\nor ".join(
         (
             f"({up} == 0) - 4",
-            f"({collector} == 0) - 3",
+            f"({unexplained} == 0) - 3",
             f"({reading})",
             f"({collector} == 1) - 2",
             f"({up} == 1) - 3",

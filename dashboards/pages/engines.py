@@ -50,7 +50,7 @@ def _state() -> Panel:
         "circuit_open gets no new work. An engine that left its service is shown as stopped.",
         words,
         Target(expr=f"({state})\nor on (instance) {down}", legend=ENGINE),
-        width=12,
+        width=10,
     )
 
 
@@ -87,8 +87,11 @@ def engines() -> list[Panel]:
                 f"or max by ({BY}, model_id) ({q.metric('sd_model_info')}"
                 f" unless on (job, instance, engine) {q.metric('sd_engine_gpu_info')})"
             ),
-            overrides=[override("Engine", custom_width=60)],
-            width=8,
+            overrides=[
+                override(name, custom_width=width)
+                for name, width in {"Engine": 60, "Model": 110, "Instance": 130}.items()
+            ],
+            width=10,
         ),
         lines(
             "Jobs by engine",

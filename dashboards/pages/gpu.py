@@ -59,15 +59,19 @@ def _tiles() -> list[Panel]:
         q.metric("sd_engine_gpu_memory_bytes", f'kind="{kind}"')
         for kind in ("reserved", "allocated")
     )
-    # Which engine is on which GPU is not known: each GPU counts the smallest cache.
-    cache = f"min by (job, instance) ({reserved} - ignoring (kind) {allocated})"
+    on = q.metric("sd_engine_gpu_info")
+    cache = (
+        f"sum by (job, instance, gpu) (({reserved} - ignoring (kind) {allocated})"
+        f" * on (job, instance, engine) group_left (gpu) {on})"
+    )
     readings = q.sensor(f"{q.least('sd_gpu_collector_up')} == 1")
     never = {NEVER: Word(text="Never", color=GREEN)}
     return [
         tile(
             "GPU readings",
             "Can the figures below be trusted? LOST: a GPU fell off the bus, only a reset helps; "
-            "BROKEN: the driver stopped answering; no driver: this machine computes on its CPU.",
+            "figures of several are those of the others. BROKEN: the driver stopped answering; no "
+            "driver: this machine computes on its CPU.",
             "none",
             Target(expr=f"({q.most('sd_gpu_lost')} == 1) * {LOST}\nor {readings}"),
             thresholds=((None, RED), (1, GREEN)),
@@ -83,7 +87,8 @@ def _tiles() -> list[Panel]:
             "gives back when it has to. Above 92 % the next large request may run out: lower "
             "MAX_CONCURRENT_REQUESTS, or see who else is there.",
             "percentunit",
-            f"max(({used} - on (job, instance) group_left () {cache} or {used}) / {size})",
+            f"max(({used} - on (job, instance, gpu) group_left () {cache} or {used})"
+            f" / on (job, instance, gpu) {size})",
             thresholds=((None, GREEN), (0.85, ORANGE), (0.92, RED)),
             decimals=0,
         ),

@@ -5,7 +5,7 @@ from typing import Final
 
 from dashboards import queries as q
 from dashboards.kinds import lines, tile
-from dashboards.panel import BLUE, GREY, ORANGE, RED, Panel, Target
+from dashboards.panel import BLUE, GREEN, GREY, ORANGE, RED, Panel, Target, colored
 from service.core.outcome import Outcome
 
 NO_IMAGE: Final[dict[str, str]] = {
@@ -34,15 +34,20 @@ def gpu_share(
 
 
 def restarts(description: str, *, width: int = 8) -> Panel:
-    """Show when the engine ended by itself, and why."""
+    """Show when an engine ended by itself, and why: only what happened has a name."""
+    name, over = "sd_engine_restarts_total", "$__rate_interval"
+    none = f"{q.grown(name, over=over)} * 0"
+    for label, value in (("engine", "any"), ("reason", "none")):
+        none = f'label_replace({none}, "{label}", "{value}", "", "")'
     return lines(
         "Engine restarts by reason",
         description,
         "short",
         Target(
-            expr=q.grown("sd_engine_restarts_total", by="engine, reason", over="$__rate_interval"),
+            expr=f"({q.grown(name, by='engine, reason', over=over)} > 0)\nor {none}",
             legend="engine {{engine}}: {{reason}}",
         ),
+        overrides=colored({"engine any: none": GREEN}),
         stacked=True,
         bars=True,
         top=1,

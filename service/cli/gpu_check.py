@@ -2,7 +2,7 @@
 
 from service.config.table import Config
 from service.errors import GpuBusy, GpuMissing, GpuTooSmall, ModelError, TorchMismatch
-from service.gpu import torch_build
+from service.gpu import nvml, torch_build
 from service.gpu.card import GIB, Card, NoCardError, demand_limit, look, warn_of_cpu
 from service.gpu.torch_build import TorchBuild
 from service.models import weights
@@ -13,7 +13,7 @@ def check(config: Config, source: Source) -> None:
     """Refuse a GPU, a driver or a torch that the model cannot run with; say so of a CPU.
 
     Raises:
-        GpuMissing: one is asked for, and there is none.
+        GpuMissing: one is asked for, and there is none; or one of several is missing.
         TorchMismatch: this torch does not fit the GPU or its driver.
         GpuTooSmall, GpuBusy: the weights alone do not fit into its memory, or not now.
         ConfigError: VRAM_LIMIT_GB is more than it has.
@@ -23,8 +23,9 @@ def check(config: Config, source: Source) -> None:
     if config.device == "cpu" or build is None or build.other:
         return
     demanded = config.device == "cuda" or config.cpu_offload != "none" or config.vram_limit_gb > 0
+    first, *others = nvml.names(config.cuda_visible_devices) or ("",)
     try:
-        card = look(config.cuda_visible_devices)
+        card = look(first)
     except NoCardError as error:
         if demanded:
             raise GpuMissing(f"{_demand(config)}: {error} Or set DEVICE=cpu.") from error
@@ -41,6 +42,24 @@ def check(config: Config, source: Source) -> None:
             raise TorchMismatch(f"{_demand(config)}: {said}")
         warn_of_cpu(said)
         return
+    for each in (card, *(_other(name, config) for name in others)):
+        if each is not None:
+            _demand_fit(config, source, each, build)
+
+
+def _other(name: str, config: Config) -> Card | None:
+    """Return a further GPU; one that is named and missing is refused, whatever ``DEVICE`` is.
+
+    Its engine would compute on the CPU, next to those that have a GPU.
+    """
+    try:
+        return look(name)
+    except NoCardError as error:
+        asked = f"CUDA_VISIBLE_DEVICES={config.cuda_visible_devices}"
+        raise GpuMissing(f"{asked}: GPU {name}: {error}") from error
+
+
+def _demand_fit(config: Config, source: Source, card: Card, build: TorchBuild) -> None:
     _demand_driver(card, build)
     if card.total is not None:
         demand_limit(config.vram_limit_gb, card.total, card.name)

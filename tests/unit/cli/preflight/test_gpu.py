@@ -32,6 +32,24 @@ def test_no_such_gpu(start):
 
 
 @needs_engine
+def test_one_of_several_gpus_is_missing(start):
+    """Its engine would compute on the CPU next to the others; whatever DEVICE is."""
+    code, line = told(start.run(CUDA_VISIBLE_DEVICES="0,3"))
+    assert code == Exit.GPU_MISSING
+    assert "CUDA_VISIBLE_DEVICES=0,3: GPU 3: CUDA_VISIBLE_DEVICES=3 is none of the 1 GPUs" in line
+
+
+@needs_engine
+def test_one_of_several_gpus_is_too_small(start):
+    """Every engine loads the same model."""
+    start.card.set(gpus=2, **{"0.memory_total": 24 * 2**30, "1.name": "Small GPU"})
+    model = giant(start.folder / "giant")
+    code, line = told(start.run(MODEL_ID=model, CUDA_VISIBLE_DEVICES="0,1"))
+    assert code == Exit.GPU_TOO_SMALL
+    assert "take 7.5 GB, and Small GPU has 6.0 GB" in line
+
+
+@needs_engine
 def test_a_gpu_that_is_gone(start):
     """A driver that does not answer for its GPU."""
     start.card.set(lost=1)
