@@ -44,6 +44,7 @@ KINDS = ("sd", "sd21_v", "sdxl", "lcm_schedule", "tiny_vae_old")
 FEW = ("dpmpp_2m", "euler_a", "heun")
 """Samplers that everything is checked with in the short run; the sample of a model has all."""
 
+SCHEDULED = [each for each in Sampler if len(each.schedules) > 1]
 SHORT = "SD 1.5"
 """Model whose sample is checked in the short run, too."""
 
@@ -139,9 +140,17 @@ def test_references_have_every_sampler() -> None:
     assert set(references.SAMPLERS) == set(Sampler)
 
 
-@pytest.mark.parametrize("kind", ["sd", pytest.param("sdxl", marks=pytest.mark.long)])
 @pytest.mark.parametrize(
-    "sampler", [in_short(each, each) for each in Sampler if len(each.schedules) > 1]
+    ("kind", "sampler"),
+    [
+        *(("sd", sampler) for sampler in SCHEDULED if sampler in FEW),
+        # Of both kinds each has the few; the others take turns.
+        *(pytest.param("sdxl", each, marks=pytest.mark.long) for each in SCHEDULED if each in FEW),
+        *(
+            pytest.param(("sd", "sdxl")[number % 2], sampler, marks=pytest.mark.long)
+            for number, sampler in enumerate(each for each in SCHEDULED if each not in FEW)
+        ),
+    ],
 )
 def test_every_schedule_as_in_diffusers(pair: Pairs, kind: str, sampler: Sampler) -> None:
     """A sampler draws in each schedule what diffusers draws, in one batch with all the others."""

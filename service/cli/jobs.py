@@ -19,6 +19,7 @@ WAIT_SECONDS: Final = 150.0
 """A service looks once a minute, and may have much to remove."""
 
 POLL_SECONDS: Final = 0.5
+NONE: Final = "The key {key} had no jobs. --key takes the name of a key, not the key itself."
 
 
 def add_jobs_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,7 +42,9 @@ def jobs(config: Config, arguments: argparse.Namespace) -> int:
         ServiceError: DATA_DIR cannot be used.
 
     """
-    from service.jobs.durable import purging, wiring, wishes  # noqa: PLC0415 - other commands start faster
+    # Other commands start faster.
+    from service.jobs.durable import purging, wiring, wishes  # noqa: PLC0415
+    from service.jobs.store.sqlite import keeps_jobs_of  # noqa: PLC0415
 
     logs.configure(config)
     key = str(arguments.key)
@@ -52,6 +55,7 @@ def jobs(config: Config, arguments: argparse.Namespace) -> int:
         removed = asyncio.run(purging.purge(config, key))
     except StoreInUse:
         print_error("the service is running and removes them, within a minute or so.")
+        known = keeps_jobs_of(key, Path(config.data_dir) / wiring.FILE)
         try:
             asked = wishes.wish(config, key)
         except OSError as error:
@@ -59,7 +63,11 @@ def jobs(config: Config, arguments: argparse.Namespace) -> int:
         if not _done(asked):
             print_error("the service has not done it yet; it will, at its next start at the latest")
             return Exit.BUSY
+        if not known:
+            return show(NONE.format(key=key))
         return show(f"All jobs of the key {key} that were there are removed.")
+    if not removed:
+        return show(NONE.format(key=key))
     return show(f"{removed} jobs of the key {key} are removed.")
 
 

@@ -6,6 +6,7 @@ counts as the images with one prompt and one negative prompt that take as many r
 
 import math
 
+from service.core.inputs import HiresResize
 from service.core.prompt import language
 from service.core.prompt.syntax import PromptSyntax
 from service.core.sampler import Sampler
@@ -14,6 +15,9 @@ from service.core.spec import GenerationSpec
 REST_STEPS = 3
 """What an image takes in addition to its steps, in steps: at 512x512 the decoder's 2.5 TFLOP are
 three of the UNet's 0.8."""
+
+ENCODE_STEPS = 1
+"""What encoding an image takes, in steps: the encoder's 1.1 TFLOP at 512x512."""
 
 EVALUATIONS = {sampler.value: sampler.evaluations for sampler in Sampler}
 """UNet evaluations a step, by sampler: looked up for every waiting job at every change."""
@@ -25,7 +29,8 @@ def work(request: GenerationSpec, *, steps_done: int = 0) -> int:
     This is an estimate from the request alone: the order of the queue must not depend on
     what a machine measured.
     """
-    return pixels(request) * (evaluations(request, steps_done=steps_done) + REST_STEPS)
+    rest = evaluations(request, steps_done=steps_done) + REST_STEPS
+    return pixels(request) * (rest + _between(request, steps_done))
 
 
 def evaluations(request: GenerationSpec, *, steps_done: int = 0) -> int:
@@ -40,6 +45,15 @@ def evaluations(request: GenerationSpec, *, steps_done: int = 0) -> int:
         share = request.width * request.height / math.prod(request.drawn_size)
         left = math.ceil(left * share) + max(of_second, 0)
     return left * EVALUATIONS[request.sampler]
+
+
+def _between(request: GenerationSpec, steps_done: int) -> int:
+    """Return the steps that the way from the first pass through pixels to the second takes."""
+    hires = request.hires
+    if hires is None or hires.resize != HiresResize.LANCZOS or steps_done > request.first_steps:
+        return 0
+    share = request.width * request.height / math.prod(request.drawn_size)
+    return math.ceil(REST_STEPS * share) + ENCODE_STEPS
 
 
 def pixels(request: GenerationSpec) -> int:

@@ -161,6 +161,8 @@ def metadata(job: Job, result: JobFinished) -> Metadata:
         **generation.used,
         "seeds": list(generation.seeds),
         **({"subseeds": list(generation.subseeds)} if generation.subseed_strength else {}),
+        "image_width": result.images[0].width,
+        "image_height": result.images[0].height,
         "model_version": job.model_version,
         **job.model_facts,
         "generation_time_seconds": round((job.drawn or started) - started, 4),

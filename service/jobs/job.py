@@ -176,13 +176,14 @@ class Job:
     def log_context(self) -> dict[str, object]:
         """What every log line about this job carries; prompts are dropped unless asked for."""
         request = self.request
+        width, height = request.output_size
         return {
             "job_id": self.id,
             "request_id": self.request_id,
             **({"trace_id": self.trace_id} if self.trace_id else {}),
             **({"key": self.owner} if self.owner != "anonymous" else {}),
-            "width": request.width,
-            "height": request.height,
+            "width": width,
+            "height": height,
             "steps": request.total_steps,
             "sampler": request.sampler,
             "schedule": request.schedule,

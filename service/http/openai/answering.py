@@ -5,6 +5,7 @@ import json
 import math
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from service.http.openai.asking import Asked
@@ -23,7 +24,7 @@ def images_answer(files: list[bytes], metadata: Mapping[str, Any], asked: Asked)
 
 def answer(data: Sequence[Body], metadata: Mapping[str, Any], asked: Asked) -> bytes:
     """Return the JSON with what there is of each image."""
-    seeds = metadata["seeds"]
+    seeds, asked = metadata["seeds"], as_made(asked, metadata)
     return json.dumps(
         {
             "created": round(metadata.get("created", time.time())),
@@ -33,6 +34,13 @@ def answer(data: Sequence[Body], metadata: Mapping[str, Any], asked: Asked) -> b
             "warnings": warnings(metadata, asked),
         }
     ).encode()
+
+
+def as_made(asked: Asked, metadata: Mapping[str, Any]) -> Asked:
+    """Return what was asked for with the size of the images; interrupted ones may be smaller."""
+    wide, high = asked.size
+    size = metadata.get("image_width", wide), metadata.get("image_height", high)
+    return replace(asked, size=size)
 
 
 def about(asked: Asked) -> Body:

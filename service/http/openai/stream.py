@@ -16,7 +16,7 @@ from service.http.event_stream import HEADERS, follow
 from service.http.finished import images
 from service.http.middleware.deadline import timed_out
 from service.http.openai import errors
-from service.http.openai.answering import about, event, usage, warnings
+from service.http.openai.answering import about, as_made, event, usage, warnings
 from service.http.openai.asking import Asked
 from service.http.state import CALLER, CONFIG, DEADLINE, ERROR_CODE
 from service.http.submission import JOB_ID, REPLAYED, key_of, submit
@@ -73,7 +73,7 @@ async def _failed(request: web.Request, answer: web.StreamResponse, error: Servi
 
 
 def _completed(files: list[bytes], metadata: dict[str, Any], asked: Asked) -> list[bytes]:
-    created = round(time.time())
+    created, asked = round(time.time()), as_made(asked, metadata)
     return [
         event(
             f"{asked.events}.{COMPLETED}",

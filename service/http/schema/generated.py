@@ -78,6 +78,12 @@ Metadata: Final = Schema.from_dict(
             fields.Integer,
             metadata=say("Seed of each image's variation, with `subseed_strength`.", [7]),
         ),
+        "image_width": described(
+            fields.Integer,
+            "Width of the images in pixels; of those of the first pass if it was interrupted.",
+            512,
+        ),
+        "image_height": described(fields.Integer, "Their height in pixels.", 512),
         "model_version": described(fields.String, "Version of the weights.", "demo-1.0"),
         "model_hash": described(
             fields.String,

@@ -4,6 +4,7 @@
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final
@@ -44,10 +45,12 @@ class LimitedSchema(GenerationSchema):
 
     longest: float
     """Most seconds that a request may take."""
+    made_by: Callable[[RequestLimits, float], "LimitedSchema"]
+    """Builds one from limits and ``longest``."""
 
     def within(self, limits: RequestLimits) -> "LimitedSchema":
         """Return the same schema with other limits and defaults."""
-        raise NotImplementedError
+        return self.made_by(limits, self.longest)
 
     def of(self, request: web.Request) -> Schema:
         """Return what the body of a request is read with."""
@@ -57,10 +60,6 @@ class LimitedSchema(GenerationSchema):
 
 class OrderSchema(LimitedSchema):
     """An object that describes a job."""
-
-    def within(self, limits: RequestLimits) -> LimitedSchema:
-        """Return the same schema with other limits and defaults."""
-        return order_schema(limits, self.longest)
 
     @post_load
     def _generation(self, data: dict[str, Any], **_: Any) -> Order:
@@ -75,10 +74,6 @@ class GenerateSchema(LimitedSchema):
     """
 
     order: Schema
-
-    def within(self, limits: RequestLimits) -> LimitedSchema:
-        """Return the same schema with other limits and defaults."""
-        return generate_schema(limits, self.longest)
 
     def of(self, request: web.Request) -> Schema:
         """Return what the body of a request is read with."""
@@ -112,7 +107,8 @@ def generate_schema(limits: RequestLimits, longest: float) -> GenerateSchema:
     declared = dict(generation_schema(limits).fields)
     schema = GenerateSchema.from_dict(dict(declared), name="GenerationRequest")()
     assert isinstance(schema, GenerateSchema)  # noqa: S101 - tells mypy what was derived
-    schema.longest, schema.order = longest, order_schema(limits, longest)
+    schema.longest, schema.made_by = longest, generate_schema
+    schema.order = order_schema(limits, longest)
     return schema
 
 
@@ -137,5 +133,5 @@ def order_schema(limits: RequestLimits, longest: float) -> OrderSchema:
     }
     schema = OrderSchema.from_dict(dict(declared), name="JobOrder")()
     assert isinstance(schema, OrderSchema)  # noqa: S101 - tells mypy what was derived
-    schema.longest = longest
+    schema.longest, schema.made_by = longest, order_schema
     return schema

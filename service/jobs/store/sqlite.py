@@ -1,5 +1,6 @@
 """The jobs on the disk: what a restart knows of the time before it."""
 
+import contextlib
 import json
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -230,3 +231,15 @@ class SqliteStore(JobStore):
 
     async def _rows(self, query: str, values: Sequence[object]) -> list[tuple[Any, ...]]:
         return await self._run(lambda connection: connection.execute(query, values).fetchall())
+
+
+def keeps_jobs_of(owner: str, path: Path) -> bool:
+    """Whether a file has jobs of an owner, or cannot be read; a service may have it open."""
+    try:
+        with contextlib.closing(
+            sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=BUSY_SECONDS)
+        ) as connection:
+            found = connection.execute("SELECT 1 FROM jobs WHERE key = ? LIMIT 1", (owner,))
+            return found.fetchone() is not None
+    except sqlite3.Error:
+        return True

@@ -14,6 +14,7 @@ from PIL import Image, PngImagePlugin
 
 from service.config.addresses import Networks
 from service.config.credentials import Keys
+from service.http import event_stream
 from tests.support.deploy.nginx import needs_nginx, nginx
 from tests.support.deploy.proxied import PATIENCE, client_of, posted, two
 from tests.support.simulation.fake_engine import FakeEngine
@@ -47,8 +48,9 @@ async def test_partial_images_arrive_as_they_are_made(tmp_path):
         assert b"image_generation.completed" in await stream.content.read()
 
 
-async def test_a_stream_that_is_left_frees_the_engine(tmp_path):
-    """The proxy hangs up, too."""
+async def test_a_stream_that_is_left_frees_the_engine(tmp_path, monkeypatch):
+    """The proxy hangs up, too, when the next comment cannot be delivered."""
+    monkeypatch.setattr(event_stream, "KEEP_ALIVE_SECONDS", 0.5)
     engine = FakeEngine(step_seconds=None)
     async with two(tmp_path, engine) as (_, client), asyncio.timeout(PATIENCE):
         async with client.post(GENERATIONS, json=BODY | {"stream": True}) as stream:

@@ -25,13 +25,17 @@ LOOKS: dict[str, dict[str, Any]] = {
     "phone": {"viewport": PHONE, "color_scheme": "light", "has_touch": True, "is_mobile": True},
     "dark phone": {"viewport": PHONE, "color_scheme": "dark", "has_touch": True},
 }
+LONG = pytest.mark.long
+FEW, OTHERS = ("light", "dark", "phone"), ("dark phone",)
+"""Looks of the short run: both colours and both shapes; and what is left."""
+
 MOST_PACKED = 75_000
 MOST_PLAIN = 160_000
 """Bytes of the page and its files, as they come with their headers and as they are."""
 
 
 @needed
-@pytest.mark.parametrize("look", LOOKS)
+@pytest.mark.parametrize("look", [*FEW, *(pytest.param(each, marks=LONG) for each in OTHERS)])
 def test_axe_finds_nothing_wrong(browser, service, look):
     """WCAG A and AA in each state of the page: 0 violations."""
     found: dict[str, list[str]] = {}
@@ -73,7 +77,7 @@ def test_axe_finds_nothing_wrong(browser, service, look):
 
 
 @needed
-@pytest.mark.parametrize("look", ["light", "dark"])
+@pytest.mark.parametrize("look", [pytest.param("light", marks=LONG), "dark"])
 def test_axe_finds_nothing_wrong_while_it_works(browser, slow, look):
     """Empty, in work, waiting and cancelled."""
     found: dict[str, list[str]] = {}
@@ -111,7 +115,9 @@ def test_axe_finds_nothing_wrong_with_the_question_for_a_key(browser):
                 assert violations(page) == []
 
 
-@pytest.mark.parametrize("width", [320, 390, 768, 1024, 1440, 2560])
+@pytest.mark.parametrize(
+    "width", [320, 768, 2560, *(pytest.param(each, marks=LONG) for each in (390, 1024, 1440))]
+)
 def test_nothing_is_cut_off_at_any_width(browser, service, width):
     """No page is wider than its window, 320 pixels included (WCAG 1.4.10)."""
     with visiting(browser, service.url, viewport={"width": width, "height": 800}) as visit:

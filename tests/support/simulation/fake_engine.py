@@ -279,7 +279,7 @@ class FakeEngine(Engine):
             JobFinished(
                 job_id=job_id,
                 epoch=self._epochs[job_id],
-                images=self._drawn(job_id, request),
+                images=self._drawn(job_id, request, done),
                 times=StageTimes(denoise=done * (self._step_seconds or 0.0)),
                 interrupted_after=done if done < request.total_steps else None,
                 prompt_tokens=words,
@@ -288,12 +288,16 @@ class FakeEngine(Engine):
         )
         self._notify()
 
-    def _drawn(self, job_id: str, request: GenerationSpec) -> tuple[RawImage, ...]:
-        """Return an image for each seed, which depends on the subseed and on the input images."""
+    def _drawn(self, job_id: str, request: GenerationSpec, done: int) -> tuple[RawImage, ...]:
+        """Return an image for each seed, which depends on the subseed and on the input images.
+
+        Of a job that ended in its first pass it has the size of that.
+        """
         given = self.inputs.pop(job_id, None)
         inputs = zlib.crc32(given.mask, zlib.crc32(given.image)) if given else 0
         of_subseeds = [each if request.subseed_strength else 0 for each in request.subseeds]
-        width, height = request.drawn_size
+        size = request.width, request.height
+        width, height = request.drawn_size if done > request.first_steps else size
         sized = replace(request, width=width, height=height)
         return tuple(
             replace(gradient(sized, seed ^ other ^ inputs), seed=seed)

@@ -79,6 +79,24 @@ async def test_a_running_service_removes_them(tmp_path, monkeypatch, capsys):
         await dispatcher.stop()
 
 
+async def test_a_key_without_jobs_is_told(tmp_path, monkeypatch, capsys):
+    """Its name may be misspelt; nothing was removed, whether a service runs or not."""
+    monkeypatch.setattr(wiring, "SWEEP_SECONDS", 0)
+    monkeypatch.setattr(jobs, "POLL_SECONDS", 0.01)
+    engine = FakeEngine(step_seconds=None)
+    dispatcher = Dispatcher([engine], Metrics(), Config())
+    said = "The key Anna had no jobs."
+    async with asyncio.timeout(60), (folder := kept(tmp_path, dispatcher)).opened():
+        await dispatcher.start()
+        await filled(folder, engine)
+        assert await asyncio.to_thread(purge, tmp_path, "Anna") == Exit.DONE
+        assert said in capsys.readouterr().out
+        assert len(left(tmp_path)) > 0
+        await dispatcher.stop()
+    assert await asyncio.to_thread(purge, tmp_path, "Anna") == Exit.DONE
+    assert said in capsys.readouterr().out
+
+
 async def test_a_service_that_takes_long_does_it_later(tmp_path, monkeypatch, capsys):
     """The command says so."""
     monkeypatch.setattr(jobs, "WAIT_SECONDS", 0.0)

@@ -1,12 +1,13 @@
 """How much work a request is."""
 
 import math
+from dataclasses import replace
 
 import pytest
 
 from service.core.inputs import Hires, InputImage
 from service.core.spec import GenerationSpec
-from service.core.work import REST_STEPS, charged, image_places, pixels, places, work
+from service.core.work import ENCODE_STEPS, REST_STEPS, charged, image_places, pixels, places, work
 
 PIXELS = 512 * 512
 
@@ -71,3 +72,7 @@ def test_two_passes_count_by_their_pixels():
     assert work(request, steps_done=24) == 4 * PIXELS * (6 + REST_STEPS)
     assert work(request, steps_done=30) == 4 * PIXELS * REST_STEPS
     assert charged(request) == 3
+    lanczos = replace(request, hires=Hires(scale=2, strength=0.5, resize="lanczos"))
+    decoded = 1  # A quarter of the pixels: of three steps, one at most.
+    assert work(lanczos) == work(request) + 4 * PIXELS * (decoded + ENCODE_STEPS)
+    assert work(lanczos, steps_done=24) == work(request, steps_done=24)

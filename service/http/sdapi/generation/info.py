@@ -56,8 +56,9 @@ def info(request: GenerationSpec, metadata: Mapping[str, Any], told: Told) -> di
             RawImage(width=wide, height=high, pixels=b"", seed=seed),
             version,
             metadata,
+            index,
         )
-        for seed in request.seeds
+        for index, seed in enumerate(request.seeds)
     ]
     return {
         **_base(request, metadata, told),
@@ -129,8 +130,7 @@ def _extra(request: GenerationSpec) -> dict[str, Any]:
     if (hires := request.hires) is not None:
         found["Hires upscale"] = hires.scale
         found["Hires resize"] = "" if hires.scale else f"{hires.width}x{hires.height}"
-        done = request.hires_steps
-        found["Hires steps"] = 0 if done == request.steps else done
+        found["Hires steps"] = request.hires_steps
         found["Hires upscaler"] = upscaler(hires)
     if request.mask is not None:
         found["Mask blur"] = request.mask_blur

@@ -94,10 +94,13 @@ def cases(passes: Sequence[Hires] = PASSES) -> list[Case]:
 )
 def test_two_passes_as_in_diffusers(pair: Pairs, model: str) -> None:
     """Requests of all samplers that run together give, each, the image that diffusers gives."""
-    loaded, passes = pair(MODELS[model]), PASSES
+    loaded, passes, turn = pair(MODELS[model]), PASSES, [*MODELS].index(model)
     if loaded.model.family.limits.latent_channels != LATENTS_OF_DIFFUSERS:
         passes = tuple(each for each in PASSES if each.resize == "lanczos")
-    found = checked(loaded, cases(passes))
+    chosen = cases(passes)
+    if model != SHORT:  # The others have one of the two of each sampler, in turn.
+        chosen = [each for each in chosen if each.number % 2 == (each.number // 2 + turn) % 2]
+    found = checked(loaded, chosen)
 
     log.info("%s: %s", model, dict(Counter(each.kind for each in found)))
     assert any(each.shared for each in found)

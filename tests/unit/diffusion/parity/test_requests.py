@@ -19,8 +19,8 @@ pytestmark = [
 ]
 
 SEED = 8
-COUNT = 200
-PARTS = 2
+SHORT, COUNT = 60, 200
+"""Requests of the short run, and of both."""
 
 
 @pytest.fixture(scope="module")
@@ -32,14 +32,16 @@ def comparison(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Comparison]
     torch.set_num_threads(threads)
 
 
-@pytest.mark.parametrize("part", range(PARTS))
-def test_random_requests_as_in_diffusers(comparison: Comparison, part: int) -> None:
+@pytest.mark.parametrize(
+    "numbers",
+    [range(SHORT), pytest.param(range(SHORT, COUNT), marks=pytest.mark.long)],
+    ids=["few", "others"],
+)
+def test_random_requests_as_in_diffusers(comparison: Comparison, numbers: range) -> None:
     """Whatever a request is made of, in a shared batch it has the image of its meaning.
 
     Requests to all models come at once, and an engine that holds all of them draws the images.
     """
-    numbers = range(COUNT * part // PARTS, COUNT * (part + 1) // PARTS)
-
     found = list(comparison([random_request(SEED, number) for number in numbers]))
 
     faults = [str(each) for each in found if not each.good]

@@ -68,6 +68,8 @@ async def test_the_answer_holds_the_image_and_what_it_was_made_from(client):
         "prompt_syntax": "plain",
         "long_prompts": "cut",
         "seeds": [42],
+        "image_width": 320,
+        "image_height": 256,
         "model_version": "fake-1",
         "attempts": 1,
         "prompt_truncated": False,

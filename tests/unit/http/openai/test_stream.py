@@ -116,6 +116,26 @@ async def test_partial_images_are_spread_over_the_steps(serve, count):
     assert brightness == sorted(brightness)
 
 
+@pytest.mark.parametrize("stream", [True, False])
+async def test_an_interrupted_first_pass_tells_its_size(serve, stream):
+    """The image has that, whatever size was asked for at the end."""
+    engine = FakeEngine(step_seconds=None)
+    client = await serve(engine)
+    body = BODY | {"hires": {"scale": 2}, "stream": stream}
+    async with asyncio.timeout(20):
+        drawing = asyncio.create_task(client.post(PATH, json=body))
+        (job,) = await engine.jobs(1)
+        await engine.step()
+        engine.interrupt(job)
+        answer = await drawing
+        text = await answer.text()
+    (told,) = events(text) if stream else (json.loads(text),)
+    (data,) = [told] if stream else told["data"]
+    image = Image.open(io.BytesIO(base64.b64decode(data["b64_json"])))
+    assert (image.size, told["size"]) == ((256, 256), "256x256")
+    assert told["usage"]["output_tokens"] == 256
+
+
 async def test_each_of_several_images_is_an_event(client):
     """With a seed of its own; the packages hand both out."""
     told = events(await streamed(client, n=2))

@@ -288,6 +288,16 @@ async def test_limits_of_images_are_named(serve: Any):
     await emptied(client)
 
 
+async def test_a_long_text_in_a_field_that_there_is_not_is_refused_by_its_name(service: Any):
+    """As a short one is; in a field that there is, the whole body is too large."""
+    long = "a" * 70_000
+    status, problem = await sent(service, json={**JOB, "promt": long})
+    assert (status, list(problem["errors"])) == (400, ["promt"])
+    assert "did you mean prompt?" in problem["errors"]["promt"][0]
+    status, problem = await sent(service, json={**JOB, "prompt": long})
+    assert (status, problem["code"]) == (413, "body_too_large")
+
+
 async def test_a_form_is_checked_as_json_is(service: Any):
     """Numbers, flags and objects are read; what is wrong is said by name."""
     fields = {"prompt": "a boat", "steps": "4", "width": "256", "height": "256"}
