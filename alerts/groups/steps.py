@@ -49,7 +49,10 @@ def _sum(counter: str) -> str:
 
 
 def alerts(windows: Windows) -> tuple[Alert, ...]:
-    """Return the one alert; another model than a day ago is not compared."""
+    """Return the one alert; another model or another GPU than a day ago is not compared.
+
+    An engine gets another GPU when one before it in a cluster has gone, or when it was set so.
+    """
     step, batch, count = (
         f"{LEVEL}:{name}"
         for name in ("sd_step_duration_seconds:mean", "sd_batch_size:mean", "sd_steps:count")
@@ -57,6 +60,7 @@ def alerts(windows: Windows) -> tuple[Alert, ...]:
     now = _engine_0("sd_model_info")
     before = _engine_0(f"sd_model_info offset {windows.step_offset}")
     model = "job, instance, engine, model_id, version, device, dtype"
+    gpu, gpu_before = "sd_engine_gpu_info", f"sd_engine_gpu_info offset {windows.step_offset}"
     return (
         Alert(
             name="SDStepTimeRegressed",
@@ -70,6 +74,10 @@ def alerts(windows: Windows) -> tuple[Alert, ...]:
                   {now}
                   and on ({model})
                     {before}
+                )
+                unless on (job, instance, engine) (
+                  ({gpu} and on (job, instance, engine) {gpu_before})
+                  unless on (job, instance, engine, gpu) {gpu_before}
                 )
             """,
             lasting=windows.step_for,

@@ -89,7 +89,7 @@ def engines() -> list[Panel]:
             ),
             overrides=[
                 override(name, custom_width=width)
-                for name, width in {"Engine": 60, "Model": 110, "Instance": 130}.items()
+                for name, width in {"Engine": 60, "Model": 90, "Instance": 130}.items()
             ],
             width=10,
         ),

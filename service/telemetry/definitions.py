@@ -77,7 +77,7 @@ CLUSTER: Final = (
         "counter",
         "Times the driver ended by itself and was started again.",
     ),
-    define("sd_cluster_nodes", "gauge", "Machines of the cluster, as the driver saw them last."),
+    define("sd_cluster_nodes", "gauge", "Machines with engines, as the driver saw them last."),
     define("sd_cluster_engines", "gauge", "Engines of the cluster by how they answer.", "status"),
     define(
         "sd_cluster_lease_age_seconds", "gauge", "Time since the engine last answered.", "engine"

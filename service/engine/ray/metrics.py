@@ -35,7 +35,7 @@ class ClusterMetrics(Collector):
         self.driver_restarts = 0
         """Times it ended by itself and was started again."""
         self.nodes = 0
-        """Machines of the cluster, as the driver saw them last."""
+        """Machines with engines, as the driver saw them last."""
         self.jobs_adopted = 0
         """Jobs that engines went on with while nobody listened, and that were taken up again."""
         self.batches = 0
