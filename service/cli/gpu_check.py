@@ -1,7 +1,7 @@
 """Whether the GPU and its driver can carry the model, checked before torch is loaded."""
 
 from service.config.table import Config
-from service.errors import GpuBusy, GpuMissing, GpuTooSmall, ModelError, TorchMismatch
+from service.errors import ConfigError, GpuBusy, GpuMissing, GpuTooSmall, ModelError, TorchMismatch
 from service.gpu import nvml, torch_build
 from service.gpu.card import GIB, Card, NoCardError, demand_limit, look, warn_of_cpu
 from service.gpu.torch_build import TorchBuild
@@ -16,7 +16,7 @@ def check(config: Config, source: Source) -> None:
         GpuMissing: one is asked for, and there is none; or one of several is missing.
         TorchMismatch: this torch does not fit the GPU or its driver.
         GpuTooSmall, GpuBusy: the weights alone do not fit into its memory, or not now.
-        ConfigError: VRAM_LIMIT_GB is more than it has.
+        ConfigError: VRAM_LIMIT_GB is more than it has; or there are more engines than GPUs.
 
     """
     build = torch_build.installed()
@@ -42,6 +42,12 @@ def check(config: Config, source: Source) -> None:
             raise TorchMismatch(f"{_demand(config)}: {said}")
         warn_of_cpu(said)
         return
+    if config.engines > 1 + len(others):
+        raise ConfigError(
+            f"ENGINES={config.engines}: each engine needs a GPU of its own, and "
+            f"CUDA_VISIBLE_DEVICES={config.cuda_visible_devices} names {1 + len(others)}; set it "
+            "to 0."
+        )
     for each in (card, *(_other(name, config) for name in others)):
         if each is not None:
             _demand_fit(config, source, each, build)

@@ -7,7 +7,7 @@ from typing import Final
 from service.config.table import Config
 from service.engine.process import parent
 from service.engine.source import FixedEngines
-from service.gpu import torch_build
+from service.gpu import nvml, torch_build
 from service.gpu.card import NoCardError, look
 from service.system import host_memory
 
@@ -21,7 +21,7 @@ def engines_of(config: Config) -> FixedEngines:
 
 def configs(config: Config) -> list[Config]:
     """Return the settings of each engine: its own GPU, and its share of cores and host memory."""
-    gpus = visible(config)
+    gpus = nvml.names(config.cuda_visible_devices) if config.device != "cpu" else ()
     count = config.engines or (len(gpus) if len(gpus) > 1 and _computes(config, gpus[0]) else 1)
     if count == 1:
         return [replace(config, cuda_visible_devices=gpus[0] if gpus else "")]
@@ -37,16 +37,6 @@ def share(config: Config, count: int) -> Config:
     threads = config.torch_threads or max(1, (cores or 1) // count)
     cache = config.host_cache_gb or host_memory.total() / 2 / GIB
     return replace(config, torch_threads=threads, host_cache_gb=cache / count)
-
-
-def visible(config: Config) -> list[str]:
-    """Return the GPUs that ``CUDA_VISIBLE_DEVICES`` names; like CUDA, none after an invalid one."""
-    found: list[str] = []
-    for name in config.cuda_visible_devices.split(",") if config.device != "cpu" else ():
-        if not name.strip() or name.strip().startswith("-"):
-            break
-        found.append(name.strip())
-    return found
 
 
 def _computes(config: Config, gpu: str) -> bool:

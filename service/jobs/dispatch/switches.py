@@ -5,12 +5,16 @@ model is asked for when its fair turn has come, or before where nothing has to l
 that would have to leave keeps its memory for ``PATIENCE`` loads while it has work; then the engine
 starts nothing until the new model has room. So every model gets its turn, in the order in which
 turns came, and switching takes a bounded share of the time.
+
+Of several engines one is enough for a model, until its jobs would wait longer than another engine,
+which has nothing to do, takes to load it, too.
 """
 
 import asyncio
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 import structlog
@@ -137,6 +141,8 @@ class Switches:
             # None that another model has to leave for is asked for before the first of them.
             first = not any(waits)
             waits.append(self._ask(key, busy=busy, later=later or not first))
+        for key, others in self._crowded():
+            waits.append(self._ask(key, busy=False, slots=others))
         if self._idle:
             waits += [self._unload_idle(slot, wanted, now) for slot in self._slots]
         self._again(min((seconds for seconds in waits if seconds is not None), default=None))
@@ -148,12 +154,15 @@ class Switches:
         The one for which a job's turn came first is the first; with each it says whether the turn
         of none has come yet.
         """
-        ready = [slot for slot in self._slots if slot.ready]
-        loaded = {key for slot in ready for key in slot.residency.loaded}
+        ready = [slot for slot in self._slots if slot.ready and not slot.retiring]
+        holders: dict[str, list[EngineSlot]] = defaultdict(list)
+        for slot in ready:
+            for key in slot.residency.loaded:
+                holders[key].append(slot)
         since: dict[str, float] = {}
         startable = not ready
         for job in self._queue.in_order():
-            if job.model in loaded:
+            if (held := holders.get(job.model)) and self._fits(job, held):
                 startable = True
                 continue
             if not startable:
@@ -164,12 +173,56 @@ class Switches:
         busy = startable or any(slot.jobs for slot in self._slots)
         return found, busy
 
-    def _ask(self, key: str, *, busy: bool, later: bool) -> float | None:
-        """Ask for a model, or return in how many seconds to try; None if something else comes."""
+    def _fits(self, job: Job, holders: Sequence[EngineSlot]) -> bool:
+        """Return whether a job can be drawn where its model is in memory.
+
+        If it cannot, an engine without that model may have the memory for its images, too.
+        """
+        if len(self._slots) == 1 or any(slot.fits(job.request) for slot in holders):
+            return True
+        return not any(slot.fits(job.request) for slot in self._slots if not slot.closed)
+
+    def _crowded(self) -> Iterator[tuple[str, list[EngineSlot]]]:
+        """Yield models whose jobs wait next to idle engines, and those engines.
+
+        Loading it once more has to take less time than its jobs would wait where it is.
+        """
+        idle = [slot for slot in self._slots if slot.has_room and not slot.jobs]
+        if not idle or len(self._slots) == 1 or self._queue.empty():
+            return
+        waiting: dict[str, list[Job]] = defaultdict(list)
+        for job in self._queue.waiting:
+            if not job.held:
+                waiting[job.model].append(job)
+        for key, jobs in waiting.items():
+            held = [slot for slot in self._slots if slot.ready and key in slot.residency.loaded]
+            others = [slot for slot in idle if slot not in held]
+            if not held or not others or any(slot.has_room for slot in held):
+                continue
+            seconds = min(slot.estimate.seconds(jobs) for slot in held) / len(held)
+            if seconds > min(slot.residency.load_seconds(key) for slot in others):
+                yield key, others
+
+    def _ask(
+        self,
+        key: str,
+        *,
+        busy: bool,
+        later: bool = False,
+        slots: Sequence[EngineSlot] | None = None,
+    ) -> float | None:
+        """Ask for a model, or return in how many seconds to try; None if something else comes.
+
+        Without ``slots`` any engine may load it.
+        """
         free = [
             slot
-            for slot in self._slots
-            if slot.ready and slot.residency.wanted is None and not slot.residency.failure(key)
+            for slot in (self._slots if slots is None else slots)
+            if slot.ready
+            and not slot.retiring
+            and slot.residency.wanted is None
+            and key not in slot.residency.loaded
+            and not slot.residency.failure(key)
         ]
         if not free or any(slot.residency.wanted == key for slot in self._slots):
             return None

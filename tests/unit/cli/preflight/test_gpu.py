@@ -50,6 +50,14 @@ def test_one_of_several_gpus_is_too_small(start):
 
 
 @needs_engine
+def test_more_engines_than_gpus(start):
+    """Two on one card would take each other's memory."""
+    code, line = told(start.run(ENGINES="2"))
+    assert code == Exit.SETTING
+    assert "ENGINES=2: each engine needs a GPU of its own" in line
+
+
+@needs_engine
 def test_a_gpu_that_is_gone(start):
     """A driver that does not answer for its GPU."""
     start.card.set(lost=1)
