@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 DOCUMENT = (ROOT / "docs" / "SECURITY.md").read_text(encoding="utf-8")
 THREATS = re.findall(r"^\| ([^|]+) \| ([^|]+) \| `([^|`]+)` \|$", DOCUMENT, flags=re.MULTILINE)
 
-NO_SETTINGS = {"CAP_SYS_PTRACE", "PR_SET_DUMPABLE", "HF_TOKEN"}
+NO_SETTINGS = {"CAP_SYS_PTRACE", "PR_SET_DUMPABLE", "HF_TOKEN", "RAY_AUTH_MODE"}
 
 OPENED = re.compile(
     r"(ALLOW_UNAUTHENTICATED|--allow-unauthenticated)[\"'`]*\s*[:= ]\s*[\"'`]?(true|1|yes|on)\b",
