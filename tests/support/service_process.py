@@ -232,3 +232,4 @@ async def service_in(
         yield service
     finally:
         await service.stop()
+        service._temporary.cleanup()
