@@ -4,8 +4,9 @@ import asyncio
 import itertools
 import random
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final
@@ -23,6 +24,7 @@ from tests.support.service_process import READY_SECONDS, ServiceProcess, service
 from tests.support.wait import TooLateError, until
 from tests.support.worker import Cpu
 
+FAKE: Final = "tests.support.fake_worker"
 SIDE: Final = 256
 STEPS: Final = 4
 CLIENTS: Final = 6
@@ -59,9 +61,9 @@ SETTINGS: Final = {
 
 async def measured(given: Given, folder: Path, engines: int) -> Rate:
     """Return what so many engines do together."""
-    ledger = Ledger(max_attempts=MAX_ATTEMPTS)
-    async with _serving(given, folder, engines) as (service, client):
-        async with _ordering(client, ledger, given, engines):
+    ledger, settings = Ledger(max_attempts=MAX_ATTEMPTS), _local(given, engines)
+    async with serving(folder, engines, settings) as (service, client):
+        async with ordering(client, ledger, given.seed, engines):
             await asyncio.sleep(SETTLE_SECONDS)
             begun, cpu = time.time(), Cpu(service.pid).cpu
             await asyncio.sleep(given.seconds)
@@ -72,23 +74,59 @@ async def measured(given: Given, folder: Path, engines: int) -> Rate:
 
 async def played(scene: Scene, given: Given, folder: Path) -> Course:
     """Strike one engine after the other while clients order; wait each time until all is well."""
-    ledger = Ledger(max_attempts=MAX_ATTEMPTS)
-    course = Course(name=scene.name, ends=scene.ends, ledger=ledger)
+    course = Course(name=scene.name, ends=scene.ends, ledger=Ledger(max_attempts=MAX_ATTEMPTS))
     chance = random.Random(f"{given.seed} {scene.folder}")
-    load = {LOAD_SECONDS: scene.load_seconds}
-    async with _serving(given, folder, given.engines, **load) as (service, client):
-        async with _ordering(client, ledger, given, given.engines):
+    settings = {**_local(given, given.engines), LOAD_SECONDS: scene.load_seconds}
+    async with serving(folder, given.engines, settings) as (service, client):
+        async with ordering(client, course.ledger, given.seed, given.engines):
             for _ in range(given.strikes):
                 slot = str(chance.randrange(given.engines))
-                course.strikes.append(await _struck(scene, service, slot))
-            await until(lambda: _enough(ledger, given.jobs), ENOUGH_SECONDS, "enough orders")
-        ledger.listed = {
-            job: (each.get("metadata") or {}).get("seed")
-            for job, each in (await client.listed()).items()
-        }
-        course.billed = await _billed(client)
-        course.log = list(service.log)
+                course.strikes.append(await struck(service, partial(scene.strike, service, slot)))
+            await enough(course.ledger, given.jobs)
+        await look_back(course, service, client)
     return course
+
+
+def _local(given: Given, engines: int) -> dict[str, Any]:
+    return {"ENGINES": engines, JOB_SECONDS: given.job_seconds}
+
+
+async def struck(
+    service: ServiceProcess, strike: Callable[[], Awaitable[Strike]], share: float = 1.0
+) -> Strike:
+    """Strike between two times of calm, and wait until there is that share of the throughput."""
+    begun = time.time()
+    await asyncio.sleep(SETTLE_SECONDS)
+    before = rate([at for at in ends(service.log) if at >= begun])
+    found = await strike()
+    found.before = share * before
+
+    async def back() -> bool:
+        found.back = back_after(ends(service.log), found)
+        return found.back is not None
+
+    with suppress(TooLateError):  # The goals tell.
+        await until(back, BACK_SECONDS, "the throughput")
+    return found
+
+
+async def enough(ledger: Ledger, jobs: int) -> None:
+    """Wait until there were so many orders."""
+
+    async def there() -> bool:
+        return len(ledger.accounts) >= jobs
+
+    await until(there, ENOUGH_SECONDS, "enough orders")
+
+
+async def look_back(course: Course, service: ServiceProcess, client: Client) -> None:
+    """Note what the service says of a scene when all its orders are over."""
+    listed = await client.listed()
+    course.ledger.listed = {
+        job: (each.get("metadata") or {}).get("seed") for job, each in listed.items()
+    }
+    course.billed = await _billed(client)
+    course.log = list(service.log)
 
 
 async def _billed(client: Client) -> int:
@@ -119,14 +157,13 @@ async def _enough(ledger: Ledger, jobs: int) -> bool:
 
 
 @asynccontextmanager
-async def _serving(
-    given: Given, folder: Path, engines: int, **settings: Any
+async def serving(
+    folder: Path, engines: int, settings: Mapping[str, Any], module: str = FAKE
 ) -> AsyncIterator[tuple[ServiceProcess, Client]]:
     """Hand out a service all of whose engines are loaded."""
     await asyncio.to_thread(folder.mkdir)
-    wanted = {**SETTINGS, "ENGINES": engines, JOB_SECONDS: given.job_seconds, **settings}
     async with (
-        service_in(folder, module="tests.support.fake_worker", **wanted) as service,
+        service_in(folder, module=module, **{**SETTINGS, **settings}) as service,
         client_of(service.url, key=KEY) as client,
     ):
         await service.start()
@@ -139,11 +176,9 @@ async def _serving(
 
 
 @asynccontextmanager
-async def _ordering(
-    client: Client, ledger: Ledger, given: Given, engines: int
-) -> AsyncIterator[None]:
+async def ordering(client: Client, ledger: Ledger, seed: int, engines: int) -> AsyncIterator[None]:
     """Let clients order, each its next image when it has the last; then wait for all."""
-    patient, coming, closing = Patient(client, ledger, given.seed), orders(given.seed), [False]
+    patient, coming, closing = Patient(client, ledger, seed), orders(seed), [False]
 
     async def order() -> None:
         while not closing[0]:

@@ -1,0 +1,42 @@
+"""One scene: a service whose engines are in the cluster, its clients, and what is struck."""
+
+import random
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from tests.drills.cluster.scenes import Place, Scene
+from tests.drills.common.drill import Given
+from tests.drills.common.ledger import Ledger
+from tests.drills.engines.course import (
+    MAX_ATTEMPTS,
+    enough,
+    look_back,
+    ordering,
+    serving,
+    struck,
+)
+from tests.drills.engines.outcome import Course
+from tests.support.ray.cluster import Cluster
+
+FAKE: Final = "tests.support.ray.fake_service"
+
+
+async def played(scene: Scene, given: Given, folder: Path, cluster: Cluster) -> Course:
+    """Strike one process after the other while clients order; wait each time until all is well."""
+    course = Course(name=scene.name, ends=scene.again, ledger=Ledger(max_attempts=MAX_ATTEMPTS))
+    engines = given.engines * (len(cluster.nodes) - 1)
+    settings = cluster.settings(folder.name)
+    async with serving(folder, engines, settings, FAKE) as (service, client):
+        place = Place(
+            cluster=cluster,
+            service=service,
+            chance=random.Random(f"{given.seed} {scene.name}"),
+        )
+        strike, share = partial(scene.strike, place), scene.share(given.nodes)
+        async with ordering(client, course.ledger, given.seed, engines):
+            for _ in range(1 if scene.once else given.strikes):
+                course.strikes.append(await struck(service, strike, share))
+            await enough(course.ledger, given.jobs)
+        await look_back(course, service, client)
+    return course

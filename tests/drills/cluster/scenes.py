@@ -1,0 +1,167 @@
+"""What happens to a process of a cluster or of its service, and when the service noticed."""
+
+import asyncio
+import os
+import random
+import signal
+import subprocess
+import time
+from collections.abc import Awaitable, Callable, Collection
+from dataclasses import dataclass
+from typing import Final
+
+import psutil
+
+from tests.drills.engines.outcome import Strike, moment
+from tests.support.ray.cluster import Cluster, child_of
+from tests.support.service_process import ServiceProcess
+from tests.support.wait import until
+
+BOUND_SECONDS: Final = 180.0
+THAW_SECONDS: Final = 5.0
+"""After a stopped process was taken for dead, until it goes on."""
+
+PAUSE_SECONDS: Final = 15.0
+"""Of a stopped service: longer than the lease of its engines."""
+
+HEAD_SECONDS: Final = 5.0
+"""Without the head's state."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where a scene is played."""
+
+    cluster: Cluster
+    service: ServiceProcess
+    chance: random.Random
+
+    def actor(self) -> psutil.Process:
+        """Return the process of an actor of this scene's service."""
+        return self.chance.choice([each for each in self.cluster.actors() if each.children()])
+
+    def driver(self) -> psutil.Process:
+        """Return the process of the service's driver."""
+        return psutil.Process(int(self.service.lines("driver_started")[-1]["pid"]))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scene:
+    """Something that is done to one process after the other."""
+
+    name: str
+    strike: Callable[[Place], Awaitable[Strike]]
+    again: bool = True
+    """Whether jobs have to begin again by it."""
+    once: bool = False
+    """Whether the cluster is not what it was afterwards."""
+    share: Callable[[int], float] = lambda _nodes: 1.0
+    """Of the throughput that must come back, by the number of nodes."""
+
+
+async def child_killed(place: Place) -> Strike:
+    return await _signalled(place, child_of(place.actor()), signal.SIGKILL, {"engine_exited"})
+
+
+async def child_stopped(place: Place) -> Strike:
+    return await _signalled(place, child_of(place.actor()), signal.SIGSTOP, {"engine_exited"})
+
+
+async def actor_killed(place: Place) -> Strike:
+    return await _signalled(place, place.actor(), signal.SIGKILL, {"engine_exited"})
+
+
+async def actor_stopped(place: Place) -> Strike:
+    """Stop an actor until its jobs run elsewhere, and then let it go on."""
+    actor = place.actor()
+    strike = await _signalled(place, actor, signal.SIGSTOP, {"engine_exited"})
+    await asyncio.sleep(THAW_SECONDS)
+    actor.send_signal(signal.SIGCONT)
+    strike.ready = time.time()
+    return strike
+
+
+async def driver_killed(place: Place) -> Strike:
+    return await _signalled(place, place.driver(), signal.SIGKILL, {"driver_ended"})
+
+
+async def driver_stopped(place: Place) -> Strike:
+    return await _signalled(place, place.driver(), signal.SIGSTOP, {"driver_ended"})
+
+
+async def service_killed(place: Place) -> Strike:
+    """Kill the service and start it again."""
+    strike = Strike(slot="", at=time.time())
+    await asyncio.to_thread(place.service.kill)
+    strike.ready = strike.detected = time.time()
+    await place.service.start()
+    return strike
+
+
+async def service_stopped(place: Place) -> Strike:
+    """Stop the service for so long that its engines end what they have."""
+    strike = Strike(slot="", at=time.time())
+    place.service.process.send_signal(signal.SIGSTOP)
+    await asyncio.sleep(PAUSE_SECONDS)
+    place.service.process.send_signal(signal.SIGCONT)
+    strike.ready = time.time()
+    return strike
+
+
+async def head_killed(place: Place) -> Strike:
+    """Kill what keeps the state of the cluster, and start it again as it was started."""
+    head = psutil.Process(place.cluster.nodes[0]["gcs_server"])
+    command, environment = head.cmdline(), head.environ()
+    strike = Strike(slot="", at=time.time())
+    head.kill()
+    await asyncio.sleep(HEAD_SECONDS)
+    process = await asyncio.to_thread(
+        subprocess.Popen, command, env=environment, stdin=subprocess.DEVNULL
+    )
+    place.cluster.nodes[0]["gcs_server"] = process.pid  # The cluster ends it with the rest.
+    strike.ready = strike.at  # Nothing may stand still meanwhile.
+    return strike
+
+
+async def node_killed(place: Place) -> Strike:
+    """Kill a node's raylet, with which its engines end."""
+    raylet = psutil.Process(place.cluster.nodes.pop()["raylet"])
+    return await _signalled(place, raylet, signal.SIGKILL, {"engine_exited"})
+
+
+async def _signalled(
+    place: Place, process: psutil.Process, number: signal.Signals, events: Collection[str]
+) -> Strike:
+    """Send a signal, and wait until the service says that something ended."""
+    strike = Strike(slot="", at=time.time())
+    os.kill(process.pid, number)
+
+    async def noticed() -> bool:
+        log = list(place.service.log)
+        found = (moment(line) for line in log if line["event"] in events)
+        strike.detected = next((at for at in found if at >= strike.at), None)
+        return strike.detected is not None
+
+    await until(noticed, BOUND_SECONDS, f"{' or '.join(events)} after {number.name}")
+    strike.ready = strike.detected
+    return strike
+
+
+SCENES: Final = (
+    Scene(name="engine's process SIGKILL", strike=child_killed),
+    Scene(name="engine's process SIGSTOP", strike=child_stopped),
+    Scene(name="actor SIGKILL", strike=actor_killed),
+    Scene(name="actor SIGSTOP, then SIGCONT", strike=actor_stopped),
+    Scene(name="driver SIGKILL", strike=driver_killed, again=False),
+    Scene(name="driver SIGSTOP", strike=driver_stopped, again=False),
+    Scene(name="service SIGKILL", strike=service_killed, again=False),
+    Scene(name=f"service SIGSTOP for {PAUSE_SECONDS:g} s", strike=service_stopped, again=False),
+    Scene(name="head's store SIGKILL", strike=head_killed, again=False, once=True),
+    Scene(
+        name="node SIGKILL",
+        strike=node_killed,
+        once=True,
+        share=lambda nodes: (nodes - 1) / nodes,
+    ),
+)
+"""The last ones take away what the others need."""
