@@ -51,16 +51,20 @@ async def made(folder: Path, engines: int) -> tuple[dict[int, bytes], set[str]]:
         )
 
 
-async def test_several_engines_make_the_images_of_one(tmp_path):
-    """Byte for byte, whichever of two or four makes them, and each makes some."""
-    (tmp_path / "one").mkdir()
-    alone, _ = await made(tmp_path / "one", 1)
-    assert len(set(alone.values())) == len(SEEDS)
-    for engines in (2, 4):
-        (tmp_path / str(engines)).mkdir()
-        together, names = await made(tmp_path / str(engines), engines)
-        assert names == {str(number) for number in range(engines)}
-        assert together == alone
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """Return what one engine makes."""
+    found, _ = asyncio.run(made(tmp_path_factory.mktemp("one"), 1))
+    assert len(set(found.values())) == len(SEEDS)
+    return found
+
+
+@pytest.mark.parametrize("engines", [2, 4])
+async def test_several_engines_make_the_images_of_one(engines, alone, tmp_path):
+    """Byte for byte, whichever of them makes which, and each makes some."""
+    together, names = await made(tmp_path, engines)
+    assert names == {str(number) for number in range(engines)}
+    assert together == alone
 
 
 def test_an_engine_dies_and_the_others_go_on():

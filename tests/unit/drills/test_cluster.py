@@ -1,0 +1,47 @@
+"""What the drill of a cluster makes of its scenes."""
+
+from typing import Any
+
+import pytest
+
+from tests.drills.cluster.__main__ import DRILL
+from tests.drills.common.ledger import Account, End, Ledger, Order
+from tests.drills.engines.outcome import Course, Seen, Strike
+
+LOG = [{"event": "job_requeued"}, {"event": "job_adopted"}, {"event": "job_adopted"}]
+STRIKE = Strike(slot="", at=10.0, before=10.0, detected=11.0, ready=12.0, back=1.0)
+
+
+def course(**more: Any) -> Course:
+    """Return a scene with one order, which failed with a reason."""
+    end = End(state="failed", reason="engine_crashed")
+    order = Order(number=1, key="key-1", body={"seed": 1})
+    ledger = Ledger(max_attempts=3, listed={"id-1": 1})
+    ledger.accounts[1] = Account(order=order, ids=["id-1"], accepted=1.0, ends=[end])
+    known: dict[str, Any] = {"name": "actor SIGKILL", "ends": True, "strikes": [STRIKE], "log": LOG}
+    return Course(ledger=ledger, **{**known, **more})
+
+
+def failed(seen: Course) -> list[str]:
+    return [name for name, problems in DRILL.found(Seen(courses=[seen])).items() if problems]
+
+
+def test_times_are_those_since_the_strike():
+    """Also where the engine was back before it was as fast as before; one that never was counts."""
+    never = Strike(slot="", at=20.0, before=10.0, detected=20.5, ready=21.0)
+    said = " ".join(DRILL.described(Seen(courses=[course(strikes=[STRIKE, never])])).split())
+    assert "| actor SIGKILL | 2 | 1 | 0 | 1 | 0 | 0 | 1 | 2 | 0.8, 1.0 | 3.0, 3.0 (1 not) |" in said
+
+
+@pytest.mark.parametrize(
+    ("check", "found"),
+    [
+        ([], course()),
+        (["strikes meet work"], course(log=LOG[1:])),
+        ([], course(log=LOG[1:], ends=False)),
+        (["each image is billed once"], course(billed=1)),
+    ],
+)
+def test_what_must_not_happen_is_named(check: list[str], found: Course):
+    """An order without an image is found in all of them, and nothing else but that."""
+    assert failed(found) == ["every order has its image", *check]
