@@ -84,8 +84,8 @@ class RemoteEngine(Engine):
         self._pulse = (0.0, False)
         self._cut_off = True
         """Whether the driver that could carry something is gone."""
-        self._waiting: EngineAttached | None = None
-        """An attachment that came before ``start``."""
+        self._early: list[EngineAttached | FromEngine] = []
+        """An attachment that came before ``start``, and what came after it."""
         self._timer: asyncio.TimerHandle | None = None
 
     @property
@@ -125,9 +125,12 @@ class RemoteEngine(Engine):
         self._log.info("engine_joined", node=self.node)
         self._heard = self._now()
         self._look_later()
-        if (attached := self._waiting) is not None:
-            self._waiting = None
-            self.attached(attached)
+        early, self._early = self._early, []
+        for said in early:
+            if isinstance(said, EngineAttached):
+                self.attached(said)
+            else:
+                self.heard(said)
 
     async def stop(self) -> None:
         """Let the driver end the engine and its actor; no event follows."""
@@ -220,7 +223,7 @@ class RemoteEngine(Engine):
     def attached(self, said: EngineAttached) -> None:
         """Hear a host that obeys a new generation, and agree with it on what it has in work."""
         if self.state is EngineState.STOPPED:
-            self._waiting = said
+            self._early = [said]
             return
         if said.generation < self._generation:
             return
@@ -274,6 +277,9 @@ class RemoteEngine(Engine):
 
     def heard(self, said: FromEngine) -> None:
         """Take events, in their order."""
+        if self._early:  # The host keeps results, but sends them once to each attachment.
+            self._early.append(said)
+            return
         if said.generation != self._generation:
             return
         self._hear()

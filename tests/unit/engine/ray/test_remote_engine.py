@@ -159,6 +159,18 @@ async def test_an_attachment_may_come_before_the_start():
     await far.engine.stop()
 
 
+async def test_results_may_come_before_the_start():
+    """A host sends those that it kept as soon as it is attached, and once."""
+    far = Far()
+    far.adopting["done"] = SPEC
+    far.attach(("done", 2))
+    far.say(failed("done", 2))
+    await far.engine.start(far.hear)
+    assert [type(each) for each in far.told] == [EngineReady, EngineAdopted, JobFailed]
+    assert far.acknowledged == [("done", 2)]
+    await far.engine.stop()
+
+
 async def test_a_job_goes_and_its_end_is_acknowledged(far):
     """After the listener has it: before, the host has to keep it."""
     far.engine.generate("one", SPEC, 1)
