@@ -38,6 +38,9 @@ SETTLE_SECONDS: Final = 3.0
 BACK_SECONDS: Final = 30.0
 """Until the throughput is back; what takes longer is told as never."""
 
+END_SECONDS: Final = 120.0
+"""For the last orders; reached only when one is lost."""
+
 ENOUGH_SECONDS: Final = 600.0
 """Until there were enough orders; reached only when something is broken."""
 
@@ -184,11 +187,18 @@ async def ordering(client: Client, ledger: Ledger, seed: int, engines: int) -> A
         while not closing[0]:
             await patient.get_served(next(coming))
 
-    async with asyncio.TaskGroup() as group:
-        for _ in range(CLIENTS * engines):
-            group.create_task(order())
+    clients = [asyncio.create_task(order()) for _ in range(CLIENTS * engines)]
+    try:
         yield
         closing[0] = True
+        await asyncio.wait(clients, timeout=END_SECONDS)  # The checks name what never ended.
+    finally:
+        for task in clients:
+            task.cancel()
+        ended = await asyncio.gather(*clients, return_exceptions=True)
+    for error in ended:
+        if isinstance(error, Exception):
+            raise error
 
 
 def orders(seed: int) -> Iterator[Order]:
