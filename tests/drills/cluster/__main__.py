@@ -30,7 +30,7 @@ from tests.support.ray.cluster import Cluster
 
 
 async def run(given: Given, folder: Path) -> Seen:
-    """Start the cluster and play one scene after the other; the last ones damage it."""
+    """Start the cluster and play one scene after the other."""
     seen, each = Seen(), [given.engines] * given.nodes
     wanted = [scene for scene in SCENES if re.search(given.scenes, scene.name)]
     cluster = await asyncio.to_thread(Cluster, tuple(each), {JOB_SECONDS: str(given.job_seconds)})

@@ -25,18 +25,18 @@ FAKE: Final = "tests.support.ray.fake_service"
 async def played(scene: Scene, given: Given, folder: Path, cluster: Cluster) -> Course:
     """Strike one process after the other while clients order; wait each time until all is well."""
     course = Course(name=scene.name, ends=scene.again, ledger=Ledger(max_attempts=MAX_ATTEMPTS))
-    engines = given.engines * (len(cluster.nodes) - 1)
+    engines = given.engines * given.nodes
     settings = cluster.settings(folder.name)
     async with serving(folder, engines, settings, FAKE) as (service, client):
         place = Place(
             cluster=cluster,
             service=service,
             chance=random.Random(f"{given.seed} {scene.name}"),
+            engines=given.engines,
         )
-        strike, share = partial(scene.strike, place), scene.share(given.nodes)
         async with ordering(client, course.ledger, given.seed, engines):
-            for _ in range(1 if scene.once else given.strikes):
-                course.strikes.append(await struck(service, strike, share))
+            for _ in range(given.strikes):
+                course.strikes.append(await struck(service, partial(scene.strike, place)))
             await enough(course.ledger, given.jobs)
         await look_back(course, service, client)
     return course

@@ -4,7 +4,6 @@ import asyncio
 import os
 import random
 import signal
-import subprocess
 import time
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
@@ -35,6 +34,8 @@ class Place:
     cluster: Cluster
     service: ServiceProcess
     chance: random.Random
+    engines: int
+    """Of each node."""
 
     def actor(self) -> psutil.Process:
         """Return the process of an actor of this scene's service."""
@@ -53,10 +54,6 @@ class Scene:
     strike: Callable[[Place], Awaitable[Strike]]
     again: bool = True
     """Whether jobs have to begin again by it."""
-    once: bool = False
-    """Whether the cluster is not what it was afterwards."""
-    share: Callable[[int], float] = lambda _nodes: 1.0
-    """Of the throughput that must come back, by the number of nodes."""
 
 
 async def child_killed(place: Place) -> Strike:
@@ -109,24 +106,22 @@ async def service_stopped(place: Place) -> Strike:
 
 
 async def head_killed(place: Place) -> Strike:
-    """Kill what keeps the state of the cluster, and start it again as it was started."""
-    head = psutil.Process(place.cluster.nodes[0]["gcs_server"])
-    command, environment = head.cmdline(), head.environ()
+    """Kill what keeps the state of the cluster, and start it again."""
     strike = Strike(slot="", at=time.time())
-    head.kill()
+    os.kill(place.cluster.nodes[0]["gcs_server"], signal.SIGKILL)
     await asyncio.sleep(HEAD_SECONDS)
-    process = await asyncio.to_thread(
-        subprocess.Popen, command, env=environment, stdin=subprocess.DEVNULL
-    )
-    place.cluster.nodes[0]["gcs_server"] = process.pid  # The cluster ends it with the rest.
+    await asyncio.to_thread(place.cluster.restart_gcs)
     strike.ready = strike.at  # Nothing may stand still meanwhile.
     return strike
 
 
 async def node_killed(place: Place) -> Strike:
-    """Kill a node's raylet, with which its engines end."""
-    raylet = psutil.Process(place.cluster.nodes.pop()["raylet"])
-    return await _signalled(place, raylet, signal.SIGKILL, {"engine_exited"})
+    """Kill the raylet of the newest node, with which its engines end; another node joins."""
+    raylet = psutil.Process(place.cluster.nodes[-1]["raylet"])
+    strike = await _signalled(place, raylet, signal.SIGKILL, {"engine_exited"})
+    await asyncio.to_thread(place.cluster.add_node, place.engines)
+    strike.ready = time.time()
+    return strike
 
 
 async def _signalled(
@@ -156,12 +151,6 @@ SCENES: Final = (
     Scene(name="driver SIGSTOP", strike=driver_stopped, again=False),
     Scene(name="service SIGKILL", strike=service_killed, again=False),
     Scene(name=f"service SIGSTOP for {PAUSE_SECONDS:g} s", strike=service_stopped, again=False),
-    Scene(name="head's store SIGKILL", strike=head_killed, again=False, once=True),
-    Scene(
-        name="node SIGKILL",
-        strike=node_killed,
-        once=True,
-        share=lambda nodes: (nodes - 1) / nodes,
-    ),
+    Scene(name="head's store SIGKILL", strike=head_killed, again=False),
+    Scene(name="node SIGKILL", strike=node_killed),
 )
-"""The last ones take away what the others need."""

@@ -94,15 +94,13 @@ def _local(given: Given, engines: int) -> dict[str, Any]:
     return {"ENGINES": engines, JOB_SECONDS: given.job_seconds}
 
 
-async def struck(
-    service: ServiceProcess, strike: Callable[[], Awaitable[Strike]], share: float = 1.0
-) -> Strike:
-    """Strike between two times of calm, and wait until there is that share of the throughput."""
+async def struck(service: ServiceProcess, strike: Callable[[], Awaitable[Strike]]) -> Strike:
+    """Strike between two times of calm, and wait until the throughput is back."""
     begun = time.time()
     await asyncio.sleep(SETTLE_SECONDS)
     before = rate([at for at in ends(service.log) if at >= begun])
     found = await strike()
-    found.before = share * before
+    found.before = before
 
     async def back() -> bool:
         found.back = back_after(ends(service.log), found)
