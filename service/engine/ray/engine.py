@@ -84,7 +84,7 @@ class RemoteEngine(Engine):
         self._pulse = (0.0, False)
         self._cut_off = True
         """Whether the driver that could carry something is gone."""
-        self._early: list[EngineAttached | FromEngine] = []
+        self._early: list[Callable[[], None]] = []
         """An attachment that came before ``start``, and what came after it."""
         self._timer: asyncio.TimerHandle | None = None
 
@@ -126,11 +126,8 @@ class RemoteEngine(Engine):
         self._heard = self._now()
         self._look_later()
         early, self._early = self._early, []
-        for said in early:
-            if isinstance(said, EngineAttached):
-                self.attached(said)
-            else:
-                self.heard(said)
+        for repeat in early:
+            repeat()
 
     async def stop(self) -> None:
         """Let the driver end the engine and its actor; no event follows."""
@@ -223,7 +220,7 @@ class RemoteEngine(Engine):
     def attached(self, said: EngineAttached) -> None:
         """Hear a host that obeys a new generation, and agree with it on what it has in work."""
         if self.state is EngineState.STOPPED:
-            self._early = [said]
+            self._early = [partial(self.attached, said)]
             return
         if said.generation < self._generation:
             return
@@ -278,7 +275,7 @@ class RemoteEngine(Engine):
     def heard(self, said: FromEngine) -> None:
         """Take events, in their order."""
         if self._early:  # The host keeps results, but sends them once to each attachment.
-            self._early.append(said)
+            self._early.append(partial(self.heard, said))
             return
         if said.generation != self._generation:
             return

@@ -149,25 +149,15 @@ async def test_it_is_ready_when_its_host_is(far):
     assert not far.engine.late
 
 
-async def test_an_attachment_may_come_before_the_start():
-    """The driver does not wait for the dispatcher."""
-    far = Far()
-    far.attach()
-    assert far.told == []
-    await far.engine.start(far.hear)
-    assert [type(each) for each in far.told] == [EngineReady, EngineAdopted]
-    await far.engine.stop()
-
-
-async def test_results_may_come_before_the_start():
-    """A host sends those that it kept as soon as it is attached, and once."""
+async def test_an_attachment_and_results_may_come_before_the_start():
+    """The driver does not wait for the dispatcher, and a host sends what it kept once."""
     far = Far()
     far.adopting["done"] = SPEC
     far.attach(("done", 2))
     far.say(failed("done", 2))
+    assert far.told == []
     await far.engine.start(far.hear)
     assert [type(each) for each in far.told] == [EngineReady, EngineAdopted, JobFailed]
-    assert far.acknowledged == [("done", 2)]
     await far.engine.stop()
 
 
