@@ -1,73 +1,17 @@
 """Hosts in actors of a real Ray cluster, and what kills, stops and isolates them."""
 
-import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator
-from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
 
-from service.config.loading import load
 from service.core.events import JobFinished
-from service.core.spec import GenerationSpec
-from service.engine.protocol import EngineAdopted, EngineExited, EngineReady, Event, Held
-from service.engine.ray.engine import RemoteEngine
-from service.engine.ray.source import RaySource
-from tests.support.ray.cluster import Cluster, child_of
+from service.engine.protocol import EngineAdopted, EngineExited, EngineReady, Held
+from tests.support.ray.cluster import child_of
+from tests.support.ray.engines import LONG, WAIT_SECONDS, Engines, ended, lives
 from tests.support.wait import until
-
-WAIT_SECONDS = 120.0
-WORKER = "tests.support.fake_worker:run"
-REQUEST = GenerationSpec(prompt="a cat", width=64, height=64, steps=4)
-LONG = GenerationSpec(prompt="a cat", width=64, height=64, steps=50, num_images=4)
-
-
-class Remote:
-    """An engine that joined, and what it said."""
-
-    def __init__(self, engine: RemoteEngine) -> None:
-        self.engine = engine
-        self.events: asyncio.Queue[Event] = asyncio.Queue()
-
-    async def next(self, *kinds: type) -> Any:
-        """Return the next event of these kinds."""
-        async with asyncio.timeout(WAIT_SECONDS):
-            while True:
-                if isinstance(said := await self.events.get(), kinds):
-                    return said
-
-    async def works(self, job_id: str) -> None:
-        self.engine.generate(job_id, REQUEST, 1)
-        assert (await self.next(JobFinished)).job_id == job_id
-
-
-class Engines:
-    """A service's engines in a cluster, with nothing else of the service."""
-
-    def __init__(self, cluster: Cluster, namespace: str, folder: Path) -> None:
-        config = load(cluster.settings(namespace) | {"DATA_DIR": str(folder)})
-        self.source = RaySource(config, worker=WORKER)
-        self.joined: asyncio.Queue[Remote] = asyncio.Queue()
-        self._starts: set[asyncio.Task[None]] = set()
-
-    def _join(self, engine: Any) -> None:
-        remote = Remote(engine)
-        start = asyncio.create_task(engine.start(remote.events.put_nowait))
-        self._starts.add(start)
-        self.joined.put_nowait(remote)
-
-    async def start(self) -> None:
-        await self.source.start(self._join, lambda _engine: None)
-
-    async def next(self) -> Remote:
-        """Return the next engine that is ready."""
-        async with asyncio.timeout(WAIT_SECONDS):
-            remote = await self.joined.get()
-        await remote.next(EngineReady)
-        return remote
 
 
 @pytest.fixture
@@ -78,20 +22,6 @@ async def engines(cluster, request, tmp_path) -> AsyncIterator[Engines]:
     yield made
     await made.source.stop()
     await until(ended(*cluster.actors()), WAIT_SECONDS, "the engines end with their service")
-
-
-def ended(*processes: psutil.Process) -> Any:
-    async def gone() -> bool:
-        return not any(lives(each) for each in processes)
-
-    return gone
-
-
-def lives(process: psutil.Process) -> bool:
-    try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
 
 
 async def test_an_engine_has_the_priority_and_the_threads_of_any_program(cluster, engines):

@@ -110,9 +110,9 @@ class Cluster:
 
     def actors(self) -> list[psutil.Process]:
         """Return the processes of the actors that host engines, all namespaces together."""
-        return [each for each in self._processes() if named(each, ACTOR)]
+        return [each for each in self.processes() if named(each, ACTOR)]
 
-    def _processes(self) -> list[psutil.Process]:
+    def processes(self) -> list[psutil.Process]:
         """Return all processes that were started here, orphans among them."""
         found = []
         for process in psutil.process_iter():
@@ -132,7 +132,7 @@ class Cluster:
         except subprocess.TimeoutExpired:
             self._program.kill()
             self._program.wait()
-        left = self._processes()
+        left = self.processes()
         for process in left:
             process.kill()
         psutil.wait_procs(left, END_SECONDS)
