@@ -6,10 +6,10 @@ callers while it waits. So nobody else imports it.
 
 import asyncio
 import contextlib
-import faulthandler
 import logging
 import os
 import signal
+import socket
 import threading
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
@@ -43,7 +43,6 @@ from service.engine.ray.messages import (
 )
 from service.system.executors import Executor
 from service.system.fair_line import Limits
-from service.telemetry import logs
 
 log = structlog.get_logger(__name__)
 
@@ -57,6 +56,13 @@ SCAN_SECONDS: Final = 2.0
 BEAT_SECONDS: Final = 1.0
 AHEAD: Final = 8
 """Batches of events that a host may send before they are read."""
+
+CONNECT_SECONDS: Final = 60.0
+PROBE_SECONDS: Final = 5.0
+CURE: Final = (
+    "Start the head, make this machine a node of its cluster (ray start --address), and give both "
+    "the same token."
+)
 
 RECONNECT_SECONDS: Final = 300
 """How long a driver outlives its head, or the store of it: Ray's own value is 60."""
@@ -76,14 +82,14 @@ def run(channel: DriverChannel, config: Config, *, service: str, worker: str = W
     """
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    faulthandler.enable()
-    logs.configure(config)
+    lines = output.capture(config)
     code = 1
     try:
         code = asyncio.run(Driver(channel, config, service=service, worker=worker).run())
     except Exception:
         log.exception("driver_failed")
     finally:
+        lines.end()
         os._exit(code)
 
 
@@ -127,11 +133,19 @@ class Driver:
         beating = asyncio.create_task(self._beat())
         stopping = asyncio.create_task(self._stop.wait())
         connecting = asyncio.create_task(CALLS.run(connect, self._config))
-        await asyncio.wait({connecting, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        if not connecting.done():
+        await asyncio.wait(
+            {connecting, stopping},
+            timeout=CONNECT_SECONDS,
+            return_when=asyncio.FIRST_COMPLETED,
+        )
+        if stopping.done():
             return 0
-        if (error := connecting.exception()) is not None:
-            log.error("cluster_unreachable", address=self._config.ray_address, reason=brief(error))
+        if not connecting.done() or (error := connecting.exception()) is not None:
+            late = f"no answer for {CONNECT_SECONDS:g} s"
+            reason = brief(error) if connecting.done() and error else late
+            log.error(
+                "cluster_unreachable", address=self._config.ray_address, reason=reason, cure=CURE
+            )
             return 1
         log.info("cluster_joined", address=self._config.ray_address, pid=os.getpid())
         scanning = asyncio.create_task(self._scan())
@@ -301,17 +315,21 @@ def connect(config: Config) -> None:
     """Join the cluster with the token of its file; blocks.
 
     Raises:
-        ConnectionError, RuntimeError: there is no cluster, or it has another token.
+        OSError, RuntimeError: there is no cluster, or it has another token.
 
     """
+    host, _, port = config.ray_address.rpartition(":")
+    # Ray itself tries for minutes, and does not say why.
+    socket.create_connection((host.strip("[]"), int(port)), PROBE_SECONDS).close()
     os.environ["RAY_AUTH_MODE"] = "token"
     os.environ["RAY_AUTH_TOKEN_PATH"] = config.ray_token_file
     os.environ.pop("RAY_AUTH_TOKEN", None)
     os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", str(RECONNECT_SECONDS))
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "error")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     import ray  # noqa: PLC0415
 
-    output.capture()
+    output.quiet()
     ray.init(
         address=config.ray_address,
         namespace=config.ray_namespace,

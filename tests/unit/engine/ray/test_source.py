@@ -14,6 +14,7 @@ from service.config.table import Config
 from service.core.events import UnloadReason
 from service.engine.base import Engine, EngineState
 from service.engine.protocol import Event
+from service.engine.ray import driver
 from service.engine.ray import source as sources
 from service.engine.ray.engine import RemoteEngine
 from service.engine.ray.source import NAME_FILE, RaySource, name_of_service
@@ -159,3 +160,14 @@ def test_a_service_keeps_its_name(tmp_path):
     assert name_of_service(str(tmp_path)) == name
     assert stat.S_IMODE((tmp_path / NAME_FILE).stat().st_mode) == 0o600
     assert name_of_service("") != name_of_service("")
+
+
+def test_a_head_that_is_not_there_is_told_at_once(unused_tcp_port):
+    """Ray itself would try for minutes; it is not even imported."""
+    config = Config(
+        engine="ray",
+        ray_address=f"127.0.0.1:{unused_tcp_port}",
+        ray_token_file="/none",  # noqa: S106 - no password
+    )
+    with pytest.raises(OSError, match="refused"):
+        driver.connect(config)
