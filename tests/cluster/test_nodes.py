@@ -10,7 +10,7 @@ import pytest
 from service.core.events import JobFinished
 from service.engine.protocol import EngineExited
 from tests.support.ray.cluster import Cluster, child_of
-from tests.support.ray.engines import LONG, WAIT_SECONDS, Engines, ended
+from tests.support.ray.engines import LONG, WAIT_SECONDS, Engines, ended, lives
 from tests.support.wait import until
 
 pytestmark = pytest.mark.long
@@ -19,7 +19,8 @@ pytestmark = pytest.mark.long
 @pytest.fixture
 async def broken():
     """Start a cluster that a test may break, with a node for each of two engines."""
-    cluster = await asyncio.to_thread(Cluster, (1, 1), {"FAKE_JOB_SECONDS": "0.2"})
+    settings = {"FAKE_JOB_SECONDS": "0.2", "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "120"}
+    cluster = await asyncio.to_thread(Cluster, (1, 1), settings)
     yield cluster
     await asyncio.to_thread(cluster.end)
 
@@ -68,3 +69,22 @@ async def test_engines_work_on_while_the_head_has_no_store(broken, engines):
     await (await engines.next()).works("on a new node")
     assert engines.source.pid == driver
     assert [remote.engine.restarts for remote in remotes] == restarts
+
+
+async def test_a_node_that_leaves_ends_its_jobs_first(broken, engines):
+    """Ray tells that it drains; its engine is let go when it has nothing to do, and it ends."""
+    remotes = [await engines.next(), await engines.next()]
+    for remote in remotes:
+        remote.engine.generate("long", LONG, 1)
+    raylet = psutil.Process(broken.nodes[1]["raylet"])
+    draining = asyncio.create_task(asyncio.to_thread(broken.drain, 1))
+    async with asyncio.timeout(WAIT_SECONDS):
+        left = await engines.left.get()
+    leaving, other = sorted(remotes, key=lambda remote: remote.engine is not left)
+    for remote in remotes:
+        assert len((await remote.next(JobFinished)).images) == 4
+    assert lives(raylet), "it waits for its engine"
+    await leaving.engine.stop()
+    await draining
+    assert not lives(raylet)
+    await other.works("on the node that stays")

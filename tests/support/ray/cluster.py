@@ -99,6 +99,13 @@ class Cluster:
         """Start another node, which runs so many engines; it joins soon."""
         self._tell(f"node {engines}")
 
+    def drain(self, number: int) -> None:
+        """Let a node leave as it does at SIGTERM: returns when nothing runs there any more.
+
+        Ray bounds it by RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S.
+        """
+        self._tell(f"drain {number}")
+
     def settings(self, namespace: str) -> dict[str, str]:
         """Return the settings of a service whose engines are here."""
         return {

@@ -2,8 +2,9 @@
 
 ``python -m tests.support.ray.nodes 1 1`` starts a node for each number, which is how many engines
 it runs. It says in one line of JSON which processes there are, and again after each line of its
-input: ``gcs`` starts the head's store again, ``node 1`` another node. It ends all of them when its
-input ends. Its environment decides the rest: the folder and the token above all.
+input: ``gcs`` starts the head's store again, ``node 1`` another node, ``drain 1`` does to a node
+what its end by SIGTERM does. It ends all of them when its input ends. Its environment decides the
+rest: the folder and the token above all.
 """
 
 import json
@@ -39,6 +40,8 @@ def main() -> None:
                     head.start_gcs_server()
                 case ["node", count]:
                     add(cluster, count, shared)
+                case ["drain", number]:
+                    nodes(cluster)[int(number)]._drain_node_before_shutdown()
             say(cluster)
     finally:
         cluster.shutdown()
