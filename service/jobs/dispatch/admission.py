@@ -40,7 +40,7 @@ class Admission:
         self._metrics = metrics
         self._config = config
         self._models, self._failure = models, failure
-        self._reservations = Reservations(queue)
+        self._reservations = Reservations(queue, lambda: forecast.waiting)
 
     @property
     def ready(self) -> bool:

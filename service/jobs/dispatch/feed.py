@@ -12,7 +12,7 @@ from service.config.table import Config
 from service.engine.base import Engine
 from service.engine.protocol import Event
 from service.jobs import record
-from service.jobs.dispatch.placement import Start, bypass, next_start
+from service.jobs.dispatch.placement import BYPASSED, Start, bypass, next_start
 from service.jobs.dispatch.pool import EnginePool
 from service.jobs.dispatch.slot import EngineSlot
 from service.jobs.dispatch.switches import Switches
@@ -93,13 +93,15 @@ class Feed:
     def _bypass(self, *changed: EngineSlot) -> None:
         """Let the next job join a full batch, if it is short enough for that.
 
-        Where it was the next one before, only a slot that changed may take it now.
+        Where it was the next one before, only a slot that changed may take it now; among many
+        slots each is asked when it changes.
         """
         first, before = self._queue.first, self._refused
         self._refused = first
         if first is None or first.held:
             return
-        if slot := bypass(first, self.slots, changed if first is before else self.slots):
+        known = first is before or len(self.slots) > BYPASSED
+        if slot := bypass(first, self.slots, changed if known else self.slots):
             slot.put_bypass(first)
             self._begin(first, slot)
 

@@ -1,6 +1,7 @@
 """Which engine slot runs which waiting job."""
 
 from collections.abc import Collection, Iterable, Sequence
+from heapq import nsmallest
 from typing import Final
 
 from service.jobs.dispatch.slot import EngineSlot
@@ -11,6 +12,15 @@ Start = tuple[Job, EngineSlot]
 AS_FAST: Final = 1.25
 """Idle engines count as equally fast while their steps take at most so many times as long as those
 of the fastest: what is measured of equal cards differs by less."""
+
+LOOKED_AT: Final = 64
+"""Slots with room that are compared for a job. Of more the ones with the fewest jobs are: to
+compare all would take longer than all else (of the kind of Mitzenmacher, The Power of Two Choices,
+2001)."""
+
+BYPASSED: Final = 16
+"""Slots up to which a job that has become the next one is tried in every full batch at once. With
+more, each is tried when it has done its next step."""
 
 
 def next_start(
@@ -93,7 +103,12 @@ def _distance(slot: EngineSlot) -> tuple[bool, ...]:
 
 def _rooms(job: Job, slots: Sequence[EngineSlot], free: Collection[EngineSlot]) -> list[EngineSlot]:
     """Return those of the ``free`` slots that ``job`` may join now; see ``candidates``."""
-    rooms = [slot for slot in free if slot.has_room_for(job)]
+    few = free
+    if len(free) > LOOKED_AT:
+        few = nsmallest(LOOKED_AT, free, key=lambda slot: (len(slot.jobs), slot.number))
+    rooms = [slot for slot in few if slot.has_room_for(job)]
+    if not rooms and few is not free:
+        rooms = [slot for slot in free if slot.has_room_for(job)]
     if not rooms or len(slots) == 1:
         return rooms
     if job.attempts:

@@ -121,8 +121,9 @@ class Switches:
 
     def failure(self, key: str) -> str:
         """Return why no engine can load a model; empty if one may."""
-        found = [slot.residency.failure(key) for slot in self._slots]
-        return found[0] if all(found) else ""
+        if not all(slot.residency.failure(key) for slot in self._slots):
+            return ""
+        return self._slots[0].residency.failure(key)
 
     def consider(self) -> bool:
         """Ask for the models whose turn it is, and let those go that nobody uses.

@@ -83,6 +83,9 @@ class QueueForecast:
         self._seen: tuple[object, ...] = ()
         self._again = 0.0
         """When a large line may be worked out anew."""
+        self._large = False
+        self._told: dict[str, list[float]] = {}
+        """By owner, what ``starts`` said since a large line was worked out."""
         self._starts: list[Start] = []
         self._waiting: tuple[Job, ...] = ()
         self._numbers: dict[str, int] = {}
@@ -98,11 +101,23 @@ class QueueForecast:
         number = min(self._numbers.get(job.id, last), last)
         return Position(number=number, start_seconds=self._start(number - 1, job.owner))
 
-    def starts(self, owner: str = "") -> list[float]:
-        """Return in how many seconds each job of ``queue.waiting`` starts, as ``owner`` sees it."""
+    @property
+    def waiting(self) -> Sequence[Job]:
+        """The jobs that waited when ``starts`` was worked out last, the next one first."""
+        return self._waiting
+
+    def starts(self, owner: str = "") -> Sequence[float]:
+        """Return in how many seconds each job of ``waiting`` starts, as ``owner`` sees it."""
         self._work_out()
-        waiting = self._queue.qsize() if self._starts else 0
-        return list(accumulate((self._start(index, owner) for index in range(waiting)), max))
+        if self._large:
+            if owner not in self._told:
+                self._told[owner] = self._expect(owner)
+            return self._told[owner]
+        return self._expect(owner)
+
+    def _expect(self, owner: str) -> list[float]:
+        seconds = (self._start(index, owner) for index in range(len(self._starts)))
+        return list(accumulate(seconds, max))
 
     def accepted(self, job: Job, now: float) -> None:
         """Note when a job that has just been put should start by the line."""
@@ -133,10 +148,11 @@ class QueueForecast:
         return left * slot.estimate.pixel_step * self._stretch.get(owner, 1.0)
 
     def _work_out(self) -> None:
-        large = self._queue.qsize() + len(self._slots) >= LARGE
-        now = time.monotonic() if large else 0.0
-        if large and self._starts and now < self._again:
+        self._large = self._queue.qsize() + len(self._slots) >= LARGE
+        now = time.monotonic() if self._large else 0.0
+        if self._large and self._starts and now < self._again:
             return
+        self._told.clear()
         self._again = now + AGAIN_SECONDS
         seen = (
             self._queue.version,

@@ -45,15 +45,19 @@ class Reservations:
     oldest one that is due. Times are ``time.monotonic`` seconds.
     """
 
-    def __init__(self, queue: JobQueue) -> None:
+    def __init__(self, queue: JobQueue, waiting: Callable[[], Sequence[Job]] | None = None) -> None:
+        """Set up; ``waiting`` returns the jobs whose starts are given, else all of the queue."""
         self._queue = queue
+        self._waiting = waiting or (lambda: queue.waiting)
         self._promises: list[Promise] = []
+        self._kept_until = math.inf
+        """When the first promise is given up, or before."""
         self._tickets = 0
 
     def limit(self, job: Job, starts: Callable[[], Sequence[float]], now: float) -> Limit | None:
         """Return what refuses ``job``, or None when there is a place for it.
 
-        ``starts`` gives the seconds until each job of ``queue.waiting`` starts and so leaves
+        ``starts`` gives the seconds until each job that waits starts and so leaves
         its place. An empty queue refuses nobody, or the GPU might stand idle for a promise.
         """
         limit = self._queue.limit(job.owner)
@@ -68,7 +72,7 @@ class Reservations:
     def _all_kept(self, owner: str, starts: Sequence[float], now: float) -> bool:
         """Return whether the key's own promises come true if one more job of it is let in."""
         free, held, started = self._queue.free - 1, self._queue.held(owner) + 1, 0
-        waiting = self._queue.waiting
+        waiting = self._waiting()
         for promise in self._promises:
             if promise.owner != owner:
                 continue
@@ -121,6 +125,7 @@ class Reservations:
                 mark=_mark(job),
             )
             insort(self._promises, promise)
+            self._kept_until = min(self._kept_until, promise.until)
         return seconds
 
     def _make_room(self, owner: str) -> bool:
@@ -145,7 +150,7 @@ class Reservations:
     ) -> float:
         free, held = self._queue.free, self._queue.held(owner)
         counted = 0
-        for job, start in zip(self._queue.waiting, starts, strict=True):
+        for job, start in zip(self._waiting(), starts, strict=True):
             free += 1
             if job.owner == owner:
                 held -= 1
@@ -163,9 +168,7 @@ class Reservations:
     ) -> float:
         """Return the seconds until a place that comes after all that was promised to the key."""
         own_starts = [
-            start
-            for job, start in zip(self._queue.waiting, starts, strict=True)
-            if job.owner == owner
+            start for job, start in zip(self._waiting(), starts, strict=True) if job.owner == owner
         ]
         own, last = len(own_starts), own_starts[-1] if own_starts else 0.0
         promised = [promise.at - now for promise in ahead if promise.owner == owner]
@@ -183,7 +186,9 @@ class Reservations:
         return None
 
     def _forget(self, now: float) -> None:
-        self._promises = [promise for promise in self._promises if promise.until > now]
+        if now >= self._kept_until:
+            self._promises = [promise for promise in self._promises if promise.until > now]
+            self._kept_until = min((each.until for each in self._promises), default=math.inf)
 
 
 def _mark(job: Job) -> int:

@@ -26,6 +26,8 @@ class Ledger(Observer):
         """GPU seconds of attempts that were lost with their engines."""
         self.ends = 0
         """Jobs that are over."""
+        self._begun: set[str] = set()
+        """Jobs in the engines."""
         self._ends: Counter[str] = Counter()
         self._epochs: dict[str, int] = {}
         self._dispatcher = dispatcher
@@ -34,20 +36,23 @@ class Ledger(Observer):
     def passes(self, seconds: float) -> None:
         """Count what is there while so many seconds pass."""
         self.waiting += self._dispatcher.depth * seconds
-        self.running += self._dispatcher.running * seconds
+        self.running += len(self._begun) * seconds
 
     def begun(self, job: Job) -> None:
         """Insist that the number of an attempt only grows."""
         assert job.epoch > self._epochs.get(job.id, 0), f"{job} began an old attempt"
         self._epochs[job.id] = job.epoch
+        self._begun.add(job.id)
 
     def requeued(self, job: Job, *, counted: bool = True) -> None:
         """Count a job that lost its engine."""
+        self._begun.discard(job.id)
         self.requeued_jobs += counted
         self.lost += job.gpu_seconds
 
     def ended(self, job: Job) -> None:
         """Count an end."""
+        self._begun.discard(job.id)
         self.ends += 1
         self._ends[job.id] += 1
 
@@ -56,7 +61,8 @@ class Ledger(Observer):
 
         Little (1961): the mean number of jobs is their rate times their mean time. Over a run that
         begins and ends empty it holds exactly: the jobs, summed over the seconds, are the seconds,
-        summed over the jobs. The number is the dispatcher's, the times are those of the jobs.
+        summed over the jobs. The jobs are those of the queue and those that the dispatcher began
+        and did not end; the seconds are those that the jobs tell.
         """
         assert all(job.final for job in accepted), "a job was accepted and never ended"
         assert set(self._ends) == {job.id for job in accepted}

@@ -21,8 +21,11 @@ from tests.support.simulation.simulate import (
     wait,
 )
 
-PLACES = 8
-"""Places of the queue for each engine."""
+
+def places(engines: int) -> int:
+    """Return the places of the queue: with many GPUs a job waits for fewer others of its GPU."""
+    return 64 + 2 * engines
+
 
 CLIENTS = 24
 """Clients for each engine that come back as often as they are refused."""
@@ -68,7 +71,7 @@ def shares(engines: int, *, seconds: float, keys: int = 20, seed: int = 1) -> Sh
     sent = {
         key: arrivals(chance, key, load * engines, seconds, mixed) for key, load in loads.items()
     }
-    with simulated(list(loads), engines=engines, places=PLACES * engines) as run:
+    with simulated(list(loads), engines=engines, places=places(engines)) as run:
         run.run([run.sends(each) for each in sent.values()], seconds)
         light = [wait(job) for job in run.jobs if job.owner != "flood"]
         return Shares(
@@ -106,7 +109,7 @@ class Kept:
 def kept(engines: int, *, seconds: float, seed: int = 1) -> Kept:
     """Let many clients of four keys come back when they are told to."""
     owners = [f"key-{number}" for number in range(4)]
-    with simulated(owners, engines=engines, places=PLACES * engines) as run:
+    with simulated(owners, engines=engines, places=places(engines)) as run:
         chances = (random.Random(f"kept {seed} {n}") for n in range(CLIENTS * engines))
         coming = [run.comes_back(owners[n % 4], chance) for n, chance in enumerate(chances)]
         run.run(coming, seconds)

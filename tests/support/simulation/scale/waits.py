@@ -13,22 +13,31 @@ from tests.support.simulation.scale.formulas import lognormal, mean_wait
 from tests.support.simulation.scale.timed_engine import TimedEngine
 from tests.support.simulation.simulate import request, simulated
 
-WARM: Final = 0.1
-"""Share of the jobs, the first ones, that do not count: they find an empty system."""
+BATCHES: Final = 4
+"""Parts of a run whose means are taken one by one."""
+
+
+def warm(servers: int, load: float) -> float:
+    """Return the mean service times after which an empty system is about in its steady state.
+
+    Ten until the jobs that came first have gone, and two of the times in which M/M/k forgets where
+    it was (Morse, 1955).
+    """
+    return 10 + 2 / (servers * (1 - load**0.5) ** 2)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Waits:
-    """Mean waits of several runs, in mean service times, and what a formula says."""
+    """Mean waits of the parts of several runs, in mean service times, and what a formula says."""
 
     servers: int
     load: float
     variation: float
     """Squared coefficient of variation of the service times."""
     jobs: int
-    """In all runs."""
+    """Those that count, in all runs."""
     means: tuple[float, ...]
-    """Of each run."""
+    """Of each part of each run."""
     waited: float
     """Share of the jobs that waited."""
 
@@ -39,7 +48,7 @@ class Waits:
 
     @property
     def error(self) -> float:
-        """Standard error of the mean, from the means of the runs."""
+        """Standard error of the mean, from the means of the parts."""
         return stdev(self.means) / len(self.means) ** 0.5 if len(self.means) > 1 else 0.0
 
     @property
@@ -57,24 +66,19 @@ def seconds(chance: random.Random, variation: float) -> float:
 
 def waits(servers: int, load: float, variation: float, *, jobs: int, runs: int = 5) -> Waits:
     """Let ``jobs`` in all come at random times in so many runs, each from an empty system."""
-    found = [
-        _run(
-            random.Random(f"{servers} {load} {variation} {n}"),
-            servers,
-            load,
-            variation,
-            jobs // runs,
-        )
-        for n in range(runs)
-    ]
-    every = [wait for each in found for wait in each]
+    found: list[list[float]] = []
+    for number in range(runs):
+        chance = random.Random(f"{servers} {load} {variation} {number}")
+        every = _run(chance, servers, load, variation, jobs // runs)
+        size = len(every) // BATCHES
+        found += [every[size * part : size * (part + 1)] for part in range(BATCHES)]
     return Waits(
         servers=servers,
         load=load,
         variation=variation,
-        jobs=jobs,
+        jobs=sum(map(len, found)),
         means=tuple(map(fmean, found)),
-        waited=fmean(wait > ROUNDING for wait in every),
+        waited=fmean(wait > ROUNDING for part in found for wait in part),
     )
 
 
@@ -97,6 +101,7 @@ def _run(
         run.run([run.sends(coming())], jobs / (servers * load))
         return [
             job.drawn - job.created - times[job.id]
-            for job in run.jobs[int(WARM * jobs) :]
+            for job in run.jobs
+            if job.created > warm(servers, load)
             if job.drawn is not None
         ]

@@ -247,7 +247,8 @@ async def test_a_large_line_is_worked_out_at_times(estimate, monkeypatch):
     assert line.position(jobs[0]) is None
     assert line.position(jobs[1]) == Position(number=2, start_seconds=20)
     assert line.position(short) == Position(number=LARGE, start_seconds=10 * LARGE)
-    assert len(line.starts()) == LARGE
+    assert list(line.waiting) == jobs
+    assert line.starts() == [10.0 * number for number in range(1, LARGE + 1)]
     now += AGAIN_SECONDS
     assert line.position(jobs[1]) == Position(number=2, start_seconds=11)
     assert line.position(short) == Position(number=1, start_seconds=10)
