@@ -1,5 +1,6 @@
 """How long jobs wait for one of many GPUs, each of which works on one job at a time."""
 
+import math
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ def warm(servers: int, load: float) -> float:
     Ten until the jobs that came first have gone, and two of the times in which M/M/k forgets where
     it was (Morse, 1955).
     """
-    return 10 + 2 / (servers * (1 - load**0.5) ** 2)
+    return 10 + 2 / (servers * (1 - math.sqrt(load)) ** 2)
 
 
 @dataclass(frozen=True, kw_only=True)
