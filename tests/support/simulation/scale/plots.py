@@ -97,4 +97,4 @@ def _cost(figure: Figure, found: Figures) -> None:
     axes.set_xlabel("GPUs, all busy")
     axes.set_ylabel("jobs a second")
     axes.set_title("Jobs that one core can accept, start and finish")
-    axes.legend(loc="lower left")
+    axes.legend(loc="lower right")
