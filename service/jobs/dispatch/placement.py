@@ -102,13 +102,19 @@ def _distance(slot: EngineSlot) -> tuple[bool, ...]:
 
 
 def _rooms(job: Job, slots: Sequence[EngineSlot], free: Collection[EngineSlot]) -> list[EngineSlot]:
-    """Return those of the ``free`` slots that ``job`` may join now; see ``candidates``."""
-    few = free
+    """Return those of the ``free`` slots that ``job`` may join now; of many, some with few jobs."""
     if len(free) > LOOKED_AT:
         few = nsmallest(LOOKED_AT, free, key=lambda slot: (len(slot.jobs), slot.number))
-    rooms = [slot for slot in few if slot.has_room_for(job)]
-    if not rooms and few is not free:
-        rooms = [slot for slot in free if slot.has_room_for(job)]
+        if rooms := _open_to(job, slots, few):
+            return rooms
+    return _open_to(job, slots, free)
+
+
+def _open_to(
+    job: Job, slots: Sequence[EngineSlot], free: Collection[EngineSlot]
+) -> list[EngineSlot]:
+    """Return those of the ``free`` slots that ``job`` may join now; see ``candidates``."""
+    rooms = [slot for slot in free if slot.has_room_for(job)]
     if not rooms or len(slots) == 1:
         return rooms
     if job.attempts:

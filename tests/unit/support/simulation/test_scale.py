@@ -9,9 +9,15 @@ from collections.abc import Iterator
 import pytest
 import structlog
 
+from service.core.capacity import Capacity
+from service.core.stage import Stage
+from service.jobs.dispatch.placement import LOOKED_AT
+from service.jobs.job import Job
+from service.models.served.catalog import DEFAULT
 from tests.support.simulation.scale.formulas import erlang_c, largest_load, lognormal, mean_wait
 from tests.support.simulation.scale.load import failures, kept, shares
 from tests.support.simulation.scale.waits import waits
+from tests.support.simulation.simulate import request, simulated
 
 
 @pytest.fixture(autouse=True)
@@ -66,3 +72,18 @@ def test_engines_that_end_lose_no_job():
     assert found.repeated
     assert found.succeeded + found.failed == found.accepted
     assert 1 < found.most_attempts <= 3
+
+
+def test_a_job_finds_the_one_slot_of_many_that_has_the_memory_for_it():
+    """Also where that one has more jobs than those that are looked at first."""
+    small = Capacity(available=2**20, needs={Stage.DENOISE: (2.0**20, 1024.0)})
+    jobs = [Job(request=request(20)) for _ in range(2)]
+    with simulated(["any"], engines=LOOKED_AT + 2, batch=3) as run:
+        run.loop.do(run.dispatcher.start())
+        slots = run.dispatcher.slots
+        for slot in slots[:-1]:
+            slot.capacities[DEFAULT] = small
+        for job in jobs:
+            assert run.enters(job) is None
+            run.loop.settle()
+        assert [job.engine for job in jobs] == [slots[-1].name] * 2
