@@ -188,8 +188,8 @@ class Dispatcher(Feed):
         A job that waits has none: ask again when it has begun.
         """
         for slot in self.slots:
-            if job.id in slot.jobs or not wanted:
-                slot.engine.preview(job.id, wanted=wanted)
+            if job.id in (slot.jobs if wanted else slot.shown):
+                slot.preview(job.id, wanted=wanted)
 
     def _on_event(self, slot: EngineSlot, event: Event) -> None:
         match event:

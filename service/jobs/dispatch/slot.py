@@ -48,6 +48,8 @@ class EngineSlot:
         """In work, by id, the oldest first."""
         self.leaving: dict[str, Job] = {}
         """Cancelled jobs whose cost the engine has not reported yet."""
+        self.shown: set[str] = set()
+        """Ids of the jobs whose previews the engine was asked for."""
         self.circuit = Circuit(max_attempts=config.max_attempts, engine=metrics.name)
         self.estimate = Estimate()
         self.residency = Residency(models, max_attempts=config.max_attempts)
@@ -294,6 +296,11 @@ class EngineSlot:
             self.engine.interrupt(job.id)
         return True
 
+    def preview(self, job_id: str, *, wanted: bool) -> None:
+        """Begin or end to show a job's images in the making."""
+        (self.shown.add if wanted else self.shown.discard)(job_id)
+        self.engine.preview(job_id, wanted=wanted)
+
     def cancel(self, job: Job) -> bool:
         """Take a running job out of the batch; return whether it was in it."""
         if self.jobs.pop(job.id, None) is None:
@@ -320,6 +327,7 @@ class EngineSlot:
         lost, left = list(self.jobs.values()), list(self.leaving.values())
         self.jobs.clear()
         self.leaving.clear()
+        self.shown.clear()
         self.capacities.clear()
         return lost, left
 

@@ -121,9 +121,9 @@ async def test_a_faster_engine_is_expected_to_take_more(pair, engines):
 
 
 async def test_a_refused_client_waits_half_as_long_for_two_engines():
-    """Retry-After counts the places of both."""
+    """Retry-After counts the places of both, and of three a third."""
     told = []
-    for count in (1, 2):
+    for count in (1, 2, 3):
         engines = [ScriptedEngine() for _ in range(count)]
         config = Config(max_concurrent_requests=1, queue_size=4)
         dispatcher = Dispatcher(engines, Metrics(), config)
@@ -139,7 +139,7 @@ async def test_a_refused_client_waits_half_as_long_for_two_engines():
             refused.append(full.value.retry_after)
         told.append(refused)
         await dispatcher.stop()
-    assert told == [[230, 460, 690, 920], [230, 230, 460, 460]]
+    assert told == [[230, 460, 690, 920], [230, 230, 460, 460], [230, 230, 230, 460]]
 
 
 @pytest.mark.parametrize("error", [Cancelled(), Disconnected(), RequestTimedOut()])
@@ -259,8 +259,12 @@ async def test_previews_are_asked_of_the_engine_that_has_the_job(pair, engines):
     assert seen.previews == []
     second.tell(shown)
     assert seen.previews == [shown]
+    await second.dies()
+    await first.finishes(a)
+    assert b.engine == "0"
+    pair.preview(b, wanted=True)
     pair.preview(b, wanted=False)
-    assert second.watched == set()
+    assert (first.watched, second.watched) == (set(), {b.id})  # Which is a new process by now.
 
 
 async def test_draining_waits_for_all_engines(pair, engines):
