@@ -30,6 +30,7 @@ BY_FILE = ("acceptance/", "disasters/", "fuzz/", "test_integration_")
 CLUSTER = "cluster/"
 """Tests that share one Ray cluster."""
 
+FUZZ = "fuzz/"
 FUZZ_CASES = 900
 FUZZ_SEED = 1
 PRIVILEGED = "privileged"
@@ -69,6 +70,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """
     for item in items:
         path = item.path.relative_to(TESTS).as_posix()
+        if path.startswith(FUZZ):
+            item.add_marker(pytest.mark.fuzz)
         if path.startswith(SERVING):
             item.add_marker(pytest.mark.xdist_group("all cores"))
         elif path.startswith(CLUSTER):

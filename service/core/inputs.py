@@ -83,6 +83,10 @@ SIDE: Final = {
 }
 
 
+LEAST_OF_LATENTS: Final = 0.5
+"""Strength that draws enlarged latents anew; with less their blur is left."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Hires:
     """A second pass in a larger size, which begins with the image of the first."""

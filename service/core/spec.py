@@ -6,7 +6,15 @@ from types import UnionType
 from typing import Any, Final, get_args, get_type_hints
 
 from service.core.fields import RequestField, Setting, asked
-from service.core.inputs import Hires, InputImage, MaskFill, Pad, Resize
+from service.core.inputs import (
+    LEAST_OF_LATENTS,
+    Hires,
+    HiresResize,
+    InputImage,
+    MaskFill,
+    Pad,
+    Resize,
+)
 from service.core.prompt.syntax import LongPrompts, PromptSyntax
 from service.core.sampler import ETA, SAMPLER_NAMES, Sampler, Schedule, resolved
 
@@ -346,6 +354,19 @@ class GenerationSpec:
         pad = self.pad or Pad()
         wide = self.image.width + pad.left + pad.right
         return wide, self.image.height + pad.top + pad.bottom
+
+    @property
+    def doubts(self) -> tuple[str, ...]:
+        """What may be wrong with the images, as far as the request alone tells."""
+        hires = self.hires
+        if (
+            hires is None
+            or hires.resize != HiresResize.LATENT
+            or hires.strength >= LEAST_OF_LATENTS
+        ):
+            return ()
+        cure = f'set strength to {LEAST_OF_LATENTS:g} or more, or resize to "{HiresResize.LANCZOS}"'
+        return (f"hires: enlarged latents stay blurred with this strength: {cure}.",)
 
     @property
     def largest_pixels(self) -> int:

@@ -165,6 +165,7 @@ def metadata(job: Job, result: JobFinished) -> Metadata:
         "image_height": result.images[0].height,
         "model_version": job.model_version,
         **job.model_facts,
+        "warnings": [*job.model_facts.get("warnings", ()), *generation.doubts],
         "generation_time_seconds": round((job.drawn or started) - started, 4),
         "queue_seconds": round(started - job.created, 4),
         "attempts": job.attempts,

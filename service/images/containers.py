@@ -34,7 +34,11 @@ EXIF_ITEM: Final = re.compile(rb"(infe.{6}(?:..)?..)Exif", re.DOTALL)
 
 ORDERS: Final = {b"II*\0": "<", b"MM\0*": ">"}
 ORIENTATION, SHORT = 0x0112, 3
+EXIF_POINTER, USER_COMMENT = 0x8769, 0x9286
 ENTRY_BYTES: Final = 12
+VALUE_AT: Final = 8
+INLINE_BYTES: Final = 4
+"""A value of more stands elsewhere, and its offset in its place."""
 LAST_ORIENTATION: Final = 8
 
 
@@ -64,14 +68,46 @@ def orientation(exif: bytes) -> int:
     order = ORDERS.get(tiff[:4], "")
     try:
         (start,) = struct.unpack_from(f"{order}I", tiff, 4)
-        (count,) = struct.unpack_from(f"{order}H", tiff, start)
-        for entry in range(start + 2, start + 2 + count * ENTRY_BYTES, ENTRY_BYTES):
-            tag, kind, _, value = struct.unpack_from(f"{order}HHIH", tiff, entry)
-            if tag == ORIENTATION:
-                return value if order and kind == SHORT and 1 <= value <= LAST_ORIENTATION else 1
-    except struct.error:
-        pass
-    return 1
+        kind, _, place = _entry(tiff, order, start, ORIENTATION)
+        (value,) = struct.unpack_from(f"{order}H", tiff, place)
+    except (struct.error, KeyError):
+        return 1
+    return value if order and kind == SHORT and 1 <= value <= LAST_ORIENTATION else 1
+
+
+def user_comment(exif: bytes) -> bytes:
+    """Return the user comment of Exif data as it stands there; empty where there is none.
+
+    Nothing else is looked at, and nothing is copied but the comment. Exif 2.32, 4.6.3 and 4.6.5.
+    """
+    tiff = exif.removeprefix(EXIF)
+    order = ORDERS.get(tiff[:4], "")
+    try:
+        (start,) = struct.unpack_from(f"{order}I", tiff, 4)
+        _, _, place = _entry(tiff, order, start, EXIF_POINTER)
+        (start,) = struct.unpack_from(f"{order}I", tiff, place)
+        _, count, place = _entry(tiff, order, start, USER_COMMENT)
+        if count > INLINE_BYTES:
+            (place,) = struct.unpack_from(f"{order}I", tiff, place)
+    except (struct.error, KeyError):
+        return b""
+    return tiff[place : place + count] if order else b""
+
+
+def _entry(tiff: bytes, order: str, start: int, tag: int) -> tuple[int, int, int]:
+    """Return type and count of a value in a directory, and the place of it or its offset.
+
+    Raises:
+        KeyError: the directory has no such value.
+        struct.error: it ends within an entry.
+
+    """
+    (entries,) = struct.unpack_from(f"{order}H", tiff, start)
+    for entry in range(start + 2, start + 2 + entries * ENTRY_BYTES, ENTRY_BYTES):
+        found, kind, count = struct.unpack_from(f"{order}HHI", tiff, entry)
+        if found == tag:
+            return kind, count, entry + VALUE_AT
+    raise KeyError(tag)
 
 
 def _without_exif_item(data: bytes) -> bytes:

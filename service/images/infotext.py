@@ -21,6 +21,7 @@ from service.core.inputs import HiresResize, MaskFill, Resize
 from service.core.prompt.language import TAG
 from service.core.sampler import Sampler, Schedule
 from service.core.spec import FIELDS, Adapter, GenerationSpec
+from service.images.containers import JPEG, pixels_only, user_comment
 
 HASHES: Final = {"adapter_hashes": "Lora hashes", "embeddings": "TI hashes"}
 """AUTOMATIC1111's names for what the metadata say of files."""
@@ -69,6 +70,7 @@ MOST_PIXELS: Final = 2**27
 """Of an image whose text is read; a larger one is a trap. Pillow's own limit is off
 (``images.decode``)."""
 UNICODE: Final = b"UNICODE\0"
+CODES: Final = (UNICODE, b"ASCII\0\0\0", b"JIS\0\0\0\0\0", bytes(8))
 CODE_BYTES: Final = 8
 """Of the name of a character code, in front of a comment (Exif 2.32, 4.6.5)."""
 TIFF_BYTES: Final = 8
@@ -199,9 +201,11 @@ def read(data: bytes) -> str | None:
 
     """
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        # Pillow reads the Exif data of a JPEG as it opens it: each value as often as it is named.
+        plain, exif_data = pixels_only(data) if data.startswith(JPEG) else (data, b"")
+        with Image.open(io.BytesIO(plain), formats=FORMATS) as image:
             pixels = image.width * image.height
-            found = _told(image) if pixels <= MOST_PIXELS else None
+            found = _told(image, exif_data) if pixels <= MOST_PIXELS else None
     except Exception as error:  # Damaged files make Pillow raise errors of any class.
         raise ValueError(BROKEN) from error
     if pixels > MOST_PIXELS:
@@ -209,16 +213,15 @@ def read(data: bytes) -> str | None:
     return found
 
 
-def _told(image: Image.Image) -> str | None:
+def _told(image: Image.Image, exif_data: bytes) -> str | None:
     if image.format == "PNG":
         told = image.info.get("parameters")
         return told if isinstance(told, str) else None
-    comment = image.getexif().get_ifd(ExifTags.IFD.Exif).get(ExifTags.Base.UserComment)
-    return _decoded(comment) if isinstance(comment, bytes) else comment or None
+    return _decoded(user_comment(exif_data or image.info.get("exif", b"")))
 
 
 def _decoded(comment: bytes) -> str | None:
-    body = comment[CODE_BYTES:]
+    body = comment[CODE_BYTES:] if comment[:CODE_BYTES] in CODES else comment
     if comment.startswith(UNICODE):
         # Some tools write the other order of bytes, which none of them says.
         texts = [body.decode(f"utf-16-{order}", "replace") for order in ("be", "le")]

@@ -79,3 +79,12 @@ def test_values_cross_a_process_boundary() -> None:
         JobFinished(job_id="a", epoch=1, images=(image,)),
     ):
         assert pickle.loads(pickle.dumps(value)) == value  # noqa: S301 - written a moment ago
+
+
+def test_enlarged_latents_with_too_weak_a_second_pass_are_doubted() -> None:
+    """Their blur is left; a decoded image has none."""
+    weak = Hires(scale=2, strength=0.4)
+    (said,) = replace(REQUEST, hires=weak).doubts
+    assert 'set strength to 0.5 or more, or resize to "lanczos"' in said
+    for other in (None, replace(weak, strength=0.5), replace(weak, resize="lanczos")):
+        assert replace(REQUEST, hires=other).doubts == ()

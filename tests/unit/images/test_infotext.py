@@ -347,3 +347,24 @@ def test_the_text_is_json_where_it_is_quoted() -> None:
     """Names with letters of any language stay as they are."""
     quoted = line(REQUEST, adapter_hashes={"Ü": "1"}).partition("Lora hashes: ")[2]
     assert json.loads(quoted.removesuffix(END)) == "Ü: 1"
+
+
+@pytest.mark.parametrize("kind", ["WEBP", "JPEG"])
+def test_values_that_are_named_many_times_are_not_copied(kind: str) -> None:
+    """Of Exif data that name the same 20,000 bytes 3,000 times, only the comment is read."""
+    values, size = 3_000, 20_000
+    directory = struct.pack(">H", values + 1) + b"".join(
+        struct.pack(">HHII", 0xC000 + number, 7, size, 0) for number in range(values)
+    )
+    inner = 8 + len(directory) + 12 + 4
+    pointer = struct.pack(">HHII", 0x8769, 4, 1, inner)
+    comment = b"ASCII\0\0\0Steps: 3"
+    entry = struct.pack(">HHHIII", 1, 0x9286, 7, len(comment), inner + 18, 0)
+    tiff = struct.pack(">2sHI", b"MM", 42, 8) + directory + pointer + bytes(4) + entry + comment
+    file = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(file, kind, exif=b"Exif\0\0" + tiff)
+    tracemalloc.start()
+    assert read(file.getvalue()) == "Steps: 3"
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 2**20

@@ -21,13 +21,33 @@ ALL = pytest.mark.parametrize("sampler", Sampler)
 FEW_STEPS = (1, 2, 3, 4, 5, 10, 20, 21, 49, 50)
 # A tree of torchsde, as diffusers asks it: a rounding error outside of its ends.
 pytestmark = pytest.mark.filterwarnings("ignore:Should have t[ab].=t:UserWarning")
-BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
-ZERO_SNR = {
+BETAS: dict[str, Any] = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+ZERO_SNR: dict[str, Any] = {
     **BETAS,
     "prediction_type": "v_prediction",
     "rescale_betas_zero_snr": True,
     "timestep_spacing": "trailing",
 }
+
+NUMBERS: dict[str, dict[str, Any]] = {
+    "usual": BETAS,
+    "zero-snr": ZERO_SNR,
+    "sample": {**BETAS, "prediction_type": "sample"},
+    "10": {**BETAS, "num_train_timesteps": 10},
+    "30": {
+        **BETAS,
+        "num_train_timesteps": 30,
+        "timestep_spacing": "leading",
+        "steps_offset": 1,
+    },
+    "cosine": {"beta_schedule": "squaredcos_cap_v2"},
+    "few-betas": {"trained_betas": [0.001] * 50},
+    "offset": {**BETAS, "steps_offset": 900, "timestep_spacing": "leading"},
+    "karras": {**BETAS, "use_karras_sigmas": True},
+}
+"""Numbers of schedulers' files."""
+SHORT_NUMBERS = ("usual", "zero-snr", "karras")
+"""Those of the short run."""
 
 
 def test_names_agree_with_the_settings() -> None:
@@ -186,29 +206,16 @@ def reached(template: Any, steps: int, *, counts_positions: bool) -> bool:
     return bool(torch.isfinite(latents).all())
 
 
-@pytest.mark.parametrize(
-    "steps", [FEW_STEPS, pytest.param(range(1, 51), marks=pytest.mark.long)], ids=["few", "all"]
-)
 @pytest.mark.parametrize("counts_positions", [False, True], ids=["sd", "sdxl"])
 @pytest.mark.parametrize(
-    "numbers",
+    ("numbers", "steps"),
     [
-        BETAS,
-        ZERO_SNR,
-        pytest.param({**BETAS, "prediction_type": "sample"}, marks=pytest.mark.long),
-        pytest.param({**BETAS, "num_train_timesteps": 10}, marks=pytest.mark.long),
-        pytest.param(
-            {**BETAS, "num_train_timesteps": 30, "timestep_spacing": "leading", "steps_offset": 1},
-            marks=pytest.mark.long,
+        *(pytest.param(NUMBERS[name], FEW_STEPS, id=f"{name}-few") for name in SHORT_NUMBERS),
+        *(
+            pytest.param(numbers, range(1, 51), id=f"{name}-all", marks=pytest.mark.long)
+            for name, numbers in NUMBERS.items()
         ),
-        pytest.param({"beta_schedule": "squaredcos_cap_v2"}, marks=pytest.mark.long),
-        pytest.param({"trained_betas": [0.001] * 50}, marks=pytest.mark.long),
-        pytest.param(
-            {**BETAS, "steps_offset": 900, "timestep_spacing": "leading"}, marks=pytest.mark.long
-        ),
-        {**BETAS, "use_karras_sigmas": True},
     ],
-    ids=["usual", "zero-snr", "sample", "10", "30", "cosine", "few-betas", "offset", "karras"],
 )
 def test_what_cannot_be_drawn_is_known_beforehand(
     numbers: dict[str, Any], steps: Iterable[int], *, counts_positions: bool
