@@ -20,11 +20,11 @@ from pathlib import Path
 from typing import Final
 
 from tests.drills.cluster.course import played
-from tests.drills.cluster.outcome import CHECKS, described
+from tests.drills.cluster.outcome import CHECKS, GOALS, described
 from tests.drills.cluster.scenes import SCENES
 from tests.drills.common.drill import Drill, Given, Number
 from tests.drills.engines.course import SIDE, STEPS
-from tests.drills.engines.outcome import GOALS, Seen
+from tests.drills.engines.outcome import Seen
 from tests.support.fake_worker import JOB_SECONDS
 from tests.support.ray.cluster import Cluster
 
@@ -67,7 +67,7 @@ DRILL: Final = Drill(
     ),
     run=run,
     checks=CHECKS,
-    goals={name: check for name, check in GOALS.items() if "throughput" in name},
+    goals=GOALS,
     heading=heading,
     described=described,
     options=options,

@@ -1,6 +1,6 @@
 """What became of the scenes of a cluster."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from statistics import median
 from typing import Final
 
@@ -10,19 +10,15 @@ from tests.drills.common.drill import Checks
 from tests.drills.engines import outcome
 from tests.drills.engines.outcome import Course, Seen, Strike
 
-
-def redone(seen: Seen) -> Iterator[str]:
-    """Find scenes whose strikes met no work: they prove nothing."""
-    for course in seen.courses:
-        if course.ends and not _count(course, "job_requeued"):
-            yield f"{course.name}: no job began again"
-
-
 CHECKS: Final[Checks[Seen]] = {
     name: check
     for name, check in outcome.CHECKS.items()
-    if check not in (outcome.noticed, outcome.trusted_slowly, outcome.redone)
-} | {"strikes meet work": redone}
+    if check not in (outcome.noticed, outcome.trusted_slowly)
+}
+
+GOALS: Final[Checks[Seen]] = {
+    name: check for name, check in outcome.GOALS.items() if check is not outcome.add_up
+}
 
 
 def described(seen: Seen) -> str:

@@ -37,11 +37,18 @@ def test_times_are_those_since_the_strike():
     ("check", "found"),
     [
         ([], course()),
-        (["strikes meet work"], course(log=LOG[1:])),
-        ([], course(log=LOG[1:], ends=False)),
         (["each image is billed once"], course(billed=1)),
     ],
 )
 def test_what_must_not_happen_is_named(check: list[str], found: Course):
     """An order without an image is found in all of them, and nothing else but that."""
     assert failed(found) == ["every order has its image", *check]
+
+
+@pytest.mark.parametrize(
+    ("log", "ends", "count"), [(LOG, True, 0), (LOG[1:], True, 1), (LOG[1:], False, 0)]
+)
+def test_a_strike_that_met_no_work_proves_nothing(log: list[Any], ends: bool, count: int):
+    """Where jobs have to begin again, some did."""
+    seen = Seen(courses=[course(log=log, ends=ends)])
+    assert len(list(DRILL.goals["strikes meet work"](seen))) == count
