@@ -151,6 +151,6 @@ SCENES: Final = (
     Scene(name="driver SIGSTOP", strike=driver_stopped, again=False),
     Scene(name="service SIGKILL", strike=service_killed, again=False),
     Scene(name=f"service SIGSTOP for {PAUSE_SECONDS:g} s", strike=service_stopped, again=False),
-    Scene(name="head's store SIGKILL", strike=head_killed, again=False),
     Scene(name="node SIGKILL", strike=node_killed),
+    Scene(name="head's store SIGKILL", strike=head_killed, again=False),
 )
