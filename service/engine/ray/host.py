@@ -214,7 +214,10 @@ class EngineHost:
         """Look at the lease for ever, and end the engine when it is over."""
         while True:
             await asyncio.sleep(LOOK_SECONDS)
-            await self.check()
+            try:
+                await self.check()
+            except Exception:  # The next look is to come.
+                log.exception("lease_check_failed", engine=self.name)
 
     async def _obeying(self, generation: int) -> ProcessEngine | None:
         """Return the engine if this caller is obeyed; first, a thawed host ends what it missed."""
@@ -310,6 +313,8 @@ class EngineHost:
                     said = await self._packed(said)
                 if engine is self._engine or isinstance(said, End):
                     self._outbox.add(said)
+            except Exception:  # What comes after it is to pass.
+                log.exception("event_not_sent", engine=self.name, kind=type(said).__name__)
             finally:
                 self._heard.task_done()
 

@@ -239,6 +239,22 @@ async def test_a_model_that_could_not_be_loaded_is_tried_again_by_the_next_start
     await host.stop()
 
 
+async def test_an_event_that_cannot_be_sent_holds_up_no_other(driver, host, monkeypatch):
+    """It is in the log of the host."""
+    add = host._outbox.add
+
+    def refuse(said):
+        if said == JobCancelled(job_id="stays", epoch=1):
+            raise ValueError("no room")
+        add(said)
+
+    monkeypatch.setattr(host._outbox, "add", refuse)
+    await driver.generate("stays", STAYS)
+    await driver.tell(Cancel(job_id="stays"))
+    await driver.generate("one")
+    assert (await driver.next(JobFinished, JobCancelled)).job_id == "one"
+
+
 async def test_a_shutdown_ends_the_engine(driver, host):
     """The host stays and waits for an attachment."""
     child = psutil.Process(host.pid)
