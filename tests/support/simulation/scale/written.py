@@ -117,7 +117,7 @@ def _failures(found: Figures) -> str:
                 f"{row['by_rates']:.2%}",
                 f"{row['wait']:.2f}",
                 f"{row['p99']:.1f}",
-                f"{row['undisturbed']:.2f}",
+                f"{abs(row['undisturbed']):.2f}",
             )
             for row in rows(found, "failures")
         ),
