@@ -41,6 +41,12 @@ class Place:
         """Return the process of an actor of this scene's service."""
         return self.chance.choice([each for each in self.cluster.actors() if each.children()])
 
+    def raylet(self) -> psutil.Process:
+        """Return the raylet of a node that is there still."""
+        pids = [each["raylet"] for each in self.cluster.nodes[1:]]
+        found = [psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)]
+        return self.chance.choice([each for each in found if each.status() != psutil.STATUS_ZOMBIE])
+
     def driver(self) -> psutil.Process:
         """Return the process of the service's driver."""
         return psutil.Process(int(self.service.lines("driver_started")[-1]["pid"]))
@@ -116,8 +122,8 @@ async def head_killed(place: Place) -> Strike:
 
 
 async def node_killed(place: Place) -> Strike:
-    """Kill the raylet of the newest node, with which its engines end; another node joins."""
-    raylet = psutil.Process(place.cluster.nodes[-1]["raylet"])
+    """Kill a node's raylet, with which its engines end; another node joins."""
+    raylet = place.raylet()
     strike = await _signalled(place, raylet, signal.SIGKILL, {"engine_exited"})
     await asyncio.to_thread(place.cluster.add_node, place.engines)
     strike.ready = time.time()
