@@ -35,6 +35,8 @@ def flags(unit: str) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def ray() -> dict[str, list[str]]:
     """Return the options of ``ray start`` and the names of Ray's settings, from a process."""
+    if find_spec("ray") is None:
+        pytest.skip("ray is not installed: the extra [ray] brings it")
     program = (
         "import json\n"
         "from ray._private import ray_constants\n"
