@@ -71,6 +71,17 @@ async def test_engines_work_on_while_the_head_has_no_store(broken, engines):
     assert [remote.engine.restarts for remote in remotes] == restarts
 
 
+async def test_a_stop_needs_no_head(broken, engines):
+    """Engines end with their service while the store of the head is away."""
+    for remote in [await engines.next(), await engines.next()]:
+        await remote.works("before")
+    actors = broken.actors()
+    assert len(actors) == 2
+    psutil.Process(broken.nodes[0]["gcs_server"]).kill()
+    await engines.source.stop()
+    await until(ended(*actors), WAIT_SECONDS, "the actors end")
+
+
 async def test_a_node_that_leaves_ends_its_jobs_first(broken, engines):
     """Ray tells that it drains; its engine is let go when it has nothing to do, and it ends."""
     remotes = [await engines.next(), await engines.next()]

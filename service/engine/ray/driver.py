@@ -64,6 +64,9 @@ CURE: Final = (
     "the same token."
 )
 
+LEAVE_SECONDS: Final = 3.0
+"""How long an actor may take to end its engine; the service waits a little longer."""
+
 RECONNECT_SECONDS: Final = 300
 """How long a driver outlives its head, or the store of it: Ray's own value is 60."""
 
@@ -291,9 +294,11 @@ class ActorHost:
             CALLS.submit("", "", partial(ray.cancel, stream))
 
     async def kill(self) -> None:
-        """End the actor, and its child with it."""
+        """End the actor, and its child with it; one that does not answer is ended by Ray."""
         import ray  # noqa: PLC0415
 
+        with contextlib.suppress(HostSilentError):
+            await self.call("leave", seconds=LEAVE_SECONDS)
         with translated():
             await CALLS.run(ray.kill, self._handle)
 

@@ -21,7 +21,7 @@ THAW_SECONDS: Final = 5.0
 """After a stopped process was taken for dead, until it goes on."""
 
 PAUSE_SECONDS: Final = 15.0
-"""Of a stopped service: longer than the lease of its engines."""
+"""Of a stopped service or node: longer than the lease of an engine, and than the head waits."""
 
 HEAD_SECONDS: Final = 5.0
 """Without the head's state."""
@@ -121,6 +121,28 @@ async def head_killed(place: Place) -> Strike:
     return strike
 
 
+async def head_stopped(place: Place) -> Strike:
+    """Stop what keeps the state of the cluster for a while."""
+    strike = Strike(slot="", at=time.time())
+    store = psutil.Process(place.cluster.nodes[0]["gcs_server"])
+    store.send_signal(signal.SIGSTOP)
+    await asyncio.sleep(PAUSE_SECONDS)
+    store.send_signal(signal.SIGCONT)
+    strike.ready = strike.at  # Nothing may stand still meanwhile.
+    return strike
+
+
+async def node_stopped(place: Place) -> Strike:
+    """Stop a node's raylet until the head gives the node up; another node joins."""
+    strike, raylet = Strike(slot="", at=time.time()), place.raylet()
+    raylet.send_signal(signal.SIGSTOP)
+    await asyncio.sleep(PAUSE_SECONDS)
+    raylet.send_signal(signal.SIGCONT)
+    await asyncio.to_thread(place.cluster.add_node, place.engines)
+    strike.ready = time.time()
+    return strike
+
+
 async def node_killed(place: Place) -> Strike:
     """Kill a node's raylet, with which its engines end; another node joins."""
     raylet = place.raylet()
@@ -158,5 +180,7 @@ SCENES: Final = (
     Scene(name="service SIGKILL", strike=service_killed, again=False),
     Scene(name=f"service SIGSTOP for {PAUSE_SECONDS:g} s", strike=service_stopped, again=False),
     Scene(name="node SIGKILL", strike=node_killed),
+    Scene(name=f"node SIGSTOP for {PAUSE_SECONDS:g} s", strike=node_stopped, again=False),
     Scene(name="head's store SIGKILL", strike=head_killed, again=False),
+    Scene(name=f"head's store SIGSTOP for {PAUSE_SECONDS:g} s", strike=head_stopped, again=False),
 )
