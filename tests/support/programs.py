@@ -20,6 +20,9 @@ WAIT_SECONDS = 120.0
 
 END_SECONDS = 60.0
 INTERRUPTED = 130
+TRACKER = "multiprocessing.resource_tracker"
+"""Python's own child, of which there is one for the life of a process."""
+
 Value = TypeVar("Value")
 
 
@@ -149,7 +152,9 @@ def carried_out(
     finally:
         # The last net, for a second Ctrl-C in the midst of the first one's work.
         for child in psutil.Process().children(recursive=True):
-            child.kill()
+            with suppress(psutil.NoSuchProcess):
+                if TRACKER not in " ".join(child.cmdline()):
+                    child.kill()
 
 
 async def _cancellable(work: Coroutine[Any, Any, Value]) -> Value:

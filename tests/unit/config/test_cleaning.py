@@ -35,6 +35,8 @@ VALUES = {
     "DEFAULT_GUIDANCE_SCALE": "7.5",
     "LORA_DIR": "/loras",
     "MODELS": "organisation/name",
+    "RAY_ADDRESS": "10.0.0.1:6379",
+    "RAY_TOKEN_FILE": "/token",
 }
 """Of settings whose default is empty or left open; all others are set to their default."""
 
@@ -136,8 +138,7 @@ def test_a_home_is_expanded_in_every_path(monkeypatch):
     paths = [row for row in fields(Config) if row.metadata["path"]]
     assert {row.name for row in paths} == {
         *("model_cache_dir", "data_dir", "api_keys_file", "fault_file", "model_id"),
-        *("vae", "tiny_vae"),
-        "lora_dir",
+        *("vae", "tiny_vae", "lora_dir", "ray_token_file"),
     }
     for row in paths:
         settings = loading.load({environment_name(row): "~/x"})

@@ -23,6 +23,14 @@ def token(tmp_path):
     return path
 
 
+@pytest.fixture(autouse=True)
+def ray(request, monkeypatch):
+    """Let Ray be installed, as it is not for each version of Python."""
+    found = util.find_spec
+    if "start" not in request.fixturenames:
+        monkeypatch.setattr(util, "find_spec", lambda name: name == "ray" or found(name))
+
+
 def config(token) -> Config:
     return Config(engine="ray", ray_address="10.0.0.1:6379", ray_token_file=str(token), data_dir="")
 
@@ -70,6 +78,7 @@ def test_a_folder_in_the_place_of_the_token(tmp_path):
         cluster_check.check(config(tmp_path))
 
 
+@pytest.mark.skipif(util.find_spec("ray") is None, reason="needs ray: the extra [ray]")
 def test_a_start_ends_in_one_line(start, token):
     """The service itself, with the exit code of a wrong setting."""
     token.chmod(0o644)
