@@ -96,7 +96,7 @@ async def test_engines_join_and_leave_as_the_driver_says(slots):
     await here.until(lambda: len(here.ready()) == 2)
 
     async def seen() -> bool:
-        return here.value("nodes") == 2
+        return bool(here.value("nodes") == 2)
 
     await until(seen, SECONDS, "the driver tells of its cluster")
     assert here.value("driver_up") == 1
