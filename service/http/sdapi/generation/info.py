@@ -130,7 +130,9 @@ def _extra(request: GenerationSpec) -> dict[str, Any]:
     if (hires := request.hires) is not None:
         found["Hires upscale"] = hires.scale
         found["Hires resize"] = "" if hires.scale else f"{hires.width}x{hires.height}"
-        found["Hires steps"] = request.hires_steps
+        # As many as the first pass has are not named there; the text of an image names them always.
+        done = request.hires_steps
+        found["Hires steps"] = 0 if done == request.steps else done
         found["Hires upscaler"] = upscaler(hires)
     if request.mask is not None:
         found["Mask blur"] = request.mask_blur
