@@ -40,6 +40,7 @@ def test_the_last_steps_are_done(sd: Model, sampler: str, strength: float, steps
         assert scheduler.begin_index == skipped
 
 
+@torch.inference_mode()
 def test_latents_are_those_of_the_image_with_noise(sd: Model) -> None:
     """The VAE's draw comes from the generator first, then the noise."""
     start, scheduler = ImageStart(REQUEST, INPUTS), sd.samplers.new("ddim", 8)
@@ -66,6 +67,7 @@ def test_latents_that_are_there_get_noise_alone(sd: Model) -> None:
     assert torch.equal(latents, scheduler.add_noise(clean, noise, scheduler.timesteps[4:5]))
 
 
+@torch.inference_mode()
 def test_a_small_vae_has_no_distribution(model: Callable[[str], Model]) -> None:
     """Its latents are those of the image, whatever the seed."""
     tiny = model("tiny_vae")
