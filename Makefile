@@ -48,7 +48,7 @@ test: $(VENV)/.installed-test  ## Run the tests: every kind of them, in minutes.
 test-long: $(VENV)/.installed-test  ## Run the tests that take longer.
 	@# One run, so that no process waits for the other's last file; other requests than make test.
 	$(BIN)/python -m pytest $(WORKERS) -m "(long or fuzz) and not matrix" \
-		--fuzz-cases $(or $(FUZZ_CASES),1500) --fuzz-seed 2
+		--fuzz-cases $(or $(FUZZ_CASES),2000) --fuzz-seed 2
 
 test-fast: $(VENV)/.installed-test  ## Run the tests that load no model.
 	$(BIN)/python -m pytest $(WORKERS) tests/unit --ignore=tests/unit/diffusion --ignore=tests/unit/models \

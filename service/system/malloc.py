@@ -4,6 +4,7 @@ import asyncio
 import ctypes
 import gc
 import os
+import resource
 import time
 from typing import Final
 
@@ -42,6 +43,15 @@ def share_arenas() -> None:
     """
     if MALLOPT is not None:
         MALLOPT(M_ARENA_MAX, ARENAS)
+
+
+def share_arenas_if_limited() -> None:
+    """Let all threads share two heaps where this process has a limit of address space.
+
+    Each heap of a thread reserves 64 MB of it, up to eight heaps a core, which a model then lacks.
+    """
+    if resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY:
+        share_arenas()
 
 
 def freeze_start() -> None:

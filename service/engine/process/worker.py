@@ -16,7 +16,7 @@ from service.engine import protocol
 from service.engine.channel import Channel
 from service.engine.faults import FaultFile
 from service.errors import ModelError, NotInstalled, ServiceError
-from service.system import host_memory, installation
+from service.system import host_memory, installation, malloc
 from service.telemetry import logs
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ def run(channel: EngineChannel, config: Config, begin: Start | None = None) -> N
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     faulthandler.enable()
+    malloc.share_arenas_if_limited()  # Before there are threads.
     logs.configure(config)
     try:
         _load_and_work(channel, config, begin or start)

@@ -229,7 +229,7 @@ CHECKS: Final[Checks[Seen]] = {
     "every order has its image": _of_courses(finished),
     "an end never changes": _of_courses(checks.one_end),
     "one job for each Idempotency-Key": _of_courses(checks.one_job_per_key),
-    "no job that nobody ordered": _of_courses(checks.nothing_made_twice),
+    "every job was ordered": _of_courses(checks.nothing_made_twice),
     "images are whole": _of_courses(checks.images_are_whole),
     "images are exactly those that were asked for": _of_courses(images_are_right),
     "each image is billed once": billed_once,
