@@ -99,11 +99,13 @@ def from_images(client, image):
     enlarged = client.extra_single_image(
         image, upscaler_1=webuiapi.Upscaler.Lanczos, upscaling_resize=1.5
     )
+    several = client.extra_batch_images([image, mask], upscaler_1="Lanczos", upscaling_resize=0.5)
     return {
         "img2img": [*sizes(redrawn), redrawn.info["denoising_strength"], redrawn.info["warnings"]],
         "inpaint": [*sizes(inpainted), kept(image, inpainted.image)],
         "variations": [varied.info["all_seeds"], varied.info["all_subseeds"]],
         "extra-single-image": [list(enlarged.image.size), enlarged.info],
+        "extra-batch-images": [*sizes(several), several.info],
         "an upscaler that is not here": failure(
             lambda: client.extra_single_image(image, upscaler_1=webuiapi.Upscaler.ESRGAN_4x)
         ),

@@ -176,6 +176,8 @@ def _with_images(context: Any, case: Any, kwargs: Any) -> None:
     if isinstance(case.body, dict):
         for name in IMAGES & case.body.keys():
             case.body[name] = [IMAGE] if isinstance(case.body[name], list) else IMAGE
+        for entry in case.body.get("imageList", ()):
+            entry["data"] = IMAGE
 
 
 def _called(code: str, form: Form) -> str:

@@ -10,7 +10,7 @@ from service.config.table import Config
 from service.http.route import Access, Route
 from service.http.sdapi import lists, options, progress
 from service.http.sdapi.errors import SDAPI
-from service.http.sdapi.extras import extra_single_image
+from service.http.sdapi.extras import extra_batch_images, extra_single_image
 from service.http.sdapi.generation.image_to_image import image_to_image
 from service.http.sdapi.generation.text_to_image import text_to_image
 from service.http.sdapi.options import OPTIONS, CallerOptions
@@ -51,6 +51,13 @@ def rows(config: Config) -> Iterable[Route]:
             extra_single_image,
             body_bytes=body_bytes(config),
             operation="sdapiExtraImage",
+        ),
+        row(
+            "POST",
+            f"{V1}/extra-batch-images",
+            extra_batch_images,
+            body_bytes=body_bytes(config),
+            operation="sdapiExtraImages",
         ),
         *(
             row("GET", f"{V1}/{path}", made, operation=f"sdapi{name}")

@@ -74,7 +74,7 @@ async def taken(request: web.Request, values: Mapping[str, Any]) -> dict[str, An
         if value is None or value is REPEATED:
             continue
         try:
-            took = await _took(request, value)
+            took = await taken_alone(request, value)
         except ValueError as error:
             wrong[name] = [str(error)]
         except (NotFound, JobExpired) as error:
@@ -89,7 +89,14 @@ async def taken(request: web.Request, values: Mapping[str, Any]) -> dict[str, An
     return found
 
 
-async def _took(request: web.Request, value: Any) -> Taken:
+async def taken_alone(request: web.Request, value: Any) -> Taken:
+    """Return an image of a request, which ``submit`` does not give to a job.
+
+    Raises:
+        ValueError: it is none.
+        ServiceError: as ``taken`` says.
+
+    """
     match value:
         case Sent():
             pieces = value.pieces

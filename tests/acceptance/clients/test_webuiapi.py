@@ -70,6 +70,10 @@ CALLS: dict[str, Any] = {
         [384, 384],
         "<p>Postprocess upscale by: 1.5, Postprocess upscaler: Lanczos</p>",
     ],
+    "extra-batch-images": [
+        *([128, 128], [128, 128]),
+        "<p>Postprocess upscale by: 0.5, Postprocess upscaler: Lanczos</p>",
+    ],
     "an upscaler that is not here": [400, "upscaler_1: must be one of None, Lanczos"],
     "no sampler": [404, "Sampler not found"],
     "too many": [400, "batch_size x n_iter: must be a whole num"],

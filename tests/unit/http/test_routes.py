@@ -16,6 +16,7 @@ SDAPI_READ = (
 )
 SDAPI_POST = (
     *(
+        "extra-batch-images",
         "extra-single-image",
         "img2img",
         "interrupt",

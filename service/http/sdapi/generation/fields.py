@@ -93,6 +93,40 @@ class Images(Once, fields.Field[Any]):
         return found
 
 
+class NamedImages(Once, fields.Field[Any]):
+    """Images in base64, each in an object next to its name; what they hold is read by others."""
+
+    def __init__(self, description: str, *, most: int) -> None:
+        entry = {
+            "type": "object",
+            "required": ["data"],
+            "properties": {
+                "data": {"type": "string", "contentEncoding": "base64"},
+                "name": {"type": "string"},
+            },
+        }
+        about = {"type": "array", "items": entry, "minItems": 1, "maxItems": most}
+        self._most = most
+        # The braces are doubled for marshmallow, which formats every text.
+        cure = f'must be a list of 1 to {most} images, e.g. [{{{{"data": base64}}}}]'
+        super().__init__(
+            required=True,
+            error_messages=dict.fromkeys(("required", "invalid"), cure),
+            metadata={**about, "description": description},
+        )
+
+    def _deserialize(
+        self, value: Any, attr: str | None, data: Entries | None, **kwargs: Any
+    ) -> tuple[Any, ...]:
+        del attr, data, kwargs
+        if not isinstance(value, list) or not 1 <= len(value) <= self._most:
+            raise self.make_error("invalid")
+        found = tuple(each.get("data") for each in value if isinstance(each, dict))
+        if len(found) < len(value) or any(each in (None, "") for each in found):
+            raise self.make_error("invalid")
+        return found
+
+
 def about(text: str) -> dict[str, Any]:
     """Return the metadata of a field with this description."""
     return {"description": text}

@@ -1,4 +1,4 @@
-"""``POST /sdapi/v1/extra-single-image``."""
+"""``POST /sdapi/v1/extra-single-image`` and ``extra-batch-images``."""
 
 from typing import Any
 
@@ -109,3 +109,62 @@ async def test_it_needs_the_key(serve):
     """As everything that costs time."""
     client = await serve(api_keys=KEYS)
     await enlarge(client, 401)
+
+
+async def enlarge_all(client, *files: Any, status: int = 200, **fields: Any) -> Any:
+    """Ask for several images in another size."""
+    listed = [{"data": file, "name": f"{place}.png"} for place, file in enumerate(files)]
+    body = {"imageList": listed, "upscaler_1": "Lanczos"} | fields
+    return await ask(client, "POST", "extra-batch-images", status, json=body)
+
+
+async def test_each_image_of_a_list_gets_another_size(client):
+    """In the order of the list, each as if it were alone, and with one account of what was done."""
+    tall = base64_of(png((40, 80)))
+    alone = [await enlarge(client, image=file) for file in (PNG, tall)]
+    answer = await enlarge_all(client, PNG, f"data:image/png;base64,{tall}")
+    assert answer == {
+        "html_info": alone[0]["html_info"],
+        "images": [each["image"] for each in alone],
+    }
+
+
+async def test_an_image_of_a_list_needs_no_name(client):
+    """It would change nothing."""
+    answer = await enlarge_all(client, imageList=[{"data": PNG}])
+    assert [opened(each).size for each in answer["images"]] == [(200, 120)]
+
+
+@pytest.mark.parametrize(
+    "listed", [None, [], PNG, [PNG], [{"name": "a.png"}], [{"data": PNG}] * 33]
+)
+async def test_a_list_has_at_least_one_image_and_no_more_than_32(client, listed):
+    """Each in an object, as AUTOMATIC1111 takes it."""
+    answer = await enlarge_all(client, status=400, imageList=listed)
+    assert answer["detail"] == (
+        'imageList: must be a list of 1 to 32 images, e.g. [{"data": base64}]'
+    )
+
+
+async def test_what_is_no_image_is_named_by_its_place(client):
+    """Among the others, which are fine."""
+    answer = await enlarge_all(client, PNG, "aGVsbG8=", PNG, status=400)
+    assert answer["detail"].startswith("imageList: entry 2: must be a PNG, JPEG, WebP or AVIF")
+
+
+@pytest.mark.parametrize("upscaler", ["Lanczos", "None"])
+async def test_the_images_of_an_answer_have_a_limit_together(serve, upscaler):
+    """All of them are in memory at a time."""
+    client = await serve(max_image_pixels=30_000)
+    fields = {"upscaler_1": upscaler, "upscaling_resize": 1}
+    await enlarge_all(client, PNG, PNG, **fields)
+    answer = await enlarge_all(client, *[PNG] * 6, status=400, **fields)
+    assert answer["detail"].startswith(
+        "imageList: must give at most 30000 pixels (MAX_IMAGE_PIXELS) together"
+    )
+
+
+async def test_a_list_needs_the_key(serve):
+    """As an image does."""
+    client = await serve(api_keys=KEYS)
+    await enlarge_all(client, PNG, status=401)

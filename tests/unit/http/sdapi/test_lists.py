@@ -86,7 +86,7 @@ async def test_paths_outside_are_answered_too(client):
         assert answer.status < 400
 
 
-@pytest.mark.parametrize("path", ["extra-batch-images", "interrogate", "nothing"])
+@pytest.mark.parametrize("path", ["interrogate", "nothing"])
 async def test_what_is_not_there_is_404_in_the_words_of_the_product(client, path):
     """Clients take it for a server without that part."""
     assert (await ask(client, "POST", path, 404))["detail"] == "Not Found"
