@@ -17,6 +17,7 @@ from schemathesis.engine.recorder import Interaction, ScenarioRecorder
 from service.core.image import RawImage
 from service.core.spec import GenerationSpec
 from service.errors import KINDS
+from service.http.uploads.multipart import MEDIA_TYPE
 from service.images import encode
 from tests.fuzz.error_forms import A1111, NATIVE, OPENAI, Form, form_of
 
@@ -47,13 +48,12 @@ TOLD_BY_ANOTHER_FIELD = frozenset(
 """Fields whose values are judged together with another's, which no description can say."""
 
 IMAGES = frozenset({"image", "init_images", "mask"})
-IMAGE = base64.b64encode(
-    encode.png(
-        RawImage(width=64, height=64, pixels=bytes(3 * 64 * 64), seed=0),
-        GenerationSpec(prompt=""),
-        "",
-    )
-).decode()
+FILES = frozenset({"image", "image[]", "mask", "mask[]", "mask_image"})
+"""The same in forms."""
+FILE = encode.png(
+    RawImage(width=64, height=64, pixels=bytes(3 * 64 * 64), seed=0), GenerationSpec(prompt=""), ""
+)
+IMAGE = base64.b64encode(FILE).decode()
 """What is sent for an image: no description can say which texts are one."""
 
 GENEROUS: Mapping[str, Any] = {
@@ -173,7 +173,10 @@ def _with_images(context: Any, case: Any, kwargs: Any) -> None:
     del context, kwargs
     if case.meta is None or not case.meta.generation.mode.is_positive:
         return
-    if isinstance(case.body, dict):
+    if case.media_type == MEDIA_TYPE and isinstance(case.body, dict):
+        for name in FILES & case.body.keys():
+            case.body[name] = [FILE] if isinstance(case.body[name], list) else FILE
+    elif isinstance(case.body, dict):
         for name in IMAGES & case.body.keys():
             case.body[name] = [IMAGE] if isinstance(case.body[name], list) else IMAGE
         for entry in case.body.get("imageList", ()):

@@ -13,6 +13,7 @@ from service.http.openai.asking import Asked, asked
 from service.http.openai.images import ERRORS, EVENTS, JSON, answered
 from service.http.openai.schema import EDIT, VARIATION, OpenAIImages
 from service.http.schema.decorators import described_body, docs, response_schema
+from service.http.schema.forms import bracketed
 from service.http.state import MODELS
 from service.http.submission import PARAMETER
 from service.http.uploads.receiving import body
@@ -21,8 +22,8 @@ from service.images import infotext
 from service.jobs.inputs.base import IMAGE, MASK, Upload
 from service.system.executors import UPLOADS
 
-IMAGES: Final = (IMAGE, "image[]")
-MASKS: Final = (MASK, "mask_image", "mask[]")
+IMAGES: Final = (IMAGE, bracketed(IMAGE))
+MASKS: Final = (MASK, "mask_image", bracketed(MASK))
 """Names of the parts of a form that hold an image or a mask; lists come with brackets."""
 
 OPAQUE: Final = (

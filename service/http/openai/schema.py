@@ -10,6 +10,7 @@ from service.core.spec import FIELDS, LONGEST_MODEL, MASKED
 from service.http.compat.reading import Flag, LooseSchema, Passed
 from service.http.schema.answers import described
 from service.http.schema.fields import Choice, Once, Text, WholeNumber
+from service.http.schema.forms import File
 
 B64: Final = "b64_json"
 URL: Final = "url"
@@ -66,18 +67,6 @@ class Lora(Once):
 class _Prompt(Passed):
     def __init__(self) -> None:
         super().__init__(BY_NAME["prompt"], required=True)
-
-
-class File(Once):
-    """A file of a form, or the same in base64; whoever takes uploads reads it."""
-
-    def __init__(self, description: str, *, required: bool = False) -> None:
-        given: dict[str, Any] = {"required": True} if required else {"load_default": None}
-        super().__init__(
-            error_messages={"required": "is required: the file of an image"},
-            metadata={"type": "string", "format": "binary", "description": description},
-            **given,
-        )
 
 
 def _passed(names: Iterable[str]) -> dict[str, Passed]:
@@ -146,8 +135,7 @@ ImageRequest: Final = LooseSchema.from_dict(
     name="OpenAIImageRequest",
 )
 IMAGE: Final = File(
-    "PNG, JPEG, WebP or AVIF; as `image[]` several times, of which the first is taken.",
-    required=True,
+    "PNG, JPEG, WebP or AVIF: a file of a form, or its base64.", required=True, several=True
 )
 
 EditRequest: Final = LooseSchema.from_dict(
@@ -156,7 +144,8 @@ EditRequest: Final = LooseSchema.from_dict(
         "image": IMAGE,
         "mask": File(
             "Image with transparency, which is repainted where it is transparent. Without one "
-            "the transparency of `image` counts; an image without any is redrawn as a whole."
+            "the transparency of `image` counts; an image without any is redrawn as a whole.",
+            several=True,
         ),
         "mask_image": File("The same as `mask`."),
         "input_fidelity": _word("Read, and changes nothing; `strength` decides.", "low"),
