@@ -1,7 +1,6 @@
-"""All faults: memory, queues, jobs, the GPU, the disk, engines and services that die."""
+"""All faults: those of memory, queues, jobs, the GPU, the disk, engines and services that die."""
 
 import asyncio
-import resource
 import shutil
 import sqlite3
 import time
@@ -16,19 +15,15 @@ from alerts.groups.steps import FEWEST_STEPS, LEVEL
 from service.jobs.dispatch.circuit import CRASHES_TO_OPEN
 from service.jobs.durable.wiring import FILE
 from service.telemetry import labels
-from tests.drills.common.report import MIB
+from tests.drills.monitoring import shortages  # noqa: F401 - its faults are the first ones
 from tests.drills.monitoring.fault import ALL, driver, engine, fault
 from tests.drills.monitoring.scene import BATCH, LIMITS, PLACES, SLOWER, Scene, SkippedError
 from tests.support.load_client import background, every
 from tests.support.monitoring.configs import ROOT
 from tests.support.wait import until
 
-__all__ = ["ALL"]  # Which the rest of this module fills.
+__all__ = ["ALL"]  # Which ``shortages`` and the rest of this module fill.
 
-ROOM: Final = 64 * MIB  # With what its heap has free, plenty for the images of a drill.
-LITTLE: Final = 768 * MIB  # Too little for the largest image.
-LARGE: Final = {"width": 4096, "height": 4096, "steps": 1}
-NOTICED_SECONDS: Final = 60.0
 LONG_SECONDS: Final = 32.0  # Longer than the 30 s in which an image shall be there.
 BETWEEN_SECONDS: Final = 2.0
 LATE_STEP_SECONDS: Final = 1.0
@@ -47,49 +42,7 @@ TWO: Final = 2
 SEEN_SECONDS: Final = 60.0  # For a service that was just started to answer its first scrape.
 STARTED: Final = 'process_start_time_seconds{job="sd-api"}'
 DEMO: Final = ROOT / "service" / "demo"
-RECOVERED, OOM, RESTARTING = "SDOutOfMemoryRecovered", "SDOutOfMemory", "SDEngineRestarting"
-VAE: Final = "vae_decode"
-
-for _name, _title, _calls, _rung in (
-    ("oom_recovered", "Out of memory in vae_decode, once", 1, "free_cache"),
-    ("oom_tiled", "Out of memory in vae_decode, with a free cache too", 2, "vae_tiling"),
-):
-    fault(RECOVERED, _title, _name, stage=VAE, rung=_rung)(engine(oom={VAE: _calls}))
-# Its images go on in smaller batches.
-fault(RECOVERED, "Out of memory in a batch", "oom_split", stage="denoise", rung="split_batch")(
-    engine(2, {"num_images": 2}, oom={"denoise": 2}, oom_images=2)
-)
-for _name, _title, _calls, _stage in (
-    ("oom_text_encode", "Out of memory in text_encode, twice", 2, "text_encode"),
-    # As a batch of two and alone, or of two images that are alone.
-    ("oom_denoise", "Out of memory in denoise, also when alone", 4, "denoise"),
-    ("oom_vae_decode", "Out of memory in vae_decode, also in tiles", 3, VAE),
-):
-    fault(OOM, _title, _name, stage=_stage)(engine(oom={_stage: _calls}))
-fault("SDOutOfMemoryRepeated", "Out of memory again and again", "oom_repeated", silences=(OOM,))(
-    engine(oom={"text_encode": 1000})
-)
-
-
-@fault("SDPicturesDoNotFit", "Little memory left to the engine (RLIMIT_AS)")
-async def memory_taken(scene: Scene) -> AsyncIterator[None]:
-    """Limit the engine's address space, and ask for an image that is too large for it."""
-    process = await scene.service.engine()
-    limit = process.memory_info().vms + ROOM
-    process.rlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
-
-    async def noticed() -> bool:
-        left = await scene.service.figure("sd_memory_available_bytes")
-        return left is not None and left <= LITTLE
-
-    try:
-        async with scene.traffic.clients(1):  # The engine looks at its memory while it works.
-            await until(noticed, NOTICED_SECONDS, "the engine's look at its memory")
-        async with scene.traffic.clients(1, **LARGE):
-            yield
-    finally:
-        process.rlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-
+RESTARTING: Final = "SDEngineRestarting"
 
 fault("SDQueueDepthHigh", "Queue nearly full", "queue_full")(
     engine(BATCH + PLACES - 1, step_seconds=1)
