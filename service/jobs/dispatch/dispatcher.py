@@ -170,11 +170,11 @@ class Dispatcher(Feed):
         """End a job that nobody waits for any more; its GPU time ends with the current step."""
         if job.final or job.drawn is not None:
             return
+        job.cancel(error)  # Before its engine is told, which may say at once what it cost.
         if not self._queue.discard(job):
             for slot in [each for each in self.slots if each.cancel(job)]:
                 self._queue.refund(job)
                 self._show(slot)
-        job.cancel(error)
         self._ended(job)
 
     def interrupt(self, job: Job) -> None:
