@@ -88,8 +88,8 @@ def look(visible_devices: str) -> Card | None:
         if handle is None:
             count = pynvml.nvmlDeviceGetCount()
             raise NoCardError(
-                f"CUDA_VISIBLE_DEVICES={visible_devices} is none of the {count} GPUs that the "
-                "driver shows; see 'nvidia-smi -L'."
+                f"CUDA_VISIBLE_DEVICES={visible_devices} names no GPU of this machine, which has "
+                f"{count}. Set it to an index or a UUID that 'nvidia-smi -L' lists."
             )
         return _card(handle)
 

@@ -85,7 +85,7 @@ CLUSTER: Final = (
     define(
         "sd_cluster_jobs_adopted_total",
         "counter",
-        "Jobs that went on while nobody listened to their engine, and were taken up again.",
+        "Jobs that their engine continued while the service could not reach it.",
     ),
     define("sd_cluster_event_batches_total", "counter", "Messages with events from engines."),
     define("sd_cluster_events_total", "counter", "Events from engines, in all messages."),

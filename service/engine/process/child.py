@@ -200,7 +200,7 @@ class Child(Generic[Sent, Received]):
         self._process.join()
         atexit.unregister(self._process.kill)
         self._commands.put(None)
-        with contextlib.suppress(RuntimeError):  # The loop is closed: nobody listens.
+        with contextlib.suppress(RuntimeError):  # The loop is closed.
             loop.call_soon_threadsafe(ended)
 
     def _write(self) -> None:

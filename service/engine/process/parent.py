@@ -120,7 +120,7 @@ class ProcessEngine(Engine):
             made = with_inputs(command, inputs, self.name)
             if isinstance(made, protocol.Generate):
                 return made
-            with contextlib.suppress(RuntimeError):  # The loop is closed: nobody listens.
+            with contextlib.suppress(RuntimeError):  # The loop is closed.
                 loop.call_soon_threadsafe(self._unread, child, made)
             return None
 

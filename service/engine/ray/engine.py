@@ -159,7 +159,7 @@ class RemoteEngine(Engine):
         def read() -> ToDriver | None:
             made = with_inputs(command, inputs, self.name)
             if isinstance(made, events.JobFailed):
-                with contextlib.suppress(RuntimeError):  # The loop is closed: nobody listens.
+                with contextlib.suppress(RuntimeError):  # The loop is closed.
                     loop.call_soon_threadsafe(self._unread, made)
                 return None
             return ToEngine(engine=self.actor, generation=generation, command=written(made))
@@ -228,7 +228,7 @@ class RemoteEngine(Engine):
         self._hear()
         was_ready = self.state is EngineState.READY
         if was_ready and (said.starts != self._starts or not said.ready):
-            self._exited("lost")  # Its child ended while nobody listened.
+            self._exited("lost")  # Its child ended while the service could not reach it.
             self._generation = said.generation
         self._starts = said.starts
         self._inspector = self._new_inspector()

@@ -37,7 +37,7 @@ class ClusterMetrics(Collector):
         self.nodes = 0
         """Machines with engines, as the driver saw them last."""
         self.jobs_adopted = 0
-        """Jobs that engines went on with while nobody listened, and that were taken up again."""
+        """Jobs that their engine continued while the service could not reach it."""
         self.batches = 0
         """Messages with events that came from engines."""
         self.events = 0

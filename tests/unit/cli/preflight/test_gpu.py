@@ -25,7 +25,7 @@ def test_no_such_gpu(start):
     """A driver without the GPU that is named."""
     code, line = told(start.run(DEVICE="cuda", CUDA_VISIBLE_DEVICES="3"))
     assert code == Exit.GPU_MISSING
-    assert "CUDA_VISIBLE_DEVICES=3 is none of the 1 GPUs" in line
+    assert "CUDA_VISIBLE_DEVICES=3 names no GPU of this machine, which has 1. Set it to" in line
     code, line = told(start.run(DEVICE="cuda", CUDA_VISIBLE_DEVICES=""))
     assert code == Exit.GPU_MISSING
     assert "names no GPU; set it to 0" in line
@@ -36,7 +36,7 @@ def test_one_of_several_gpus_is_missing(start):
     """Its engine would compute on the CPU next to the others; whatever DEVICE is."""
     code, line = told(start.run(CUDA_VISIBLE_DEVICES="0,3"))
     assert code == Exit.GPU_MISSING
-    assert "CUDA_VISIBLE_DEVICES=0,3: GPU 3: CUDA_VISIBLE_DEVICES=3 is none of the 1 GPUs" in line
+    assert "CUDA_VISIBLE_DEVICES=0,3: GPU 3: CUDA_VISIBLE_DEVICES=3 names no GPU" in line
 
 
 @needs_engine

@@ -82,7 +82,7 @@ def test_an_unforeseen_error_is_logged_and_ends_with_1(pipe, monkeypatch, capfd)
 
 
 def test_a_service_that_went_away_ends_the_engine_in_order(pipe, monkeypatch, capfd):
-    """When nobody listens any more the engine leaves without an error."""
+    """An engine whose service is gone ends without an error."""
     ours, theirs = pipe
     ours.close()
     monkeypatch.setattr(worker, "start", raising(ModelError("no such folder")))
