@@ -244,9 +244,8 @@ class JobService:
                 self.dispatcher.preview(live.job, wanted=False)
 
     def show(self, live: LiveJob) -> JobEvent | None:
-        """Return the newest event of a job, which is its position where nothing has happened."""
-        if live.events.newest is None:  # Not said before: the order of a long queue costs time.
-            self._recorder.say_queued(live)
+        """Return the newest event of a job, which is its position while it waits."""
+        self._recorder.positions.refresh(live)
         return live.events.newest
 
     def _restore(self, job: Job, stored: StoredJob) -> None:

@@ -63,6 +63,10 @@ class LiveJob:
     settled: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when it is over, and its end on the disk if it is kept there."""
     deadline: asyncio.TimerHandle | None = None
+    position_due: float = 0.0
+    """When its position may be told again, on the clock of the event loop."""
+    position_order: int = -1
+    """The order of the queue in which its position was told last."""
     context: Context = field(default_factory=copy_context, repr=False)
     """Of the request that brought it: what is done at its end is part of the same trace."""
 

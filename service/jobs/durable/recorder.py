@@ -14,6 +14,7 @@ from service.jobs import record
 from service.jobs.dispatch.dispatcher import Dispatcher
 from service.jobs.durable.event_log import PREVIEW
 from service.jobs.durable.live_job import LiveJob, last_event
+from service.jobs.durable.positions import PositionEvents
 from service.jobs.durable.result_writer import OfSpans, ResultWriter
 from service.jobs.inputs.of_jobs import JobInputs
 from service.jobs.job import Job, JobState
@@ -42,6 +43,7 @@ class JobRecorder(Observer):
         self._dispatcher, self._writer, self._spans = dispatcher, writer, spans
         self._inputs, self._metrics = inputs, metrics
         self._pasting: set[asyncio.Task[None]] = set()
+        self.positions = PositionEvents(self.live, dispatcher.position)
         dispatcher.observer = self
 
     def _writer_of(self, live: LiveJob) -> ResultWriter | None:
@@ -89,13 +91,11 @@ class JobRecorder(Observer):
             if writer := self._writer_of(live):
                 wait = writer.store.requeue if counted else writer.store.hand_back
                 writer.later(wait(job.id, job.epoch))
-            self.say_queued(live)
+            self.positions.tell(live)
 
     def moved(self) -> None:
         """Tell those who watch a waiting job its new position."""
-        for live in self.live.values():
-            if live.events.watchers and live.job.state is JobState.QUEUED:
-                self.say_queued(live)
+        self.positions.moved()
 
     def drawn(self, job: Job) -> bool:
         """Keep its images and end it then, if it is durable; put repainted parts back."""
@@ -186,13 +186,3 @@ class JobRecorder(Observer):
             min(given, max(0.0, live.stored.deadline_at - time.time())),
             lambda: self._dispatcher.cancel(live.job, late),
         )
-
-    def say_queued(self, live: LiveJob) -> None:
-        """Say the position of a waiting job, unless that was said last."""
-        place = self._dispatcher.position(live.job)
-        if place is None or live.job.state is not JobState.QUEUED:
-            return
-        data = {"position": place.number, "start_seconds": round(place.start_seconds, 3)}
-        newest = live.events.newest
-        if newest is None or newest.kind != "queued" or newest.data != data:
-            live.events.say("queued", data)
