@@ -72,6 +72,7 @@ def create_app(
         hash_of=hashes.ask,
     )
     app[state.DISPATCHER].adoption_seconds = source.adoption_seconds
+    app[state.DISPATCHER].admission.unreachable = source.unreachable
     app[state.ENGINES] = source
     source.measure(metrics)
     elsewhere = config.device == "cpu" or config.engine == "ray"

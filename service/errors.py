@@ -206,6 +206,10 @@ class EngineUnavailable(ServiceError, code="engine_unavailable", status=503):
     """Service Unavailable: the engine keeps crashing or does not respond."""
 
 
+class ClusterUnreachable(ServiceError, code="cluster_unreachable", status=503):
+    """Service Unavailable: the cluster with the engines cannot be reached."""
+
+
 class OutOfMemory(ServiceError, code="out_of_memory", status=503):
     """Service Unavailable: GPU memory exhausted."""
 

@@ -28,6 +28,10 @@ class EngineSource(ABC):
     A job that ran when the service ended starts nowhere else before.
     """
 
+    def unreachable(self) -> float:
+        """Return for how many seconds no engine could be found; 0 while that is not too long."""
+        return 0.0
+
     def measure(self, metrics: Metrics) -> None:  # noqa: B027 - not every source has its own
         """Add what the source itself measures; before ``start``."""
 

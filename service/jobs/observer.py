@@ -14,6 +14,10 @@ class Observer:
         """Return whether a job outlives the process, so that a later start may run it."""
         return False
 
+    def promised(self, job: Job) -> bool:  # noqa: ARG002 - it keeps none
+        """Return whether a job is run though no client waits for it."""
+        return False
+
     def begun(self, job: Job) -> None:
         """Note that a job joined a batch."""
 

@@ -93,8 +93,8 @@ class JobService:
         job; one that ended without images counts for those only who were promised its id.
 
         Raises:
-            QueueFull, ShuttingDown, ModelUnavailable, EngineUnavailable, OutOfMemory: as the
-                dispatcher refuses.
+            QueueFull, ShuttingDown, ModelUnavailable, EngineUnavailable, ClusterUnreachable,
+                OutOfMemory: as the dispatcher refuses.
             QuotaExceeded: as ``terms.charge`` does.
             IdempotencyConflict: the idempotency key was used for another request.
             JobsOff: nothing is kept here, so no job is durable.

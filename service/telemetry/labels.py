@@ -48,6 +48,7 @@ REFUSALS: Final = (
     "model_unavailable",
     "memory",
     "circuit_open",
+    "cluster_unreachable",
     "storage_full",
 )
 NATIVE: Final = "native"

@@ -50,6 +50,9 @@ START_SECONDS: Final = 60.0
 ASLEEP_SECONDS: Final = 1.0
 """A look that comes so late tells that the service itself stood still."""
 
+UNREACHABLE_SECONDS: Final = 30.0
+"""A cluster that was not seen for so long is not waited for by new requests."""
+
 NAME_FILE: Final = "cluster_service"
 """File in DATA_DIR with the name by which hosts know the service again."""
 
@@ -79,6 +82,8 @@ class RaySource(EngineSource):
         self._child: DriverChild | None = None
         self._due = 0.0
         """Until then the driver is to be heard."""
+        self._seen = 0.0
+        """When a driver last saw the cluster."""
         self._failures = 0
         """Drivers in a row that ended without a look at the cluster."""
         self._stopping = False
@@ -94,6 +99,11 @@ class RaySource(EngineSource):
         """Add the metrics of the cluster."""
         metrics.watch(self._metrics)
 
+    def unreachable(self) -> float:
+        """Return for how many seconds no driver saw the cluster; 0 while that is not too long."""
+        seconds = asyncio.get_running_loop().time() - self._seen
+        return seconds if seconds > UNREACHABLE_SECONDS else 0.0
+
     def _leases(self) -> list[EngineLease]:
         engines = self._engines.items()
         return [each.lease(leaving=name in self._retiring) for name, each in engines]
@@ -104,6 +114,7 @@ class RaySource(EngineSource):
     async def start(self, joined: OnEngine, leaving: OnEngine) -> None:
         """Start the driver; engines join as it finds them."""
         self._joined, self._leaving = joined, leaving
+        self._seen = asyncio.get_running_loop().time()
         self._service = await FILES.run(name_of_service, self._config.data_dir)
         self._look_later()
         await self._spawn()
@@ -161,6 +172,7 @@ class RaySource(EngineSource):
                     self._metrics.events += len(said.events)
             case ClusterState():
                 self._failures = 0
+                self._seen = asyncio.get_running_loop().time()
                 self._metrics.nodes = said.nodes
                 self._retire(self._engines.keys() - {*said.engines})
             case DriverAlive():
@@ -207,6 +219,7 @@ class RaySource(EngineSource):
         now = asyncio.get_running_loop().time()
         if now - due > ASLEEP_SECONDS:
             self._due += now - due  # What it said meanwhile is on its way.
+            self._seen += now - due
         if self._child is not None and now > self._due:
             log.error("driver_stalled", pid=self.pid)
             self._child.kill("stalled")

@@ -7,7 +7,7 @@ from aiohttp import web
 
 from service import __version__
 from service.engine.base import EngineState
-from service.errors import EngineUnavailable, ModelUnavailable, ShuttingDown
+from service.errors import ClusterUnreachable, EngineUnavailable, ModelUnavailable, ShuttingDown
 from service.http.middleware import auth
 from service.http.native.models import asked
 from service.http.schema.answers import Health, Model, Status
@@ -61,9 +61,9 @@ async def live(request: web.Request) -> web.Response:
     summary="Return 200 when images can be made now, else 503.",
     description=(
         "For a load balancer: 503 while the model loads or failed, the engine has been silent for "
-        "too long or keeps ending, or the service ends."
+        "too long or keeps ending, the cluster cannot be reached, or the service ends."
     ),
-    errors=(ModelUnavailable, EngineUnavailable, ShuttingDown),
+    errors=(ModelUnavailable, EngineUnavailable, ClusterUnreachable, ShuttingDown),
 )
 @response_schema(Status(), 200, description="The next request will be worked on.")
 async def ready(request: web.Request) -> web.Response:
@@ -81,6 +81,8 @@ def status(dispatcher: Dispatcher) -> str:
     """Return the state of the service in one word."""
     if dispatcher.admission.draining:
         return "shutting_down"
+    if dispatcher.admission.cluster_lost():
+        return "degraded"
     if dispatcher.lead.circuit_state is not CircuitState.CLOSED:
         return "degraded"
     return STATUS[dispatcher.lead.engine.state]
@@ -100,7 +102,8 @@ def report(app: web.Application) -> dict[str, Any]:
         "uptime_seconds": round(time.monotonic() - app[STARTED], 3),
         "model": model and Model().dump(model),
         "engine": engine_status(dispatcher.lead)
-        | {"restarts": sum(slot.engine.restarts for slot in dispatcher.slots)},
+        | {"restarts": sum(slot.engine.restarts for slot in dispatcher.slots)}
+        | ({"failure": lost.detail} if (lost := dispatcher.admission.cluster_lost()) else {}),
         "engines": [slot_status(slot, app[MODELS]) for slot in dispatcher.slots],
         "queue": {"depth": dispatcher.depth, "limit": app[CONFIG].queue_size},
         "running": dispatcher.running,

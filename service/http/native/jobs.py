@@ -10,6 +10,7 @@ from aiohttp.typedefs import Handler
 
 from service.core.limits import RequestLimits
 from service.errors import (
+    ClusterUnreachable,
     EngineUnavailable,
     IdempotencyConflict,
     JobExpired,
@@ -69,6 +70,7 @@ WHOLE: Final = re.compile(r"[0-9]{1,9}")
 
 REFUSALS: Final = (
     *(QueueFull, ShuttingDown, ModelUnavailable, EngineUnavailable, OutOfMemory),
+    ClusterUnreachable,
     *(StoreUnavailable, StorageFull, StorageUnavailable, JobsOff),
 )
 

@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Sequence
+from typing import Final
 
 from service import errors
 from service.config.table import Config
@@ -15,6 +16,9 @@ from service.jobs.queue.queue import JobQueue, Limit
 from service.jobs.queue.reservations import Reservations
 from service.models.served.catalog import DEFAULT, ModelCatalog
 from service.telemetry.metrics import Metrics
+
+CLUSTER_RETRY_SECONDS: Final = 30.0
+"""The driver of a cluster looks for it at least so often."""
 
 
 class Admission:
@@ -34,6 +38,8 @@ class Admission:
         """Set up; ``failure`` returns why no engine can load a model, and nothing if one may."""
         self.draining = False
         """Whether the service is about to end and takes nothing new."""
+        self.unreachable: Callable[[], float] = lambda: 0.0
+        """Returns for how many seconds no engine could be found, once that is too long."""
         self._slots = slots
         self._queue = queue
         self._forecast = forecast
@@ -56,6 +62,7 @@ class Admission:
 
         Raises:
             ShuttingDown: no new work is taken any more.
+            ClusterUnreachable: no engine works, and none could be found for a while.
             EngineUnavailable: the engine keeps ending, or has been silent for too long.
             ModelUnavailable: the model is not loaded, or not yet.
             OutOfMemory: not even the smallest image fits.
@@ -63,16 +70,21 @@ class Admission:
         """
         if self.draining:
             raise errors.ShuttingDown("Send requests to another instance.")
+        if lost := self.cluster_lost():
+            raise lost
         problems = {slot: self._distrust(slot) or slot.problem() for slot in self._slots}
         if None not in problems.values() and (problem := problems[nearest(self._slots)]):
             raise problem
 
-    def admit(self, job: Job, make_room: Callable[[], None]) -> None:
+    def admit(self, job: Job, make_room: Callable[[], None], *, promised: bool = False) -> None:
         """Let ``job`` into the queue or raise why not; ``make_room`` starts what can be started.
+
+        A job that is ``promised`` outlives its client, so it may wait for engines.
 
         Raises:
             ShuttingDown: no new work is taken any more.
             ModelUnavailable: the model could not be loaded.
+            ClusterUnreachable: no engine works, and none could be found for a while.
             EngineUnavailable: the engine keeps ending; with the seconds until the next try.
             OutOfMemory: its images do not fit, not even one at a time.
             QueueFull: with the seconds after which there is a place.
@@ -83,6 +95,8 @@ class Admission:
                 job, "draining", errors.ShuttingDown("Send the request to another instance.")
             )
         self._demand_model(job)
+        if not promised and (lost := self.cluster_lost()):
+            raise self._refused(job, "cluster_unreachable", lost)
         if not any(self._takes(slot, job) for slot in self._slots):
             self._check_slots(job)
         if self._queue.limit(job.owner) is not None:
@@ -93,6 +107,16 @@ class Admission:
             raise self._refused(job, "queue_full", self._no_place(job, limit, now))
         self._reservations.enter(job, now)
         self._forecast.accepted(job, now)
+
+    def cluster_lost(self) -> errors.ClusterUnreachable | None:
+        """Return the error of requests that no engine can be found for; None while one may be."""
+        if any(slot.ready for slot in self._slots) or not (seconds := self.unreachable()):
+            return None
+        return errors.ClusterUnreachable(
+            f"No engine is ready, and the cluster could not be reached for {seconds:.0f} s; "
+            f"retry in {CLUSTER_RETRY_SECONDS:.0f} s.",
+            retry_after=CLUSTER_RETRY_SECONDS,
+        )
 
     def _takes(self, slot: EngineSlot, job: Job) -> bool:
         closed = slot.closed or self._distrust(slot) is not None

@@ -147,7 +147,8 @@ class Dispatcher(Feed):
 
         """
         job.model = self.models.key(job.request.model)
-        self.admission.admit(job, make_room=self._start_waiting)
+        promised = self.observer.promised(job)
+        self.admission.admit(job, make_room=self._start_waiting, promised=promised)
         record.accepted(self._metrics, job, self.depth)
         self._changed()
 

@@ -53,6 +53,10 @@ class JobRecorder(Observer):
         """Return whether it is on the disk and not over."""
         return job.id in self.live and self.live[job.id].durable
 
+    def promised(self, job: Job) -> bool:
+        """Return whether it is run though no client waits for it."""
+        return job.id in self.live and self.live[job.id].promised
+
     def begun(self, job: Job) -> None:
         """Count the attempt, so that a job that ends every process is given up in the end."""
         if live := self.live.get(job.id):

@@ -1,5 +1,6 @@
 """The service with ``ENGINE=ray`` whose hosts run an engine without a model."""
 
+import os
 import sys
 from functools import partial
 
@@ -13,6 +14,8 @@ WORKER = "tests.support.fake_worker:run"
 def main() -> int:
     """Run the service."""
     vars(source)["RaySource"] = partial(source.RaySource, worker=WORKER)
+    if seconds := os.environ.get("FAKE_UNREACHABLE_SECONDS"):
+        vars(source)["UNREACHABLE_SECONDS"] = float(seconds)
     return service()
 
 

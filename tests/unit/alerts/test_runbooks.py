@@ -87,6 +87,7 @@ def test_a_runbook_names_log_events_that_there_are(name):
         "text_encode",
         *("not_started", "load_failed", "shutting_down", "dpmpp_2m"),
         *("engine_unavailable", "half_open", "set_aside", "too_many_connections"),
+        "cluster_unreachable",
         *("storage_full", "storage_unavailable", "input_lost", "too_many_uploads", "uploads_full"),
     }
     words = set(re.findall(r"`([a-z]+(?:_[a-z0-9]+)+)`", text(name)))

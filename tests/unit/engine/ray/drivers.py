@@ -53,6 +53,13 @@ def two_engines(channel: DriverChannel, config: Config, *, service: str, worker:
     _note(config, "stopped")
 
 
+def sees_no_cluster(channel: DriverChannel, _config: Config, **_names: str) -> None:
+    """Find an engine, but never the nodes of its cluster."""
+    _attach(channel, NAMES[0])
+    while not isinstance(channel.receive(), Stop):
+        pass
+
+
 def dies_once(channel: DriverChannel, config: Config, **names: str) -> None:
     """Find two engines and end; the next time find the first one only, and stay."""
     first = not (Path(config.data_dir) / TOLD).exists()

@@ -126,6 +126,29 @@ async def test_a_driver_that_ends_is_started_again(slots):
     assert here.value("driver_restarts_total") == 1
 
 
+async def test_a_cluster_that_no_driver_saw_for_a_while_is_unreachable(slots, monkeypatch):
+    """From the start on, or since it was seen last; engines alone do not tell of it."""
+    monkeypatch.setattr(sources, "UNREACHABLE_SECONDS", 0.0)
+    here = slots(drivers.sees_no_cluster)
+    await here.source.start(here.joined, here.leaving)
+    await here.until(here.ready)
+    assert here.source.unreachable() > 0
+    monkeypatch.setattr(sources, "UNREACHABLE_SECONDS", SECONDS)
+    assert here.source.unreachable() == 0
+    await here.source.stop()
+    seen = slots(drivers.two_engines)
+    began = asyncio.get_running_loop().time()
+    await seen.source.start(seen.joined, seen.leaving)
+    await seen.until(lambda: len(seen.ready()) == 2)
+
+    async def nodes() -> bool:
+        return bool(seen.value("nodes") == 2)
+
+    await until(nodes, SECONDS, "the driver tells of its cluster")
+    monkeypatch.setattr(sources, "UNREACHABLE_SECONDS", 0.0)
+    assert 0 <= seen.source.unreachable() < asyncio.get_running_loop().time() - began
+
+
 async def test_a_driver_that_cannot_be_understood_is_replaced(slots):
     """What it sent before counts for nothing."""
     here = slots(drivers.garbled)

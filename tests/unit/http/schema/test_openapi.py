@@ -192,6 +192,7 @@ def test_every_error_that_generate_answers_is_described_with_an_example():
             "shutting_down",
             "model_unavailable",
             "engine_unavailable",
+            "cluster_unreachable",
             "out_of_memory",
             "too_many_connections",
             "jobs_off",

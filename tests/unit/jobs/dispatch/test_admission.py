@@ -8,6 +8,7 @@ from service.core.stage import Stage
 from service.engine.base import EngineState
 from service.engine.protocol import EngineFailed
 from service.errors import (
+    ClusterUnreachable,
     EngineCrashed,
     EngineUnavailable,
     ModelUnavailable,
@@ -17,6 +18,7 @@ from service.errors import (
 )
 from service.jobs.dispatch.circuit import CircuitState
 from service.jobs.job import JobState
+from service.jobs.observer import Observer
 from service.telemetry.labels import ENGINE_STATES
 from tests.support.jobs.scripted_engine import (
     ScriptedEngine,
@@ -118,6 +120,37 @@ async def test_an_engine_that_keeps_ending_opens_the_circuit(dispatcher, engine,
     assert value(metrics, "sd_requests_refused_total", reason="circuit_open") == 1
     assert value(metrics, "sd_engine_state", state="circuit_open") == 1
     assert value(metrics, "sd_ready") == 0
+
+
+async def test_without_a_cluster_only_promised_jobs_wait_for_an_engine(dispatcher, engine, metrics):
+    """Who waits for an image is told at once; an engine that works is enough to wait for."""
+    await engine.ready()
+    dispatcher.admission.unreachable = lambda: 45.0
+    accepted = job()
+    await submitted(dispatcher, accepted)
+    await engine.finishes(accepted)
+    await engine.dies()
+    with pytest.raises(ClusterUnreachable, match="not be reached for 45 s") as refused:
+        dispatcher.submit(job())
+    assert refused.value.retry_after == 30
+    with pytest.raises(ClusterUnreachable):
+        dispatcher.admission.check_ready()
+    assert value(metrics, "sd_requests_refused_total", reason="cluster_unreachable") == 1
+    promised = job()
+    dispatcher.observer = Promises()
+    await submitted(dispatcher, promised)
+    dispatcher.admission.unreachable = lambda: 0.0
+    await engine.ready()
+    await engine.finishes(promised)
+    assert promised.state is JobState.SUCCEEDED
+
+
+class Promises(Observer):
+    """Says of every job that it outlives its client."""
+
+    def promised(self, job):
+        del job
+        return True
 
 
 async def test_jobs_wait_behind_an_open_circuit_and_run_one_at_a_time(dispatcher, engine, metrics):

@@ -18,6 +18,7 @@ const ADVICE = {
   out_of_memory: "Use a smaller size or fewer images.",
   model_unavailable: "Wait until the model is loaded; the status at the top says when.",
   engine_unavailable: "Wait until the engine is back; the status at the top says when.",
+  cluster_unreachable: "No engine can be reached: tell the operator, and try again later.",
   engine_crashed: "Try again; if it happens again, use other settings and tell the operator.",
   generation_failed: "Try again; if it happens again, tell the operator the request id.",
   shutting_down: "The service is ending; try again when it is back.",
