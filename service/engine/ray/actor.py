@@ -14,7 +14,7 @@ import structlog
 
 from service.engine.ray.gpu_lock import Hosted
 from service.engine.ray.host import EngineHost
-from service.engine.ray.lease import ABANDONED_SECONDS
+from service.engine.ray.lease import ABANDONED_SECONDS, Lease
 from service.engine.ray.messages import read_settings
 from service.gpu import nvml
 from service.system import niceness, parent_death
@@ -43,8 +43,9 @@ class EngineActor(EngineHost):
         # A spawned child would run Ray's worker again, up to where it looks for its name.
         vars(sys.modules["__main__"]).pop("__file__", None)
         gpu = gpu_uuid(assigned_gpu())
-        hosted = Hosted(entry=pkgutil.resolve_name(entry), gpu=gpu)
-        super().__init__(name, gpu=gpu, engines=engines, entry=hosted)
+        lease = Lease()
+        hosted = Hosted(entry=pkgutil.resolve_name(entry), gpu=gpu, lease=lease)
+        super().__init__(name, gpu=gpu, engines=engines, entry=hosted, lease=lease)
         threading.Thread(target=self._leave_when_abandoned, name="abandoned", daemon=True).start()
 
     async def attach(self, service: str, generation: int, settings: bytes) -> bytes:

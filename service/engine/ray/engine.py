@@ -199,12 +199,7 @@ class RemoteEngine(Engine):
 
     def preview(self, job_id: str, *, wanted: bool) -> None:
         """Begin or end to send previews of a job, and each of its steps."""
-        if wanted:
-            self._watched.add(job_id)
-        elif job_id not in self._watched:
-            return
-        else:
-            self._watched.discard(job_id)
+        (self._watched.add if wanted else self._watched.discard)(job_id)
         self._watch(job_id, wanted=wanted)
 
     def _watch(self, job_id: str, *, wanted: bool) -> None:

@@ -14,6 +14,7 @@ from service.core.stage import Stage
 from service.engine.process.child import WorkerMain
 from service.engine.process.worker import EngineChannel
 from service.engine.protocol import EngineFailed, Shutdown, StageStarted
+from service.engine.ray.lease import Lease, LeasedChannel, end_with
 from service.errors import ModelError
 from service.system import niceness
 from service.telemetry import logs
@@ -32,20 +33,25 @@ def lock_file(gpu: str) -> Path:
 
 @dataclass(frozen=True, kw_only=True)
 class Hosted:
-    """What the child of a host runs: ``entry``, with a GPU that nobody else uses.
+    """What the child of a host runs: ``entry``, with a GPU that nobody else uses, under a lease.
 
     An engine that was taken for dead may live on in a kernel that hangs. The next one waits until
-    it has ended, and says that it lives meanwhile.
+    it has ended, and says that it lives meanwhile. A host that hangs does not end its engine, which
+    therefore looks at the lease itself.
     """
 
     entry: WorkerMain
     gpu: str
     """By UUID or index; empty where nothing is to be locked."""
+    lease: Lease
+    """Of its host."""
 
     def __call__(self, channel: EngineChannel, config: Config) -> None:
-        """Take the lock, then run ``entry`` until it ends."""
+        """Take the lock, then run ``entry`` until it ends, or the lease does."""
         niceness.reset()
         logs.configure(config)
+        end_with(self.lease)
+        channel = LeasedChannel(channel.pipe, self.lease)
         if not self.gpu:
             self.entry(channel, config)
             return

@@ -2,13 +2,12 @@
 
 It has what must hold where nobody sees the service, and knows nothing of Ray: the actor around it
 passes calls on. Whoever calls is told by a generation; a host obeys the highest that it has seen,
-and nobody any more when the lease is over.
+and nobody any more when the lease is over. For a host that hangs its child looks at the lease.
 """
 
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from typing import Final
 
 import structlog
 
@@ -23,16 +22,13 @@ from service.engine.process.child import WorkerMain
 from service.engine.process.local import share
 from service.engine.process.parent import ProcessEngine
 from service.engine.protocol import Held
-from service.engine.ray.lease import Lease
+from service.engine.ray.lease import LOOK_SECONDS, Lease
 from service.engine.ray.messages import EngineAttached, EventBatch, Pulse, read_settings
 from service.engine.ray.outbox import End, Outbox
 from service.images.packing import packed
 from service.system.executors import IMAGES
 
 log = structlog.get_logger(__name__)
-
-LOOK_SECONDS: Final = 0.25
-"""Between two looks at the lease."""
 
 ForJob = protocol.Generate | protocol.Interrupt | protocol.Preview
 
@@ -99,11 +95,11 @@ class EngineHost:
             failed = self._engine is not None and self._engine.state is EngineState.FAILED
             if self.lease.lost or failed:
                 await self._end()
-            self.lease.renew()
             if settings != self._settings:
                 await self._end()
                 self._outbox.clear()
             if self._engine is None:
+                self.lease.restart()
                 own = share(config, self._engines) if self._engines > 1 else config
                 await self._begin(replace(own, cuda_visible_devices=self._gpu))
             self._settings = settings
@@ -118,6 +114,7 @@ class EngineHost:
                 ready=self._outbox.ready,
                 starts=self.starts,
                 gpu=self._gpu,
+                pulse=self.lease.pulse(),
             )
         )
 
@@ -132,14 +129,17 @@ class EngineHost:
         work = [each for each in work if each.job_id not in self._waiting]
         return (*work, *waiting, *self._outbox.held)
 
-    async def renew(self, generation: int) -> bytes:
-        """Renew the lease and answer how the child is; an empty answer to who has none."""
+    async def renew(self, generation: int, heard: int) -> bytes:
+        """Renew the lease and answer how the child is; an empty answer to who has none.
+
+        ``heard`` is the number of the last answer that has arrived.
+        """
         engine = await self._obeying(generation)
         if engine is None:
             return b""
-        self.lease.renew()
+        self.lease.renew(heard)
         self._start_waiting(engine)
-        return written(Pulse(silence=engine.silence, late=engine.late))
+        return written(Pulse(number=self.lease.pulse(), silence=engine.silence, late=engine.late))
 
     async def command(self, generation: int, data: bytes) -> bool:
         """Obey a command; return False to who has no lease.
@@ -176,7 +176,10 @@ class EngineHost:
         """Send the steps of a job sooner, or no more so; return False to who has no lease."""
         if await self._obeying(generation) is None:
             return False
-        (self._outbox.watched.add if wanted else self._outbox.watched.discard)(job_id)
+        if not wanted:
+            self._outbox.watched.discard(job_id)
+        elif job_id in self._working or job_id in self._waiting:  # Else nothing would end it.
+            self._outbox.watched.add(job_id)
         return True
 
     async def acknowledge(self, generation: int, job_id: str, epoch: int) -> bool:

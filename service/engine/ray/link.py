@@ -160,7 +160,8 @@ class Link:
         self._orders, self._generation = asyncio.Queue(), generation
         self._again.clear()
         await self._send(attached)
-        parts = (self._renew(generation), self._obey(), self._hear(generation), self._again.wait())
+        renewing = self._renew(generation, attached.pulse)
+        parts = (renewing, self._obey(), self._hear(generation), self._again.wait())
         tasks = [asyncio.create_task(part) for part in parts]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -171,13 +172,16 @@ class Link:
         for task in done:
             task.result()
 
-    async def _renew(self, generation: int) -> None:
-        """Renew the lease each second; each answer is a sign of life."""
+    async def _renew(self, generation: int, heard: int) -> None:
+        """Renew the lease each second, with the sign of life that was heard last."""
+        loop = asyncio.get_running_loop()
         while True:
-            pulse = answered(await self._call("renew", generation), Pulse)
+            due = loop.time() + RENEW_SECONDS  # At once after an answer that came late.
+            pulse = answered(await self._call("renew", generation, heard), Pulse)
             alive = partial(Alive, engine=self.engine, generation=generation)
             await self._send(alive(silence=pulse.silence, late=pulse.late))
-            await asyncio.sleep(RENEW_SECONDS)
+            heard = pulse.number
+            await asyncio.sleep(due - loop.time())
 
     async def _obey(self) -> None:
         """Hand on what is ordered, one after the other: Ray would let a short one overtake."""

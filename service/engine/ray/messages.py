@@ -100,6 +100,8 @@ class EngineAttached:
     """Children it has started so far: another number tells that work was lost meanwhile."""
     gpu: str
     """UUID or index of the GPU; empty on a CPU."""
+    pulse: int = 0
+    """Number of this sign of life, as in ``Pulse``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,8 +162,12 @@ class EventBatch:
 
 @dataclass(frozen=True, kw_only=True)
 class Pulse:
-    """A host's answer to a renewal of its lease."""
+    """A host's answer to a renewal of its lease: a sign of life.
 
+    The next renewal says its number, and the lease counts from when it was sent.
+    """
+
+    number: int
     silence: float
     late: bool
 

@@ -16,6 +16,7 @@ from service.core.events import (
     ModelLoaded,
     ModelsResident,
     ModelUnloaded,
+    OutOfMemoryHit,
     Previewed,
     Stepped,
 )
@@ -40,6 +41,9 @@ KEPT_BYTES: Final = 2**28
 End = JobFinished | JobFailed | JobCancelled
 LIGHT: Final = (Stepped, Previewed)
 """Events that may wait a moment, and whose newest says it all."""
+
+COUNTED: Final = (Stepped, OutOfMemoryHit)
+"""Reports that count seconds of a GPU, or faults: nothing that comes later says it again."""
 
 
 @dataclass(kw_only=True)
@@ -87,8 +91,13 @@ class Outbox:
         return self._kept[job_id].epoch if job_id in self._kept else None
 
     def expect(self, job_id: str, epoch: int) -> None:
-        """Count an end as kept that will be added when its images are packed."""
-        self._kept[job_id] = Kept(epoch=epoch)
+        """Count an end as kept that will be added when its images are packed.
+
+        That of an earlier attempt than the one whose end is kept counts for nothing.
+        """
+        known = self.epoch(job_id)
+        if known is None or known < epoch:
+            self._kept[job_id] = Kept(epoch=epoch)
 
     def add(self, said: Event) -> None:
         """Take an event; the end of an attempt that is not expected any more is dropped."""
@@ -140,8 +149,17 @@ class Outbox:
         return self._reader
 
     def replay(self) -> None:
-        """Begin anew for a reader that may know nothing: what lasts, then the kept ends."""
-        self._pending = list(self._learned.values())
+        """Begin anew for a reader that may know nothing: what lasts, then the kept ends.
+
+        Reports in which something is counted come in between, unless their engine has ended.
+        """
+        reports: list[Event | bytes] = []
+        for each in self._pending:
+            if isinstance(each, EngineExited):
+                reports.clear()
+            elif isinstance(each, COUNTED):
+                reports.append(each)
+        self._pending = [*self._learned.values(), *reports]
         self._pending += [each.data for each in self._kept.values() if each.data]
         self._taken = float("-inf")
 

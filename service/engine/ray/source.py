@@ -249,7 +249,12 @@ def name_of_service(data_dir: str) -> str:
     if not data_dir:
         return name
     path = Path(data_dir) / NAME_FILE
-    with contextlib.suppress(FileExistsError):
-        path.touch(0o600, exist_ok=False)
-        path.write_text(name, encoding="ascii")
-    return path.read_text(encoding="ascii").strip() or name
+    with contextlib.suppress(FileNotFoundError):
+        if kept := path.read_text(encoding="ascii").strip():
+            return kept
+    # A service that is killed in here leaves no file without a name.
+    new = path.with_name(f"{NAME_FILE}.new")
+    new.touch(0o600)
+    new.write_text(name, encoding="ascii")
+    new.replace(path)
+    return name

@@ -16,6 +16,7 @@ from service.engine.ray.messages import (
     REMOTE_EVENTS,
     EngineAttached,
     EventBatch,
+    Pulse,
     written_settings,
 )
 from tests.unit.engine.process import children
@@ -43,13 +44,25 @@ class Driver:
     def __init__(self, host: EngineHost, generation: int = 1) -> None:
         self.host, self.generation = host, generation
         self.events: asyncio.Queue[Any] = asyncio.Queue()
+        self.heard = 0
+        """The sign of life that came with the attachment."""
         self._reading: asyncio.Task[None] | None = None
 
     async def attach(self, settings: bytes = SETTINGS) -> EngineAttached:
         attached = FROM_HOST.read(await self.host.attach(SERVICE, self.generation, settings))
         assert isinstance(attached, EngineAttached)
+        self.heard = attached.pulse
         self._reading = asyncio.create_task(self._read())
         return attached
+
+    async def renew(self) -> Pulse | None:
+        """Return a new sign of life for the one that was heard last; None for none."""
+        if not (data := await self.host.renew(self.generation, self.heard)):
+            return None
+        pulse = FROM_HOST.read(data)
+        assert isinstance(pulse, Pulse)
+        self.heard = pulse.number
+        return pulse
 
     async def _read(self) -> None:
         async for data in self.host.events(self.generation):

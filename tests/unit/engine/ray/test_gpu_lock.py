@@ -19,7 +19,9 @@ from service.engine.protocol import (
 )
 from service.engine.ray import gpu_lock
 from service.engine.ray.gpu_lock import Hosted, lock_file
+from service.engine.ray.lease import Lease
 from tests.unit.engine.process import children
+from tests.unit.engine.ray.conftest import Clock
 
 WAIT_SECONDS = 30.0
 GPU = "GPU-1"
@@ -38,7 +40,8 @@ class Running:
     def __init__(self, gpu: str = GPU) -> None:
         ours, theirs = multiprocessing.Pipe()
         self.channel: Channel[Command, EngineEvent] = Channel(ours, EVENTS)
-        hosted = Hosted(entry=children.obedient, gpu=gpu)
+        self.lease = Lease(Clock())
+        hosted = Hosted(entry=children.obedient, gpu=gpu, lease=self.lease)
         self.thread = threading.Thread(
             target=hosted, args=(Channel(theirs, COMMANDS), Config()), daemon=True
         )

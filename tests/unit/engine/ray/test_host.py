@@ -23,7 +23,7 @@ from service.engine.protocol import (
 )
 from service.engine.ray import lease
 from service.engine.ray.host import EngineHost
-from service.engine.ray.messages import FROM_HOST, Pulse, written_settings
+from service.engine.ray.messages import Pulse, written_settings
 from tests.support.wait import until
 from tests.unit.engine.process import children
 from tests.unit.engine.ray.conftest import REQUEST, SERVICE, SETTINGS, STAYS, WAIT_SECONDS, Driver
@@ -62,7 +62,7 @@ async def test_an_older_generation_is_not_obeyed(driver, host):
     await newer.attach()
     await driver.ended()
     assert await host.attach(SERVICE, 1, SETTINGS) == b""
-    assert await host.renew(1) == b""
+    assert await host.renew(1, 1) == b""
     assert not await driver.generate("one")
     assert not await host.watch(1, "one", True)
     assert not await host.acknowledge(1, "one", 1)
@@ -130,7 +130,7 @@ async def test_an_attempt_that_waits_for_an_earlier_one_can_be_cancelled(driver,
     assert await driver.next(JobCancelled) == JobCancelled(job_id="job", epoch=2)
     await driver.generate("next")
     await driver.next(JobFinished)
-    assert {each.job_id for each in host.held} == {"job", "next"}
+    assert host.held == (Held(job_id="job", epoch=2), Held(job_id="next", epoch=1))
 
 
 async def test_a_killed_child_is_told_of_and_replaced(driver, host):
@@ -160,7 +160,9 @@ async def test_without_a_renewal_no_job_is_started(driver, host, clock):
     assert await driver.generate("one")
     assert host.held == (Held(job_id="one", epoch=1),)
     assert not host._working
-    assert isinstance(FROM_HOST.read(await host.renew(1)), Pulse)
+    assert await driver.renew()
+    assert not host._working  # What it has heard is as old.
+    assert await driver.renew()
     assert (await driver.next(JobFinished)).job_id == "one"
 
 
@@ -174,7 +176,7 @@ async def test_a_host_whose_lease_is_over_ends_its_engine(driver, host, clock):
     await host.check()
     await gone(child)
     assert host.held == (Held(job_id="over", epoch=1),)
-    assert await host.renew(1) == b""
+    assert await host.renew(1, 1) == b""
     assert not await driver.generate("one")
     driver.leave()
     newer = Driver(host, 2)
@@ -188,7 +190,7 @@ async def test_a_host_that_stood_still_ends_its_engine_before_it_listens(driver,
     """Calls that waited meanwhile come before any timer: the first of them finds the end."""
     await driver.generate("stays", STAYS)
     clock.now += lease.LOST_SECONDS
-    assert await host.renew(1) == b""
+    assert await host.renew(1, 1) == b""
     assert (host.pid, host.held) == (None, ())
 
 
@@ -260,10 +262,35 @@ async def test_a_shutdown_ends_the_engine(driver, host):
     child = psutil.Process(host.pid)
     assert await driver.tell(Shutdown())
     await gone(child)
-    assert await host.renew(1) == b""
+    assert await host.renew(1, 1) == b""
 
 
-@pytest.mark.usefixtures("driver")
-async def test_whoever_renews_the_lease_hears_how_silent_the_child_is(host):
+async def test_whoever_renews_the_lease_hears_how_silent_the_child_is(driver):
     """An idle one may be silent."""
-    assert FROM_HOST.read(await host.renew(1)) == Pulse(silence=0.0, late=False)
+    before = driver.heard
+    assert await driver.renew() == Pulse(number=before + 1, silence=0.0, late=False)
+
+
+async def test_the_lease_counts_from_the_sign_of_life_that_was_heard(driver, host, clock):
+    """The word that it was heard may come late, and then the jobs may be running elsewhere."""
+    clock.now += lease.LOST_SECONDS - 1
+    await driver.renew()
+    assert host.lease.age == lease.LOST_SECONDS - 1
+    await driver.renew()
+    assert host.lease.age == 0
+
+
+async def test_an_older_sign_of_life_renews_no_lease(driver, host, clock):
+    """A call that was on its way for long says nothing of now; neither does a new attachment."""
+    old = driver.heard
+    await driver.renew()
+    clock.now += 1
+    await host.renew(1, old)
+    assert host.lease.age == 1
+    driver.leave()
+    newer = Driver(host, 2)
+    await newer.attach()
+    assert host.lease.age == 1
+    await newer.renew()
+    assert host.lease.age == 0
+    newer.leave()

@@ -46,6 +46,8 @@ class PaperHost:
         self.failures: deque[Exception] = deque()
         """Raised by the next calls of ``renew``."""
         self.batches: asyncio.Queue[tuple[bytes, ...]] = asyncio.Queue()
+        self.pulses = 0
+        """Signs of life that it has given."""
         self.closed = 0
         self.killed = False
 
@@ -56,7 +58,8 @@ class PaperHost:
         if method == "renew":
             if self.failures:
                 raise self.failures.popleft()
-            return written(Pulse(silence=0.5, late=False))
+            self.pulses += 1
+            return written(Pulse(number=self.pulses, silence=0.5, late=False))
         return True
 
     def _attach(self, generation: int) -> bytes:
@@ -64,6 +67,7 @@ class PaperHost:
             self.refusals -= 1
             return b""
         self.obeyed.append(generation)
+        self.pulses += 1
         return written(
             EngineAttached(
                 engine=ENGINE,
@@ -72,6 +76,7 @@ class PaperHost:
                 ready=b"",
                 starts=1,
                 gpu="",
+                pulse=self.pulses,
             )
         )
 
@@ -132,6 +137,15 @@ async def test_a_host_joins_with_its_first_answer(held):
     assert held.host.calls[0] == ("attach", "me", generation, b"settings")
     await until(lambda: held.of(Alive))
     assert held.of(Alive)[0] == Alive(engine=ENGINE, generation=generation, silence=0.5, late=False)
+
+
+async def test_a_renewal_says_which_sign_of_life_was_heard_last(held):
+    """The first is the attachment itself; the service hears each before it counts."""
+    held.link.start()
+    generation = await held.attached()
+    await until(lambda: len(held.of(Alive)) == 3)
+    renewed = [call for call in held.host.calls if call[0] == "renew"]
+    assert renewed[:3] == [("renew", generation, number) for number in (1, 2, 3)]
 
 
 async def test_orders_reach_the_host_one_after_the_other(held):

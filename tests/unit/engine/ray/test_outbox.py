@@ -11,6 +11,7 @@ from service.core.events import (
     MOST_STEPS,
     AdaptersChanged,
     BatchCalibrated,
+    JobCancelled,
     JobFailed,
     JobFinished,
     ModelLoaded,
@@ -259,7 +260,7 @@ def test_a_reader_that_begins_hears_what_lasts(loop, box):
     adapters = AdaptersChanged(load_seconds=(1.0,), failures=1, evictions=1, held={})
     unloaded = ModelUnloaded(model_id="left", reason=UnloadReason.ASKED)
     said: list[Any] = [READY, replace(capacity, available=9), capacity, loaded, other, calibrated]
-    for each in [*said, left, unloaded, adapters, step(1), OUT_OF_MEMORY]:
+    for each in [*said, left, unloaded, adapters, preview(1)]:
         box.add(each)
     box.replay()
     reader = Reader(loop, box)
@@ -267,6 +268,32 @@ def test_a_reader_that_begins_hears_what_lasts(loop, box):
     lasting = [READY, capacity, replace(loaded, seconds=0.0), other, calibrated]
     assert reader.events == [*lasting, AdaptersChanged()]
     assert box.ready == written(READY)
+
+
+def test_what_is_counted_is_told_to_the_next_reader(loop, box):
+    """Seconds of the GPU and faults that no reader has taken; not those of an engine that ended."""
+    box.add(READY)
+    keep(box, finished("b"))
+    for said in (step(1), preview(1), OUT_OF_MEMORY, step(2)):
+        box.add(said)
+    box.replay()
+    reader = Reader(loop, box)
+    loop.advance(0)
+    assert reader.events == [READY, step(1), OUT_OF_MEMORY, step(2), finished("b")]
+    box.add(step(3))
+    box.add(EXITED)
+    box.replay()
+    loop.advance(CALM_SECONDS)
+    assert reader.events[-1] == finished("b")
+
+
+def test_an_end_of_an_earlier_attempt_takes_no_place(box):
+    """The later one was cancelled before it could begin."""
+    box.expect("a", 2)
+    box.add(JobCancelled(job_id="a", epoch=2))
+    box.expect("a", 1)
+    box.add(JobCancelled(job_id="a", epoch=1))
+    assert box.held == (Held(job_id="a", epoch=2),)
 
 
 def test_nothing_lasts_of_an_engine_that_has_ended(loop, box):

@@ -191,6 +191,15 @@ def test_a_service_keeps_its_name(tmp_path):
     assert name_of_service("") != name_of_service("")
 
 
+def test_a_file_without_a_name_gets_one(tmp_path):
+    """As one has that was cut short: else the service would have another name at each start."""
+    (tmp_path / NAME_FILE).touch()
+    name = name_of_service(str(tmp_path))
+    assert name
+    assert name_of_service(str(tmp_path)) == name
+    assert [each.name for each in tmp_path.iterdir()] == [NAME_FILE]
+
+
 def test_a_head_that_is_not_there_is_told_at_once(unused_tcp_port):
     """Ray itself would try for minutes; it is not even imported."""
     config = Config(
