@@ -26,24 +26,21 @@ from pathlib import Path
 from statistics import median
 from typing import Final
 
-from aiohttp import web
-
 from scripts.written import table
-from service.config.webhook_key import webhook_key
 from service.errors import ConfigError
 from tests.drills.chaos.checks import CHECKS, POISON
 from tests.drills.chaos.killer import Killer, plan
 from tests.drills.chaos.patient import Patient, orders
 from tests.drills.common import report
 from tests.drills.common.drill import Drill, Given, Number
-from tests.drills.common.ledger import Kill, Ledger, Notice, Order
+from tests.drills.common.ledger import Kill, Ledger, Order
+from tests.drills.common.webhooks import SECRET, Receiver
 from tests.support.load_client import client_of
-from tests.support.receiver import receiving, verify
+from tests.support.receiver import receiving
 from tests.support.service_process import ServiceProcess, service_in
 from tests.support.wait import TooLateError, until
 
 MAX_ATTEMPTS: Final = 3
-SECRET: Final = "the receiver of the chaos drill"  # noqa: S105 - of this drill alone
 SETTINGS: Final = {
     **report.SETTINGS,
     "MAX_CONCURRENT_REQUESTS": "3",
@@ -64,9 +61,6 @@ TOLD_SECONDS: Final = 120.0
 
 SWEPT_SECONDS: Final = 180.0
 """For images that no job has: those of the last minute are not touched, once a minute."""
-
-NOT_READY, SILENT = 0.15, 0.1
-"""Parts of the webhooks that are answered by 503, and not at all, while there are kills."""
 
 SAMPLE: Final = 12
 
@@ -89,31 +83,6 @@ class Desk:
             return None
         self.unsent = max(0, self.unsent - 1)
         return next(self._coming)
-
-
-class Receiver:
-    """Answers most deliveries with 204, some with 503, and hangs up on some."""
-
-    def __init__(self, ledger: Ledger, chance: random.Random) -> None:
-        self._ledger, self._chance = ledger, chance
-        self.calm = False
-        """Whether it takes all that comes."""
-
-    async def accept(self, request: web.Request) -> web.Response:
-        content = await request.read()
-        body = await request.json()
-        mood = 1.0 if self.calm else self._chance.random()
-        notice = Notice(
-            delivery=request.headers.get("Webhook-Id", ""),
-            job=str(body["id"]),
-            state=str(body["state"]),
-            genuine=verify(webhook_key(SECRET), request.headers, content, time.time()),
-            refused=mood < NOT_READY + SILENT,
-        )
-        self._ledger.notices.append(notice)
-        if mood < SILENT and request.transport is not None:
-            request.transport.abort()
-        return web.Response(status=503 if notice.refused else 204)
 
 
 async def run(given: Given, folder: Path) -> Ledger:

@@ -1,9 +1,10 @@
 """Prove that nothing accepted is lost in a cluster, whatever process of it is killed or stopped.
 
-Starts a Ray cluster of a head and some nodes on the loopback address, whose engines make no real
-images, and for each scene a service. While clients order images, one process after the other is
-killed or stopped: the engine's, its actor's, the driver's, the service's, the head's, a node's. In
-the end each accepted order must have its image, once, or a reason.
+Starts a Ray cluster of a head and some nodes on the loopback address, and for each scene a service.
+The engines make no real images, but for those of torch, which run the demo model. While clients
+order images, one process after the other is killed or stopped: the engine's, its actor's, the
+driver's, the service's, the head's, a node's. In the end each accepted order must have its image,
+once, or a reason.
 
     python -m tests.drills.cluster                  two nodes of two engines, 200 orders a scene
     python -m tests.drills.cluster --scenes driver --strikes 1 --jobs 20
@@ -46,7 +47,8 @@ def heading(given: Given, _seen: Seen) -> str:
     """Return the begin of the figures of docs/cluster.md."""
     return f""":
 {given.nodes} nodes of {given.engines} engines each and a head, on one machine; orders of
-{SIDE}x{SIDE} with {STEPS} steps, {given.job_seconds:g} s of an engine each."""
+{SIDE}x{SIDE} with {STEPS} steps, {given.job_seconds:g} s of an engine each; those of torch
+with the demo model."""
 
 
 def options(root: argparse.ArgumentParser) -> None:

@@ -4,14 +4,17 @@ import asyncio
 import os
 import random
 import signal
+import sqlite3
 import time
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 import psutil
 
-from tests.drills.engines.outcome import Strike, moment
+from tests.drills.engines.outcome import Row, Strike, moment
 from tests.support.ray.cluster import Cluster, child_of
 from tests.support.service_process import ServiceProcess
 from tests.support.wait import until
@@ -23,6 +26,9 @@ THAW_SECONDS: Final = 5.0
 PAUSE_SECONDS: Final = 15.0
 """Of a stopped service or node: longer than the lease of an engine, and than the head waits."""
 
+LEFT: Final = frozenset({"engine_leaving", "engine_left", "engine_exited"})
+"""What the service says of an engine whose node is gone."""
+
 HEAD_SECONDS: Final = 5.0
 """Without the head's state."""
 
@@ -33,6 +39,8 @@ class Place:
 
     cluster: Cluster
     service: ServiceProcess
+    store: Path
+    """The service's jobs, in SQLite."""
     chance: random.Random
     engines: int
     """Of each node."""
@@ -52,6 +60,16 @@ class Place:
         return psutil.Process(int(self.service.lines("driver_started")[-1]["pid"]))
 
 
+def rows_of(store: Path) -> Mapping[str, Row]:
+    """Return what the store itself says of the jobs that are over, by id."""
+    with closing(sqlite3.connect(f"file:{store}?mode=ro", uri=True)) as read:
+        found = read.execute(
+            "SELECT id, state, epoch, attempts, started_at, finished_at, error_code, metadata"
+            " FROM jobs WHERE finished_at IS NOT NULL"
+        )
+        return {row[0]: row[1:] for row in found}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Scene:
     """Something that is done to one process after the other."""
@@ -60,6 +78,8 @@ class Scene:
     strike: Callable[[Place], Awaitable[Strike]]
     again: bool = True
     """Whether jobs have to begin again by it."""
+    torch: bool = False
+    """Whether the engines draw with the demo model."""
 
 
 async def child_killed(place: Place) -> Strike:
@@ -79,7 +99,7 @@ async def actor_stopped(place: Place) -> Strike:
     actor = place.actor()
     strike = await _signalled(place, actor, signal.SIGSTOP, {"engine_exited"})
     await asyncio.sleep(THAW_SECONDS)
-    actor.send_signal(signal.SIGCONT)
+    _thaw(place, actor, strike)
     strike.ready = time.time()
     return strike
 
@@ -104,9 +124,10 @@ async def service_killed(place: Place) -> Strike:
 async def service_stopped(place: Place) -> Strike:
     """Stop the service for so long that its engines end what they have."""
     strike = Strike(slot="", at=time.time())
-    place.service.process.send_signal(signal.SIGSTOP)
+    process = psutil.Process(place.service.process.pid)
+    process.send_signal(signal.SIGSTOP)
     await asyncio.sleep(PAUSE_SECONDS)
-    place.service.process.send_signal(signal.SIGCONT)
+    _thaw(place, process, strike)
     strike.ready = time.time()
     return strike
 
@@ -127,7 +148,8 @@ async def head_stopped(place: Place) -> Strike:
     store = psutil.Process(place.cluster.nodes[0]["gcs_server"])
     store.send_signal(signal.SIGSTOP)
     await asyncio.sleep(PAUSE_SECONDS)
-    store.send_signal(signal.SIGCONT)
+    _thaw(place, store, strike)
+    strike.detected = _first(place, {"cluster_not_seen"}, strike.at)
     strike.ready = strike.at  # Nothing may stand still meanwhile.
     return strike
 
@@ -137,7 +159,8 @@ async def node_stopped(place: Place) -> Strike:
     strike, raylet = Strike(slot="", at=time.time()), place.raylet()
     raylet.send_signal(signal.SIGSTOP)
     await asyncio.sleep(PAUSE_SECONDS)
-    raylet.send_signal(signal.SIGCONT)
+    _thaw(place, raylet, strike)
+    strike.detected = _first(place, LEFT, strike.at)
     await asyncio.to_thread(place.cluster.add_node, place.engines)
     strike.ready = time.time()
     return strike
@@ -160,9 +183,7 @@ async def _signalled(
     os.kill(process.pid, number)
 
     async def noticed() -> bool:
-        log = list(place.service.log)
-        found = (moment(line) for line in log if line["event"] in events)
-        strike.detected = next((at for at in found if at >= strike.at), None)
+        strike.detected = _first(place, events, strike.at)
         return strike.detected is not None
 
     await until(noticed, BOUND_SECONDS, f"{' or '.join(events)} after {number.name}")
@@ -170,9 +191,24 @@ async def _signalled(
     return strike
 
 
+def _first(place: Place, events: Collection[str], after: float) -> float | None:
+    """Return when one of these events was first logged after a moment; None: never."""
+    log = list(place.service.log)
+    found = (moment(line) for line in log if line["event"] in events)
+    return next((at for at in found if at >= after), None)
+
+
+def _thaw(place: Place, process: psutil.Process, strike: Strike) -> None:
+    """Let a stopped process go on, and note what was over by then: it may change none of it."""
+    strike.thawed = rows_of(place.store)
+    process.send_signal(signal.SIGCONT)
+
+
 SCENES: Final = (
     Scene(name="engine's process SIGKILL", strike=child_killed),
     Scene(name="engine's process SIGSTOP", strike=child_stopped),
+    Scene(name="engine's process with torch SIGKILL", strike=child_killed, torch=True),
+    Scene(name="engine's process with torch SIGSTOP", strike=child_stopped, torch=True),
     Scene(name="actor SIGKILL", strike=actor_killed),
     Scene(name="actor SIGSTOP, then SIGCONT", strike=actor_stopped),
     Scene(name="driver SIGKILL", strike=driver_killed, again=False),

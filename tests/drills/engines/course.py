@@ -177,9 +177,11 @@ async def serving(
 
 
 @asynccontextmanager
-async def ordering(client: Client, ledger: Ledger, seed: int, engines: int) -> AsyncIterator[None]:
+async def ordering(
+    client: Client, ledger: Ledger, seed: int, engines: int, webhook: str = ""
+) -> AsyncIterator[None]:
     """Let clients order, each its next image when it has the last; then wait for all."""
-    patient, coming, closing = Patient(client, ledger, seed), orders(seed), [False]
+    patient, coming, closing = Patient(client, ledger, seed), orders(seed, webhook), [False]
 
     async def order() -> None:
         while not closing[0]:
@@ -199,10 +201,12 @@ async def ordering(client: Client, ledger: Ledger, seed: int, engines: int) -> A
             raise error
 
 
-def orders(seed: int) -> Iterator[Order]:
-    """Yield orders without end, every other one as a durable job."""
+def orders(seed: int, webhook: str = "") -> Iterator[Order]:
+    """Yield orders without end, every other one as a durable job, which ``webhook`` is told of."""
     chance = random.Random(seed)
     for number in itertools.count():
         body = drawn(chance, [(SIDE, SIDE)], [STEPS])
-        key = f"engines-{seed}-{number}"
-        yield Order(number=number, key=key, body=body, synchronous=number % 2 == 0)
+        key, synchronous = f"engines-{seed}-{number}", number % 2 == 0
+        if webhook and not synchronous:
+            body["webhook"] = f"{webhook}{number}"
+        yield Order(number=number, key=key, body=body, synchronous=synchronous)

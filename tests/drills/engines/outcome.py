@@ -28,7 +28,12 @@ SHARE: Final = 0.975
 BACK_SECONDS: Final = 10.0
 """From the restart of an engine to the throughput that there was before."""
 
+IMAGES: Final = "images are exactly those that were asked for"
+"""The name of a check."""
+
 Log = Sequence[Mapping[str, Any]]
+Row = tuple[Any, ...]
+"""What the store says of a job that is over."""
 
 
 @dataclass(kw_only=True)
@@ -47,6 +52,8 @@ class Strike:
     """When it could work again."""
     back: float | None = None
     """Seconds from there until the throughput was what it had been; None where it never was."""
+    thawed: Mapping[str, Row] | None = None
+    """Rows of the jobs that were over when a stopped process went on, by id."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,10 +75,14 @@ class Course:
     ends: bool
     """Whether a process ends in it."""
     ledger: Ledger
+    exact: bool = True
+    """Whether each image can be drawn here as the engine draws it."""
     strikes: list[Strike] = field(default_factory=list)
     log: Log = ()
     billed: int = 0
     """Images that the quota of the clients' key counts."""
+    rows: Mapping[str, Row] = field(default_factory=dict)
+    """All jobs that are over in the end, as the store has them, by id."""
 
     @property
     def most_alone(self) -> int:
@@ -141,7 +152,7 @@ def _tried(log: Log, strike: Strike) -> int:
     )
 
 
-def _of_courses(check: Callable[[Ledger], Iterator[str]]) -> Callable[[Seen], Iterator[str]]:
+def of_courses(check: Callable[[Ledger], Iterator[str]]) -> Callable[[Seen], Iterator[str]]:
     """Let a check look at each ledger."""
 
     def checked(seen: Seen) -> Iterator[str]:
@@ -162,7 +173,7 @@ def finished(ledger: Ledger) -> Iterator[str]:
 def images_are_right(ledger: Ledger) -> Iterator[str]:
     """Find images that are not exactly what the order asks for."""
     for account in ledger.taken:
-        if account.png and _pixels(account.png) != _wanted(account.order.body):
+        if account.png and _pixels(account.png) != _wanted(account.order.image):
             yield f"{account} has another image"
 
 
@@ -225,15 +236,15 @@ def back_in_time(seen: Seen) -> Iterator[str]:
 
 
 CHECKS: Final[Checks[Seen]] = {
-    "nothing is lost": _of_courses(checks.lost),
-    "every order has its image": _of_courses(finished),
-    "an end never changes": _of_courses(checks.one_end),
-    "one job for each Idempotency-Key": _of_courses(checks.one_job_per_key),
-    "every job was ordered": _of_courses(checks.nothing_made_twice),
-    "images are whole": _of_courses(checks.images_are_whole),
-    "images are exactly those that were asked for": _of_courses(images_are_right),
+    "nothing is lost": of_courses(checks.lost),
+    "every order has its image": of_courses(finished),
+    "an end never changes": of_courses(checks.one_end),
+    "one job for each Idempotency-Key": of_courses(checks.one_job_per_key),
+    "every job was ordered": of_courses(checks.nothing_made_twice),
+    "images are whole": of_courses(checks.images_are_whole),
+    IMAGES: of_courses(images_are_right),
     "each image is billed once": billed_once,
-    "attempts stay in their bound": _of_courses(checks.attempts_are_counted),
+    "attempts stay in their bound": of_courses(checks.attempts_are_counted),
     "engines that end are noticed, and no others": noticed,
     "an engine that was taken out is trusted with one job first": trusted_slowly,
 }

@@ -20,7 +20,7 @@ from typing import Final
 import psutil
 
 from service.config.table import Config
-from service.core.events import JobFinished
+from service.core.events import JobFinished, Stepped
 from service.core.spec import GenerationSpec
 from service.engine.base import Engine
 from service.engine.process.parent import ProcessEngine
@@ -50,6 +50,8 @@ class Cost:
     """Of those, this process's, in whose place the service is."""
     latency: float
     """Median milliseconds from the command to the packed image, beyond the seconds of the steps."""
+    step: float
+    """Median milliseconds until a step is told, beyond those of all steps until then."""
 
 
 def used(processes: Iterable[psutil.Process]) -> float:
@@ -69,11 +71,12 @@ async def measured(
     request = GenerationSpec(prompt="a cat", width=512, height=512, steps=steps)
     own = psutil.Process()
     before, mine, latencies = used(processes()), used([own]), []
+    steps_told: list[float] = []
     for number in range(JOBS):
         began, job_id = time.monotonic(), f"{steps}-{watched}-{number}"
         engine.preview(job_id, wanted=watched)
         engine.generate(job_id, request, 1)
-        finished = await ended(events)
+        finished = await ended(events, began, JOB_SECONDS / steps, steps_told)
         for image in finished.images:
             await IMAGES.run(packed, image)
         latencies.append(time.monotonic() - began - JOB_SECONDS)
@@ -81,14 +84,19 @@ async def measured(
         cpu=1e3 * (used(processes()) - before) / JOBS,
         own=1e3 * (used([own]) - mine) / JOBS,
         latency=1e3 * statistics.median(latencies),
+        step=1e3 * statistics.median(steps_told),
     )
 
 
-async def ended(events: "asyncio.Queue[Event]") -> JobFinished:
-    """Wait for the end of the job."""
+async def ended(
+    events: "asyncio.Queue[Event]", began: float, each: float, told: list[float]
+) -> JobFinished:
+    """Wait for the end of the job, and note how late each step is told that takes so long."""
     async with asyncio.timeout(WAIT_SECONDS):
         while not isinstance(said := await events.get(), JobFinished):
-            pass
+            if isinstance(said, Stepped):
+                done = max(said.progress.values())
+                told.append(time.monotonic() - began - done * each)
         return said
 
 
@@ -138,17 +146,15 @@ async def remote(cluster: Cluster) -> tuple[list[Cost], str]:
 
 def table(here: list[Cost], there: list[Cost]) -> str:
     """Return the figures of both as lines."""
-    lines = [
-        "| job | CPU ms here / Ray | of them the service's | added latency ms here / Ray |",
-        "|---|---|---|---|",
-    ]
+    head = "| job | CPU ms here / Ray | of them the service's | added latency ms here / Ray |"
+    lines = [f"{head} of a step event |", "|---|---|---|---|---|"]
     for kind, one, other in zip(KINDS, here, there, strict=True):
         lines.append(
             f"| {kind} | {one.cpu:.1f} / {other.cpu:.1f} | {one.own:.1f} / {other.own:.1f} "
-            f"| {one.latency:.1f} / {other.latency:.1f} |"
+            f"| {one.latency:.1f} / {other.latency:.1f} | {one.step:.1f} / {other.step:.1f} |"
         )
     more = [(each[1].cpu - each[0].cpu) / (STEPS[1] - STEPS[0]) for each in (here, there)]
-    lines.append(f"| each step more | {more[0]:.2f} / {more[1]:.2f} | | |")
+    lines.append(f"| each step more | {more[0]:.2f} / {more[1]:.2f} | | | |")
     return "\n".join(lines)
 
 
