@@ -60,7 +60,7 @@ def test_a_job_that_is_delivered_twice_is_named():
     """The same delivery may come again, another one may not."""
     found = course()
     account = found.ledger.accounts[1]
-    account.order.body["webhook"] = "http://127.0.0.1/1"
+    account.order = account.order.but(webhook="http://127.0.0.1/1")
     once = Notice(delivery="first", job="id-1", state="failed", genuine=True)
     found.ledger.notices = [once, once]
     assert failed(found) == ["every order has its image"]
