@@ -4,7 +4,6 @@ import errno
 import hashlib
 import os
 import secrets
-import shutil
 import stat
 import threading
 from collections.abc import Callable, Collection, Mapping
@@ -15,22 +14,21 @@ from typing import Final
 import structlog
 
 from service.core.outcome import UploadOutcome
-from service.errors import InputLost, ServiceError, StorageFull, StorageUnavailable
+from service.errors import InputLost, ServiceError
+from service.jobs.folder import TEMPORARY, JobFolder, write_all
 from service.jobs.inputs.base import NAMES, InputStore, Receiver, Upload
 from service.jobs.inputs.bounds import UploadBounds
 from service.jobs.inputs.counted import Count, nothing
-from service.jobs.results.base import GRACE_SECONDS, JOB_ID, KEEP_FREE, RETRY_SECONDS, demand_id
+from service.jobs.results.base import GRACE_SECONDS, KEEP_FREE, demand_id
 from service.jobs.store.clock import SteadyClock
 from service.system.executors import STORAGE
 
 log = structlog.get_logger(__name__)
 
-TEMPORARY: Final = ".part"
 SUFFIXES: Final = {f".{name}": name for name in NAMES}
 LARGEST: Final = 2**30
 """More than the settings allow; what is larger was put there by somebody else."""
 
-NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 ONLY_FILES: Final = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 
 
@@ -52,22 +50,12 @@ class FileInputs(InputStore):
     ) -> None:
         self.folder, self.bounds = folder, bounds
         self.count = count
-        self._keep_free = keep_free
+        self.disk = JobFolder(folder, "input images", keep_free)
         self._grace = grace_seconds
         self._clock = clock or SteadyClock()
 
     async def open(self) -> None:
-        await STORAGE.run(self._open)
-
-    def _open(self) -> None:
-        try:
-            # One by one: the mode would not be that of a parent that is made on the way.
-            self.folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self.folder.mkdir(mode=0o700, exist_ok=True)
-            for path in self.folder.glob(f"*{TEMPORARY}"):
-                path.unlink(missing_ok=True)
-        except OSError as error:
-            raise self.failed(error) from error
+        await STORAGE.run(self.disk.open)
 
     def receive(self, owner: str) -> Receiver:
         return _FileReceiver(self, owner)
@@ -85,13 +73,13 @@ class FileInputs(InputStore):
                 _ours(upload).move(place, self._clock(), durable=durable)
                 moved.append(place)
             if durable:
-                self._sync_folder()
+                self.disk.sync()
         except BaseException as error:
             for place in moved:
                 with suppress(OSError):
                     place.unlink(missing_ok=True)
             if isinstance(error, OSError):
-                raise self.failed(error) from error
+                raise self.disk.failed(error) from error
             raise
         for _ in moved:
             self.count(UploadOutcome.KEPT)
@@ -107,7 +95,7 @@ class FileInputs(InputStore):
         except OSError as error:
             if error.errno in {errno.ENOENT, errno.ELOOP}:
                 raise lost(name) from error
-            raise self.failed(error) from error
+            raise self.disk.failed(error) from error
 
     async def delete(self, job_id: str) -> bool:
         demand_id(job_id)
@@ -126,7 +114,7 @@ class FileInputs(InputStore):
                 log.warning("input_not_removed", path=str(path), error=str(error))
                 continue
             except OSError as error:
-                raise self.failed(error) from error
+                raise self.disk.failed(error) from error
             found = True
         return found
 
@@ -134,9 +122,9 @@ class FileInputs(InputStore):
         return await STORAGE.run(self._clean, known)
 
     def _clean(self, known: Collection[str]) -> list[str]:
-        kept, oldest = self._kept(), self._clock() - self._grace
-        young = {job_id for job_id, _, changed in kept if changed > oldest}
-        gone = {job_id for job_id, *_ in kept} - young - {*known}
+        kept, oldest = self.disk.files(SUFFIXES), self._clock() - self._grace
+        young = {one.job_id for one in kept if one.changed > oldest}
+        gone = {one.job_id for one in kept} - young - {*known}
         return [job_id for job_id in sorted(gone) if self._delete(job_id)]
 
     async def sizes(self) -> Mapping[str, int]:
@@ -144,29 +132,13 @@ class FileInputs(InputStore):
 
     def _sizes(self) -> dict[str, int]:
         sizes: dict[str, int] = {}
-        for job_id, size, _ in self._kept():
-            sizes[job_id] = sizes.get(job_id, 0) + size
+        for one in self.disk.files(SUFFIXES):
+            sizes[one.job_id] = sizes.get(one.job_id, 0) + one.size
         return sizes
 
     @property
     def receiving_bytes(self) -> int:
         return self.bounds.held
-
-    def _kept(self) -> list[tuple[str, int, float]]:
-        """Return the job, the bytes and the time of each image."""
-        kept = []
-        try:
-            with os.scandir(self.folder) as entries:
-                for entry in entries:
-                    job_id, suffix = os.path.splitext(entry.name)  # noqa: PTH122 - of a bare name
-                    if suffix not in SUFFIXES or not JOB_ID.fullmatch(job_id):
-                        continue  # Not ours, or not kept.
-                    with suppress(FileNotFoundError):  # Removed meanwhile.
-                        found = entry.stat(follow_symlinks=False)
-                        kept.append((job_id, found.st_size, found.st_mtime))
-        except OSError as error:
-            raise self.failed(error) from error
-        return kept
 
     def _path(self, job_id: str, name: str) -> Path:
         demand_id(job_id)
@@ -176,37 +148,8 @@ class FileInputs(InputStore):
 
     def demand_room(self, size: int) -> None:
         """Raise StorageFull where the disk cannot take ``size`` bytes more."""
-        if shutil.disk_usage(self.folder).free < size + self._keep_free:
-            raise self._full()
-
-    def _sync_folder(self) -> None:
-        """Make a rename outlive a power cut; Windows has no such call and does it by itself."""
-        if os.name == "nt":
-            return
-        folder = os.open(self.folder, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-
-    def _full(self) -> StorageFull:
-        log.error("storage_full", path=str(self.folder))
-        return StorageFull(
-            "There is no room left for input images. The operator can make room on the disk, or"
-            " let images be kept for less time or in fewer bytes.",
-            retry_after=RETRY_SECONDS,
-        )
-
-    def failed(self, error: OSError) -> ServiceError:
-        """Return what is raised where the disk raises ``error``."""
-        if error.errno in NO_ROOM:
-            return self._full()
-        log.error("storage_failed", path=str(self.folder), error=str(error))
-        return StorageUnavailable(
-            f"The folder of input images ({self.folder.name}) cannot be used"
-            f" ({error.strerror or error}); check that it is there and writable.",
-            retry_after=RETRY_SECONDS,
-        )
+        if self.disk.free_bytes < size + self.disk.keep_free:
+            raise self.disk.full()
 
 
 class _FileReceiver(Receiver):
@@ -237,21 +180,17 @@ class _FileReceiver(Receiver):
                 self._outcome = UploadOutcome.REFUSED
                 raise
             self._size += len(data)
-            try:
+            with self._store.disk.guarded():
                 self._store.demand_room(len(data))
-                _write(self._opened(), data)
-            except OSError as error:
-                raise self._store.failed(error) from error
+                write_all(self._opened(), data)
             self._digest.update(data)
 
     def done(self) -> Upload:
         with self._lock:
             self._demand_open()
-            try:
+            with self._store.disk.guarded():
                 self._opened()  # An empty one is a file, too.
                 self._close()
-            except OSError as error:
-                raise self._store.failed(error) from error
             self._closed = True
         self._store.count(UploadOutcome.RECEIVED)
         digest = self._digest.hexdigest()
@@ -297,10 +236,8 @@ class _FileUpload(Upload):
         self._store, self._owner, self._path = store, owner, path
 
     def read(self) -> bytes:
-        try:
+        with self._store.disk.guarded():
             return self._path.read_bytes()
-        except OSError as error:
-            raise self._store.failed(error) from error
 
     def move(self, place: Path, now: float, *, durable: bool) -> None:
         """Become the file of a job, which outlives a power cut once its folder is synced."""
@@ -334,12 +271,6 @@ def _ours(upload: Upload) -> _FileUpload:
 def lost(name: str) -> InputLost:
     """Return what is raised for an image that is not there, or not what was sent."""
     return InputLost(f"The {name} of the job is missing or damaged; send the request again.")
-
-
-def _write(file: int, data: bytes) -> None:
-    left = memoryview(data)
-    while left:
-        left = left[os.write(file, left) :]
 
 
 def remove(path: Path) -> None:

@@ -111,10 +111,10 @@ def removed() -> JobExpired:
     return JobExpired("The images of the job have expired.")
 
 
-def full() -> StorageFull:
-    """Return what is raised where there is no room."""
+def full(content: str = "finished images") -> StorageFull:
+    """Return what is raised where there is no room for ``content``."""
     return StorageFull(
-        "There is no room left for finished images. The operator can make room on the disk,"
+        f"There is no room left for {content}. The operator can make room on the disk,"
         " or let images be kept for less time or in fewer bytes.",
         retry_after=RETRY_SECONDS,
     )

@@ -1,33 +1,28 @@
 """Finished images on the disk: all of a job's or none of them."""
 
-import errno
 import io
 import json
 import os
-import shutil
 import zipfile
 from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial, wraps
 from pathlib import Path
 from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
 import structlog
 
-from service.errors import ResultDamaged, ServiceError, StorageFull, StorageUnavailable
+from service.errors import ResultDamaged
 from service.images.encoded import Encoded
+from service.jobs.folder import TEMPORARY, JobFile, JobFolder, write_all
 from service.jobs.results import container
 from service.jobs.results.base import (
     GRACE_SECONDS,
-    JOB_ID,
     KEEP_FREE,
-    RETRY_SECONDS,
     ResultStore,
     Sizes,
     demand_id,
     demand_index,
-    full,
     removed,
 )
 from service.jobs.results.container import ABOUT
@@ -40,18 +35,6 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 SUFFIX: Final = ".zip"
-TEMPORARY: Final = ".part"
-NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Kept:
-    """One file, as the sweep sees it."""
-
-    job_id: str
-    path: Path
-    size: int
-    age: float
 
 
 def _threaded(
@@ -82,7 +65,7 @@ class FileResults(ResultStore):
         clock: Callable[[], float] | None = None,
     ) -> None:
         self.folder = folder
-        self._keep_free = keep_free
+        self._disk = JobFolder(folder, "finished images", keep_free)
         self._grace = grace_seconds
         self._clock = clock or SteadyClock()
         self.removed_bytes = 0
@@ -90,14 +73,7 @@ class FileResults(ResultStore):
 
     @_threaded
     def open(self) -> None:
-        try:
-            # One by one: the mode would not be that of a parent that is made on the way.
-            self.folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self.folder.mkdir(mode=0o700, exist_ok=True)
-            for path in self.folder.glob(f"*{TEMPORARY}"):
-                path.unlink(missing_ok=True)
-        except OSError as error:
-            raise self._failed(error) from error
+        self._disk.open()
 
     @_threaded
     def write(self, job_id: str, images: Sequence[Encoded], metadata: Mapping[str, Any]) -> int:
@@ -105,15 +81,15 @@ class FileResults(ResultStore):
         content = _packed(images, metadata)
         temporary = place.with_suffix(TEMPORARY)
         try:
-            if self.free_bytes < len(content) + self._keep_free:
-                raise self._full()
+            if self.free_bytes < len(content) + self._disk.keep_free:
+                raise self._disk.full()
             self._write(temporary, content)
             temporary.replace(place)
-            self._sync_folder()
+            self._disk.sync()
         except OSError as error:
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
-            raise self._failed(error) from error
+            raise self._disk.failed(error) from error
         return len(content)
 
     async def read(
@@ -138,7 +114,7 @@ class FileResults(ResultStore):
             log.warning("result_not_removed", path=str(path), error=str(error))
             return False
         except OSError as error:
-            raise self._failed(error) from error
+            raise self._disk.failed(error) from error
         self.removed_bytes += size
         return True
 
@@ -146,12 +122,13 @@ class FileResults(ResultStore):
     def sweep(
         self, max_age_seconds: float, max_bytes: int, inputs: Mapping[str, int] | None = None
     ) -> list[str]:
-        others = inputs or {}
+        others, now = inputs or {}, self._clock()
         kept = self._kept()
         used = sum(one.size for one in kept) + sum(others.values())
         gone = []
         for one in kept:
-            if one.age < self._grace or (one.age <= max_age_seconds and used <= max_bytes):
+            age = now - one.changed
+            if age < self._grace or (age <= max_age_seconds and used <= max_bytes):
                 continue
             if self._remove(one):
                 used -= one.size + others.get(one.job_id, 0)
@@ -162,8 +139,11 @@ class FileResults(ResultStore):
 
     @_threaded
     def clean(self, known: Collection[str]) -> list[str]:
+        now = self._clock()
         unknown = [
-            one for one in self._kept() if one.job_id not in known and one.age >= self._grace
+            one
+            for one in self._kept()
+            if one.job_id not in known and now - one.changed >= self._grace
         ]
         return [one.job_id for one in unknown if self._remove(one)]
 
@@ -173,15 +153,13 @@ class FileResults(ResultStore):
 
     @_threaded
     def room_bytes(self) -> int:
-        try:
-            return self.free_bytes - self._keep_free
-        except OSError as error:
-            raise self._failed(error) from error
+        with self._disk.guarded():
+            return self.free_bytes - self._disk.keep_free
 
     @property
     def free_bytes(self) -> int:
         """What their disk still has for this user."""
-        return shutil.disk_usage(self.folder).free
+        return self._disk.free_bytes
 
     def _path(self, job_id: str) -> Path:
         demand_id(job_id)
@@ -191,25 +169,13 @@ class FileResults(ResultStore):
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_NOFOLLOW", 0)
         file = os.open(path, flags, 0o600)
         try:
-            left = memoryview(content)
-            while left:
-                left = left[os.write(file, left) :]
+            write_all(file, content)
             os.fsync(file)
         finally:
             os.close(file)
         # Ages are told by the steady clock, so the file is stamped by it, too.
         now = self._clock()
         os.utime(path, (now, now))
-
-    def _sync_folder(self) -> None:
-        """Make a rename outlive a power cut; Windows has no such call and does it by itself."""
-        if os.name == "nt":
-            return
-        folder = os.open(self.folder, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
 
     def _read(self, job_id: str, part: Callable[[zipfile.ZipFile], T]) -> T:
         path = self._path(job_id)
@@ -219,7 +185,7 @@ class FileResults(ResultStore):
         except FileNotFoundError as error:
             raise removed() from error
         except OSError as error:
-            raise self._failed(error) from error
+            raise self._disk.failed(error) from error
         except container.DAMAGE as error:
             self.damaged += 1
             log.error("result_damaged", path=str(path), error=str(error))  # noqa: TRY400 - a known case
@@ -227,26 +193,11 @@ class FileResults(ResultStore):
                 "The stored images of the job are damaged; send the request again."
             ) from error
 
-    def _kept(self) -> list[_Kept]:
+    def _kept(self) -> list[JobFile]:
         """Return what is there, the oldest first."""
-        now = self._clock()
-        kept = []
-        try:
-            with os.scandir(self.folder) as entries:
-                for entry in entries:
-                    name, suffix = os.path.splitext(entry.name)  # noqa: PTH122 - of a bare name
-                    if suffix != SUFFIX or not JOB_ID.fullmatch(name):
-                        continue  # Not ours: somebody else put it here.
-                    with suppress(FileNotFoundError):  # Removed meanwhile.
-                        found = entry.stat(follow_symlinks=False)
-                        size, age = found.st_size, now - found.st_mtime
-                        path = Path(entry.path)
-                        kept.append(_Kept(job_id=name, path=path, size=size, age=age))
-        except OSError as error:
-            raise self._failed(error) from error
-        return sorted(kept, key=lambda one: (-one.age, one.job_id))
+        return sorted(self._disk.files({SUFFIX}), key=lambda one: (one.changed, one.job_id))
 
-    def _remove(self, one: _Kept) -> bool:
+    def _remove(self, one: JobFile) -> bool:
         try:
             one.path.unlink()
         except FileNotFoundError:
@@ -257,20 +208,6 @@ class FileResults(ResultStore):
             return False
         self.removed_bytes += one.size
         return True
-
-    def _full(self) -> StorageFull:
-        log.error("storage_full", path=str(self.folder))
-        return full()
-
-    def _failed(self, error: OSError) -> ServiceError:
-        if error.errno in NO_ROOM:
-            return self._full()
-        log.error("storage_failed", path=str(self.folder), error=str(error))
-        return StorageUnavailable(
-            f"The folder of finished images ({self.folder.name}) cannot be used"
-            f" ({error.strerror or error}); check that it is there and writable.",
-            retry_after=RETRY_SECONDS,
-        )
 
 
 def _packed(images: Sequence[Encoded], metadata: Mapping[str, Any]) -> bytes:
