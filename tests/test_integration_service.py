@@ -116,7 +116,8 @@ async def test_a_model_for_inpainting(tmp_path):
             status, first = await generate(client)
             again, second = await generate(client, image=first["image_base64"], strength=0.5)
             assert (model["inpainting"], status, again) == (True, 200, 200)
-            assert second["image_base64"] != first["image_base64"]
+            before, after = (opened(each["image_base64"]) for each in (first, second))
+            assert after.tobytes() != before.tobytes()
             await demand_kept(client, first)
 
 
