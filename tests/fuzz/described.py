@@ -4,7 +4,7 @@ import base64
 import json
 import re
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
@@ -15,6 +15,8 @@ from schemathesis.engine import events, from_schema
 from schemathesis.engine.recorder import Interaction, ScenarioRecorder
 
 from service.core.image import RawImage
+from service.core.prompt.syntax import PromptSyntax
+from service.core.sampler import ETA
 from service.core.spec import GenerationSpec
 from service.errors import KINDS
 from service.http.uploads.multipart import MEDIA_TYPE
@@ -42,10 +44,24 @@ TOLD_BY_THE_STATE = frozenset({"adapters", "webhook", "cursor", "index"})
 """Fields that only the settings or the stored jobs can judge: which hosts may be told of a job,
 which cursors were given out, how many images a job has, which adapters there are."""
 
-TOLD_BY_ANOTHER_FIELD = frozenset(
-    {"eta", "hires", "mask", "negative_prompt", "pad", "prompt", "schedule", "strength"}
-)
-"""Fields whose values are judged together with another's, which no description can say."""
+TOLD_BY_ANOTHER_FIELD: Mapping[str, Callable[[Mapping[str, Any]], bool]] = {
+    # Few samplers take one, and the default is none of them.
+    "eta": lambda body: bool(body.get("eta")) and body.get("sampler") not in ETA,
+    # Both belong to an image; a pad that is empty adds nothing to it.
+    "mask": lambda body: body.get("image") is None,
+    "pad": lambda body: body.get("image") is None or not any((body.get("pad") or {}).values()),
+    # Only this syntax has parts that can be wrong, and steps that they are told by.
+    "prompt": lambda body: body.get("prompt_syntax") == PromptSyntax.A1111,
+    "negative_prompt": lambda body: body.get("prompt_syntax") == PromptSyntax.A1111,
+    # A sampler follows some schedules, and the default one does not follow all.
+    "schedule": lambda body: body.get("schedule") is not None,
+    # Of the steps of an image at least one has to be left.
+    "strength": lambda body: body.get("image") is not None,
+    # Its size, steps and sampler go with those of the first pass, and its fields with each other.
+    "hires": lambda body: body.get("hires") is not None,
+}
+"""Fields whose values are judged together with another's, which no description can say: tells
+whether a body has such a pair."""
 
 IMAGES = frozenset({"image", "init_images", "mask"})
 FILES = frozenset({"image", "image[]", "mask", "mask[]", "mask_image"})
@@ -163,8 +179,10 @@ class Findings:
         if answer.status_code >= 500:
             return problem["code"] in self.failures
         wrong = problem.get("errors", {}).keys()
-        explained = TOLD_BY_THE_STATE | TOLD_BY_ANOTHER_FIELD
-        return check == "positive_data_acceptance" and bool(wrong) and wrong <= explained
+        body = recorder.cases[case_id].value.body
+        told = {name for name in wrong & TOLD_BY_ANOTHER_FIELD.keys() if _goes_with(name, body)}
+        explained = wrong <= TOLD_BY_THE_STATE | told
+        return check == "positive_data_acceptance" and bool(wrong) and explained
 
 
 @schemathesis.hook("before_call")
@@ -181,6 +199,11 @@ def _with_images(context: Any, case: Any, kwargs: Any) -> None:
             case.body[name] = [IMAGE] if isinstance(case.body[name], list) else IMAGE
         for entry in case.body.get("imageList", ()):
             entry["data"] = IMAGE
+
+
+def _goes_with(name: str, body: Any) -> bool:
+    """Tell whether a body has another field that the value of this one is judged with."""
+    return isinstance(body, dict) and TOLD_BY_ANOTHER_FIELD[name](body)
 
 
 def _called(code: str, form: Form) -> str:
