@@ -13,17 +13,11 @@ from service.core.fields import RequestField
 from service.errors import ValidationFailed
 from service.http.body import read_json
 from service.http.schema.fields import Once
+from service.http.schema.objects import JSON_TYPES
 from service.http.values import NUMBER
 
 LONGEST_NUMBER: Final = 32
 """Characters of a number that is sent as text; ``int`` is slow for thousands, and then raises."""
-
-JSON_TYPES: Final[Mapping[type, str]] = {
-    str: "string",
-    int: "integer",
-    float: "number",
-    bool: "boolean",
-}
 
 
 async def read(request: web.Request) -> dict[str, Any]:

@@ -8,9 +8,10 @@ from typing import Any, Final
 from aiohttp import web
 
 from service.errors import ValidationFailed
+from service.http.compat.errors import ERRORS
 from service.http.middleware.auth import caller_of
 from service.http.openai.asking import Asked, asked
-from service.http.openai.images import ERRORS, EVENTS, JSON, answered
+from service.http.openai.images import EVENTS, JSON, answered
 from service.http.openai.schema import EDIT, VARIATION, OpenAIImages
 from service.http.schema.decorators import described_body, docs, response_schema
 from service.http.schema.forms import bracketed

@@ -1,6 +1,5 @@
 """Error form of the OpenAI API, and what its clients are told about sending again."""
 
-import json
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -9,6 +8,7 @@ from marshmallow import Schema, fields
 
 from service import errors
 from service.errors import ServiceError, ValidationFailed
+from service.http.compat.errors import rendered
 from service.http.route import Api, ErrorFacts
 from service.http.schema.answers import described
 from service.telemetry import labels
@@ -79,10 +79,7 @@ def _param(error: ServiceError) -> str | None:
 def render(error: ServiceError, facts: ErrorFacts) -> web.Response:
     """Return ``error`` as OpenAI's packages read it."""
     del facts
-    # ASCII escapes keep half a surrogate pair in a field's name from failing here.
-    answer = web.Response(
-        status=error.status, body=json.dumps(body(error)).encode(), content_type="application/json"
-    )
+    answer = rendered(error, body(error))
     if isinstance(error, USELESS):
         answer.headers[SHOULD_RETRY] = "false"
     return answer

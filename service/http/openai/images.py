@@ -6,24 +6,11 @@ from typing import Final
 
 from aiohttp import web
 
-from service.errors import (
-    AdapterUnsuitable,
-    Cancelled,
-    EngineCrashed,
-    GenerationFailed,
-    IdempotencyConflict,
-    JobExpired,
-    ModelNotFound,
-    Overloaded,
-    ResultDamaged,
-    SamplerUnsuitable,
-    ServiceError,
-    ValidationFailed,
-)
+from service.errors import ValidationFailed
+from service.http.compat.errors import ERRORS
 from service.http.compat.reading import read
 from service.http.compat.translation import in_words_of, translate
 from service.http.finished import generated
-from service.http.native.jobs import REFUSALS
 from service.http.openai.answering import answer, images_answer
 from service.http.openai.asking import Asked, asked
 from service.http.openai.files import links
@@ -40,13 +27,6 @@ NO_LINKS: Final = (
     "must be b64_json: links need kept images, and this service keeps none (DATA_DIR is empty)"
 )
 EVENTS: Final = "text/event-stream"
-
-
-ERRORS: Final = (
-    *(ValidationFailed, SamplerUnsuitable, AdapterUnsuitable, ModelNotFound),
-    *(IdempotencyConflict, Cancelled, JobExpired),
-    *(*REFUSALS, EngineCrashed, GenerationFailed, ResultDamaged, Overloaded, ServiceError),
-)
 
 
 @described_body(REQUEST, example=EXAMPLE)

@@ -1,12 +1,12 @@
 """Error form of the AUTOMATIC1111 API: the four fields of its own answers."""
 
-import json
-from typing import Any, Final
+from typing import Final
 
 from aiohttp import web
 from marshmallow import Schema, fields
 
 from service.errors import MethodNotAllowed, NotFound, ServiceError, Unauthorized
+from service.http.compat.errors import rendered
 from service.http.route import Api, ErrorFacts
 from service.http.schema.answers import described
 from service.telemetry import labels
@@ -33,16 +33,13 @@ class Refused(Schema):
 def refused(error: ServiceError, facts: ErrorFacts) -> web.Response:
     """Return ``error`` in AUTOMATIC1111's form."""
     del facts
-    body: dict[str, Any] = {
+    body = {
         "error": error.title,
         "detail": WORDS.get(type(error), error.detail),
         "body": "",
         "errors": error.detail,
     }
-    # ASCII escapes keep half a surrogate pair in an unknown name from failing here.
-    return web.Response(
-        status=error.status, body=json.dumps(body).encode(), content_type="application/json"
-    )
+    return rendered(error, body)
 
 
 SDAPI: Final = Api(

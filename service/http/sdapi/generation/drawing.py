@@ -9,25 +9,11 @@ from aiohttp import web
 
 from service.core.prompt.syntax import PromptSyntax
 from service.core.sampler import ETA
-from service.errors import (
-    AdapterUnsuitable,
-    Cancelled,
-    EngineCrashed,
-    GenerationFailed,
-    IdempotencyConflict,
-    JobExpired,
-    ModelNotFound,
-    Overloaded,
-    ResultDamaged,
-    SamplerNotFound,
-    SamplerUnsuitable,
-    ServiceError,
-    ValidationFailed,
-)
+from service.errors import Cancelled, SamplerNotFound
+from service.http.compat import errors
 from service.http.compat.reading import number
 from service.http.compat.translation import in_words_of, translate
 from service.http.finished import Form, images
-from service.http.native.jobs import REFUSALS
 from service.http.sdapi import options
 from service.http.sdapi.generation import hires, redrawing, requests
 from service.http.sdapi.generation.info import Told, answer, without_images
@@ -53,11 +39,7 @@ NAMES: Final = {
 }
 """What AUTOMATIC1111 calls the fields of the native API, where that differs."""
 
-ERRORS: Final = (
-    *(IdempotencyConflict, JobExpired, ResultDamaged),
-    *(ValidationFailed, SamplerNotFound, SamplerUnsuitable, AdapterUnsuitable, ModelNotFound),
-    *(Cancelled, EngineCrashed, GenerationFailed, Overloaded, *REFUSALS, ServiceError),
-)
+ERRORS: Final = (SamplerNotFound, *errors.ERRORS)
 EMPTY: Final = "images: none, the job was interrupted while it waited."
 
 
