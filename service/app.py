@@ -71,6 +71,7 @@ def create_app(
         models=models,
         hash_of=hashes.ask,
     )
+    app[state.DISPATCHER].engines_join = source.engines_join
     app[state.DISPATCHER].adoption_seconds = source.adoption_seconds
     app[state.DISPATCHER].admission.unreachable = source.unreachable
     app[state.ENGINES] = source

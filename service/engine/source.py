@@ -22,6 +22,9 @@ class EngineSource(ABC):
     engines: Sequence[Engine] = ()
     """Engines that are there before ``start``; the dispatcher starts them."""
 
+    engines_join: bool = False
+    """Whether engines come and go: then one that fails says nothing of those to come."""
+
     adoption_seconds: float = 0.0
     """Until after a start every engine has told which jobs it went on with; 0 for none that can.
 

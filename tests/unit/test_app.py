@@ -9,6 +9,8 @@ from aiohttp import web
 from service.app import create_app
 from service.config.table import Config
 from service.engine.base import EngineState
+from service.engine.ray.source import RaySource
+from service.engine.source import source_of
 from service.gpu import sampler
 from service.gpu import state as gpu_state
 from service.gpu.nvml import GpuReading
@@ -37,6 +39,14 @@ def test_the_parts_share_one_set_of_metrics():
     app = create_app(config, FakeEngine(), metrics)
     assert (app[METRICS], app[CONFIG]) == (metrics, config)
     assert metrics.registry.get_sample_value("sd_queue_limit") == 7
+
+
+def test_the_dispatcher_knows_whether_engines_come_and_go():
+    """In a cluster they do, and those of an earlier service may be on their way."""
+    sources = (source_of(FakeEngine()), RaySource(Config()))
+    found = [create_app(Config(data_dir=""), source)[DISPATCHER] for source in sources]
+    assert [each.engines_join for each in found] == [False, True]
+    assert [each.adoption_seconds > 0 for each in found] == [False, True]
 
 
 @pytest.mark.parametrize(("device", "visible"), [("auto", True), ("cuda", True), ("cpu", False)])

@@ -66,6 +66,7 @@ class RaySource(EngineSource):
     An engine stays when the driver ends: the next one finds it again. It leaves when its node does.
     """
 
+    engines_join = True
     adoption_seconds = LOST_SECONDS + 2.0
 
     def __init__(

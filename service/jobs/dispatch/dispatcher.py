@@ -51,6 +51,8 @@ class Dispatcher(Feed):
         empty if it is not known.
         """
         super().__init__(engines, metrics, config, weights=weights, models=models, hash_of=hash_of)
+        self.engines_join = False
+        """Whether engines may join that are not there yet."""
         self.adoption_seconds = 0.0
         """After a start, until every engine has told which jobs it went on with."""
         self.load_failed: Callable[[EngineFailed], None] = lambda _failed: None
@@ -331,9 +333,10 @@ class Dispatcher(Feed):
     def _load_failed(self, slot: EngineSlot, event: EngineFailed) -> None:
         """Fail what waits on a connection; what outlives the process waits for the next start.
 
-        While another engine may load its model, everything waits for that one.
+        While another engine may load its model, or join, everything waits for that one.
         """
-        over = all(other.closed for other in self.slots if other is not slot)
+        others = any(not other.closed for other in self.slots if other is not slot)
+        over = not (others or self.engines_join)
         given_up = [job for job in self._queue.waiting if over and not self.observer.keeps(job)]
         kept = self.depth - len(given_up)
         said = {"code": event.code, "detail": event.detail}

@@ -5,6 +5,7 @@ import pytest
 from service.config.table import Config
 from service.core.events import JobCancelled, JobFinished
 from service.engine.base import EngineState
+from service.engine.protocol import EngineFailed
 from service.engine.source import AbsentEngine
 from service.errors import Cancelled
 from service.http.native.health import status
@@ -50,6 +51,20 @@ async def test_without_an_engine_jobs_wait_for_the_first(empty):
     found.append((names(empty), empty.admission.ready, status(empty)))
     assert found == [(["0"], False, "loading"), (["0"], True, "healthy")]
     assert engine.started == [waiting.id]
+
+
+async def test_one_that_joins_and_cannot_load_its_model_ends_nothing(empty):
+    """Another machine says nothing of this service: what waits is for the engines to come."""
+    told: list[EngineFailed] = []
+    empty.load_failed, empty.engines_join = told.append, True
+    await submitted(empty, waiting := job())
+    empty.join(broken := ScriptedEngine())
+    await settle()
+    broken.state = EngineState.FAILED
+    broken.tell(EngineFailed(code="gpu_missing", detail="no GPU"))
+    found = waiting.state
+    second = await joined(empty)
+    assert (told, found, second.started) == ([], JobState.QUEUED, [waiting.id])
 
 
 async def test_an_engine_that_joins_takes_work_at_once(pair):
