@@ -70,6 +70,14 @@ def mean(name: str, *matchers: str, by: str = "") -> str:
     return f"{rate(f'{name}_sum', *matchers, by=by)} / {rate(f'{name}_count', *matchers, by=by)}"
 
 
+def short_gpu(expr: str) -> str:
+    """Shorten UUIDs in the label ``gpu`` to what tells GPUs apart: ``GPU 1f0c93aa`` in a legend.
+
+    It is how the full UUID begins, which tables and ``nvidia-smi -L`` show.
+    """
+    return f'label_replace({expr}, "gpu", "$1 $2", "gpu", "(GPU|MIG)-([0-9a-f]{{8}})-.+")'
+
+
 NOT_THEN, NOT_NOW = -1, -2
 
 

@@ -18,7 +18,9 @@ DEFAULTS: Final[Mapping[str, str]] = {
 }
 """What stands for a variable unless told: all jobs, instances and engines, the last hour."""
 
-VARIABLE: Final = re.compile(r"\$(?:\{(\w+)(?::\w+)?\}|(\w+))")
+VARIABLE: Final = re.compile(r"\$(?:\{(\w+)(?::\w+)?\}|([a-zA-Z_]\w*))")
+"""A name, as Grafana fills it in; ``$1`` is a group of ``label_replace``, which Grafana leaves."""
+
 UNITS: Final = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 

@@ -46,9 +46,13 @@ def load() -> list[Panel]:
             "Share of time in which a kernel ran, and memory was busy. Low with jobs waiting: the "
             "GPU waits for the CPU or for the service.",
             "percentunit",
-            Target(expr=q.most("sd_gpu_utilization_ratio", by="gpu"), legend=f"kernels {gpu}"),
             Target(
-                expr=q.most("sd_gpu_memory_utilization_ratio", by="gpu"), legend=f"memory {gpu}"
+                expr=q.short_gpu(q.most("sd_gpu_utilization_ratio", by="gpu")),
+                legend=f"kernels {gpu}",
+            ),
+            Target(
+                expr=q.short_gpu(q.most("sd_gpu_memory_utilization_ratio", by="gpu")),
+                legend=f"memory {gpu}",
             ),
             maximum=1,
             no_value=NO_READING,
@@ -57,7 +61,7 @@ def load() -> list[Panel]:
             "GPU temperature and slowdown limit",
             "The distance to the dashed line is what is left before the GPU slows itself down.",
             "celsius",
-            Target(expr=q.most("sd_gpu_temperature_celsius", by="gpu"), legend=gpu),
+            Target(expr=q.short_gpu(q.most("sd_gpu_temperature_celsius", by="gpu")), legend=gpu),
             Target(expr=q.least("sd_gpu_temperature_slowdown_celsius"), legend="slows down"),
             overrides=[limit("slows down")],
             no_value=NO_READING,
@@ -67,7 +71,7 @@ def load() -> list[Panel]:
             "At the dashed line the GPU lowers its clocks: normal for a busy card, unless the "
             "limit was set lower than it should be.",
             "watt",
-            Target(expr=q.most("sd_gpu_power_watts", by="gpu"), legend=gpu),
+            Target(expr=q.short_gpu(q.most("sd_gpu_power_watts", by="gpu")), legend=gpu),
             Target(expr=q.most("sd_gpu_power_limit_watts"), legend="limit"),
             overrides=[limit("limit", ORANGE)],
             no_value=NO_READING,
@@ -77,7 +81,8 @@ def load() -> list[Panel]:
             "Steps take longer when the clock falls: compare with the reasons next to this panel.",
             "hertz",
             Target(
-                expr=q.most("sd_gpu_clock_hertz", by="gpu, domain"), legend=f"{{{{domain}}}} {gpu}"
+                expr=q.short_gpu(q.most("sd_gpu_clock_hertz", by="gpu, domain")),
+                legend=f"{{{{domain}}}} {gpu}",
             ),
             no_value=NO_READING,
         ),
@@ -86,7 +91,8 @@ def load() -> list[Panel]:
             "Thermal reasons want cooling, power reasons a higher limit or a better supply.",
             throttled,
             Target(
-                expr=q.most("sd_gpu_throttled", by="gpu, reason"), legend=f"{{{{reason}}}} {gpu}"
+                expr=q.short_gpu(q.most("sd_gpu_throttled", by="gpu, reason")),
+                legend=f"{{{{reason}}}} {gpu}",
             ),
             no_value=NO_READING,
         ),
@@ -136,7 +142,8 @@ def faults() -> list[Panel]:
             "48, 63, 64, 74, 79 and 95 the card. A line named none: none so far.",
             "short",
             Target(
-                expr=f"{counts}\nor ({none} unless on (gpu) {counts})", legend="{{xid}} {{gpu}}"
+                expr=q.short_gpu(f"{counts}\nor ({none} unless on (gpu) {counts})"),
+                legend="{{xid}} {{gpu}}",
             ),
             overrides=colored({"/^none/": GREEN}),
             top=1,
@@ -149,7 +156,9 @@ def faults() -> list[Panel]:
             "has destroyed work: reset the GPU or replace the card.",
             "short",
             Target(
-                expr=q.grown("sd_gpu_ecc_errors_total", by="gpu, kind", over="$__rate_interval"),
+                expr=q.short_gpu(
+                    q.grown("sd_gpu_ecc_errors_total", by="gpu, kind", over="$__rate_interval")
+                ),
                 legend="{{kind}} {{gpu}}",
             ),
             bars=True,
@@ -164,7 +173,7 @@ def faults() -> list[Panel]:
             "GPU lost",
             "A GPU that was there and fell off the bus: only a reset or a reboot brings it back.",
             {0: Word(text="there", color=GREEN), 1: Word(text="LOST", color=DARK_RED)},
-            Target(expr=q.most("sd_gpu_lost", by="gpu"), legend="{{gpu}}"),
+            Target(expr=q.short_gpu(q.most("sd_gpu_lost", by="gpu")), legend="{{gpu}}"),
             no_value=NO_READING,
         ),
         lines(

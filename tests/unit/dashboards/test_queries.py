@@ -157,6 +157,24 @@ def test_groups_legends_and_columns_name_labels_that_are_left(known) -> None:
     assert found == []
 
 
+def test_legends_show_gpus_by_the_beginning_of_their_uuid() -> None:
+    """A full UUID fills the legend; what is left tells GPUs apart, and is found in the table."""
+    shown = [
+        expr
+        for _, target, expr in ASKED
+        if "{{gpu}}" in target["legendFormat"] and target["format"] != "table"
+    ]
+    assert len(shown) == 9
+    for expr in shown:
+        assert isinstance(expr, promql.Call)
+        assert expr.func.name == "label_replace"
+        label, short, source, pattern = (argument.val for argument in list(expr.args)[1:])
+        assert (label, short, source) == ("gpu", "$1 $2", "gpu")
+        full = "GPU-1f0c93aa-0b0e-5a0e-9d2c-3f4bd8a2f1c7"
+        assert re.sub(pattern, r"\1 \2", full) == "GPU 1f0c93aa"
+        assert re.fullmatch(pattern, "the first GPU") is None
+
+
 def test_both_sides_of_an_operation_match(known) -> None:
     """Series with other labels never meet: such a division is empty for ever."""
     found = [
