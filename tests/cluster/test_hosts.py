@@ -9,6 +9,7 @@ import pytest
 
 from service.core.events import JobFinished
 from service.engine.protocol import EngineAdopted, EngineExited, EngineReady, Held
+from service.engine.ray import source as sources
 from tests.support.ray.cluster import child_of
 from tests.support.ray.engines import LONG, WAIT_SECONDS, Engines, ended
 from tests.support.wait import until
@@ -115,8 +116,9 @@ async def test_a_killed_driver_is_replaced_and_the_engines_work_on(cluster, engi
     assert {child_of(actor).pid for actor in cluster.actors()} == children
 
 
-async def test_an_engine_without_a_service_ends_itself(cluster, engines):
-    """Its driver cannot renew the lease any more; its jobs may run elsewhere."""
+async def test_an_engine_without_a_service_ends_itself(cluster, engines, monkeypatch):
+    """Nobody renews the lease any more; its jobs may run elsewhere."""
+    monkeypatch.setattr(sources, "SILENT_SECONDS", WAIT_SECONDS)
     remotes = [await engines.next() for _ in range(3)]
     children = [child_of(actor) for actor in cluster.actors()]
     driver = psutil.Process(engines.source.pid)

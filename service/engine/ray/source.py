@@ -41,8 +41,9 @@ log = structlog.get_logger(__name__)
 STOP_SECONDS: Final = 5.0
 """How long the driver may take to end the engines."""
 
-SILENT_SECONDS: Final = 10.0
-"""A driver that says nothing for so long hangs, and is killed."""
+SILENT_SECONDS: Final = 5.0
+"""A driver that says nothing for so long hangs, and is killed: engines end themselves some
+seconds later, unless the next one attaches first."""
 
 START_SECONDS: Final = 60.0
 """The same before its first word: on a busy machine Python alone takes a while to start."""

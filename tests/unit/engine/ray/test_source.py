@@ -16,7 +16,7 @@ from service.engine.base import Engine, EngineState
 from service.engine.protocol import Event
 from service.engine.ray import driver
 from service.engine.ray import source as sources
-from service.engine.ray.engine import RemoteEngine
+from service.engine.ray.engine import LOST_SECONDS, RemoteEngine
 from service.engine.ray.source import NAME_FILE, RaySource, name_of_service
 from service.telemetry.metrics import Metrics
 from tests.support.wait import until
@@ -168,6 +168,11 @@ async def test_a_driver_that_hangs_is_killed(slots, monkeypatch):
         while here.source.pid in {first, None}:  # noqa: ASYNC110 - nobody tells of it
             await asyncio.sleep(0)
     await here.source.stop()
+
+
+def test_a_driver_that_hangs_is_killed_before_its_engines_are_lost():
+    """The next one needs some seconds to find them."""
+    assert sources.SILENT_SECONDS <= LOST_SECONDS / 2
 
 
 async def test_a_stop_waits_for_a_driver_that_hangs_a_bounded_time(slots, monkeypatch):
