@@ -80,6 +80,8 @@ class Job:
     """How often it was begun; what counts for the last attempt."""
     epoch: int = 0
     """Number of its latest attempt; it only grows, also where an attempt does not count."""
+    used: int = 0
+    """Highest number of an attempt that an earlier process began, and wrote nowhere."""
     held: bool = False
     """Whether it may only go on where it ran before, for now."""
     steps_done: int = 0
@@ -107,13 +109,18 @@ class Job:
         """Enter a batch."""
         self.state = JobState.RUNNING
         self.attempts += 1
-        self.epoch += 1
+        self.epoch = max(self.epoch, self.used) + 1
         self.steps_done = 0
         self.gpu_seconds = 0.0
         self.started = time.monotonic() if now is None else now
 
-    def resume(self, now: float | None = None) -> None:
-        """Be in the batch that it never left: its attempt went on, and nobody heard of it."""
+    def resume(self, epoch: int, now: float | None = None) -> None:
+        """Be in the batch that it never left: its attempt went on, and nobody heard of it.
+
+        A higher ``epoch`` than its own is of an attempt that was begun and written nowhere.
+        """
+        self.attempts += epoch > self.epoch
+        self.epoch = epoch
         self.state, self.held = JobState.RUNNING, False
         self.started = time.monotonic() if now is None else now
 

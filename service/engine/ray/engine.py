@@ -227,15 +227,16 @@ class RemoteEngine(Engine):
             self._generation = said.generation
         self._starts = said.starts
         self._inspector = self._new_inspector()
-        if said.ready:
-            self._hear_event(said.ready)
-        if self._generation != said.generation:
-            return
         held = {(each.job_id, each.epoch) for each in said.held}
         for job_id, command in list(self._in_work.items()):
             if (job_id, command.epoch) not in held:
                 self._forget(job_id)
+        # Before it is ready: what it goes on with must not be started here once more.
         self._listener(protocol.EngineAdopted(jobs=said.held))
+        if said.ready:
+            self._hear_event(said.ready)
+        if self._generation != said.generation:
+            return
         unknown = [each for each in said.held if not self._has(each)]
         for each in unknown:
             self._acknowledge(each.job_id, each.epoch)  # Nobody waits for it.

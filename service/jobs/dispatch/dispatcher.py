@@ -289,16 +289,23 @@ class Dispatcher(Feed):
             if job_id in slot.jobs:
                 continue
             job = self._queue.find(job_id)
-            if job is None or job.epoch != epoch:
-                slot.engine.cancel(job_id)
+            if job is None or epoch < job.epoch:
+                self._turn_away(slot, job_id, epoch)
                 continue
             self._queue.take(job)
             job.engine = slot.name
-            job.resume()
+            job.resume(epoch)
             self._forecast.left(job)
             slot.adopt(job)
             self.observer.adopted(job)
             log.info("job_adopted", engine=slot.name, attempt=job.attempts, **job.log_context)
+
+    def _turn_away(self, slot: EngineSlot, job_id: str, epoch: int) -> None:
+        """Cancel an attempt that an engine went on with, where a job has no use for it."""
+        for other in self.slots:
+            if job := other.jobs.get(job_id):
+                job.used = max(job.used, epoch)
+        slot.engine.cancel(job_id)
 
     def _release(self) -> None:
         """Let the jobs start that no engine went on with."""

@@ -92,7 +92,10 @@ class JobStore(Protocol):
         """Begin an unfinished job's attempt, which has a higher epoch than all before it."""
 
     async def resume(self, job_id: str, epoch: int) -> bool:
-        """Let an unfinished job be running again in its latest attempt, which never ended."""
+        """Let an unfinished job be running again in its latest attempt, which never ended.
+
+        One with a higher epoch than the job's was begun, and that could not be written.
+        """
 
     async def requeue(self, job_id: str, epoch: int) -> bool:
         """Let an unfinished job wait again, its attempts kept."""

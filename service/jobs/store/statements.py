@@ -27,8 +27,8 @@ WAIT: Final = "state = 'queued', epoch = :epoch, steps_done = 0, started_at = NU
 
 REQUEUE: Final = f"UPDATE jobs SET {WAIT} {OF_ATTEMPT}"  # noqa: S608
 RESUME: Final = (
-    f"UPDATE jobs SET state = 'running', started_at = :now WHERE id = :id AND {UNFINISHED}"  # noqa: S608
-    " AND epoch = :epoch"
+    "UPDATE jobs SET state = 'running', started_at = :now, epoch = :epoch,"  # noqa: S608
+    f" attempts = attempts + (epoch < :epoch) WHERE id = :id AND {UNFINISHED} AND epoch <= :epoch"
 )
 HAND_BACK: Final = f"UPDATE jobs SET attempts = attempts - (state = 'running'), {WAIT} {OF_ATTEMPT}"  # noqa: S608
 FINISH: Final = (

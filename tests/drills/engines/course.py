@@ -136,27 +136,6 @@ async def _billed(client: Client) -> int:
     return QUOTA - int(answer.require(HTTPStatus.OK).headers[REMAINING]) - 1
 
 
-async def _struck(scene: Scene, service: ServiceProcess, slot: str) -> Strike:
-    """Strike an engine between two times of calm, and wait until the throughput is back."""
-    begun = time.time()
-    await asyncio.sleep(SETTLE_SECONDS)
-    before = rate([at for at in ends(service.log) if at >= begun])
-    strike = await scene.strike(service, slot)
-    strike.before = before
-
-    async def back() -> bool:
-        strike.back = back_after(ends(service.log), strike)
-        return strike.back is not None
-
-    with suppress(TooLateError):  # The goals tell.
-        await until(back, BACK_SECONDS, "the throughput")
-    return strike
-
-
-async def _enough(ledger: Ledger, jobs: int) -> bool:
-    return len(ledger.accounts) >= jobs
-
-
 @asynccontextmanager
 async def serving(
     folder: Path, engines: int, settings: Mapping[str, Any], module: str = FAKE

@@ -66,9 +66,11 @@ class MemoryStore(JobStore):
         return self._put(job, state=JobState.RUNNING, epoch=epoch, **values)
 
     async def resume(self, job_id: str, epoch: int) -> bool:
-        if (job := self._open(job_id)) is None or epoch != job.epoch:
+        if (job := self._open(job_id)) is None or epoch < job.epoch:
             return False
-        return self._put(job, state=JobState.RUNNING, started_at=self._clock())
+        attempts = job.attempts + (epoch > job.epoch)
+        values = {"epoch": epoch, "attempts": attempts, "started_at": self._clock()}
+        return self._put(job, state=JobState.RUNNING, **values)
 
     async def requeue(self, job_id: str, epoch: int) -> bool:
         if (job := self._open(job_id, epoch)) is None:

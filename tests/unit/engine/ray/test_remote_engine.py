@@ -157,7 +157,7 @@ async def test_an_attachment_and_results_may_come_before_the_start():
     far.say(failed("done", 2))
     assert far.told == []
     await far.engine.start(far.hear)
-    assert [type(each) for each in far.told] == [EngineReady, EngineAdopted, JobFailed]
+    assert [type(each) for each in far.told] == [EngineAdopted, EngineReady, JobFailed]
     await far.engine.stop()
 
 
@@ -248,7 +248,7 @@ async def test_a_child_that_ended_while_nobody_listened_has_lost_its_jobs(far):
     """The number of children tells it, although the new one is ready."""
     far.engine.generate("one", SPEC, 1)
     far.attach(generation=2, starts=2)
-    assert [type(each) for each in far.told] == [EngineExited, EngineReady, EngineAdopted]
+    assert [type(each) for each in far.told] == [EngineExited, EngineAdopted, EngineReady]
     assert far.exits() == ["lost"]
     assert far.states() == [EngineState.READY]
 

@@ -71,6 +71,16 @@ async def test_an_attempt_that_went_on_is_not_counted_again(store, overtaken):
     assert not await store.resume(overtaken.id, 2)
 
 
+async def test_an_attempt_that_went_on_and_whose_begin_was_not_written_is_counted(store):
+    """Once: the row has its epoch then, and no other attempt can have it."""
+    kept = await store.add(stored())
+    assert await store.resume(kept.id, 2)
+    assert await store.resume(kept.id, 2)
+    runs = await store.get(kept.id, "anna")
+    assert (runs.state, runs.attempts, runs.epoch) == (JobState.RUNNING, 1, 2)
+    assert not await store.begin(kept.id, 2)
+
+
 async def test_what_belongs_to_no_attempt_is_never_late(store, overtaken):
     """The owner cancels a job, whoever runs it; a delivery comes after all of them."""
     assert await store.finish(overtaken.id, JobEnd(state=JobState.CANCELLED))

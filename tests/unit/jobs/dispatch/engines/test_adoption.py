@@ -113,6 +113,36 @@ async def test_what_no_job_is_any_more_is_cancelled_there():
     await dispatcher.stop()
 
 
+async def test_an_attempt_whose_begin_was_written_nowhere_is_adopted():
+    """The service was killed in between: no second attempt gets the same number."""
+    dispatcher = await started(60, engine := LastingEngine())
+    dispatcher.restore(begun := job())
+    await dispatcher.start()
+    engine.tell(EngineAdopted(jobs=(Held(job_id=begun.id, epoch=1),)))
+    await engine.ready()
+    assert (engine.adopted, engine.started, engine.cancelled) == ([(begun.id, 1)], [], [])
+    assert (begun.state, begun.attempts, begun.epoch) == (JobState.RUNNING, 1, 1)
+    await engine.finishes(begun)
+    assert begun.state is JobState.SUCCEEDED
+    await dispatcher.stop()
+
+
+async def test_a_number_of_an_attempt_is_not_given_again():
+    """Also where the job was begun elsewhere before its engine was heard."""
+    dispatcher = await started(60, engine := LastingEngine())
+    await dispatcher.start()
+    dispatcher.join(other := LastingEngine())
+    await settle()
+    await other.ready()
+    await submitted(dispatcher, elsewhere := job())
+    engine.tell(EngineAdopted(jobs=(Held(job_id=elsewhere.id, epoch=2),)))
+    await other.dies()
+    await engine.ready()
+    assert (engine.cancelled, engine.started) == ([elsewhere.id], [elsewhere.id])
+    assert (elsewhere.attempts, elsewhere.epoch) == (2, 3)
+    await dispatcher.stop()
+
+
 async def test_what_runs_there_as_far_as_is_known_stays():
     """The engine was silent for a while only."""
     dispatcher = await started(0, engine := LastingEngine())
