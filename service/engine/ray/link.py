@@ -112,6 +112,12 @@ class Link:
     def start(self) -> None:
         """Begin to attach the host."""
         self._task = asyncio.create_task(self._run(), name=f"link {self.engine}")
+        self._task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        """Tell what nobody thought of; the next look at the cluster links the engine anew."""
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._log.error("engine_link_failed", exc_info=error)
 
     def order(self, order: ForEngine) -> None:
         """Hand something to the host, in its turn; what is for an earlier attachment is dropped."""

@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import Any
 
 import pytest
+import structlog.testing
 
 from service.engine.channel import written
 from service.engine.protocol import Held
@@ -224,6 +225,17 @@ async def test_a_link_lets_its_host_go(held, kill):
     await held.link.end(kill=kill)
     assert held.host.killed is kill
     assert held.host.closed == 1
+
+
+async def test_what_nobody_thought_of_is_told(held):
+    """The link is over then, and another one is made."""
+    held.host.failures.append(ZeroDivisionError("of a bug"))
+    with structlog.testing.capture_logs() as lines:
+        held.link.start()
+        await until(lambda: held.link.over)
+        await until(lambda: lines)
+    (line,) = [each for each in lines if each["event"] == "engine_link_failed"]
+    assert str(line["exc_info"]) == "of a bug"
 
 
 def test_generations_only_grow():
