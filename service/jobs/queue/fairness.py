@@ -5,6 +5,7 @@ import math
 from bisect import bisect_left, insort
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from operator import itemgetter
 
 from service.core.work import work
 from service.jobs.job import Job
@@ -17,6 +18,9 @@ AGEING = 16
 
 Ranked = tuple[int, int, int, Job]
 """Rank inside the key, number of arrival, work, job."""
+
+Turn = tuple[int, int, int]
+"""Round, number of the lane, place in the lane: who has the least is next."""
 
 
 @dataclass(kw_only=True, eq=False)
@@ -135,16 +139,23 @@ class Lanes:
             lane.spent = max(0, lane.spent - unused)
             self._line_up(lane)
 
-    def order(self) -> list[Job]:
+    def order(self) -> list[tuple[Turn, Job]]:
         """Return all jobs in the order in which ``take`` would hand them out, as things are."""
-        turns: list[tuple[int, int, int, Job]] = []
+        turns: list[tuple[Turn, Job]] = []
         for lane in self._lanes.values():
             total = 0
             for index, (_, _, cost, job) in enumerate(lane.entries):
                 total += cost
-                turns.append((max(self._round, lane.turn(total)), lane.number, index, job))
-        turns.sort(key=lambda turn: turn[:3])
-        return [job for *_, job in turns]
+                turns.append(((max(self._round, lane.turn(total)), lane.number, index), job))
+        turns.sort(key=itemgetter(0))
+        return turns
+
+    def turn(self, job: Job) -> Turn:
+        """Return where ``job`` stands in ``order``, in the time of a sum over its lane alone."""
+        lane = self._lanes[job.owner]
+        index = bisect_left(lane.entries, self._entries[job.id])
+        total = sum(cost for _, _, cost, _ in lane.entries[: index + 1])
+        return max(self._round, lane.turn(total)), lane.number, index
 
     def _next(self) -> tuple[int, Lane]:
         """Return the lane whose turn is next, and its round.

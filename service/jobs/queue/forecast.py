@@ -2,14 +2,16 @@
 
 import heapq
 import time
+from bisect import bisect_left
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Final, Protocol
 
-from service.core.work import evaluations, pixels, places
+from service.core.work import evaluations, pixels, places, work
 from service.jobs.job import Job
 from service.jobs.queue.estimate import LEARNING_RATE, Estimate
+from service.jobs.queue.fairness import Turn
 from service.jobs.queue.queue import JobQueue
 
 MOST_STRETCH = 4.0
@@ -70,11 +72,13 @@ class QueueForecast:
     O(n log n), and only if somebody asks; from then on it is moved on by the pixel steps that
     were done. So every watcher can ask at every step. Of a ``LARGE`` line the same is done at most
     every ``AGAIN_SECONDS``: until then a job is expected when the one that had its place was, and
-    one that is not in the line yet as the last.
+    one that is not in the line yet in the place that its turn gives it there, which a bisection
+    finds.
 
     Each job is expected in the slot that has room first. Jobs that will come later and go
-    before are not in the line: how much longer than by the line its jobs waited is learned
-    for each key.
+    before are not in the line, nor are full batches that a short job joins: how much longer or
+    shorter than by the line its jobs waited is learned for each key, and for its jobs of about
+    the same work.
     """
 
     def __init__(self, queue: JobQueue, slots: Sequence[Slot]) -> None:
@@ -89,17 +93,23 @@ class QueueForecast:
         self._starts: list[Start] = []
         self._waiting: tuple[Job, ...] = ()
         self._numbers: dict[str, int] = {}
+        self._turns: Sequence[Turn] = ()
         self._expected: dict[str, tuple[float, float]] = {}
-        self._stretch: dict[str, float] = {}
+        self._stretch: dict[tuple[str, int], float] = {}
+        """By owner and size of the job, true waits over those of the line; 0 is for every size."""
 
     def position(self, job: Job) -> Position | None:
         """Return where ``job`` stands, or None when it does not wait."""
         self._work_out()
         if self._queue.find(job.id) is None or not self._starts:
             return None
-        last = self._queue.qsize()
-        number = min(self._numbers.get(job.id, last), last)
-        return Position(number=number, start_seconds=self._start(number - 1, job.owner))
+        number = min(self._number(job), self._queue.qsize())
+        stretch = self._stretch.get((job.owner, size_of(job)), 1.0)
+        return Position(number=number, start_seconds=self._start(number - 1, stretch))
+
+    def _number(self, job: Job) -> int:
+        known = self._numbers.get(job.id)
+        return known or bisect_left(self._turns, self._queue.turn(job)) + 1
 
     @property
     def waiting(self) -> Sequence[Job]:
@@ -116,36 +126,42 @@ class QueueForecast:
         return self._expect(owner)
 
     def _expect(self, owner: str) -> list[float]:
-        seconds = (self._start(index, owner) for index in range(len(self._starts)))
+        stretch = max(1.0, self._stretch.get((owner, 0), 1.0))
+        seconds = (self._start(index, stretch) for index in range(len(self._starts)))
         return list(accumulate(seconds, max))
 
     def accepted(self, job: Job, now: float) -> None:
         """Note when a job that has just been put should start by the line."""
         self._work_out()
-        if (number := self._numbers.get(job.id)) is not None:
-            self._expected[job.id] = now, self._seconds(number - 1)
+        if self._starts:
+            self._expected[job.id] = now, self._seconds(self._number(job) - 1)
 
     def started(self, job: Job, now: float) -> None:
-        """Learn from a job that starts."""
+        """Learn from a job that starts; little from one that was expected within a second.
+
+        Its true wait is that for the end of a step, which may be many times as long.
+        """
         came, expected = self._expected.pop(job.id, (now, 0.0))
         if expected > 0:
-            stretch = min(max(1.0, (now - came) / expected), MOST_STRETCH)
-            seen = self._stretch.get(job.owner, 1.0)
-            self._stretch[job.owner] = seen + LEARNING_RATE * (stretch - seen)
+            stretch = min((now - came) / expected, MOST_STRETCH)
+            rate = LEARNING_RATE * min(expected, 1.0)
+            for kind in ((job.owner, 0), (job.owner, size_of(job))):
+                seen = self._stretch.get(kind, 1.0)
+                self._stretch[kind] = seen + rate * (stretch - seen)
 
     def left(self, job: Job) -> None:
         """Forget a job that left the line without a start."""
         self._expected.pop(job.id, None)
 
-    def _start(self, index: int, owner: str) -> float:
+    def _start(self, index: int, stretch: float) -> float:
         index = min(index, len(self._starts) - 1)
         slot = self._starts[index][0]
-        return slot.delay + slot.switch_seconds(self._waiting[index]) + self._seconds(index, owner)
+        ready = slot.delay + slot.switch_seconds(self._waiting[index])
+        return ready + stretch * self._seconds(index)
 
-    def _seconds(self, index: int, owner: str = "") -> float:
-        slot, done = self._starts[index]
-        left = max(0.0, done - slot.estimate.done)
-        return left * slot.estimate.pixel_step * self._stretch.get(owner, 1.0)
+    def _seconds(self, index: int) -> float:
+        slot, done = self._starts[min(index, len(self._starts) - 1)]
+        return max(0.0, done - slot.estimate.done) * slot.estimate.pixel_step
 
     def _work_out(self) -> None:
         self._large = self._queue.qsize() + len(self._slots) >= LARGE
@@ -161,10 +177,16 @@ class QueueForecast:
         if seen == self._seen:
             return
         self._seen = seen
-        waiting = self._waiting = self._queue.waiting
+        waiting, self._turns = self._queue.waiting, self._queue.turns
+        self._waiting = waiting
         self._numbers = {job.id: number for number, job in enumerate(waiting, 1)}
         live = [slot for slot in self._slots if not slot.closed]
         self._starts = line_up(waiting, live or self._slots)
+
+
+def size_of(job: Job) -> int:
+    """Return the size of a job's work: the same for jobs that differ by less than a factor of 2."""
+    return work(job.request).bit_length()
 
 
 def line_up(waiting: Iterable[Job], slots: Sequence[Slot]) -> list[Start]:

@@ -2,15 +2,19 @@
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from enum import StrEnum
 
 from service.core.work import work
 from service.jobs.job import Job
-from service.jobs.queue.fairness import Lanes
+from service.jobs.queue.fairness import Lanes, Turn
 
 SPARE = 4
 """Waiting jobs a key may have for each place that is free: alone it gets four fifths of all."""
+
+
+RETURNED: Turn = (0, 0, 0)
+"""Turn of a job that was served before: it goes before all others."""
 
 
 class Limit(StrEnum):
@@ -45,6 +49,7 @@ class JobQueue(asyncio.Queue[Job]):
         """Jobs that were served before; they go before all others."""
         self._held: Counter[str] = Counter()
         self._order: tuple[Job, ...] | None = ()
+        self._turns: list[Turn] = []
         self._returning = False
         self._forced = False
         self._leaving: Job | None = None
@@ -201,5 +206,16 @@ class JobQueue(asyncio.Queue[Job]):
     def waiting(self) -> tuple[Job, ...]:
         """The jobs in line, in the order in which they would be served if none came."""
         if self._order is None:
-            self._order = (*self._returned, *self._lanes.order())
+            lanes = self._lanes.order()
+            self._order = (*self._returned, *(job for _, job in lanes))
+            self._turns = [RETURNED] * len(self._returned) + [turn for turn, _ in lanes]
         return self._order
+
+    @property
+    def turns(self) -> Sequence[Turn]:
+        """The turns of the jobs in ``waiting``; a later ``turn`` compares to them."""
+        return self._turns if self.waiting else ()
+
+    def turn(self, job: Job) -> Turn:
+        """Return the turn of a waiting job, without a sort of all."""
+        return RETURNED if job in self._returned else self._lanes.turn(job)

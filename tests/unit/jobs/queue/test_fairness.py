@@ -135,7 +135,7 @@ def test_nobody_starves(seed):
     chance = seeded(seed)
     lanes = filled(*(any_job(chance) for _ in range(30)))
     watched = job("a", 50, 768)
-    in_queue = most = sum(work(each.request) for each in lanes.order() if each.owner == "a")
+    in_queue = most = sum(work(each.request) for _, each in lanes.order() if each.owner == "a")
     lanes.put(watched)
     own = others = 0
     while (done := lanes.take()) is not watched:
@@ -168,7 +168,8 @@ def test_the_order_told_is_the_order_served(seed):
                 assert lanes.discard(jobs.pop(chance.randrange(len(jobs))))
             case "refund":
                 lanes.refund(chance.choice("abc"), chance.randrange(LARGEST))
-    told = lanes.order()
+    assert [lanes.turn(each) for _, each in lanes.order()] == [turn for turn, _ in lanes.order()]
+    told = [each for _, each in lanes.order()]
     assert sorted(told, key=id) == sorted(jobs, key=id)
     assert taken(lanes, len(jobs)) == told
 
@@ -195,7 +196,8 @@ def test_the_next_job_is_the_first_in_line_whatever_happened(seed):
                 lanes.discard(one)
             else:
                 lanes.take(one)
-        assert lanes.order()[:1] == ([lanes.first()] if waiting else [])
+        first = [each for _, each in lanes.order()][:1]
+        assert first == ([lanes.first()] if waiting else [])
 
 
 def test_the_order_depends_on_the_requests_alone():

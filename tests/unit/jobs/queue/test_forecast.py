@@ -234,7 +234,7 @@ async def test_sub_prompts_take_time_and_room(estimate):
 
 
 async def test_a_large_line_is_worked_out_at_times(estimate, monkeypatch):
-    """Until then jobs are expected in the places of others, and one that came as the last."""
+    """Until then a job is expected when the one was that had the place of its turn."""
     now = 100.0
     clock = SimpleNamespace(monotonic=lambda: now)
     monkeypatch.setattr("service.jobs.queue.forecast.time", clock)
@@ -246,9 +246,66 @@ async def test_a_large_line_is_worked_out_at_times(estimate, monkeypatch):
     queue.put_nowait(short := job(1))
     assert line.position(jobs[0]) is None
     assert line.position(jobs[1]) == Position(number=2, start_seconds=20)
-    assert line.position(short) == Position(number=LARGE, start_seconds=10 * LARGE)
+    assert line.position(short) == Position(number=2, start_seconds=20)
     assert list(line.waiting) == jobs
     assert line.starts() == [10.0 * number for number in range(1, LARGE + 1)]
     now += AGAIN_SECONDS
     assert line.position(jobs[1]) == Position(number=2, start_seconds=11)
     assert line.position(short) == Position(number=1, start_seconds=10)
+
+
+@pytest.mark.parametrize("seed", range(10))
+async def test_a_job_that_came_to_a_large_line_is_told_its_place(estimate, seed, monkeypatch):
+    """Whatever its key and length, it is the place that it has when the line is worked out anew."""
+    now = 100.0
+    clock = SimpleNamespace(monotonic=lambda: now)
+    monkeypatch.setattr("service.jobs.queue.forecast.time", clock)
+    chance = random.Random(seed)  # noqa: S311 - repeatable, not secret
+
+    def any_job() -> Job:
+        return job(chance.choice((4, 20, 50)), key=chance.choice("abcde"))
+
+    queue, _, line = forecast(estimate, *(any_job() for _ in range(LARGE)))
+    queue.put_back(queue.get_nowait())
+    line.starts()
+    queue.put_nowait(newcomer := any_job())
+    told = line.position(newcomer)
+    now += AGAIN_SECONDS
+    assert told is not None
+    assert told.number == getattr(line.position(newcomer), "number", None)
+
+
+async def test_a_job_is_expected_as_soon_as_those_of_its_size_began(estimate):
+    """Short jobs that join full batches are told so; long ones of the same key are not."""
+    queue, slot, line = forecast(estimate)
+    slot.runs(job(10))
+    for _ in range(100):
+        queue.put_nowait(short := job(4))
+        line.accepted(short, 0)
+        queue.take(short)
+        line.started(short, 2)
+    queue.put_nowait(short := job(4))
+    told = line.position(short)
+    queue.discard(short)
+    queue.put_nowait(long := job(50))
+    assert told is not None
+    assert told.start_seconds == pytest.approx(2, rel=0.01)
+    assert line.position(long) == Position(number=1, start_seconds=10)
+    assert line.starts(owner="a") == [10]
+
+
+async def test_a_wait_for_the_end_of_a_step_teaches_little():
+    """One job that is expected at once and waits for a step does not make its key expect more."""
+    fast = Estimate()
+    fast.observe(pixels=PIXELS, seconds=0.01)
+    fast.observe_rest(pixels=PIXELS, seconds=0)
+    queue, slot, line = forecast(fast)
+    slot.runs(job(1))
+    for _ in range(10):
+        queue.put_nowait(soon := job())
+        line.accepted(soon, 0)
+        queue.take(soon)
+        line.started(soon, 1)
+    queue.put_nowait(job())
+    slot.runs(job(10))
+    assert line.starts(owner="a")[0] == pytest.approx(0.1, rel=0.05)
