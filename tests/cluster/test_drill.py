@@ -12,9 +12,11 @@ def test_a_killed_service_takes_up_what_its_engines_went_on_with():
     size = ("--nodes", 1, "--engines", 2, "--strikes", 1, "--jobs", 20)
     code, said = drilled("tests.drills.cluster", *size, "--scenes", "service SIGKILL")
     assert code == 0, said
-    row = next(line for line in said.splitlines() if line.startswith("| service SIGKILL"))
-    orders, finished, failed, lost, billed = (
-        int(cell) for cell in row.replace(" ", "").split("|")[3:8]
-    )
+    table = [line for line in said.splitlines() if line.startswith(("| Struck", "| service SIG"))]
+    names, cells = ([cell.strip() for cell in line.split("|")] for line in table)
+    row = dict(zip(names, cells, strict=True))
+    columns = ("Orders", "Finished", "Failed", "Lost", "Billed", "Adopted")
+    orders, finished, failed, lost, billed, adopted = (int(row[name]) for name in columns)
     assert orders >= 20
     assert (finished, failed, lost, billed) == (orders, 0, 0, orders)
+    assert adopted > 0
