@@ -28,7 +28,7 @@ class ClusterSettings(AccessSettings):
     )
     ray_token_file: str = setting(
         "",
-        "File with the token of the Ray cluster, which only the service's user may read. "
-        "ENGINE=ray needs it.",
+        "File with the token of the Ray cluster, mode 0600. Its group may read it (0640, 0440), "
+        "as where Kubernetes mounts it; others must not. ENGINE=ray needs it.",
         path=True,
     )

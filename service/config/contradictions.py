@@ -53,12 +53,17 @@ def contradictions(config: Any) -> list[str]:
 
 def _no_cluster(config: Any) -> list[str]:
     if config.engine != "ray":
-        return []
+        unread = "RAY_TOKEN_FILE: has no effect without ENGINE=ray; set that too, or leave it out"
+        return [unread] if config.ray_token_file else []
     found = [
         f"{name}: ENGINE=ray needs it; set it, or ENGINE=process"
         for name in ("RAY_ADDRESS", "RAY_TOKEN_FILE")
         if not getattr(config, name.lower())
     ]
+    if config.engines:
+        found.append(
+            f"ENGINES={config.engines}: not with ENGINE=ray; each node says what it offers"
+        )
     if not NAMESPACE.fullmatch(config.ray_namespace):
         found.append("RAY_NAMESPACE: must be letters, digits, _ and -, 40 at most")
     if "://" in config.ray_address:

@@ -6,6 +6,7 @@ from dataclasses import Field, fields, replace
 from pathlib import Path
 from typing import Any, get_type_hints
 
+from service.config.access_settings import AccessSettings
 from service.config.addresses import Listed
 from service.config.profiles import PROFILES
 from service.config.setting import (
@@ -29,6 +30,12 @@ def without_secrets(config: Config) -> Config:
         row.name: row.default for row in fields(Config) if row.metadata["secret"]
     }
     return replace(config, **none)
+
+
+def of_engines(config: Config) -> dict[str, Any]:
+    """Return the settings that an engine may read: all but those of HTTP and keys."""
+    others = {row.name for row in fields(AccessSettings)}
+    return {row.name: getattr(config, row.name) for row in fields(Config) if row.name not in others}
 
 
 def texts(config: Config) -> dict[str, str]:

@@ -66,12 +66,12 @@ class Config(ClusterSettings):
     cuda_visible_devices: str = setting(
         "0",
         "Comma-separated GPUs to use, by index or UUID: each gets an engine process of its own. "
-        "Empty uses no GPU.",
+        "Empty uses no GPU. With ENGINE=ray each node says what it offers, and this is not read.",
         empty=True,
     )
     engines: int = setting(
         0,
-        "Engine processes. 0 starts one for each GPU, and one on a CPU.",
+        "Engine processes. 0 starts one for each GPU, and one on a CPU. Not with ENGINE=ray.",
         minimum=0,
         maximum=64,
     )

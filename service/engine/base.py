@@ -33,6 +33,8 @@ class Engine(ABC):
 
     name: str = FIRST_ENGINE
     """Name of its slot, in the log."""
+    node: str = ""
+    """Address of its machine, where that is a node of a cluster."""
     state: EngineState = EngineState.STOPPED
     model: ModelInfo | None = None
     restarts: int = 0

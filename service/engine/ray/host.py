@@ -11,6 +11,7 @@ from dataclasses import replace
 
 import structlog
 
+from service.config.loading import of_engines
 from service.config.table import Config
 from service.core.events import JobCancelled, JobFailed, JobFinished
 from service.core.inputs import EngineInputs, InputSource
@@ -56,7 +57,7 @@ class EngineHost:
         self._gpu, self._engines, self._entry = gpu, engines, entry
         self._log = log.bind(engine=name)
         self._service, self._generation = "", 0
-        self._settings = b""
+        self._settings: dict[str, object] = {}
         self._engine: ProcessEngine | None = None
         self._working: dict[str, int] = {}
         """Attempts that the engine has, by job."""
@@ -95,14 +96,14 @@ class EngineHost:
             failed = self._engine is not None and self._engine.state is EngineState.FAILED
             if self.lease.lost or failed:
                 await self._end()
-            if settings != self._settings:
+            if of_engines(config) != self._settings:
                 await self._end()
                 self._outbox.clear()
             if self._engine is None:
                 self.lease.restart()
                 own = share(config, self._engines) if self._engines > 1 else config
                 await self._begin(replace(own, cuda_visible_devices=self._gpu))
-            self._settings = settings
+            self._settings = of_engines(config)
             self._outbox.open()
             self._outbox.replay()
         self._log.info("host_attached", service=service, generation=generation)

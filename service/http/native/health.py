@@ -41,7 +41,7 @@ async def health(request: web.Request) -> web.Response:
     if not auth.sees_details(request):
         found["model"] = None
         for engine in (found["engine"], *found["engines"]):
-            for detail in ("failure", "device", "gpu", "models"):
+            for detail in ("failure", "node", "device", "gpu", "models"):
                 engine.pop(detail, None)
     return web.json_response(found)
 
@@ -132,6 +132,7 @@ def slot_status(slot: EngineSlot, models: ModelCatalog) -> dict[str, Any]:
         **engine_status(slot),
         "leaving": slot.retiring,
         "running": len(slot.jobs),
+        "node": slot.engine.node,
         "device": "" if model is None else model.device,
         "gpu": "" if model is None else model.gpu_uuid,
         "models": sorted(models[key].id for key in slot.residency.loaded),

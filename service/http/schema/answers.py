@@ -226,6 +226,7 @@ class SlotStatus(EngineStatus):
         fields.Boolean, "Whether it ends its jobs, takes no new ones, and is gone then.", False
     )
     running = described(fields.Integer, "Requests in work there.", 3)
+    node = described(fields.String, "With `ENGINE=ray` the address of its machine, else empty.", "")
     device = described(
         fields.String, "Name of its device; empty before it has loaded a model.", "NVIDIA A100"
     )

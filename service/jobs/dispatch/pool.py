@@ -64,7 +64,7 @@ class EnginePool:
         slot = self._add(engine)
         if self._running:
             self._later(engine.start(partial(self._hear, slot)))
-        log.info("engine_joined", engine=slot.name, slots=len(self.slots))
+        log.info("slot_added", engine=slot.name, slots=len(self.slots))
         return slot
 
     def look(self, *slots: EngineSlot) -> None:

@@ -121,6 +121,8 @@ def test_unusable_text_is_refused(name, text, problem):
         {"MAX_PROMPT_CHARS": "10000"},
         {"MAX_BODY_BYTES": "8192"},
         {"CORS_ORIGINS": "*", "API_KEYS_FILE": "keys"},
+        {"RAY_TOKEN_FILE": "/token"},
+        {"ENGINE": "ray", "RAY_ADDRESS": "head:6379", "RAY_TOKEN_FILE": "/token", "ENGINES": "4"},
     ],
 )
 def test_settings_that_contradict_each_other_are_refused(environment):

@@ -44,12 +44,24 @@ async def test_each_engine_is_listed(aiohttp_client):
         "silent_seconds": 0.0,
         "leaving": False,
         "running": 0,
+        "node": "",
         "device": "Some GPU",
         "gpu": "GPU-1",
         "models": ["demo"],
     }
     assert (second["name"], second["state"], second["restarts"]) == ("1", "restarting", 1)
     assert (second["device"], second["models"]) == ("cpu", [])
+
+
+async def test_an_engine_of_a_cluster_names_its_machine(aiohttp_client):
+    """Its address is what an operator needs to look there; who has no key does not see it."""
+    engine = FakeEngine()
+    engine.node = "10.0.0.7"
+    config = Config(data_dir="", api_keys=Keys(f"anna:{SECRET}"))
+    client = await aiohttp_client(create_app(config, [engine]))
+    known = await read(client, "/health", headers={"Authorization": f"Bearer {SECRET}"})
+    assert [each["node"] for each in known["engines"]] == ["10.0.0.7"]
+    assert "node" not in (await read(client, "/health"))["engines"][0]
 
 
 async def test_an_engine_that_leaves_says_so(aiohttp_client):

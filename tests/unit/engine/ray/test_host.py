@@ -216,6 +216,16 @@ async def test_other_settings_start_another_engine(driver, host):
     newer.leave()
 
 
+async def test_settings_that_no_engine_reads_keep_the_engine(driver, host):
+    """The service came back with another port: the model stays loaded."""
+    driver.leave()
+    pid = host.pid
+    newer = Driver(host, 2)
+    attached = await newer.attach(written_settings(Config(api_port=8001, max_connections=64)))
+    assert (attached.starts, host.pid) == (1, pid)
+    newer.leave()
+
+
 async def test_what_is_no_settings_or_no_command_changes_nothing(driver, host):
     """Whoever sent it is told."""
     pid = host.pid

@@ -64,6 +64,7 @@ async def test_a_service_that_can_make_images_is_healthy(client):
                 "silent_seconds": 0.0,
                 "leaving": False,
                 "running": 0,
+                "node": "",
                 "device": "cpu",
                 "gpu": "",
                 "models": ["demo"],
