@@ -134,7 +134,7 @@ async def not_kept_while_a_client_waits(client, engine):
 async def without_room(client, engine):
     job, _ = await asked(client)
     await engine.jobs(1)
-    client.app[DURABLE].results._keep_free = 2**80
+    client.app[DURABLE].results._disk.keep_free = 2**80
     await engine.step(2)
     return job
 

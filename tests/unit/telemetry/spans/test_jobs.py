@@ -102,7 +102,7 @@ async def test_a_job_whose_images_are_not_kept_ends_in_error(serve, collector, t
         client.post("/generate", json=BODY, headers={"Idempotency-Key": "a"})
     )
     await engine.jobs(1)
-    client.app[DURABLE].results._keep_free = 2**80
+    client.app[DURABLE].results._disk.keep_free = 2**80
     engine._step_seconds = 0.5  # What it says of each step; the steps are still the test's.
     await engine.step(2)
     async with await request as answer:
