@@ -11,22 +11,17 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import AsyncGenerator
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import structlog
 
 from service.config.table import Config
 from service.engine.channel import Channel, GarbageError
-from service.engine.ray import output
-from service.engine.ray.link import (
-    Generations,
-    HostGoneError,
-    HostSilentError,
-    Link,
-)
+from service.engine.ray import actor, output
+from service.engine.ray.actor import CALLS, ActorHost, brief
+from service.engine.ray.link import Generations, Link, Pauses, end
 from service.engine.ray.messages import (
     Acknowledge,
     Attach,
@@ -53,10 +48,13 @@ RESOURCE: Final = "sd_engine"
 """How many engines a node runs, where that is not one for each of its GPUs."""
 
 SCAN_SECONDS: Final = 2.0
-BEAT_SECONDS: Final = 1.0
-AHEAD: Final = 8
-"""Batches of events that a host may send before they are read."""
+UNSEEN_SECONDS: Final = 10.0
+"""A look at the cluster that takes so long is told: its head is away."""
 
+TELL_SECONDS: Final = 60.0
+"""Between two lines that tell it."""
+
+BEAT_SECONDS: Final = 1.0
 CONNECT_SECONDS: Final = 60.0
 PROBE_SECONDS: Final = 5.0
 CURE: Final = (
@@ -64,16 +62,12 @@ CURE: Final = (
     "the same token."
 )
 
-LEAVE_SECONDS: Final = 3.0
-"""How long an actor may take to end its engine; the service waits a little longer."""
-
 RECONNECT_SECONDS: Final = 300
 """How long a driver outlives its head, or the store of it: Ray's own value is 60."""
 
 DriverChannel = Channel[FromDriver, ToDriver]
+Answer = TypeVar("Answer")
 
-# Their threads are daemons: a call that never returns does not keep the process.
-CALLS: Final = Executor("ray", Limits(most=4, each=4, alike=4))
 WRITES: Final = Executor("driver-writer", Limits(most=1, each=1, alike=1), waiting=100_000)
 
 
@@ -108,6 +102,8 @@ class Place:
     gpu: bool
     engines: int
     """How many run on that node."""
+    draining: bool = False
+    """Whether the node is leaving: engines there end their jobs, and none begins."""
 
 
 class Driver:
@@ -122,6 +118,11 @@ class Driver:
         self._links: dict[str, Link] = {}
         self._ended: set[str] = set()
         """Engines that were let go for good."""
+        self._to_end: set[str] = set()
+        """Engines to end as soon as their actor is found."""
+        self._pauses = Pauses()
+        self._told = -TELL_SECONDS
+        """When it was told last that the cluster is not seen."""
         self._generations = Generations()
         self._stop = asyncio.Event()
         self._ending: set[asyncio.Task[None]] = set()
@@ -191,9 +192,14 @@ class Driver:
                     self._ended.add(order.engine)
                 if (link := self._links.pop(order.engine, None)) is not None:
                     self._end(link)
+                else:
+                    self._to_end.add(order.engine)
 
     def _end(self, link: Link, *, kill: bool = True) -> None:
-        task = asyncio.create_task(link.end(kill=kill))
+        self._later(link.end(kill=kill))
+
+    def _later(self, ending: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(ending)
         self._ending.add(task)
         task.add_done_callback(self._ending.discard)
 
@@ -213,28 +219,82 @@ class Driver:
         """Look at the nodes every few seconds, and link the engines that are new."""
         while True:
             try:
-                places = await CALLS.run(places_of, self._config.ray_namespace)
+                places = await self._answer(places_of, self._config.ray_namespace)
             except Exception as error:  # noqa: BLE001 - links work without a head; it comes again
-                log.warning("cluster_not_seen", reason=brief(error))
-                await asyncio.sleep(SCAN_SECONDS)
-                continue
-            nodes = {place.node for place in places.values()}
-            for name, link in list(self._links.items()):
-                if link.over:
-                    del self._links[name]
-            for name, place in places.items():
-                if name not in self._links and name not in self._ended:
-                    await self._link(name, place)
-            await self._send(ClusterState(nodes=len(nodes), engines=tuple(places)))
+                self._not_seen(brief(error))
+            else:
+                await self._see(places)
             await asyncio.sleep(SCAN_SECONDS)
 
+    async def _answer(self, ask: Callable[..., Answer], *what: Any) -> Answer:
+        """Return what the head answers; Ray waits for it as long as it is away."""
+        asked = asyncio.create_task(CALLS.run(ask, *what))
+        while not (await asyncio.wait({asked}, timeout=UNSEEN_SECONDS))[0]:
+            self._not_seen(f"the head has not answered for {UNSEEN_SECONDS:g} s")
+        return asked.result()
+
+    def _not_seen(self, reason: str) -> None:
+        now = asyncio.get_running_loop().time()
+        if now - self._told >= TELL_SECONDS:
+            self._told = now
+            log.warning("cluster_not_seen", reason=reason)
+
+    async def _see(self, places: Mapping[str, Place]) -> None:
+        """Link the engines that are new, let go those that are no more, and tell the service."""
+        self._forget(places)
+        for name in self._to_end & places.keys():
+            await self._end_found(name)
+        for name, place in places.items():
+            if name not in self._links and name not in self._ended:
+                await self._link(name, place)
+        draining = tuple(name for name, place in places.items() if place.draining)
+        engines = tuple(name for name, place in places.items() if not place.draining)
+        nodes = {places[name].node for name in engines}
+        await self._send(ClusterState(nodes=len(nodes), engines=engines, draining=draining))
+
+    def _forget(self, places: Mapping[str, Place]) -> None:
+        """Forget actors that have ended, and those of nodes that are gone.
+
+        An engine that has joined is let go by the service, one that has not is unknown there.
+        """
+        now = asyncio.get_running_loop().time()
+        for name, link in list(self._links.items()):
+            if link.joined:
+                self._pauses.forget(name)
+            if link.over:
+                del self._links[name]
+                if not link.joined:
+                    self._pauses.ended(name, now)
+            elif name not in places and not link.joined:
+                self._end(self._links.pop(name))
+        for gone in self._pauses.names() - places.keys():
+            self._pauses.forget(gone)
+        self._ended &= places.keys()
+        self._to_end &= places.keys()
+
+    async def _end_found(self, name: str) -> None:
+        """End an engine that the service let go before it was linked."""
+        if (link := self._links.pop(name, None)) is not None:
+            self._end(link)
+        else:
+            try:
+                host = await self._answer(actor.found, name, self._config.ray_namespace)
+            except Exception as error:  # noqa: BLE001 - the next look tries again
+                log.warning("engine_not_ended", actor=name, reason=brief(error))
+                return
+            if host is not None:
+                self._later(end(host))
+        self._to_end.discard(name)
+
     async def _link(self, name: str, place: Place) -> None:
+        if not self._pauses.over(name, asyncio.get_running_loop().time()):
+            return
         try:
-            host = await CALLS.run(
-                ActorHost, name, place, namespace=self._config.ray_namespace, worker=self._worker
-            )
+            host = await self._host(name, place)
         except Exception as error:  # noqa: BLE001 - Ray raises whatever it likes; the next look tries again
             log.warning("engine_not_made", actor=name, reason=brief(error))
+            return
+        if host is None:
             return
         self._links[name] = link = Link(
             *(host, self._send, self._generations),
@@ -245,75 +305,30 @@ class Driver:
         )
         link.start()
 
-
-class ActorHost:
-    """A host behind an actor of Ray."""
-
-    def __init__(self, name: str, place: Place, *, namespace: str, worker: str) -> None:
-        """Make the actor on its node, or find the one of this name; blocks."""
-        from ray.util.scheduling_strategies import (  # noqa: PLC0415
-            NodeAffinitySchedulingStrategy,
-        )
-
-        from service.engine.ray import actor  # noqa: PLC0415 - only a connected driver needs it
-
-        self._handle = actor.create(
-            name,
-            namespace=namespace,
-            entry=worker,
-            engines=place.engines,
-            options={
-                "num_gpus": int(place.gpu),
-                "resources": {RESOURCE: 1} if place.own_resource else {},
-                "scheduling_strategy": NodeAffinitySchedulingStrategy(place.node, soft=False),
-            },
-        )
-
-    async def call(self, method: str, *arguments: Any, seconds: float) -> Any:
-        """Return what a method answers, within some seconds."""
-        future = asyncio.wrap_future(getattr(self._handle, method).remote(*arguments).future())
-        # It is left alone when nobody waits any more: Ray sets it from a thread of its own.
-        future.add_done_callback(lambda done: done.cancelled() or done.exception())
-        await asyncio.wait({future}, timeout=seconds)
-        if not future.done():
-            raise HostSilentError(f"no answer to {method} for {seconds:g} s")
-        with translated():
-            return future.result()
-
-    async def events(self, generation: int) -> AsyncGenerator[bytes, None]:
-        """Yield batches of events, until another attachment begins."""
-        import ray  # noqa: PLC0415
-
-        options = {"num_returns": "streaming", "_generator_backpressure_num_objects": AHEAD}
-        stream = self._handle.events.options(**options).remote(generation)
-        try:
-            with translated():
-                async for reference in stream:
-                    yield await reference
-        finally:  # A stream that is only dropped goes on at its other end.
-            CALLS.submit("", "", partial(ray.cancel, stream))
-
-    async def kill(self) -> None:
-        """End the actor, and its child with it; one that does not answer is ended by Ray."""
-        import ray  # noqa: PLC0415
-
-        with contextlib.suppress(HostSilentError):
-            await self.call("leave", seconds=LEAVE_SECONDS)
-        with translated():
-            await CALLS.run(ray.kill, self._handle)
+    async def _host(self, name: str, place: Place) -> ActorHost | None:
+        """Return the host of an engine: on a node that leaves there is one, or none is made."""
+        namespace = self._config.ray_namespace
+        if place.draining:
+            return await self._answer(actor.found, name, namespace)
+        return await self._answer(made, name, place, namespace, self._worker)
 
 
-@contextlib.contextmanager
-def translated() -> Any:
-    """Turn Ray's errors into those of a host."""
-    from ray import exceptions  # noqa: PLC0415
+def made(name: str, place: Place, namespace: str, worker: str) -> ActorHost:
+    """Make the actor of an engine on its node, or find the one of this name; blocks."""
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # noqa: PLC0415
 
-    try:
-        yield
-    except exceptions.ActorDiedError as error:
-        raise HostGoneError(brief(error)) from error
-    except exceptions.RayError as error:
-        raise HostSilentError(brief(error)) from error
+    handle = actor.create(
+        name,
+        namespace=namespace,
+        entry=worker,
+        engines=place.engines,
+        options={
+            "num_gpus": int(place.gpu),
+            "resources": {RESOURCE: 1} if place.own_resource else {},
+            "scheduling_strategy": NodeAffinitySchedulingStrategy(place.node, soft=False),
+        },
+    )
+    return ActorHost(handle)
 
 
 def connect(config: Config) -> None:
@@ -345,7 +360,7 @@ def connect(config: Config) -> None:
 
 
 def places_of(namespace: str) -> dict[str, Place]:
-    """Return the places for engines on nodes that live and do not drain, by the names of engines.
+    """Return the places for engines on nodes that live, by the names of engines.
 
     Blocks for as long as the head is away.
     """
@@ -357,7 +372,7 @@ def places_of(namespace: str) -> dict[str, Place]:
     nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
     for node in nodes:
         name, offers = node["NodeID"], node["Resources"]
-        if not node["Alive"] or name in draining:
+        if not node["Alive"]:
             continue
         own = RESOURCE in offers
         engines = int(offers.get(RESOURCE if own else "GPU", 0))
@@ -368,11 +383,6 @@ def places_of(namespace: str) -> dict[str, Place]:
                 own_resource=own,
                 gpu=not own or offers.get("GPU", 0) >= 1,
                 engines=engines,
+                draining=name in draining,
             )
     return found
-
-
-def brief(error: BaseException) -> str:
-    """Return what an error says, in one line."""
-    lines = str(error).strip().splitlines()
-    return (lines[0] if lines else type(error).__name__)[:300]

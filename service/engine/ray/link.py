@@ -35,6 +35,10 @@ ANSWER_SECONDS: Final = 10.0
 AGAIN_SECONDS: Final = 0.5
 """Pause before a host that did not answer, or obeys another service, is asked again."""
 
+FIRST_PAUSE_SECONDS: Final = 2.0
+PAUSE_SECONDS: Final = 30.0
+"""The longest before an actor is made again that ended before its engine had joined."""
+
 PART_BYTES: Final = 2**19
 """Events of so many bytes together go on in a message of their own."""
 
@@ -79,6 +83,35 @@ class Generations:
         return self._last
 
 
+class Pauses:
+    """How long to wait before an actor is made again that ended before its engine had joined.
+
+    It would end again, as long as its machine is as it is.
+    """
+
+    def __init__(self) -> None:
+        self._ended: dict[str, tuple[int, float]] = {}
+        """How often in a row, and when it may be made again."""
+
+    def ended(self, name: str, now: float) -> None:
+        """Note that an actor has ended; the pause doubles each time."""
+        times, _ = self._ended.get(name, (0, 0.0))
+        pause = min(FIRST_PAUSE_SECONDS * 2**times, PAUSE_SECONDS)
+        self._ended[name] = min(times + 1, 10), now + pause
+
+    def forget(self, name: str) -> None:
+        """Begin anew with an engine that has joined, or is not wanted any more."""
+        self._ended.pop(name, None)
+
+    def names(self) -> set[str]:
+        """Return those whose actors have ended so."""
+        return {*self._ended}
+
+    def over(self, name: str, now: float) -> bool:
+        """Return whether its actor may be made."""
+        return now >= self._ended.get(name, (0, now))[1]
+
+
 class Link:
     """Keeps one host attached until it ends or is let go."""
 
@@ -103,6 +136,11 @@ class Link:
         """Set when the attachment is to begin anew."""
         self._joined = False
         self._task: asyncio.Task[None] | None = None
+
+    @property
+    def joined(self) -> bool:
+        """Whether the host has answered once, so that the service knows the engine."""
+        return self._joined
 
     @property
     def over(self) -> bool:
@@ -135,8 +173,7 @@ class Link:
             self._task.cancel()
             await asyncio.wait({self._task})
         if kill:
-            with contextlib.suppress(HostGoneError, HostSilentError):
-                await self._host.kill()
+            await end(self._host)
 
     async def _run(self) -> None:
         while True:
@@ -216,6 +253,12 @@ class Link:
         if not answer:
             raise HostSilentError("it obeys another service or a later driver")
         return answer
+
+
+async def end(host: Host) -> None:
+    """End an actor with its engine, unless it has ended."""
+    with contextlib.suppress(HostGoneError, HostSilentError):
+        await host.kill()
 
 
 def answered(data: bytes, kind: type[Answer]) -> Answer:

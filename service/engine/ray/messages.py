@@ -140,6 +140,8 @@ class ClusterState:
     nodes: int
     engines: tuple[str, ...]
     """Engines to work with: those that are not named any more are to end their jobs and go."""
+    draining: tuple[str, ...]
+    """Engines whose node is leaving: one that is in neither was lost."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,7 +3,8 @@
 import asyncio
 import contextlib
 import uuid
-from collections.abc import Callable, Collection
+from collections.abc import Callable
+from collections.abc import Set as AbstractSet
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -22,6 +23,7 @@ from service.engine.ray.messages import (
     TO_DRIVER,
     Alive,
     ClusterState,
+    Drain,
     DriverAlive,
     EngineAttached,
     EngineGone,
@@ -41,9 +43,9 @@ log = structlog.get_logger(__name__)
 STOP_SECONDS: Final = 5.0
 """How long the driver may take to end the engines."""
 
-SILENT_SECONDS: Final = 5.0
-"""A driver that says nothing for so long hangs, and is killed: engines end themselves some
-seconds later, unless the next one attaches first."""
+SILENT_SECONDS: Final = 4.0
+"""A driver that says nothing for so long hangs, and is killed, at most a second later: engines end
+themselves 8 s after it hung at the earliest, so that the next one has 3 s to attach."""
 
 START_SECONDS: Final = 60.0
 """The same before its first word: on a busy machine Python alone takes a while to start."""
@@ -79,6 +81,10 @@ class RaySource(EngineSource):
         self._engines: dict[str, RemoteEngine] = {}
         """By the names of their actors, those on their way out included."""
         self._retiring: set[str] = set()
+        self._fresh: set[str] = set()
+        """Engines that joined since the last look at the cluster."""
+        self._drained: set[str] = set()
+        """Engines that ended their jobs; a driver that comes later is to end them."""
         self._metrics = ClusterMetrics(self._leases)
         self._service = ""
         self._child: DriverChild | None = None
@@ -150,8 +156,12 @@ class RaySource(EngineSource):
         self._child = child
         self._due = asyncio.get_running_loop().time() + START_SECONDS
         log.info("driver_started", pid=child.pid)
+        for name in self._drained:
+            child.send(Drain(engine=name))
 
     def _send(self, order: ToDriver | Callable[[], ToDriver | None]) -> None:
+        if isinstance(order, Drain):
+            self._drained.add(order.engine)
         if self._child is not None:
             self._child.send(order)
 
@@ -165,6 +175,7 @@ class RaySource(EngineSource):
                 if said.engine not in self._engines:
                     engine = RemoteEngine(said.engine, said.node, self._send, self._adopted)
                     self._engines[said.engine] = engine
+                    self._fresh.add(said.engine)
                     self._joined(engine)
             case EngineAttached() | FromEngine() | Alive() | EngineGone():
                 if (found := self._engines.get(said.engine)) is not None:
@@ -176,20 +187,24 @@ class RaySource(EngineSource):
                 self._failures = 0
                 self._seen = asyncio.get_running_loop().time()
                 self._metrics.nodes = said.nodes
-                self._retire(self._engines.keys() - {*said.engines})
+                self._retire({*said.engines}, {*said.draining})
+                self._drained &= {*said.engines, *said.draining}
             case DriverAlive():
                 pass
 
-    def _retire(self, names: Collection[str]) -> None:
-        """Let engines go that are to end their jobs, and forget those that have."""
+    def _retire(self, wanted: AbstractSet[str], draining: AbstractSet[str]) -> None:
+        """Let engines go that are to end their jobs, and forget those that have.
+
+        One that has just joined on a node that leaves tells first what it goes on with.
+        """
         for name in [*self._retiring]:
             if self._engines[name].state is EngineState.STOPPED:
                 self._retiring.discard(name)
                 del self._engines[name]
-        for name in names:
-            if name in self._engines and name not in self._retiring:
-                self._retiring.add(name)
-                self._leaving(self._engines[name])
+        for name in self._engines.keys() - wanted - self._retiring - (self._fresh & draining):
+            self._retiring.add(name)
+            self._leaving(self._engines[name])
+        self._fresh.clear()
 
     def _ended(self, child: DriverChild) -> None:
         if child is not self._child:

@@ -46,10 +46,10 @@ def two_engines(channel: DriverChannel, config: Config, *, service: str, worker:
     _note(config, f"started {service} {worker}")
     for name in NAMES:
         _attach(channel, name)
-    channel.send(ClusterState(nodes=2, engines=NAMES))
+    channel.send(ClusterState(nodes=2, engines=NAMES, draining=()))
     while not isinstance(order := channel.receive(), Stop):
         _note(config, f"{type(order).__name__} {order.engine}")
-        channel.send(ClusterState(nodes=1, engines=NAMES[:1]))
+        channel.send(ClusterState(nodes=1, engines=NAMES[:1], draining=NAMES[1:]))
     _note(config, "stopped")
 
 
@@ -66,9 +66,34 @@ def dies_once(channel: DriverChannel, config: Config, **names: str) -> None:
     _note(config, f"started {names['service']}")
     for name in NAMES if first else NAMES[:1]:
         _attach(channel, name)
-    channel.send(ClusterState(nodes=2, engines=NAMES if first else NAMES[:1]))
+    channel.send(ClusterState(nodes=2, engines=NAMES if first else NAMES[:1], draining=()))
     if first:
         os._exit(3)
+    while not isinstance(channel.receive(), Stop):
+        pass
+
+
+def dies_at_a_drain(channel: DriverChannel, config: Config, **_names: str) -> None:
+    """Let an engine go, and end before it is; the next time say what one is told."""
+    first = not (Path(config.data_dir) / TOLD).exists()
+    _note(config, "started")
+    if first:
+        for name in NAMES:
+            _attach(channel, name)
+        channel.send(ClusterState(nodes=2, engines=NAMES, draining=()))
+    channel.send(ClusterState(nodes=1, engines=NAMES[:1], draining=NAMES[1:]))
+    while not isinstance(order := channel.receive(), Stop):
+        if first:
+            os._exit(3)
+        _note(config, f"again {type(order).__name__} {order.engine}")
+
+
+def finds_a_drain(channel: DriverChannel, _config: Config, **_names: str) -> None:
+    """Find two engines, one after the other, on nodes that leave."""
+    for name in NAMES:
+        _attach(channel, name)
+        channel.send(ClusterState(nodes=0, engines=(), draining=NAMES))
+    channel.send(ClusterState(nodes=0, engines=(), draining=NAMES))
     while not isinstance(channel.receive(), Stop):
         pass
 

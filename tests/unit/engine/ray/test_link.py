@@ -11,7 +11,14 @@ import structlog.testing
 from service.engine.channel import written
 from service.engine.protocol import Held
 from service.engine.ray import link as links
-from service.engine.ray.link import Generations, HostGoneError, HostSilentError, Link, parts_of
+from service.engine.ray.link import (
+    Generations,
+    HostGoneError,
+    HostSilentError,
+    Link,
+    Pauses,
+    parts_of,
+)
 from service.engine.ray.messages import (
     Acknowledge,
     Alive,
@@ -236,6 +243,19 @@ async def test_what_nobody_thought_of_is_told(held):
         await until(lambda: lines)
     (line,) = [each for each in lines if each["event"] == "engine_link_failed"]
     assert str(line["exc_info"]) == "of a bug"
+
+
+def test_an_actor_that_ends_before_it_joins_is_made_anew_after_pauses_that_grow():
+    """Up to half a minute; one that joined begins anew."""
+    pauses = Pauses()
+    assert pauses.over("a", 0.0)
+    for seconds in (2, 4, 8, 16, 30, 30):
+        pauses.ended("a", 100.0)
+        assert not pauses.over("a", 99.9 + seconds)
+        assert pauses.over("a", 100.0 + seconds)
+        assert pauses.over("b", 100.0)
+    pauses.forget("a")
+    assert pauses.over("a", 100.0)
 
 
 def test_generations_only_grow():

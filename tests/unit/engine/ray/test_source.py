@@ -126,6 +126,37 @@ async def test_a_driver_that_ends_is_started_again(slots):
     assert here.value("driver_restarts_total") == 1
 
 
+async def test_a_drain_that_a_driver_takes_with_it_is_told_to_the_next(slots):
+    """Or its actor would stay, and its node with it."""
+    here = slots(drivers.dies_at_a_drain)
+    await here.source.start(here.joined, here.leaving)
+
+    async def told() -> bool:
+        noted = (Path(here.config.data_dir) / drivers.TOLD).exists()
+        return noted and f"again Drain {drivers.NAMES[1]}" in here.notes()
+
+    await until(told, SECONDS, "the next driver is told")
+
+
+async def test_an_engine_that_is_found_in_a_drain_tells_first_what_it_has(slots):
+    """It leaves at the next look; let go at once it would take its jobs with it."""
+    here = slots(drivers.finds_a_drain)
+    moves: list[str] = []
+
+    def joined(engine: Any) -> None:
+        moves.append(f"joined {engine.actor}")
+        here.joined(engine)
+
+    def leaving(engine: Any) -> None:
+        moves.append(f"leaving {engine.actor}")
+        here.leaving(engine)
+
+    await here.source.start(joined, leaving)
+    await here.until(lambda: len(here.left) == 2)
+    one, two = drivers.NAMES
+    assert moves == [f"joined {one}", f"joined {two}", f"leaving {one}", f"leaving {two}"]
+
+
 async def test_a_cluster_that_no_driver_saw_for_a_while_is_unreachable(slots, monkeypatch):
     """From the start on, or since it was seen last; engines alone do not tell of it."""
     monkeypatch.setattr(sources, "UNREACHABLE_SECONDS", 0.0)
@@ -171,8 +202,8 @@ async def test_a_driver_that_hangs_is_killed(slots, monkeypatch):
 
 
 def test_a_driver_that_hangs_is_killed_before_its_engines_are_lost():
-    """The next one needs some seconds to find them."""
-    assert sources.SILENT_SECONDS <= LOST_SECONDS / 2
+    """A look is late by a second, the last renewals by two; the next one has three to attach."""
+    assert sources.SILENT_SECONDS + 1 + 2 + 3 <= LOST_SECONDS
 
 
 async def test_a_stop_waits_for_a_driver_that_hangs_a_bounded_time(slots, monkeypatch):
