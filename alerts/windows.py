@@ -65,6 +65,8 @@ class Windows:
 
     engine_lost_for: Span
     """Longer than several engines take to load their model one after another."""
+    engine_missed: Span
+    """How long an engine that a machine took with it is news: longer than ``engine_lost_for``."""
     balance: Span
     """Over which the work of the engines is compared."""
     balance_for: Span
@@ -144,6 +146,7 @@ NORMAL: Final = Windows(
     restarts=span("15m"),
     starts=span("15m"),
     engine_lost_for=span("10m"),
+    engine_missed=span("1h"),
     balance=span("10m"),
     balance_for=span("5m"),
     leases_for=span("5m"),
@@ -202,6 +205,7 @@ SHORT: Final = Windows(
     restarts=span("15s"),
     starts=span("30s"),
     engine_lost_for=span("6s"),
+    engine_missed=span("15s"),
     balance=span("10s"),
     balance_for=span("3s"),
     leases_for=span("3s"),

@@ -18,11 +18,16 @@ LATE_SECONDS: Final = 2
 """Each engine is asked every second; after 3 s without an answer it gets no new jobs."""
 LOST_SECONDS: Final = 10
 """After so long an engine is lost, which SDEngineLost tells."""
+UNSEEN_SECONDS: Final = 30
+"""The driver looks at the cluster every 2 s."""
 
 
 def alerts(windows: Windows) -> tuple[Alert, ...]:
     """Return the alerts, the gravest first."""
-    return (_driver_down(windows), _lost(windows), _unbalanced(windows), _leases_late(windows))
+    return (
+        *(_driver_down(windows), _head_away(windows)),
+        *(_lost(windows), _missing(windows), _unbalanced(windows), _leases_late(windows)),
+    )
 
 
 def _lost(windows: Windows) -> Alert:
@@ -93,6 +98,44 @@ def _driver_down(windows: Windows) -> Alert:
         f"{windows.restarts}{{{{ end }}}}: "
         "engines get no new work. What they have in work goes on for some seconds and is run "
         "again if that is not enough.",
+        dashboard="sd-service",
+    )
+
+
+def _head_away(windows: Windows) -> Alert:
+    return Alert(
+        name="SDClusterHeadAway",
+        severity=Severity.PAGE,
+        expr=f"max by (job, instance) (sd_cluster_seen_age_seconds) > {UNSEEN_SECONDS}",
+        lasting=windows.down_for,
+        summary=f"{INSTANCE} does not see its cluster",
+        description="The head of the cluster has not answered for {{ $value | humanizeDuration }}. "
+        "Engines work on, but none joins; after five minutes their machines end them all.",
+        dashboard="sd-service",
+    )
+
+
+def _missing(windows: Windows) -> Alert:
+    """Return the alert; of engines that a machine took with it, and of those that never came.
+
+    A machine that was drained, and is not there any more, is not missed.
+    """
+    by = "by (job, instance)"
+    there = f"max {by} (sd_cluster_places)"
+    before = f"max {by} (max_over_time(sd_cluster_places[{windows.engine_missed}]))"
+    lost = f"sum {by} (increase(sd_cluster_engines_lost_total[{windows.engine_missed}]))"
+    return Alert(
+        name="SDClusterEnginesMissing",
+        severity=Severity.TICKET,
+        expr=f"""
+            {there} - sum {by} (sd_cluster_engines{{status!="leaving"}}) > 0
+            or {before} - {there} > 0 and {lost} > 0
+        """,
+        lasting=windows.engine_lost_for,
+        summary=f"{INSTANCE} misses engines of its cluster",
+        description=f"{COUNT} of the engines that the cluster of {INSTANCE} offers, or offered "
+        f"before a machine was lost in the last {windows.engine_missed}, are not there. The others "
+        "do their work, and requests wait longer.",
         dashboard="sd-service",
     )
 

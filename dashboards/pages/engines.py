@@ -171,12 +171,14 @@ def cluster() -> list[Panel]:
         ),
         lines(
             "Engines of the cluster",
-            "By how they answer, and the machines. late: no answer for 3 s, and no new jobs; lost: "
+            "By how they answer, the machines, and the engines that these offer: more than there "
+            "are is a GPU that makes nothing. late: no answer for 3 s, and no new jobs; lost: "
             "10 s, and its jobs run elsewhere; leaving: it ends its jobs and goes.",
             "none",
             Target(expr=q.total("sd_cluster_engines", by="status"), legend="{{status}}"),
             Target(expr=q.total("sd_cluster_nodes"), legend="machines"),
-            overrides=[*colored(STATUS_COLORS), limit("machines", BLUE)],
+            Target(expr=q.total("sd_cluster_places"), legend="offered"),
+            overrides=[*colored(STATUS_COLORS), limit("machines", BLUE), limit("offered", RED)],
             stacked=True,
             width=10,
         ),
@@ -192,20 +194,39 @@ def cluster() -> list[Panel]:
             width=10,
         ),
         lines(
-            "Driver restarts and adopted jobs",
-            "A driver that ends is started again, and what the engines went on with meanwhile is "
-            "taken up again. Restarts without adopted jobs had nothing to take up, or took too "
-            "long.",
+            "Time since the cluster was seen",
+            "The driver looks every 2 s, and the head answers. At the dashed line it is away: no "
+            "engine joins, and after 5 minutes all of them end.",
+            "s",
+            Target(
+                expr=q.most("sd_cluster_seen_age_seconds", by="instance"), legend="{{instance}}"
+            ),
+            thresholds=((None, GREEN), (30, RED)),
+            marked=True,
+            top=40,
+            width=8,
+        ),
+        lines(
+            "Driver restarts, lost engines and adopted jobs",
+            "A machine that goes without ending its jobs takes its engines with it. A driver that "
+            "ends is started again, and what the engines went on with meanwhile is taken up again. "
+            "Restarts without adopted jobs had nothing to take up, or took too long.",
             "short",
             Target(expr=restarted, legend="restarts {{instance}}"),
             Target(
                 expr=q.grown("sd_cluster_jobs_adopted_total", over="$__rate_interval"),
                 legend="jobs adopted",
             ),
-            overrides=colored({"/^restarts/": RED, "jobs adopted": GREEN}),
+            Target(
+                expr=q.grown("sd_cluster_engines_lost_total", over="$__rate_interval"),
+                legend="engines lost",
+            ),
+            overrides=colored(
+                {"/^restarts/": RED, "engines lost": DARK_RED, "jobs adopted": GREEN}
+            ),
             bars=True,
             top=1,
-            width=12,
+            width=8,
         ),
         lines(
             "Messages from engines",
@@ -217,6 +238,6 @@ def cluster() -> list[Panel]:
                 expr=f"{q.rate('sd_cluster_events_total')} / ({batches} > 0)",
                 legend="events in a message",
             ),
-            width=12,
+            width=8,
         ),
     ]

@@ -77,7 +77,14 @@ CLUSTER: Final = (
         "counter",
         "Times the driver ended by itself and was started again.",
     ),
+    define("sd_cluster_seen_age_seconds", "gauge", "Time since the driver last saw the cluster."),
     define("sd_cluster_nodes", "gauge", "Machines with engines, as the driver saw them last."),
+    define("sd_cluster_places", "gauge", "Engines that these machines offer."),
+    define(
+        "sd_cluster_engines_lost_total",
+        "counter",
+        "Engines whose machine went without ending its jobs first.",
+    ),
     define("sd_cluster_engines", "gauge", "Engines of the cluster by how they answer.", "status"),
     define(
         "sd_cluster_lease_age_seconds", "gauge", "Time since the engine last answered.", "engine"

@@ -186,7 +186,7 @@ class RaySource(EngineSource):
             case ClusterState():
                 self._failures = 0
                 self._seen = asyncio.get_running_loop().time()
-                self._metrics.nodes = said.nodes
+                self._metrics.saw(nodes=said.nodes, places=len(said.engines))
                 self._retire({*said.engines}, {*said.draining})
                 self._drained &= {*said.engines, *said.draining}
             case DriverAlive():
@@ -203,6 +203,7 @@ class RaySource(EngineSource):
                 del self._engines[name]
         for name in self._engines.keys() - wanted - self._retiring - (self._fresh & draining):
             self._retiring.add(name)
+            self._metrics.engines_lost += name not in draining
             self._leaving(self._engines[name])
         self._fresh.clear()
 

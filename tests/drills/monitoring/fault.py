@@ -27,8 +27,13 @@ EXCUSED: Final = {
     "SDAdaptersThrashing": "a drill has no adapters; their memory is tested with tiny models",
     "SDModelsThrashing": "a drill has one model; switches are tested with the simulated engine",
     "SDEnginesUnbalanced": "the engines of a drill are alike, and all that waits fits each of them",
-    "SDClusterDriverDown": "a drill has no cluster",
-    "SDClusterLeasesLate": "a drill has no cluster",
+    **dict.fromkeys(
+        (
+            *("SDClusterDriverDown", "SDClusterHeadAway"),
+            *("SDClusterEnginesMissing", "SDClusterLeasesLate"),
+        ),
+        "a drill has no cluster",
+    ),
     "SDThreadsBusy": "a drill has one key, which gets a part of the threads and never all",
     "SDComputesOnCpu": "no GPU is taken away here: the engine of a drill computes on the CPU",
     "SDLogLinesDropped": "the drill reads the log all the time, to see what happens",

@@ -29,6 +29,8 @@ AGREED = {
     "SDEngineLost",
     "SDEnginesUnbalanced",
     "SDClusterDriverDown",
+    "SDClusterHeadAway",
+    "SDClusterEnginesMissing",
     "SDClusterLeasesLate",
     "SDOutOfMemory",
     "SDOutOfMemoryRepeated",

@@ -21,6 +21,7 @@ from promql_parser import (
     parse,
 )
 
+from service.engine.ray.metrics import STATUSES
 from service.gpu.nvml import ECC_KINDS, THROTTLE_REASONS
 from service.telemetry.labels import ENGINE_STATES
 from service.telemetry.metrics import Metrics
@@ -63,6 +64,7 @@ def label_values() -> dict[tuple[str, str], set[str]]:
             for label, value in sample.labels.items():
                 known.setdefault((sample.name, label), set()).add(value)
     known["sd_engine_state", "state"] = set(ENGINE_STATES)
+    known["sd_cluster_engines", "status"] = set(STATUSES)
     known["sd_gpu_throttled", "reason"] = set(THROTTLE_REASONS)
     known["sd_gpu_ecc_errors_total", "kind"] = set(ECC_KINDS)
     # service/telemetry/metrics.py names these three in the metric's help.

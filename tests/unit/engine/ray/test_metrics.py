@@ -21,7 +21,10 @@ def test_a_cluster_that_was_not_seen_yet_counts_from_0():
     expected = {
         "sd_cluster_driver_up": 0,
         "sd_cluster_driver_restarts_total": 0,
+        "sd_cluster_seen_age_seconds": 0,
         "sd_cluster_nodes": 0,
+        "sd_cluster_places": 0,
+        "sd_cluster_engines_lost_total": 0,
         **{
             f'sd_cluster_engines{{status="{status}"}}': 0
             for status in ("answering", "late", "lost", "leaving")
@@ -30,7 +33,7 @@ def test_a_cluster_that_was_not_seen_yet_counts_from_0():
         "sd_cluster_event_batches_total": 0,
         "sd_cluster_events_total": 0,
     }
-    assert expected == exposed(ClusterMetrics(list))
+    assert expected == exposed(ClusterMetrics(list, clock=lambda: 7.0))
 
 
 def test_engines_are_counted_by_how_they_answer():
@@ -41,7 +44,8 @@ def test_engines_are_counted_by_how_they_answer():
         EngineLease(slot="2", status="answering", age=0.0),
     ]
     metrics = ClusterMetrics(lambda: leases)
-    metrics.driver_up, metrics.driver_restarts, metrics.nodes = True, 1, 2
+    metrics.driver_up, metrics.driver_restarts = True, 1
+    metrics.saw(nodes=2, places=3)
     metrics.jobs_adopted, metrics.batches, metrics.events = 3, 40, 500
     shown = exposed(metrics)
     assert shown['sd_cluster_engines{status="answering"}'] == 2
@@ -51,6 +55,19 @@ def test_engines_are_counted_by_how_they_answer():
     assert shown["sd_cluster_events_total"] / shown["sd_cluster_event_batches_total"] == 12.5
     del leases[1]
     assert 'sd_cluster_lease_age_seconds{engine="1"}' not in exposed(metrics)
+
+
+def test_the_time_since_the_cluster_was_seen_grows_until_it_is_seen_again():
+    """From the start on, when it never was."""
+    now = [100.0]
+    metrics = ClusterMetrics(list, clock=lambda: now[0])
+    now[0] = 140.0
+    assert exposed(metrics)["sd_cluster_seen_age_seconds"] == 40
+    metrics.saw(nodes=2, places=3)
+    now[0] = 142.5
+    shown = exposed(metrics)
+    assert shown["sd_cluster_seen_age_seconds"] == 2.5
+    assert (shown["sd_cluster_nodes"], shown["sd_cluster_places"]) == (2, 3)
 
 
 def test_every_family_is_as_it_is_defined():

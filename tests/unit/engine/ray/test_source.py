@@ -105,6 +105,8 @@ async def test_engines_join_and_leave_as_the_driver_says(slots):
     await here.until(lambda: here.left)
     assert [each.actor for each in here.engines] == [*drivers.NAMES]
     assert here.left == [here.engines[1]]
+    assert here.value("places") == 1
+    assert here.value("engines_lost_total") == 0
     await here.source.stop()
     name = name_of_service(here.config.data_dir)
     assert here.notes()[:2] == [
@@ -124,6 +126,7 @@ async def test_a_driver_that_ends_is_started_again(slots):
     assert here.left == [here.engines[1]]
     assert here.notes() == [f"started {name_of_service(here.config.data_dir)}"] * 2
     assert here.value("driver_restarts_total") == 1
+    assert here.value("engines_lost_total") == 1
 
 
 async def test_a_drain_that_a_driver_takes_with_it_is_told_to_the_next(slots):
