@@ -7,7 +7,7 @@ import signal
 import psutil
 import pytest
 
-from service.core.events import JobFinished
+from service.core.events import JobFinished, Stepped
 from service.engine.protocol import EngineExited
 from tests.support.ray.cluster import Cluster, child_of
 from tests.support.ray.engines import LONG, WAIT_SECONDS, Engines, ended, lives
@@ -47,6 +47,7 @@ async def test_a_killed_node_takes_its_engine_with_it_and_another_one_joins(brok
         left = await engines.left.get()
     lost, other = sorted(remotes, key=lambda remote: remote.engine is not left)
     assert (await lost.next(EngineExited)).reason == "lost"
+    assert engines.value("engines_lost_total") == 1
     assert len((await other.next(JobFinished)).images) == 4
     await asyncio.to_thread(broken.add_node, 1)
     await (await engines.next()).works("on the new node")
@@ -62,12 +63,18 @@ async def test_engines_work_on_while_the_head_has_no_store(broken, engines):
     store.kill()
     for remote in remotes:
         await remote.works("while it is away")
+
+    async def unseen() -> bool:
+        return engines.value("seen_age_seconds") > 5
+
+    await until(unseen, WAIT_SECONDS, "the service tells that it does not see the cluster")
     await asyncio.to_thread(broken.restart_gcs)
     for remote in remotes:
         await remote.works("when it is back")
     await asyncio.to_thread(broken.add_node, 1)
     await (await engines.next()).works("on a new node")
     assert engines.source.pid == driver
+    assert not await unseen()
     assert [remote.engine.restarts for remote in remotes] == restarts
 
 
@@ -98,4 +105,24 @@ async def test_a_node_that_leaves_ends_its_jobs_first(broken, engines):
     await leaving.engine.stop()
     await draining
     assert not lives(raylet)
+    await other.works("on the node that stays")
+    assert engines.value("engines_lost_total") == 0
+
+
+async def test_a_node_that_leaves_ends_its_jobs_first_also_when_the_driver_is_killed(
+    broken, engines
+):
+    """The next driver finds its engine, too, and takes up what goes on there."""
+    remotes = [await engines.next(), await engines.next()]
+    draining = asyncio.create_task(asyncio.to_thread(broken.drain, 1))
+    async with asyncio.timeout(WAIT_SECONDS):
+        left = await engines.left.get()
+    leaving, other = sorted(remotes, key=lambda remote: remote.engine is not left)
+    leaving.engine.generate("long", LONG, 1)
+    await leaving.next(Stepped)
+    os.kill(engines.source.pid, signal.SIGKILL)
+    assert len((await leaving.next(JobFinished)).images) == 4
+    assert leaving.engine.restarts == 0
+    await leaving.engine.stop()
+    await draining
     await other.works("on the node that stays")

@@ -14,6 +14,7 @@ from service.engine.base import Engine
 from service.engine.protocol import EngineReady, Event
 from service.engine.ray.engine import RemoteEngine
 from service.engine.ray.source import RaySource
+from service.telemetry.metrics import Metrics
 from tests.support.ray.cluster import Cluster
 
 WAIT_SECONDS = 120.0
@@ -47,6 +48,8 @@ class Engines:
     def __init__(self, cluster: Cluster, namespace: str, folder: Path) -> None:
         config = load(cluster.settings(namespace) | {"DATA_DIR": str(folder)})
         self.source = RaySource(config, worker=WORKER)
+        self._metrics = Metrics()
+        self.source.measure(self._metrics)
         self.joined: asyncio.Queue[Remote] = asyncio.Queue()
         self.left: asyncio.Queue[Engine] = asyncio.Queue()
         self._starts: set[asyncio.Task[None]] = set()
@@ -60,6 +63,12 @@ class Engines:
 
     async def start(self) -> None:
         await self.source.start(self._join, self.left.put_nowait)
+
+    def value(self, name: str) -> float:
+        """Return a metric of the cluster as it is now."""
+        value = self._metrics.registry.get_sample_value(f"sd_cluster_{name}")
+        assert value is not None
+        return value
 
     async def next(self) -> Remote:
         """Return the next engine that is ready."""
