@@ -23,6 +23,7 @@ from service.engine.ray.messages import (
     TO_DRIVER,
     ClusterState,
     Drain,
+    DriverAlive,
     EngineAttached,
     EngineGone,
     EngineJoined,
@@ -146,12 +147,15 @@ async def driving(cluster: Paper) -> AsyncIterator[Channel[Any, Any]]:
     channel: Channel[Any, Any] = Channel(here, FROM_DRIVER)
     over = threading.Event()
     reading = asyncio.create_task(asyncio.to_thread(read, channel, cluster.said, over))
-    yield channel
-    channel.send(Stop())
-    assert await working == 0
-    over.set()
-    await reading
-    here.close()  # A thread of the driver reads the other end, until there is nobody here.
+    try:
+        yield channel
+    finally:
+        channel.send(Stop())
+        code = await working
+        over.set()
+        await reading
+        here.close()  # A thread of the driver reads the other end, until there is nobody here.
+    assert code == 0
 
 
 def read(channel: Channel[Any, Any], said: list[Any], over: threading.Event) -> None:
@@ -226,9 +230,10 @@ async def test_an_engine_that_was_let_go_may_come_again_with_its_node(cluster, s
 
 
 async def test_a_head_that_does_not_answer_is_told_once_in_a_while(cluster, monkeypatch):
-    """Ray would wait for it without a word."""
+    """Ray would wait for it without a word; the driver lives meanwhile, and says so."""
     back = threading.Event()
     monkeypatch.setattr(driver, "UNSEEN_SECONDS", 0.01)
+    monkeypatch.setattr(driver, "BEAT_SECONDS", 0.1)
     monkeypatch.setattr(driver, "places_of", lambda _namespace: back.wait(20) and {})
     with structlog.testing.capture_logs() as lines:
         async with driving(cluster):
@@ -237,6 +242,8 @@ async def test_a_head_that_does_not_answer_is_told_once_in_a_while(cluster, monk
                 return [each for each in lines if each["event"] == "cluster_not_seen"]
 
             await cluster.until(told)
+            beats = cluster.said.count(DriverAlive())
+            await cluster.until(lambda: cluster.said.count(DriverAlive()) > beats + 2)
             back.set()
             await cluster.looks(1)
             assert len(told()) == 1
