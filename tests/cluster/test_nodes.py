@@ -65,7 +65,7 @@ async def test_engines_work_on_while_the_head_has_no_store(broken, engines):
         await remote.works("while it is away")
 
     async def unseen() -> bool:
-        return engines.value("seen_age_seconds") > 5
+        return bool(engines.value("seen_age_seconds") > 5)
 
     await until(unseen, WAIT_SECONDS, "the service tells that it does not see the cluster")
     await asyncio.to_thread(broken.restart_gcs)
