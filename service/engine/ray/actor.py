@@ -128,7 +128,7 @@ def gpu_uuid(name: str) -> str:
 
 
 def found(name: str, namespace: str) -> "ActorHost | None":
-    """Return the host of this name, or None where there is none; blocks."""
+    """Return the host of this name, or None if the cluster has no such host; blocks."""
     import ray  # noqa: PLC0415 - as above
 
     try:

@@ -33,7 +33,7 @@ def lock_file(gpu: str) -> Path:
 
 @dataclass(frozen=True, kw_only=True)
 class Hosted:
-    """What the child of a host runs: ``entry``, with a GPU that nobody else uses, under a lease.
+    """What the child of a host runs: ``entry``, with a GPU of its own, under a lease.
 
     An engine that was taken for dead may live on in a kernel that hangs. The next one waits until
     it has ended, and says that it lives meanwhile. A host that hangs does not end its engine, which

@@ -153,7 +153,7 @@ class Link:
         self._task.add_done_callback(self._done)
 
     def _done(self, task: asyncio.Task[None]) -> None:
-        """Tell what nobody thought of; the next look at the cluster links the engine anew."""
+        """Log an unexpected error; the next look at the cluster links the engine anew."""
         if not task.cancelled() and (error := task.exception()) is not None:
             self._log.error("engine_link_failed", exc_info=error)
 

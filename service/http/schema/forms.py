@@ -17,12 +17,12 @@ BINARY: Final = {"type": "string", "format": "binary"}
 ITSELF: Final = "In a form, the file itself."
 NESTED: Final = frozenset({"object", "array"})
 NULL: Final = "null"
-BESIDE: Final = ("description", "examples")
+NEXT_TO: Final = ("description", "examples")
 """What is said of a field that is a text in a form, next to what the text holds."""
 
 
 class File(Once):
-    """A file of a form, or the same in base64; whoever takes uploads reads it.
+    """A file of a form, or the same in base64; the reader of uploads takes both.
 
     With ``several`` a form may have more than one, by the name with brackets.
     """
@@ -100,12 +100,12 @@ def _text(about: Described) -> dict[str, Any]:
     kinds = about["type"]
     if not NESTED & {*kinds}:
         return {**about, "type": kinds[0]}
-    beside = {name: about[name] for name in BESIDE if name in about}
-    if "examples" in beside:
-        beside["examples"] = [json.dumps(each) for each in beside["examples"]]
+    next_to = {name: about[name] for name in NEXT_TO if name in about}
+    if "examples" in next_to:
+        next_to["examples"] = [json.dumps(each) for each in next_to["examples"]]
     if "string" in kinds:  # It may be a name, too.
-        return {"type": "string", **beside}
-    held = {name: value for name, value in about.items() if name not in BESIDE}
+        return {"type": "string", **next_to}
+    held = {name: value for name, value in about.items() if name not in NEXT_TO}
     content = {**held, "type": kinds[0]}
     kind = {"type": "string", "contentMediaType": "application/json", "contentSchema": content}
-    return {**kind, **beside}
+    return {**kind, **next_to}
