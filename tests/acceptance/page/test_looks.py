@@ -5,7 +5,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Route, expect
+from playwright.sync_api import Page, Route, expect
 
 from tests.support.client_packages import needed
 from tests.support.page.browser import (
@@ -185,12 +185,34 @@ def test_everything_can_be_reached_by_the_keyboard(browser, service):
         assert places == sorted(places)
 
 
+IMAGES = ".tile.succeeded img"
+LISTED = """() => performance.getEntriesByType("resource")
+    .some((each) => new URL(each.name).pathname === "/jobs" && each.responseEnd)"""
+KEPT = """async (count) => {
+    const opening = indexedDB.open("sd-api");
+    await new Promise((resolve) => { opening.onsuccess = resolve; });
+    const reading = opening.result.transaction("jobs").objectStore("jobs").getAll();
+    await new Promise((resolve) => { reading.onsuccess = resolve; });
+    opening.result.close();
+    return reading.result.flatMap((each) => each.images).length === count;
+}"""
+"""Whether the browser keeps as many images as the page shows."""
+
+
+def settled(page: Page) -> None:
+    """Wait until the page has its list of jobs, and the image of each that succeeded."""
+    expect(page.locator(".stage")).to_be_visible()
+    page.wait_for_function(LISTED)
+    page.wait_for_load_state("networkidle")
+    expect(page.locator(".tile.succeeded:not(:has(img))")).to_have_count(0)
+
+
 def test_the_page_is_light_and_asks_little(browser, service):
     """One request a file, once; then five a visit, and nothing to anybody else."""
     with visiting(browser, service.url) as visit:
         page = visit.page
-        expect(page.locator(".stage")).to_be_visible()
-        page.wait_for_load_state("networkidle")
+        settled(page)
+        page.wait_for_function(KEPT, arg=page.locator(IMAGES).count())
         first = [each for each in transferred(page) if not each["url"].startswith("blob:")]
         # What comes out of the cache at once, such as a second use of the icon, has no bytes.
         sent = [each for each in first if each["sent"]]
@@ -200,8 +222,7 @@ def test_the_page_is_light_and_asks_little(browser, service):
         assert len({each["url"] for each in files}) == len(files)
         visit.requests.clear()
         page.reload()
-        expect(page.locator(".stage")).to_be_visible()
-        page.wait_for_load_state("networkidle")
+        settled(page)
         again = [each for each in transferred(page) if each["sent"]]
         paths = sorted({urlsplit(each["url"]).path for each in again})
         assert paths == ["/", "/health", "/jobs", "/models", "/models/adapters"]
