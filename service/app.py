@@ -147,7 +147,7 @@ async def _durable(app: web.Application) -> AsyncIterator[None]:
 async def _dispatcher(app: web.Application) -> AsyncIterator[None]:
     dispatcher, source = app[state.DISPATCHER], app[state.ENGINES]
     await dispatcher.start()
-    await source.start(dispatcher.join, dispatcher.leave)
+    await source.start(dispatcher.join, dispatcher.leave, dispatcher.engines_heard)
     yield
     await dispatcher.stop()
     await source.stop()

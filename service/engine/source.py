@@ -14,6 +14,7 @@ ENGINES_MOST: Final = 64
 """Engines of one service on one machine."""
 
 OnEngine = Callable[[Engine], object]
+OnHeard = Callable[[], object]
 
 
 class EngineSource(ABC):
@@ -26,7 +27,7 @@ class EngineSource(ABC):
     """Whether engines come and go: then one that fails says nothing of those to come."""
 
     adoption_seconds: float = 0.0
-    """Until after a start every engine has told which jobs it went on with; 0 for none that can.
+    """After a start, how long an engine may go on unheard with jobs of before; 0 for not at all.
 
     A job that ran when the service ended starts nowhere else before.
     """
@@ -39,11 +40,12 @@ class EngineSource(ABC):
         """Add what the source itself measures; before ``start``."""
 
     @abstractmethod
-    async def start(self, joined: OnEngine, leaving: OnEngine) -> None:
+    async def start(self, joined: OnEngine, leaving: OnEngine, heard: OnHeard) -> None:
         """Call ``joined`` with each engine that comes, and ``leaving`` when it is to go.
 
         The dispatcher starts an engine that joined. It stops one that leaves when the jobs in
-        it have ended.
+        it have ended. ``heard`` is called once: when all engines that are known have told which
+        jobs they went on with.
         """
 
     @abstractmethod
@@ -57,8 +59,8 @@ class FixedEngines(EngineSource):
     def __init__(self, engines: Sequence[Engine]) -> None:
         self.engines = tuple(engines)
 
-    async def start(self, joined: OnEngine, leaving: OnEngine) -> None:
-        """Do nothing: none comes or goes."""
+    async def start(self, joined: OnEngine, leaving: OnEngine, heard: OnHeard) -> None:
+        """Do nothing: none comes or goes, or outlives the service."""
 
     async def stop(self) -> None:
         """Do nothing."""

@@ -34,7 +34,7 @@ from service.engine.ray.messages import (
     ToDriver,
 )
 from service.engine.ray.metrics import ClusterMetrics, EngineLease
-from service.engine.source import EngineSource, OnEngine
+from service.engine.source import EngineSource, OnEngine, OnHeard
 from service.system.executors import FILES
 from service.telemetry.metrics import Metrics
 
@@ -78,6 +78,12 @@ class RaySource(EngineSource):
         self._config, self._entry, self._worker = config, entry, worker
         self._joined: OnEngine = lambda _engine: None
         self._leaving: OnEngine = lambda _engine: None
+        self._heard: OnHeard | None = None
+        """To be called when all engines of the cluster have said what they go on with."""
+        self._places: AbstractSet[str] = frozenset()
+        """Names of the engines that the cluster offers, as it was seen last."""
+        self._answered: set[str] = set()
+        """Engines that have said what they go on with."""
         self._engines: dict[str, RemoteEngine] = {}
         """By the names of their actors, those on their way out included."""
         self._retiring: set[str] = set()
@@ -119,9 +125,9 @@ class RaySource(EngineSource):
     def _adopted(self, jobs: int) -> None:
         self._metrics.jobs_adopted += jobs
 
-    async def start(self, joined: OnEngine, leaving: OnEngine) -> None:
+    async def start(self, joined: OnEngine, leaving: OnEngine, heard: OnHeard) -> None:
         """Start the driver; engines join as it finds them."""
-        self._joined, self._leaving = joined, leaving
+        self._joined, self._leaving, self._heard = joined, leaving, heard
         self._seen = asyncio.get_running_loop().time()
         self._service = await FILES.run(name_of_service, self._config.data_dir)
         self._look_later()
@@ -180,6 +186,7 @@ class RaySource(EngineSource):
             case EngineAttached() | FromEngine() | Alive() | EngineGone():
                 if (found := self._engines.get(said.engine)) is not None:
                     tell(found, said)
+                    self._answers(said.engine, found)
                 if isinstance(said, FromEngine):
                     self._metrics.batches += 1
                     self._metrics.events += len(said.events)
@@ -188,9 +195,26 @@ class RaySource(EngineSource):
                 self._seen = asyncio.get_running_loop().time()
                 self._metrics.saw(nodes=said.nodes, places=len(said.engines))
                 self._retire({*said.engines}, {*said.draining})
-                self._drained &= {*said.engines, *said.draining}
+                self._places = {*said.engines, *said.draining}
+                self._drained &= self._places
+                self._look_at_answers()
             case DriverAlive():
                 pass
+
+    def _answers(self, name: str, engine: RemoteEngine) -> None:
+        """Note that an engine has said what it goes on with; before it answers, it has not."""
+        if self._heard is None or name in self._answered:
+            return
+        if engine.lease(leaving=False).status == "answering":
+            self._answered.add(name)
+            self._look_at_answers()
+
+    def _look_at_answers(self) -> None:
+        """Tell once that all engines of the cluster have answered."""
+        if self._heard is not None and self._places and self._places <= self._answered:
+            log.info("engines_heard", engines=len(self._places))
+            heard, self._heard = self._heard, None
+            heard()
 
     def _retire(self, wanted: AbstractSet[str], draining: AbstractSet[str]) -> None:
         """Let engines go that are to end their jobs, and forget those that have.

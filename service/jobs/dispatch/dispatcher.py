@@ -54,7 +54,9 @@ class Dispatcher(Feed):
         self.engines_join = False
         """Whether engines may join that are not there yet."""
         self.adoption_seconds = 0.0
-        """After a start, until every engine has told which jobs it went on with."""
+        """After a start, how long an engine may go on unheard with jobs of before."""
+        self._unwritten: list[Job] = []
+        """Restored jobs that may run, although nobody wrote down that they began."""
         self.load_failed: Callable[[EngineFailed], None] = lambda _failed: None
         """Called when no engine can load its model, and none will try again."""
         self.admission = Admission(
@@ -112,7 +114,9 @@ class Dispatcher(Feed):
         """Start the engines and the task that feeds them."""
         self._task = asyncio.create_task(self._feed(), name="consumer")
         await self._pool.start()
-        self._adoption = asyncio.get_running_loop().call_later(self.adoption_seconds, self._release)
+        self._adoption = asyncio.get_running_loop().call_later(
+            self.adoption_seconds, self._release_all
+        )
         self._show(*self.slots)
         self._gauges()
 
@@ -157,10 +161,14 @@ class Dispatcher(Feed):
     def restore(self, job: Job, *, ran: bool = False) -> None:
         """Take up a job that an earlier process accepted, above the queue's bound if need be.
 
-        One that ``ran`` waits until every engine that may still have it was heard.
+        Where engines outlive the service, a job that ``ran`` waits until none can have it any
+        more. Another one may have been begun without a word in its row: it waits for the engines
+        that are known.
         """
         job.model = self.models.key(job.request.model)
-        job.held = ran and self.adoption_seconds > 0
+        job.held = self.adoption_seconds > 0
+        if job.held and not ran:
+            self._unwritten.append(job)
         self._queue.restore(job)
         record.accepted(self._metrics, job, self.depth)
         self._changed()
@@ -307,10 +315,18 @@ class Dispatcher(Feed):
                 job.used = max(job.used, epoch)
         slot.engine.cancel(job_id)
 
-    def _release(self) -> None:
-        """Let the jobs start that no engine went on with."""
-        for job in self._queue.waiting:
+    def engines_heard(self) -> None:
+        """Let the jobs start that never ran, as far as their rows and the known engines tell."""
+        self._release(self._unwritten)
+
+    def _release_all(self) -> None:
+        self._release(self._queue.waiting)
+
+    def _release(self, jobs: Sequence[Job]) -> None:
+        """Let jobs start that no engine went on with."""
+        for job in jobs:
             job.held = False
+        self._unwritten.clear()
         self._changed()
 
     def _left(

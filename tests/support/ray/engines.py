@@ -52,6 +52,7 @@ class Engines:
         self.source.measure(self._metrics)
         self.joined: asyncio.Queue[Remote] = asyncio.Queue()
         self.left: asyncio.Queue[Engine] = asyncio.Queue()
+        self.heard = asyncio.Event()
         self._starts: set[asyncio.Task[None]] = set()
 
     def _join(self, engine: Engine) -> None:
@@ -62,7 +63,7 @@ class Engines:
         self.joined.put_nowait(remote)
 
     async def start(self) -> None:
-        await self.source.start(self._join, self.left.put_nowait)
+        await self.source.start(self._join, self.left.put_nowait, self.heard.set)
 
     def value(self, name: str) -> float:
         """Return a metric of the cluster as it is now."""

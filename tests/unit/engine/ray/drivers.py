@@ -25,7 +25,11 @@ TOLD = "told"
 """File in DATA_DIR that a driver writes what it is told to."""
 
 
-def _attach(channel: DriverChannel, name: str) -> None:
+BEAT_SECONDS = 0.05
+
+
+def _attach(channel: DriverChannel, name: str) -> Alive:
+    """Tell of an engine, and return its sign of life."""
     generation = time.time_ns()
     channel.send(EngineJoined(engine=name, node="10.0.0.2"))
     channel.send(
@@ -38,7 +42,9 @@ def _attach(channel: DriverChannel, name: str) -> None:
             gpu="",
         )
     )
-    channel.send(Alive(engine=name, generation=generation, silence=0.0, late=False))
+    alive = Alive(engine=name, generation=generation, silence=0.0, late=False)
+    channel.send(alive)
+    return alive
 
 
 def two_engines(channel: DriverChannel, config: Config, *, service: str, worker: str) -> None:
@@ -51,6 +57,20 @@ def two_engines(channel: DriverChannel, config: Config, *, service: str, worker:
         _note(config, f"{type(order).__name__} {order.engine}")
         channel.send(ClusterState(nodes=1, engines=NAMES[:1], draining=NAMES[1:]))
     _note(config, "stopped")
+
+
+def finds_one_late(channel: DriverChannel, _config: Config, **_names: str) -> None:
+    """Find the second of two engines only when told anything."""
+    seen = ClusterState(nodes=2, engines=NAMES, draining=())
+    said: list[FromDriver] = [seen, _attach(channel, NAMES[0])]
+    while True:
+        for each in said:
+            channel.send(each)
+        if not channel.pipe.poll(BEAT_SECONDS):
+            continue
+        if isinstance(channel.receive(), Stop):
+            return
+        said.append(_attach(channel, NAMES[1]))
 
 
 def sees_no_cluster(channel: DriverChannel, _config: Config, **_names: str) -> None:

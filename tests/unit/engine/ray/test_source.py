@@ -13,7 +13,7 @@ import pytest
 from service.config.table import Config
 from service.core.events import UnloadReason
 from service.engine.base import Engine, EngineState
-from service.engine.protocol import Event
+from service.engine.protocol import EngineAdopted, EngineReady, Event
 from service.engine.ray import driver
 from service.engine.ray import source as sources
 from service.engine.ray.engine import LOST_SECONDS, RemoteEngine
@@ -36,6 +36,8 @@ class Slots:
         self.engines: list[RemoteEngine] = []
         self.left: list[Engine] = []
         self.told: list[Event] = []
+        self.heard_at: list[list[Event]] = []
+        """What engines had told by the time when all had answered."""
         self._changed = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -48,6 +50,13 @@ class Slots:
     def leaving(self, engine: Engine) -> None:
         self.left.append(engine)
         self._later(engine.stop())
+
+    async def start(self) -> None:
+        await self.source.start(self.joined, self.leaving, self.heard)
+
+    def heard(self) -> None:
+        self.heard_at.append([*self.told])
+        self._changed.set()
 
     def _hear(self, event: Event) -> None:
         self.told.append(event)
@@ -92,7 +101,7 @@ async def slots(tmp_path) -> AsyncIterator[Callable[[Any], Slots]]:
 async def test_engines_join_and_leave_as_the_driver_says(slots):
     """One that left is ended there; the driver knows the service and what hosts run."""
     here = slots(drivers.two_engines)
-    await here.source.start(here.joined, here.leaving)
+    await here.start()
     await here.until(lambda: len(here.ready()) == 2)
 
     async def seen() -> bool:
@@ -117,10 +126,29 @@ async def test_engines_join_and_leave_as_the_driver_says(slots):
     assert here.notes()[-1] == "stopped"
 
 
+async def test_it_tells_once_when_all_engines_have_said_what_they_go_on_with(slots):
+    """Not before one that the cluster has and that answers late."""
+    here = slots(drivers.finds_one_late)
+    await here.start()
+    await here.until(here.ready)
+
+    async def seen() -> bool:
+        return bool(here.value("places") == 2)
+
+    await until(seen, SECONDS, "the driver tells of its cluster")
+    assert here.heard_at == []
+    here.engines[0].unload_model("m", UnloadReason.ASKED)
+    await here.until(lambda: here.heard_at)
+    await here.source.stop()
+    assert [[type(each) for each in told] for told in here.heard_at] == [
+        [EngineAdopted, EngineReady] * 2
+    ]
+
+
 async def test_a_driver_that_ends_is_started_again(slots):
     """Its engines stay, but for those that the next one does not find."""
     here = slots(drivers.dies_once)
-    await here.source.start(here.joined, here.leaving)
+    await here.start()
     await here.until(lambda: here.left)
     assert [each.actor for each in here.engines] == [*drivers.NAMES]
     assert here.left == [here.engines[1]]
@@ -132,7 +160,7 @@ async def test_a_driver_that_ends_is_started_again(slots):
 async def test_a_drain_that_a_driver_takes_with_it_is_told_to_the_next(slots):
     """Or its actor would stay, and its node with it."""
     here = slots(drivers.dies_at_a_drain)
-    await here.source.start(here.joined, here.leaving)
+    await here.start()
 
     async def told() -> bool:
         noted = (Path(here.config.data_dir) / drivers.TOLD).exists()
@@ -154,7 +182,7 @@ async def test_an_engine_that_is_found_in_a_drain_tells_first_what_it_has(slots)
         moves.append(f"leaving {engine.actor}")
         here.leaving(engine)
 
-    await here.source.start(joined, leaving)
+    await here.source.start(joined, leaving, here.heard)
     await here.until(lambda: len(here.left) == 2)
     one, two = drivers.NAMES
     assert moves == [f"joined {one}", f"joined {two}", f"leaving {one}", f"leaving {two}"]
@@ -164,7 +192,7 @@ async def test_a_cluster_that_no_driver_saw_for_a_while_is_unreachable(slots, mo
     """From the start on, or since it was seen last; engines alone do not tell of it."""
     monkeypatch.setattr(sources, "UNREACHABLE_SECONDS", 0.0)
     here = slots(drivers.sees_no_cluster)
-    await here.source.start(here.joined, here.leaving)
+    await here.start()
     await here.until(here.ready)
     assert here.source.unreachable() > 0
     monkeypatch.setattr(sources, "UNREACHABLE_SECONDS", SECONDS)
@@ -172,7 +200,7 @@ async def test_a_cluster_that_no_driver_saw_for_a_while_is_unreachable(slots, mo
     await here.source.stop()
     seen = slots(drivers.two_engines)
     began = asyncio.get_running_loop().time()
-    await seen.source.start(seen.joined, seen.leaving)
+    await seen.start()
     await seen.until(lambda: len(seen.ready()) == 2)
 
     async def nodes() -> bool:
@@ -186,7 +214,7 @@ async def test_a_cluster_that_no_driver_saw_for_a_while_is_unreachable(slots, mo
 async def test_a_driver_that_cannot_be_understood_is_replaced(slots):
     """What it sent before counts for nothing."""
     here = slots(drivers.garbled)
-    await here.source.start(here.joined, here.leaving)
+    await here.start()
     await here.until(here.ready)
     assert here.notes() == ["garbled"]
 
@@ -196,7 +224,7 @@ async def test_a_driver_that_hangs_is_killed(slots, monkeypatch):
     monkeypatch.setattr(sources, "SILENT_SECONDS", 0.5)
     monkeypatch.setattr(sources, "STOP_SECONDS", 0.1)
     here = slots(drivers.deaf)
-    await here.source.start(here.joined, here.leaving)
+    await here.start()
     first = here.source.pid
     async with asyncio.timeout(SECONDS):
         while here.source.pid in {first, None}:  # noqa: ASYNC110 - nobody tells of it
@@ -213,7 +241,7 @@ async def test_a_stop_waits_for_a_driver_that_hangs_a_bounded_time(slots, monkey
     """Then it is killed."""
     monkeypatch.setattr(sources, "STOP_SECONDS", 0.1)
     here = slots(drivers.deaf)
-    await here.source.start(here.joined, here.leaving)
+    await here.start()
     pid = here.source.pid
     assert pid is not None
     os.kill(pid, signal.SIGSTOP)

@@ -47,29 +47,30 @@ async def test_a_job_that_runs_is_adopted_and_not_begun_again():
     """Its attempt is the one that it was in, and its end is heard."""
     dispatcher = await started(60, engine := LastingEngine())
     dispatcher.restore(kept_on := ran(3), ran=True)
-    dispatcher.restore(waited := job())
     await dispatcher.start()
     engine.tell(EngineAdopted(jobs=(Held(job_id=kept_on.id, epoch=3),)))
     await engine.ready()
-    assert (engine.adopted, engine.started) == ([(kept_on.id, 3)], [waited.id])
+    await submitted(dispatcher, new := job())
+    assert (engine.adopted, engine.started) == ([(kept_on.id, 3)], [new.id])
     assert (kept_on.state, kept_on.attempts, kept_on.epoch) == (JobState.RUNNING, 1, 3)
     await engine.finishes(kept_on)
     assert kept_on.state is JobState.SUCCEEDED
     await dispatcher.stop()
 
 
-async def test_a_job_that_ran_waits_until_every_engine_was_heard():
-    """Jobs behind it that never ran are not kept from starting; then it starts, too."""
+async def test_a_job_that_ran_waits_until_no_engine_can_have_it():
+    """Jobs behind it that never ran wait for the known engines only; then it starts, too."""
     dispatcher = await started(60, engine := LastingEngine())
     dispatcher.restore(kept_on := ran(1), ran=True)
     dispatcher.restore(waited := job())
     await dispatcher.start()
     await engine.ready()
     found = [[*engine.started]]
-    dispatcher._release()
-    await settle()
-    found.append([*engine.started])
-    assert found == [[waited.id], [waited.id, kept_on.id]]
+    for release in (dispatcher.engines_heard, dispatcher._release_all):
+        release()
+        await settle()
+        found.append([*engine.started])
+    assert found == [[], [waited.id], [waited.id, kept_on.id]]
     assert (kept_on.attempts, kept_on.epoch) == (2, 2)
     await dispatcher.stop()
 
@@ -78,9 +79,10 @@ async def test_where_no_engine_outlives_the_service_nothing_waits():
     """The jobs of an earlier process start at once."""
     dispatcher = await started(0, engine := LastingEngine())
     dispatcher.restore(kept_on := ran(1), ran=True)
+    dispatcher.restore(waited := job())
     await dispatcher.start()
     await engine.ready()
-    assert engine.started == [kept_on.id]
+    assert engine.started == [kept_on.id, waited.id]
     await dispatcher.stop()
 
 
@@ -124,6 +126,24 @@ async def test_an_attempt_whose_begin_was_written_nowhere_is_adopted():
     assert (begun.state, begun.attempts, begun.epoch) == (JobState.RUNNING, 1, 1)
     await engine.finishes(begun)
     assert begun.state is JobState.SUCCEEDED
+    await dispatcher.stop()
+
+
+async def test_a_job_whose_begin_was_written_nowhere_is_begun_nowhere_else():
+    """Another engine that is ready first starts new jobs, and not that one."""
+    dispatcher = await started(60, engine := LastingEngine())
+    dispatcher.restore(begun := job())
+    await dispatcher.start()
+    dispatcher.join(other := LastingEngine())
+    await settle()
+    await other.ready()
+    await submitted(dispatcher, new := job())
+    assert other.started == [new.id]
+    engine.tell(EngineAdopted(jobs=(Held(job_id=begun.id, epoch=1),)))
+    dispatcher.engines_heard()
+    await settle()
+    assert (engine.adopted, other.started) == ([(begun.id, 1)], [new.id])
+    assert (begun.state, begun.attempts) == (JobState.RUNNING, 1)
     await dispatcher.stop()
 
 
