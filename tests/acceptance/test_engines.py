@@ -3,32 +3,24 @@
 import asyncio
 import io
 from pathlib import Path
-from typing import Any
 
 import pytest
 from PIL import Image
 
 from tests.support.drilled import drilled
 from tests.support.load_client import PNG, client_of
-from tests.support.service_process import READY_SECONDS, service_in
+from tests.support.service_process import READY_SECONDS, SAME_IMAGES, service_in
 from tests.support.wait import until
 
 pytestmark = pytest.mark.long
 
 SEEDS = range(8)
-SETTINGS: dict[str, Any] = {
-    "MAX_CONCURRENT_REQUESTS": 1,  # Images that share a batch may differ by one of 255.
-    "TORCH_THREADS": 1,
-    "MIN_SIZE": 64,
-    "DEFAULT_SIZE": 128,  # Of the trial at each start, too.
-    "BATCH_CALIBRATION": "false",
-}
 
 
 async def made(folder: Path, engines: int) -> tuple[dict[int, bytes], set[str]]:
     """Return the pixels of some images by their seeds, and the engines that made them."""
     async with (
-        service_in(folder, ENGINES=engines, **SETTINGS) as service,
+        service_in(folder, ENGINES=engines, **SAME_IMAGES) as service,
         client_of(service.url) as client,
     ):
         await service.start()

@@ -9,18 +9,11 @@ from PIL import Image
 
 from tests.support.load_client import PNG, client_of
 from tests.support.ray.cluster import Cluster
-from tests.support.service_process import service_in
+from tests.support.service_process import SAME_IMAGES, service_in
 
 pytestmark = pytest.mark.long
 
 SEEDS = range(4)
-SETTINGS: dict[str, Any] = {
-    "MAX_CONCURRENT_REQUESTS": 1,  # Images that share a batch may differ by one of 255.
-    "TORCH_THREADS": 1,
-    "MIN_SIZE": 64,
-    "DEFAULT_SIZE": 128,  # Of the trial at each start, too.
-    "BATCH_CALIBRATION": "false",
-}
 TIMES = "_seconds"
 """How the names of fields end that tell how long something took."""
 
@@ -33,7 +26,7 @@ Made = tuple[bytes, dict[str, Any]]
 async def made(folder: Path, **settings: Any) -> list[Made]:
     """Return the pixels and the metadata of some images, without times."""
     async with (
-        service_in(folder, **SETTINGS, **settings) as service,
+        service_in(folder, **SAME_IMAGES, **settings) as service,
         client_of(service.url) as client,
     ):
         await service.start()

@@ -19,6 +19,7 @@ from tests.support.wait import TooLateError, free_port, until
 
 __all__ = [
     "READY_SECONDS",
+    "SAME_IMAGES",
     "WAIT_SECONDS",
     "ServiceProcess",
     "ending",
@@ -27,6 +28,15 @@ __all__ = [
 ]
 READY_SECONDS = 180.0
 """Loading the demo takes 4 s; on two cores beside a training run ten times as long."""
+
+SAME_IMAGES: dict[str, Any] = {
+    "MAX_CONCURRENT_REQUESTS": 1,  # Images that share a batch may differ by one of 255.
+    "TORCH_THREADS": 1,
+    "MIN_SIZE": 64,
+    "DEFAULT_SIZE": 128,  # Of the trial at each start, too.
+    "BATCH_CALIBRATION": "false",
+}
+"""Settings of services whose small images are compared, byte for byte."""
 
 
 class ServiceProcess(Program):

@@ -145,6 +145,22 @@ async def test_without_a_cluster_only_promised_jobs_wait_for_an_engine(dispatche
     assert promised.state is JobState.SUCCEEDED
 
 
+async def test_who_waits_when_the_cluster_goes_away_keeps_its_place(dispatcher, engine):
+    """Its position is told as before, and it runs when an engine is back."""
+    await engine.ready()
+    await engine.dies()
+    await submitted(dispatcher, waits := job())
+    dispatcher.admission.unreachable = lambda: 45.0
+    with pytest.raises(ClusterUnreachable):
+        dispatcher.submit(job())
+    place = dispatcher.position(waits)
+    assert place is not None
+    assert (waits.state, place.number) == (JobState.QUEUED, 1)
+    await engine.ready()
+    await engine.finishes(waits)
+    assert waits.state is JobState.SUCCEEDED
+
+
 class Promises(Observer):
     """Says of every job that it outlives its client."""
 
