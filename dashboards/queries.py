@@ -6,6 +6,7 @@ from typing import Final
 from prometheus_client.utils import floatToGoString
 
 from dashboards.panel import DARK_RED, GREY, RED, Word, Words
+from service.telemetry.labels import SERVICE_FAULTS
 from service.telemetry.metrics import Metrics
 
 CHOSEN: Final = 'job=~"$job", instance=~"$instance"'
@@ -17,7 +18,7 @@ OURS: Final = 'alertname=~"SD.+", alertname!="SDWatchdog"'
 """The service's alerts, without the one that always fires."""
 
 BAD_OUTCOMES: Final = 'outcome=~"failed|timed_out"'
-BAD_REFUSALS: Final = 'reason=~"queue_full|model_unavailable|memory|storage_full"'
+BAD_REFUSALS: Final = f'reason=~"{"|".join(SERVICE_FAULTS)}"'
 """What the availability objective counts as bad; the caller's own doing is not."""
 
 

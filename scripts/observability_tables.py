@@ -94,6 +94,13 @@ def _head(title: str) -> Iterator[str]:
     yield "|---|---|---|"
 
 
+def series(_name: str) -> Iterator[str]:
+    """Return the sentence with the number of series that are there from the start."""
+    families = Metrics().registry.collect()
+    count = sum(len(each.samples) for each in families if each.name.startswith("sd_"))
+    yield f"A service that has just started shows {count:,} series of its own: APIs count from 0."
+
+
 def alerts(_name: str) -> Iterator[str]:
     """Return the rows of the table of alerts."""
     yield "| Alert | Severity | After | What it says |"
@@ -134,6 +141,7 @@ def current(document: str) -> str:
         "metrics": lambda name: metrics(name, decisions),
         "panels": panels,
         "alerts": alerts,
+        "series": series,
     }
     return filled(document, lambda kind, name: kinds[kind](name))
 

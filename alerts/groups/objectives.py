@@ -10,11 +10,17 @@ from typing import Final
 
 from alerts.rule import INSTANCE, Alert, Group, Recording, Severity
 from alerts.windows import Span, Windows
+from service.telemetry.labels import SERVICE_FAULTS
 
 SERVICE: Final = "sd-api"
 FEWEST_ERRORS: Final = 5
 """In the long window of a pair. On a quiet service a single failure is a high rate of errors
 and no reason to wake anyone; a service that is all broken reaches this within five requests."""
+
+REFUSED: Final = f"""\
+increase(sd_requests_refused_total{{
+    reason=~"{"|".join(SERVICE_FAULTS)}"
+  }}[$window])"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,21 +48,17 @@ OBJECTIVES: Final = (
         name="availability",
         ratio=0.99,
         # The series differ in their labels, so that "or" joins all of them, those that are there.
-        bad="""\
+        bad=f"""\
 sum by (job, instance) (
-  increase(sd_jobs_total{outcome=~"failed|timed_out"}[$window])
-  or increase(sd_requests_refused_total{
-    reason=~"queue_full|model_unavailable|memory|storage_full"
-  }[$window])
+  increase(sd_jobs_total{{outcome=~"failed|timed_out"}}[$window])
+  or {REFUSED}
   or increase(sd_answers_failed_total[$window])
 )""",
         # A job whose answer failed has succeeded: it is one of these already.
-        events="""\
+        events=f"""\
 sum by (job, instance) (
-  increase(sd_jobs_total{outcome=~"succeeded|failed|timed_out"}[$window])
-  or increase(sd_requests_refused_total{
-    reason=~"queue_full|model_unavailable|memory|storage_full"
-  }[$window])
+  increase(sd_jobs_total{{outcome=~"succeeded|failed|timed_out"}}[$window])
+  or {REFUSED}
 )""",
         burn_alert="SDErrorBudgetBurn",
         meaning="jobs that failed, timed out, were refused or could not be answered",

@@ -25,6 +25,7 @@ from dashboards.panel import (
     override,
 )
 from service.core.outcome import Outcome
+from service.telemetry.labels import CALLER_FAULTS, SERVICE_FAULTS
 
 SUCCEEDED: Final = 'outcome="succeeded"'
 QUANTILES: Final = {"p50": GREEN, "p95": ORANGE, "p99": RED}
@@ -101,7 +102,7 @@ def _tiles() -> list[Panel]:
         tile(
             "Succeeded, last 5 min",
             "Share of jobs that gave an image, among those that should have: failed, timed out "
-            "and refused for a full queue or a missing model count against it. Below 99 % the "
+            "and refused by a fault of the service count against it. Below 99 % the "
             "objective is being missed: look which outcome below.",
             "percentunit",
             Target(expr=_good_share()),
@@ -253,9 +254,8 @@ def _symptoms() -> list[Panel]:
         ),
         lines(
             "Refused requests by reason",
-            "queue_full, model_unavailable, memory and storage_full are faults of the service and "
-            "count against the objective; validation, host, origin, auth, rate, connections, "
-            "address and streams are the caller's; draining is a restart.",
+            f"{', '.join(SERVICE_FAULTS)} are faults of the service and count against the "
+            f"objective; {', '.join(CALLER_FAULTS)} are the callers'; draining is a restart.",
             "opm",
             Target(
                 expr=f"60 * {q.rate('sd_requests_refused_total', by='reason')}",
@@ -267,11 +267,14 @@ def _symptoms() -> list[Panel]:
                     "model_unavailable": DARK_RED,
                     "memory": "purple",
                     "storage_full": "dark-orange",
+                    "circuit_open": "light-red",
+                    "cluster_unreachable": "super-light-red",
                     "rate": "yellow",
                     "auth": "purple",
                     "connections": ORANGE,
                     "address": "light-orange",
                     "streams": "light-purple",
+                    "uploads": "light-yellow",
                     "host": "light-blue",
                     "origin": "super-light-blue",
                     "validation": BLUE,

@@ -33,24 +33,19 @@ JOB_ERRORS: Final = (
     "input_lost",
     "internal_error",
 )
-REFUSALS: Final = (
-    "validation",
-    "host",
-    "origin",
-    "auth",
-    "rate",
-    "connections",
-    "address",
-    "streams",
-    "uploads",
-    "queue_full",
-    "draining",
-    "model_unavailable",
-    "memory",
-    "circuit_open",
-    "cluster_unreachable",
-    "storage_full",
+CALLER_FAULTS: Final = (
+    *("validation", "host", "origin", "auth", "rate"),
+    *("connections", "address", "streams", "uploads"),
 )
+"""Refusals that are the callers' doing, one or all together."""
+
+SERVICE_FAULTS: Final = (
+    *("queue_full", "model_unavailable", "memory", "storage_full"),
+    *("circuit_open", "cluster_unreachable"),
+)
+"""Refusals that are the service's fault, and count against the availability objective."""
+
+REFUSALS: Final = (*CALLER_FAULTS, *SERVICE_FAULTS, "draining")
 NATIVE: Final = "native"
 OPENAI: Final = "openai"
 SDAPI: Final = "sdapi"

@@ -19,6 +19,7 @@ from prometheus_client.registry import Collector
 from prometheus_client.samples import Sample
 
 from service.telemetry.definitions import CLUSTER, DISK, GPU, LOG_LINES_DROPPED, Definition, define
+from service.telemetry.exposition import WrittenCounter, WrittenGauge, WrittenHistogram
 from service.telemetry.log_lines import DroppedLines
 
 Family = TypeVar("Family", bound=MetricWrapperBase)
@@ -58,24 +59,26 @@ class Registry:
         # A birth date with every series: a third of the scrape, which nothing here reads.
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry()
+        self.collectors: list[Collector] = []
         self.definitions: list[Definition] = [*GPU, *DISK, *CLUSTER, LOG_LINES_DROPPED]
         self._families: dict[str, MetricWrapperBase] = {}
         self.watch(DroppedLines())
         # process_* as Prometheus names them everywhere: resident memory, CPU, start time.
-        ProcessCollector(registry=self.registry)
-        PlatformCollector(registry=self.registry)
+        self.watch(ProcessCollector(registry=None))
+        self.watch(PlatformCollector(registry=None))
 
     def watch(self, collector: Collector) -> None:
         """Show what ``collector`` gives at every scrape."""
         self.registry.register(collector)
+        self.collectors.append(collector)
 
     def counter(self, name: str, text: str, **labels: Iterable[str]) -> Counter:
         """Return a counter."""
-        return self._family(Counter, "counter", name, text, labels)
+        return self._family(WrittenCounter, "counter", name, text, labels)
 
     def gauge(self, name: str, text: str, **labels: Iterable[str]) -> Gauge:
         """Return a gauge."""
-        return self._family(Gauge, "gauge", name, text, labels)
+        return self._family(WrittenGauge, "gauge", name, text, labels)
 
     def reading(self, name: str, text: str, **labels: Iterable[str]) -> Reading:
         """Return a gauge that is absent until it is set."""
@@ -85,7 +88,7 @@ class Registry:
         self, name: str, text: str, buckets: tuple[float, ...], **labels: Iterable[str]
     ) -> Histogram:
         """Return a histogram."""
-        return self._family(Histogram, "histogram", name, text, labels, buckets=buckets)
+        return self._family(WrittenHistogram, "histogram", name, text, labels, buckets=buckets)
 
     def _family(
         self,
@@ -100,7 +103,8 @@ class Registry:
         family = self._families.get(name)
         if not isinstance(family, form):
             self.definitions.append(define(name, kind, text, *labels))
-            family = form(name, text, tuple(labels), registry=self.registry, **more)
+            family = form(name, text, tuple(labels), registry=None, **more)
+            self.watch(family)
             self._families[name] = family
         for values in product(*labels.values()) if labels else ():
             family.labels(*values)

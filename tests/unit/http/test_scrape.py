@@ -2,8 +2,9 @@
 
 import asyncio
 
-from prometheus_client import Metric, generate_latest
-from prometheus_client.core import GaugeMetricFamily
+import pytest
+from prometheus_client import generate_latest
+from prometheus_client.parser import text_string_to_metric_families
 
 from service.http.native import scrape
 from service.http.state import METRICS
@@ -40,33 +41,30 @@ async def test_a_scrape_can_ask_for_some_families(client):
         assert sorted(names(await answer.text())) == ["sd_queue_depth", "sd_ready"]
 
 
-class Seen(scrape.Families):
-    """A family without series that notes how often others had their turn when it was written."""
+@pytest.mark.parametrize("encoding", ["identity", "gzip"])
+async def test_others_are_served_while_a_family_is_written(client, monkeypatch, encoding):
+    """One of 1,000 engines takes a second. What they count meanwhile is in none of it."""
+    monkeypatch.setattr(scrape, "SLICE_SECONDS", -1.0)  # As if each piece took so long.
+    numbers = [str(number) for number in range(5000)]
+    metrics = client.app[METRICS]
+    test = metrics.counter("sd_test_total", "A test.", number=numbers)
+    ends = [test.labels(number) for number in (numbers[0], numbers[2500], numbers[-1])]
+    metrics.gauge("sd_test_afterwards", "The same, read when that is written.").set_function(
+        ends[0]._value.get
+    )
 
-    def __init__(self, turns: list[None]) -> None:
-        super().__init__()
-        self.turns = 0
-        self._turns = turns
-
-    def collect(self) -> list[Metric]:
-        self.turns = len(self._turns)
-        return [GaugeMetricFamily("sd_test", "Nothing.")]
-
-
-async def test_others_are_served_between_two_families(client, monkeypatch):
-    """Those of 64 engines take a quarter of a second; nobody waits for all of it."""
-    monkeypatch.setattr(scrape, "SLICE_SECONDS", -1.0)  # As if each family took so long.
-    turns: list[None] = []
-    seen = [Seen(turns), Seen(turns)]
-    for each in seen:
-        client.app[METRICS].watch(each)
-
-    async def turn() -> None:
+    async def count() -> None:
         while True:
-            turns.append(None)
+            for each in ends:
+                each.inc()
             await asyncio.sleep(0)
 
-    async with background(turn()), client.get("/metrics") as answer:
-        assert names(await answer.text()).count("sd_test") == 2
-    first, second = (each.turns for each in seen)
-    assert 0 < first < second
+    headers = {"Accept-Encoding": encoding}
+    async with background(count()), client.get("/metrics", headers=headers) as answer:
+        assert answer.headers.get("Content-Encoding", "identity") == encoding
+        text = await answer.text()
+    families = {family.name: family.samples for family in text_string_to_metric_families(text)}
+    shown = {sample.value for sample in families["sd_test"]} - {0.0}
+    (afterwards,) = families["sd_test_afterwards"]
+    assert len(shown) == 1
+    assert afterwards.value - shown.pop() >= len(text) // scrape.PIECE - 4

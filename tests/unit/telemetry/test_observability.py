@@ -13,6 +13,7 @@ from alerts.groups.objectives import FAST, OBJECTIVES, SLOW
 from scripts import observability_tables
 from service.config.setting import environment_name
 from service.config.table import Config
+from service.telemetry.labels import REFUSALS, SERVICE_FAULTS
 from service.telemetry.metrics import Metrics
 
 ROOT = Path(__file__).parents[3]
@@ -135,6 +136,14 @@ def test_the_burn_rates_are_those_of_the_rules(pairs: Any, severity):
 def test_the_objectives_are_those_of_the_rules(objective):
     """What is promised is what is measured."""
     assert f"| {objective.name} | {objective.ratio:.0%} |".replace("%", " %") in DOCUMENT
+
+
+def test_the_refusals_that_count_are_those_of_the_code():
+    """The service's own faults are bad; those of callers, and a restart, count nowhere."""
+    (row,) = [line for line in DOCUMENT.splitlines() if line.startswith("| availability |")]
+    bad, _, uncounted = (set(re.findall(r"`(\w+)`", cell)) for cell in row.split("|")[3:6])
+    assert bad & set(REFUSALS) == set(SERVICE_FAULTS)
+    assert uncounted & set(REFUSALS) == set(REFUSALS) - set(SERVICE_FAULTS)
 
 
 def test_every_link_leads_somewhere():
