@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from service.config.table import Config
+from service.telemetry.labels import REFUSALS, SERVICE_FAULTS
 from tests.unit.alerts.programs import ALERTS, NAMES, RULES
 from tests.unit.alerts.vocabulary import recorded, scraped
 
@@ -73,13 +74,18 @@ def test_a_runbook_names_settings_that_there_are(name):
     assert set(re.findall(r"\b[A-Z]{2,}(?:_[A-Z]+)+\b", code)) <= SETTINGS | OTHERS
 
 
+def test_the_runbook_of_the_objective_names_every_refusal_that_counts():
+    """Each leads to its own alert, or to the place to look at."""
+    assert set(SERVICE_FAULTS) <= set(re.findall(r"`(\w+)`", text("SDErrorBudgetBurnFast")))
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_runbook_names_log_events_that_there_are(name):
     """After the words "the log" stand events; fields and codes of errors are known by name."""
     events = logged()
     known = {
         *("batch_size", "out_of_memory", "generation_failed", "engine_crashed", "attempts"),
-        *("queue_full", "model_unavailable", "disconnected", "timed_out", "internal_error"),
+        *("disconnected", "timed_out", "internal_error"),
         *("validation_error", "model_not_found", "body_too_large"),
         "request_answered",  # One of two, in middleware/observation.py.
         *("hw_slowdown", "hw_thermal", "sw_thermal", "sw_power_cap", "power_brake"),
@@ -87,8 +93,8 @@ def test_a_runbook_names_log_events_that_there_are(name):
         "text_encode",
         *("not_started", "load_failed", "shutting_down", "dpmpp_2m"),
         *("engine_unavailable", "half_open", "set_aside", "too_many_connections"),
-        "cluster_unreachable",
-        *("storage_full", "storage_unavailable", "input_lost", "too_many_uploads", "uploads_full"),
+        *("storage_unavailable", "input_lost", "too_many_uploads", "uploads_full"),
+        *REFUSALS,
     }
     words = set(re.findall(r"`([a-z]+(?:_[a-z0-9]+)+)`", text(name)))
     assert {word for word in words if not word.startswith("sd_")} <= events | known | METRICS
