@@ -13,14 +13,15 @@ from prometheus_client import (
     ProcessCollector,
     disable_created_metrics,
 )
+from prometheus_client.core import CounterMetricFamily
 from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 from prometheus_client.samples import Sample
 
+from service.telemetry import stderr
 from service.telemetry.definitions import CLUSTER, DISK, GPU, LOG_LINES_DROPPED, Definition, define
 from service.telemetry.exposition import WrittenCounter, WrittenGauge, WrittenHistogram
-from service.telemetry.log_lines import DroppedLines
 
 Family = TypeVar("Family", bound=MetricWrapperBase)
 
@@ -45,6 +46,23 @@ class Reading(Gauge):
 
     def _child_samples(self) -> Iterable[Sample]:
         return super()._child_samples() if self._known else ()
+
+
+class DroppedLines(Collector):
+    """Shows at each scrape what ``stderr`` has counted.
+
+    A counter of the client library has a lock that does not let its holder in twice, and lines
+    are dropped wherever somebody logs: in a finalizer, too, in the midst of counting.
+    """
+
+    def describe(self) -> Iterable[CounterMetricFamily]:
+        """Return the family, so that a second one of the name is refused."""
+        return self.collect()
+
+    def collect(self) -> Iterable[CounterMetricFamily]:
+        """Return the family with its value now."""
+        defined = LOG_LINES_DROPPED
+        return [CounterMetricFamily(defined.name, defined.help, value=stderr.dropped())]
 
 
 class Registry:
