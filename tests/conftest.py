@@ -80,6 +80,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.xdist_group(path))
 
 
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Refuse to run without groups, which versions that do not fit each other leave out silently."""
+    if not session.config.getoption("loadgroup", default=False):
+        return
+    for item in session.items:
+        if item.get_closest_marker("xdist_group") and "@" not in item.nodeid:
+            raise pytest.UsageError("pytest-xdist does not group tests: see constraints.txt")
+
+
 def pytest_report_header(config: pytest.Config) -> str:
     """Say what a run is repeated with."""
     cases, seed = config.getoption("--fuzz-cases"), config.getoption("--fuzz-seed")
