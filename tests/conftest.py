@@ -13,8 +13,8 @@ pytest.register_assert_rewrite("tests.fuzz", "tests.support", "tests.unit")
 
 TESTS = Path(__file__).parent
 SERVING = (
-    *("acceptance/test_chaos", "acceptance/test_documents", "acceptance/test_hostile"),
-    "acceptance/page/test_demo",
+    *("acceptance/test_chaos", "acceptance/test_documents", "acceptance/test_engines"),
+    *("acceptance/test_hostile", "acceptance/page/test_demo"),
     *("acceptance/test_memory_stress", "acceptance/test_monitoring", "acceptance/test_overload"),
     *("acceptance/test_readme", "acceptance/test_switches", "acceptance/test_webhooks"),
     *("test_integration_cardinality", "test_integration_damaged", "test_integration_log"),
@@ -81,7 +81,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Refuse to run without groups, which versions that do not fit each other leave out silently."""
+    """Refuse to run without groups: versions that do not fit each other leave them out silently."""
     if not session.config.getoption("loadgroup", default=False):
         return
     for item in session.items:

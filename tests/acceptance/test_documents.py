@@ -41,11 +41,10 @@ ELSEWHERE = {
         "lake.png": "tests/acceptance/test_readme.py",
         "sunset.png": "tests/acceptance/test_readme.py",
     },
+    # The same command, with a setting more.
+    "docs/DEPLOYMENT.md": {"--vary ATTENTION_SLICING": "tests/test_integration_optimize.py"},
 }
 """Blocks that another test carries out, by a word of theirs, and which."""
-
-SLOW = "scripts.optimize_gtx1060"
-"""What a block calls that takes long."""
 
 
 def elsewhere(block: Block) -> str:
@@ -128,14 +127,7 @@ def at(block: Block, url: str) -> str:
     return block.text.replace(ADDRESS, url)
 
 
-@pytest.mark.parametrize(
-    "block",
-    [
-        pytest.param(block, marks=pytest.mark.long if SLOW in block.text else ())
-        for block in carried_out(*SHELL)
-    ],
-    ids=str,
-)
+@pytest.mark.parametrize("block", carried_out(*SHELL), ids=str)
 def test_shell_blocks_run(block, live, checkout):
     """Every command ends well, in the order of its document."""
     for program in ("bash", "curl", "jq", "base64"):
