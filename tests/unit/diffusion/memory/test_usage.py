@@ -1,3 +1,6 @@
+import subprocess
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import psutil
@@ -9,6 +12,7 @@ from service.diffusion.memory import usage
 from service.system import host_memory
 
 CPU = torch.device("cpu")
+ROOT = Path(__file__).parents[4]
 
 
 def test_on_a_cpu_only_the_host_is_reported() -> None:
@@ -19,17 +23,29 @@ def test_on_a_cpu_only_the_host_is_reported() -> None:
     assert use.host_resident == pytest.approx(psutil.Process().memory_info().rss, rel=0.1)
 
 
+WORK = """
+import torch
+from service.diffusion.memory import usage
+
+meter = usage.Meter(torch.device("cpu"))
+meter.begin()
+torch.ones(64 * 2**20, dtype=torch.uint8)
+print(meter.taken())
+meter.begin()
+print(meter.taken())
+"""
+
+
 def test_what_work_takes() -> None:
     """The most that was in use at a time counts, also when it is given back before the end."""
-    meter = usage.Meter(CPU)
+    # A process of its own: one that has freed as much before takes nothing new.
+    told = subprocess.run(
+        [sys.executable, "-c", WORK], capture_output=True, text=True, check=True, cwd=ROOT
+    ).stdout
 
-    meter.begin()
-    torch.ones(64 * 2**20, dtype=torch.uint8)
-    taken = meter.taken()
-
-    assert taken == pytest.approx(64 * 2**20, rel=0.2)
-    meter.begin()
-    assert (meter.taken() or 0) < 16 * 2**20
+    work, nothing = map(int, told.split())
+    assert work == pytest.approx(64 * 2**20, rel=0.2)
+    assert nothing < 16 * 2**20
 
 
 def test_where_nothing_tells(monkeypatch: pytest.MonkeyPatch) -> None:
