@@ -55,7 +55,7 @@ def lines(table: str) -> list[list[str]]:
     ]
 
 
-@pytest.mark.long
+@pytest.mark.matrix
 def test_the_service_beside_both_others(tmp_path):
     """Real servers, real images: each server has its turns, its figures and its ratios."""
     code, said, errors = benchmark(

@@ -4,7 +4,7 @@ import pytest
 
 from tests.support.drilled import drilled
 
-pytestmark = pytest.mark.long
+pytestmark = pytest.mark.matrix
 
 
 def test_clients_of_two_models_all_get_their_images_within_the_bound():
