@@ -27,8 +27,8 @@ SERVING = (
 That of the clean room installs for minutes and computes for seconds, so it is none of them."""
 BY_FILE = ("acceptance/", "disasters/", "fuzz/", "test_integration_")
 """Tests that share the services of their file."""
-CLUSTER = "cluster/"
-"""Tests that share one Ray cluster."""
+CLUSTER = ("cluster/", "unit/scripts/test_local_cluster")
+"""Tests that share one Ray cluster, and one that looks at what clusters leave behind."""
 
 FUZZ = "fuzz/"
 FUZZ_CASES = 900
@@ -75,7 +75,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if path.startswith(SERVING):
             item.add_marker(pytest.mark.xdist_group("all cores"))
         elif path.startswith(CLUSTER):
-            item.add_marker(pytest.mark.xdist_group(CLUSTER))
+            item.add_marker(pytest.mark.xdist_group("clusters"))
         elif path.startswith(BY_FILE):
             item.add_marker(pytest.mark.xdist_group(path))
 
